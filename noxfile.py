@@ -1,0 +1,90 @@
+"""Every check of the project is a session: ``nox --list`` names them, ``nox -s lint types`` runs two."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+EXTRAS = ",".join(PYPROJECT["project"]["optional-dependencies"])
+
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = "CI" in os.environ
+
+
+def group(name: str) -> list[str]:
+    """List the requirements of a dependency group, for installers that know no groups."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the package and the typed uses of it with mypy and pyright."""
+    session.install("--editable", ".", *group("types"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests."""
+    session.install("--editable", ".", *group("tests"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """
+    Run the tests and demand that they take every branch.
+
+    pytest loads the package's own plugin before it could start measuring, so coverage starts pytest.
+    """
+    session.install("--editable", ".", *group("tests"))
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install("--editable", f".[{EXTRAS}]", *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build wheel and sdist, then run the tests against the wheel, out of reach of the checkout."""
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    (wheel,) = dist.glob("*.whl")
+    session.install(f"{wheel}[{EXTRAS}]", *group("tests"))
+    session.chdir(copy_tests(dist.parent / "tests-only"))
+    session.run(
+        "python", "-c", "import callfire_async as c; assert 'site-packages' in c.__file__, c.__file__"
+    )
+    session.run("pytest", *session.posargs)
+
+
+def copy_tests(target: Path) -> Path:
+    """Copy what the tests need, and nothing of the package, to *target*."""
+    shutil.rmtree(target, ignore_errors=True)
+    ignored = shutil.ignore_patterns("__pycache__", "_build")
+    for folder in ("docs", "tests"):
+        shutil.copytree(folder, target / folder, ignore=ignored)
+    for file in ("CHANGELOG.md", "README.md", "pyproject.toml"):
+        shutil.copy(file, target)
+    return target

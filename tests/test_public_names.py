@@ -1,0 +1,77 @@
+"""What users import: complete, described, in order, and light."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+ERRORS = """
+CallFireError
+APIError BadRequestError AuthenticationError PermissionDeniedError NotFoundError RateLimitError ServerError
+TransportError RequestTimeoutError
+ResponseError ClientClosedError
+NotificationError MalformedNotificationError InvalidNotificationError
+HandlerErrors
+""".split()
+MODELS = """
+Subscription SubscriptionFilter ResourceReference Page
+Text TextRecord Call CallRecord RecordingMeta
+Broadcast TextBroadcastConfig VoiceBroadcastConfig IvrBroadcastConfig
+NotificationFormat TriggerEvent ActionState Result BroadcastStatus BroadcastType
+""".split()
+EVENTS = """
+Notification
+TextNotification TextFinished TextSent TextReceived
+CallFinished
+CampaignNotification CampaignStarted CampaignStopped CampaignFinished
+UnknownNotification
+""".split()
+PROMISED = {
+    "callfire_async": {"CallFire", "Connection", "Subscriptions", *ERRORS, *MODELS},
+    "callfire_async.notifications": {
+        *("parse", "Router", "EndpointTokens", "Receiver", "Postback", "Reply"),
+        *EVENTS,
+    },
+}
+NOT_FOR_EVERYBODY = "aiohttp fastapi starlette uvicorn sqlite3 typer rich pytest".split()
+
+each_module = pytest.mark.parametrize("module", PROMISED)
+
+
+@each_module
+def test_the_promised_names_are_public(module):
+    """Nothing that the documentation names is missing."""
+    public = set(importlib.import_module(module).__all__)
+
+    assert PROMISED[module] <= public
+
+
+@each_module
+def test_public_names_are_sorted(module):
+    """`__all__` is in alphabetical order, so that a reader finds a name and a diff shows one line."""
+    public = importlib.import_module(module).__all__
+
+    assert list(public) == sorted(set(public))
+
+
+@each_module
+def test_public_names_are_described(module):
+    """Every public name can be imported and has a docstring of its own."""
+    home = importlib.import_module(module)
+
+    bare = [name for name in home.__all__ if not vars(home)[name].__doc__]
+
+    assert not bare
+
+
+@each_module
+def test_importing_is_light(module):
+    """An import loads no framework, driver, test runner or command-line library."""
+    script = f"import sys, {module}; print(*sys.modules.keys() & set(sys.argv[1:]))"
+
+    result = subprocess.run(
+        [sys.executable, "-c", script, *NOT_FOR_EVERYBODY], check=True, capture_output=True, text=True
+    )
+
+    assert result.stdout.split() == []
