@@ -1,0 +1,361 @@
+"""
+Bytes to plain mappings and back: XML, JSON, SOAP and form fields, guarded against hostile input.
+
+A document becomes the local name of its root and a dict of what stands inside: attributes as ``@name``, text
+beside them as ``#text``, repeated elements as lists, no prefixes and no ``xmlns``. Reading gives that or raises
+`NotADocument` (whose words are safe to print), nothing else. The one importer of xmltodict and json; it imports
+nothing of the package.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import math
+import re
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from urllib.parse import parse_qsl, urlencode
+from xml.parsers import expat
+
+import xmltodict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# What stands in a document: a scalar, or mappings and lists of it.
+Tree: TypeAlias = Any
+
+DATA = "http://api.callfire.com/data"
+NOTIFICATION = "http://api.callfire.com/notification/xsd"
+RESOURCE = "http://api.callfire.com/resource"
+SOAP_11 = "http://schemas.xmlsoap.org/soap/envelope/"
+SOAP_12 = "http://www.w3.org/2003/05/soap-envelope"
+
+# A real notification has some forty elements; plain xmltodict spends a second and 65 MB on a megabyte of them.
+MAX_ELEMENTS = 10_000
+MAX_ATTRIBUTES = 20_000
+# The deepest known document has eight levels. Far below where comparing or printing a value meets the recursion limit.
+MAX_DEPTH = 64
+
+_WHITE = b" \t\r\n"
+_ENCODINGS = frozenset(["utf-8", "utf-16", "utf-16le", "utf-16be", "iso-8859-1", "us-ascii", "windows-1252", "cp1252"])
+_SINGLE_BYTE = frozenset(["iso-8859-1", "latin-1", "windows-1252", "cp1252"])
+
+
+class NotADocument(ValueError):  # a signal between these rooms; callers see an error of errors.py
+    """The bytes are neither XML nor JSON, or are made to do harm."""
+
+
+class NotOneObject(NotADocument):
+    """The bytes are well-formed, but not one named object."""
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def read(body: bytes | str, content_type: str | None = None) -> tuple[str, dict[str, Any]]:
+    """
+    Read one XML, JSON or SOAP document; the body decides which it is.
+
+    Args:
+        body: As it came. In text, an encoding in the XML declaration is ignored.
+        content_type: A hint: its charset is used for a single-byte body that does not say its own.
+
+    Returns:
+        The root's local name, and what stands inside it.
+
+    Raises:
+        NotADocument: Neither XML nor JSON, or hostile.
+        NotOneObject: A well-formed document of another shape, or a page of HTML.
+    """
+    source = _without_padding(body, content_type)
+    return _read_xml(source) if _is_xml(source) else _read_json(source)
+
+
+def _without_padding(body: bytes | str, content_type: str | None) -> bytes | str:
+    """Strip what may stand before a document; decode what the XML parser could not."""
+    if isinstance(body, str):
+        return body.lstrip("\ufeff \t\r\n")
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _decoded(body, "utf-16").lstrip()
+    body = body.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE)
+    charset = re.search(r"charset=[\"']?([\w-]+)", content_type or "", re.IGNORECASE)
+    if charset and charset[1].lower() in _SINGLE_BYTE and not (body.startswith(b"<?xml") or _is_utf_8(body)):
+        return _decoded(body, charset[1])
+    return body
+
+
+def _is_utf_8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decoded(body: bytes, encoding: str) -> str:
+    try:
+        return body.decode(encoding)
+    except UnicodeDecodeError:
+        raise NotADocument(f"not valid {encoding.upper()}") from None
+
+
+def _is_xml(source: bytes | str) -> bool:
+    return source[:1] in (b"<", "<") or source[:2] == b"\0<"
+
+
+# --- XML --------------------------------------------------------------------------------------------------
+
+# The words of API 1.1. A name that is not here is read just as well, at twice the cost.
+_WORDS = """
+    Resource ResourceList ResourceReference ResourceException Id Location HttpStatus Message
+    TextNotification TextSent TextReceived TextFinished CallFinished BroadcastNotification BroadcastStarted
+    BroadcastStopped BroadcastFinished CampaignStarted CampaignStopped CampaignFinished SubscriptionId subscriptionId
+    Subscription Enabled Endpoint NonStrictSsl NotificationFormat TriggerEvent SubscriptionFilter BroadcastId BatchId
+    FromNumber ToNumber Inbound Text Call State ContactId Created Modified FinalResult Label Name TextRecord CallRecord
+    AgentCall Result FinishTime BilledAmount QuestionResponse Question Response SwitchId CallerName OriginateTime
+    AnswerTime Duration RecordingMeta LengthInSeconds Link Broadcast Status LastModified Type VoiceBroadcastConfig
+    TextBroadcastConfig IvrBroadcastConfig LocalTimeZoneRestriction BeginTime EndTime RetryConfig MaxAttempts
+    MinutesBetweenAttempts RetryResults RetryPhoneTypes BigMessageStrategy DialplanXml
+"""
+_NAMES = {f"{namespace} {word}": word for namespace in (DATA, NOTIFICATION, RESOURCE) for word in _WORDS.split()} | {
+    f"{namespace} {word}": word for namespace in (SOAP_11, SOAP_12) for word in ("Envelope", "Header", "Body")
+}
+
+
+class _Expat:
+    """
+    Stands in for the ``expat`` that xmltodict asks for, and keeps what it sets from reaching the parser unguarded.
+
+    Expat joins a namespace and a name with a space; its own table of names then gives the local name for both,
+    which costs nothing where xmltodict's mapping of namespaces would cost a third of the parse.
+    """
+
+    ordered_attributes = buffer_text = True
+
+    def __init__(self, names: dict[str, str], *, trust_declaration: bool) -> None:
+        self._names = names
+        self._trust_declaration = trust_declaration
+
+    StartElementHandler: Callable[..., None]
+    EndElementHandler: Callable[..., None]
+    CharacterDataHandler: Callable[..., None]
+
+    def ParserCreate(self, encoding: str | None, _: str | None) -> _Expat:  # noqa: N802  # expat's own name
+        self._encoding = encoding
+        return self
+
+    def Parse(self, document: bytes, final: bool) -> None:  # noqa: N802, FBT001  # expat's own signature
+        parser = expat.ParserCreate(self._encoding, " ", self._names)
+        parser.ordered_attributes = self.ordered_attributes
+        parser.buffer_text = self.buffer_text
+        parser.StartElementHandler = self.StartElementHandler
+        parser.EndElementHandler = self.EndElementHandler
+        parser.CharacterDataHandler = self.CharacterDataHandler
+        parser.StartDoctypeDeclHandler = _refuse_doctype
+        if self._trust_declaration:
+            parser.XmlDeclHandler = _check_encoding
+        parser.Parse(document, final)
+
+
+def _refuse_doctype(*_: object) -> NoReturn:
+    raise NotADocument("an XML document with a DOCTYPE is not read")
+
+
+def _check_encoding(_: str, encoding: str | None, __: int) -> None:
+    # Called before expat looks an encoding up, so that no codec is ever searched for by a stranger's name.
+    if encoding and encoding.lower() not in _ENCODINGS:
+        raise NotADocument("the encoding that the XML declaration names is not read")
+
+
+def _read_xml(source: bytes | str) -> tuple[str, dict[str, Any]]:
+    try:
+        document = source if isinstance(source, bytes) else source.encode()
+        return _unwrapped(*_parsed(document, trust_declaration=document is source))
+    except expat.ExpatError as error:
+        reason = expat.errors.messages[error.code]
+        raise NotADocument(f"not XML: {reason} at line {error.lineno}, column {error.offset + 1}") from None
+    except UnicodeEncodeError:
+        raise NotADocument("not XML: a lone surrogate") from None
+
+
+def _parsed(document: bytes, *, trust_declaration: bool) -> tuple[str, Any]:
+    elements = document.count(b"<")
+    if elements > MAX_ELEMENTS or document.count(b"=") > MAX_ATTRIBUTES:
+        raise NotADocument("an XML document with too many elements or attributes is not read")
+    names = dict(_NAMES)
+    encoding = None if trust_declaration else "utf-8"
+
+    def parse() -> Tree:
+        guarded = _Expat(names, trust_declaration=trust_declaration)
+        return xmltodict.parse(document, encoding, expat=guarded, disable_entities=False)
+
+    tree = parse()
+    strangers = [name for name in islice(names, len(_NAMES), None) if " " in name]
+    if strangers:
+        names.update((name, name.rpartition(" ")[2]) for name in strangers)
+        tree = parse()
+    if elements > MAX_DEPTH and _is_deep(tree):
+        raise NotADocument("an XML document nested too deeply is not read")
+    ((root, content),) = tree.items()
+    return root, content
+
+
+def _unwrapped(root: str, content: Tree) -> tuple[str, dict[str, Any]]:
+    """Take what a SOAP envelope holds; make what stands in an empty or simple root a mapping too."""
+    if root == "Envelope":
+        root, content = _soap_body(content)
+    if root.lower() == "html":
+        raise NotOneObject("a page of HTML")
+    if isinstance(content, dict):
+        return root, content
+    return root, {"#text": content} if content else {}
+
+
+def _soap_body(content: Tree) -> tuple[str, Tree]:
+    body = content.get("Body") if isinstance(content, dict) else None
+    inside = [item for item in body.items() if item[0][0] not in "@#"] if isinstance(body, dict) else []
+    if len(inside) != 1 or isinstance(inside[0][1], list):
+        raise NotOneObject("a SOAP envelope that does not hold one element")
+    return inside[0]
+
+
+# --- JSON -------------------------------------------------------------------------------------------------
+
+
+def _refuse_number(_: str) -> NoReturn:
+    raise NotADocument("not JSON: a number that is none")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise NotADocument("not JSON: a number out of range")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite, strict=False)
+
+
+def _read_json(source: bytes | str) -> tuple[str, dict[str, Any]]:
+    text = source if isinstance(source, str) else _decoded(source, json.detect_encoding(source))
+    tree = _decoded_json(text)
+    if not isinstance(tree, dict) or len(tree) != 1:
+        raise NotOneObject("a JSON document that is not an object with one key")
+    ((root, content),) = tree.items()
+    if not isinstance(content, dict):
+        raise NotOneObject("a JSON document whose one value is not an object")
+    return root, content
+
+
+def _decoded_json(text: str) -> Tree:
+    try:
+        tree = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise NotADocument(f"neither XML nor JSON: at line {error.lineno}, column {error.colno}") from None
+    except NotADocument:
+        raise
+    except (ValueError, RecursionError):
+        raise NotADocument("not JSON: a number or a nesting out of range") from None
+    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(tree):
+        raise NotADocument("a JSON document nested too deeply is not read")
+    return tree
+
+
+def _is_deep(tree: object) -> bool:
+    """Tell whether mappings (and what stands in their lists) are nested more than MAX_DEPTH deep."""
+    level = [tree]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for node in level for child in _children(node) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _children(node: Tree) -> list[Any]:
+    if isinstance(node, list):
+        return node
+    children: list[Any] = []
+    for child in node.values():
+        children.extend(child if isinstance(child, list) else [child])
+    return children
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def write_xml(tree: Mapping[str, Any]) -> bytes:
+    """Write a mapping with one root as XML; names bear the prefixes that its ``@xmlns`` attributes declare."""
+    return xmltodict.unparse(tree).encode()
+
+
+def write_json(tree: Mapping[str, Any]) -> bytes:
+    """Write a mapping as JSON, with text beside attributes under ``value``, as CallFire does."""
+    return json.dumps(_for_json(tree), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _for_json(node: Tree) -> Tree:
+    if isinstance(node, dict):
+        return {"value" if key == "#text" else key: _for_json(value) for key, value in node.items()}
+    return [_for_json(item) for item in node] if isinstance(node, list) else node
+
+
+def write_form(fields: Mapping[str, str]) -> bytes:
+    """Write form fields, percent-encoded."""
+    return urlencode(fields).encode()
+
+
+def read_form(body: bytes) -> dict[str, str]:
+    """Read form fields; of a repeated name the last stays."""
+    return dict(parse_qsl(body.decode(), keep_blank_values=True))
+
+
+# --- what two documents have in common --------------------------------------------------------------------
+
+
+def canonical(content: Mapping[str, Any]) -> str:
+    """
+    Word a document alike whatever format it came in.
+
+    Scalars as text, keys sorted, lists of one like the item by itself, empty things left out.
+    """
+    return json.dumps(_canonical(content), sort_keys=True)
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a document in its canonical form, in hexadecimal digits."""
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def _canonical(node: Tree) -> Tree:
+    if isinstance(node, dict):
+        pairs = ((("#text" if key == "value" else key), _canonical(value)) for key, value in node.items())
+        return _folded({key: value for key, value in pairs if value is not None})
+    if isinstance(node, list):
+        items = [item for item in map(_canonical, node) if item is not None]
+        return items[0] if len(items) == 1 else items or None
+    return normalised(scalar(node))
+
+
+def _folded(mapping: dict[str, Any]) -> Tree:
+    """Make an element with nothing but text that text."""
+    return mapping["#text"] if mapping.keys() == {"#text"} else mapping or None
+
+
+def scalar(value: object) -> str:
+    """Word a scalar as XML would: ``true``, ``42``, nothing."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def normalised(text: str) -> str | None:
+    """Strip white space at both ends and make every line end a line feed; empty text is None."""
+    text = text.strip()
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text or None
