@@ -1,0 +1,76 @@
+"""The receiver as an ASGI application. It imports the receiver, and no framework."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from callfire_async.notifications.receiver import Postback, Receiver
+
+__all__ = ["NotificationApp"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class NotificationApp:
+    """
+    An ASGI application that hands postbacks to a receiver, at ``/{token}`` and ``/{token}/``.
+
+    Served at the top it starts and stops the receiver itself. Mounted, it is told nothing of starting and stopping:
+    pass ``lifespan`` to the outer application. Starlette redirects the bare path of a mount: the endpoint of an open
+    receiver ends with a slash there.
+    """
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002  # what frameworks call it with
+        """Run the receiver while the outer application runs."""
+        async with self._receiver:
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection of the server's."""
+        if scope["type"] == "lifespan":
+            await self._run(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _run(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._receiver.__aenter__()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._receiver.__aexit__(None, None, None)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        token = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/").removesuffix("/")
+        reply = await self._receiver.receive(Postback(scope["method"], token or None, headers, _chunks(receive)))
+        answered = [*reply.headers, *([("Connection", "close")] if reply.close else [])]
+        if reply.status != 204:  # No Content has no length
+            answered.append(("Content-Length", str(len(reply.body))))
+        fields = [(name.lower().encode(), value.encode()) for name, value in answered]
+        await send({"type": "http.response.start", "status": reply.status, "headers": fields})
+        await send({"type": "http.response.body", "body": reply.body})
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError
+        yield message.get("body", b"")
+        more = message.get("more_body", False)

@@ -1,0 +1,186 @@
+"""
+The events that CallFire posts: `Notification` and its kinds.
+
+::
+
+    Notification
+    ├── TextNotification         .text
+    │   └── TextFinished         a text in its final state
+    │       ├── TextSent         outbound, with the result SENT
+    │       └── TextReceived     inbound
+    ├── CallFinished             .call
+    ├── CampaignNotification     .broadcast
+    │   ├── CampaignStarted
+    │   ├── CampaignStopped
+    │   └── CampaignFinished
+    └── UnknownNotification      a root that API 1.1 does not name
+
+It imports `models` and, for what two unknown documents have in common, `_wire`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from attrs import Factory, field, frozen
+
+from callfire_async import _wire
+from callfire_async.models import Broadcast, Call, Result, Text
+
+__all__ = [
+    "CallFinished",
+    "CampaignFinished",
+    "CampaignNotification",
+    "CampaignStarted",
+    "CampaignStopped",
+    "Notification",
+    "TextFinished",
+    "TextNotification",
+    "TextReceived",
+    "TextSent",
+    "UnknownNotification",
+]
+
+Key = tuple[str | int | float, ...]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _fingerprint(payload: dict[str, Any]) -> str:
+    return _wire.fingerprint({name: value for name, value in payload.items() if name.lower() != "subscriptionid"})
+
+
+@frozen(kw_only=True)
+class Notification:
+    """
+    What CallFire posted, whatever its format.
+
+    Two are equal when they say the same; the format, ``payload`` and ``problems`` are no part of that.
+    """
+
+    #: The subscription that sent it; None where the notification does not say.
+    subscription_id: int | None = None
+    #: The local name of the root as it was sent.
+    name: str = field(default=Factory(lambda self: self.root, takes_self=True))
+    #: Fields that could not be read and are None therefore: ``kind @ path`` in the wire's words, never a value.
+    problems: tuple[str, ...] = field(default=(), eq=False)
+    #: All that stands inside the root: attributes as ``@name``, text beside them as ``#text``.
+    payload: dict[str, Any] = field(factory=dict, eq=False, repr=False)
+
+    root: ClassVar[str] = "Notification"
+
+    def __init_subclass__(cls) -> None:
+        """Let an event that is made by hand bear the root that its class is named after."""
+        if "root" not in cls.__dict__:
+            cls.root = cls.__name__
+
+    @property
+    def key(self) -> Key:
+        """
+        What happened, as text and numbers: alike across formats, deliveries and subscriptions.
+
+        The idempotency key for a side effect. Where nothing better is known, ``("unknown", SHA-256 of the payload in a
+        canonical form)``.
+        """
+        return "unknown", _fingerprint(self.payload)
+
+
+@frozen(kw_only=True)
+class TextNotification(Notification):
+    """News of a text that is not in its final state."""
+
+    text: Text
+
+    @property
+    def key(self) -> Key:
+        """``("text", id, result or state)``."""
+        return "text", self.text.id, _outcome(self.text)
+
+
+@frozen(kw_only=True)
+class TextFinished(TextNotification):
+    """A text in its final state: what both text triggers send."""
+
+
+@frozen(kw_only=True)
+class TextSent(TextFinished):
+    """An outbound text that was sent."""
+
+
+@frozen(kw_only=True)
+class TextReceived(TextFinished):
+    """An inbound text."""
+
+
+@frozen(kw_only=True)
+class CallFinished(Notification):
+    """A call that has ended, either way."""
+
+    call: Call
+
+    @property
+    def key(self) -> Key:
+        """``("call", id, result or state)``."""
+        return "call", self.call.id, _outcome(self.call)
+
+
+@frozen(kw_only=True)
+class CampaignNotification(Notification):
+    """News of a campaign whose status is neither running, stopped nor finished."""
+
+    broadcast: Broadcast
+
+    root: ClassVar[str] = "BroadcastNotification"
+
+    @property
+    def key(self) -> Key:
+        """``("broadcast", id, kind, last_modified)``: seconds since 1970, or as text where no offset was given."""
+        return "broadcast", self.broadcast.id, self._kind, _instant(self.broadcast.last_modified)
+
+    @property
+    def _kind(self) -> str:
+        return str(self.broadcast.status or "")
+
+
+@frozen(kw_only=True)
+class CampaignStarted(CampaignNotification):
+    """A campaign has started."""
+
+    _kind = "started"
+
+
+@frozen(kw_only=True)
+class CampaignStopped(CampaignNotification):
+    """A campaign was stopped."""
+
+    _kind = "stopped"
+
+
+@frozen(kw_only=True)
+class CampaignFinished(CampaignNotification):
+    """A campaign has come to its end."""
+
+    _kind = "finished"
+
+
+@frozen(kw_only=True)
+class UnknownNotification(Notification):
+    """A notification whose root API 1.1 does not name; ``payload`` has all of it, and counts for equality."""
+
+    payload: dict[str, Any] = field(factory=dict, eq=_fingerprint, repr=False)
+
+
+def result_of(action: Text | Call) -> Result | None:
+    """Return how a text or a call ended: its final result, else that of its last record."""
+    return action.final_result or (action.records[-1].result if action.records else None)
+
+
+def _outcome(action: Text | Call) -> str:
+    return str(result_of(action) or action.state or "")
+
+
+def _instant(moment: datetime | None) -> str | float:
+    if moment is None:
+        return ""
+    return moment.isoformat() if moment.tzinfo is None else (moment - _EPOCH).total_seconds()

@@ -1,0 +1,51 @@
+"""The receiver in a FastAPI application. It imports the receiver, and FastAPI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI, Request, Response
+
+from callfire_async.notifications.receiver import Postback, Receiver
+
+__all__ = ["notification_routes"]
+
+_RESPONSES: dict[int | str, dict[str, object]] = {
+    400: {"description": "Empty, broken off, or neither XML nor JSON"},
+    404: {"description": "The token is wrong"},
+    405: {"description": "Not a POST"},
+    408: {"description": "The body came too slowly"},
+    413: {"description": "The body is too large"},
+    415: {"description": "The body is encoded"},
+    422: {"description": "Not a notification"},
+    500: {"description": "A handler failed"},
+    503: {"description": "The receiver is not running"},
+}
+
+
+def notification_routes(receiver: Receiver) -> APIRouter:
+    """
+    Return a router that takes postbacks at ``/{token}``, and starts and stops the receiver with the application.
+
+    An open receiver's postbacks are taken at the bare prefix too: include its router with one.
+    """
+
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        async with receiver:
+            yield
+
+    async def take(request: Request) -> Response:
+        token = request.path_params.get("token")
+        reply = await receiver.receive(Postback(request.method, token, request.headers, request.stream()))
+        closing = {"Connection": "close"} if reply.close else {}
+        return Response(reply.body, reply.status, {**dict(reply.headers), **closing})
+
+    routes = APIRouter(lifespan=running)
+    for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
+        routes.add_api_route(
+            path, take, methods=["POST"], status_code=204, response_class=Response, responses=_RESPONSES,
+            name="callfire_notification", summary="Take a CallFire postback", include_in_schema=path == "/{token}",
+        )  # fmt: skip
+    return routes

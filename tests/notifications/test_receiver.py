@@ -1,0 +1,201 @@
+"""The policies of receiving that no server is needed to see; the rest is in test_adapters."""
+
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+
+from callfire_async.notifications import EndpointTokens, Notification, Postback, Receiver, Reply, Router, TextFinished
+
+TOKEN = "0123456789abcdef"
+BODY = b'{"TextSent": {"SubscriptionId": 1, "Text": {"@id": 42, "Message": "secret words"}}}'
+
+
+@pytest.fixture
+def router() -> Router:
+    router = Router()
+
+    @router.on(TextFinished)
+    async def handler(event: TextFinished) -> None:
+        if event.subscription_id == 13:
+            raise ValueError(event.text.message)
+
+    return router
+
+
+@pytest.fixture
+async def receiver(router: Router) -> AsyncIterator[Receiver]:
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        yield receiver
+
+
+def postback(body: object = BODY, **changes: object) -> Postback:
+    return Postback(**{"method": "POST", "token": TOKEN, "headers": {}, "body": body} | changes)
+
+
+@pytest.mark.parametrize("tokens", [TOKEN, EndpointTokens(TOKEN), EndpointTokens("the-current-token", TOKEN), None])
+async def test_any_way_to_say_the_token_opens(router, tokens):
+    """One, several while one is changed, or none, said aloud."""
+    async with Receiver(router, tokens=tokens) as receiver:
+        assert await receiver.receive(postback()) == Reply(204)
+
+
+async def test_tokens_must_be_said(router):
+    """An endpoint that anyone may post to is never an oversight."""
+    with pytest.raises(TypeError, match="tokens"):
+        Receiver(router)
+    with pytest.raises(TypeError, match="None"):
+        Receiver(router, tokens=["a"])
+
+
+def test_an_empty_router_is_refused():
+    """Every event would be lost."""
+    with pytest.raises(ValueError, match="handler"):
+        Receiver(Router(), tokens=TOKEN)
+
+
+@pytest.mark.parametrize("limit", ["max_body_bytes", "body_timeout", "handler_timeout"])
+def test_a_limit_is_positive(router, limit):
+    """Zero would refuse everything."""
+    with pytest.raises(ValueError, match=limit):
+        Receiver(router, tokens=TOKEN, **{limit: 0})
+
+
+async def test_a_receiver_that_is_not_running_says_so(router, caplog):
+    """503 with Retry-After, and one error that shows how to start it; a stranger learns nothing of it."""
+    receiver = Receiver(router, tokens=TOKEN)
+    replies = [await receiver.receive(postback()) for _ in range(3)]
+
+    stranger = await receiver.receive(postback(token="wrong"))
+
+    assert (replies, stranger.status) == ([Reply(503, (("Retry-After", "5"),))] * 3, 404)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_it_runs_from_the_first_entry_to_the_last_exit(router):
+    """A router included twice, or an outer lifespan, enters it more than once."""
+    receiver = Receiver(router, tokens=TOKEN)
+    async with receiver:
+        async with receiver:
+            pass
+        inside = await receiver.receive(postback())
+    outside = await receiver.receive(postback())
+
+    assert (inside.status, outside.status) == (204, 503)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"CONTENT-ENCODING": "gzip"}, [("Content-encoding", "br")], (("content-encoding", "x"),)]
+)
+async def test_headers_may_be_a_mapping_or_pairs(receiver, headers):
+    """Whatever a framework has, in any case."""
+    assert (await receiver.receive(postback(headers=headers))).status == 415
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity "])
+async def test_a_body_that_says_it_is_not_encoded_is_taken(receiver, encoding):
+    """Identity is no encoding."""
+    assert (await receiver.receive(postback(headers={"Content-Encoding": encoding}))).status == 204
+
+
+async def test_the_order_of_the_refusals(receiver):
+    """Who posts comes before how, and how before what: a stranger can tell nothing from the answer."""
+    wrong = {"token": "wrong", "method": "GET", "headers": {"Content-Encoding": "gzip", "Content-Length": "9" * 30}}
+    statuses = []
+    for name, right in {**wrong, "body": b""}.items():
+        statuses.append((await receiver.receive(postback(b"x" * 2_000_000, **wrong))).status)
+        wrong[name] = {"token": TOKEN, "method": "POST", "headers": {}, "body": right}[name]
+        wrong.pop("body", None)
+
+    assert [*statuses, (await receiver.receive(postback(b""))).status] == [404, 405, 415, 413, 400]
+
+
+async def test_a_length_that_lies_is_found_out(receiver):
+    """What is read counts, not what was said."""
+    reply = await receiver.receive(postback(b"x" * 2_000_000, headers={"Content-Length": "1"}))
+
+    assert reply.status == 413
+
+
+async def test_a_stream_is_read_no_further_than_its_limits(receiver):
+    """Past the cap up to 2 MiB are dropped, then the sender is to be cut off."""
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 65536
+            yield b" " * 65536
+
+    reply = await receiver.receive(postback(endless()))
+
+    assert (reply.status, reply.close, read <= 4 * 1024 * 1024) == (413, True, True)
+
+
+async def test_a_stream_that_breaks_off_is_refused(receiver):
+    """Each server has its own error for it."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield BODY[:20]
+        raise ConnectionResetError
+
+    reply = await receiver.receive(postback(broken()))
+
+    assert (reply.status, reply.close) == (400, True)
+
+
+async def test_a_stream_that_breaks_off_while_it_is_dropped_changes_nothing(receiver):
+    """The answer is the same, whether anyone reads it or not."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise ConnectionResetError
+
+    reply = await receiver.receive(postback(broken(), token="wrong"))
+
+    assert (reply.status, reply.close) == (404, True)
+
+
+async def test_what_no_handler_takes_is_warned_of_once_a_type(receiver, caplog):
+    """It is answered 204: sending it again would change nothing."""
+    for body in [b'{"CallFinished": {"Call": {"@id": 1}}}', b'{"Surprise": {}}'] * 2:
+        assert (await receiver.receive(postback(body))).status == 204
+
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+
+
+async def test_a_failing_handler_is_logged_without_its_words(receiver, caplog):
+    """The log shows who failed, how and where; what an exception says may be somebody's message."""
+    reply = await receiver.receive(postback(BODY.replace(b": 1,", b": 13,")))
+
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert reply.status == 500
+    assert ("ValueError" in said, "in handler" in said, "secret words" in caplog.text) == (True, True, False)
+
+
+def test_a_postback_prints_nothing_that_it_was_sent(receiver):
+    """Neither the token, nor a header, nor the body."""
+    assert repr(postback(headers={"Authorization": "x"})) == "Postback(method='POST')"
+
+
+def test_a_receiver_says_whether_it_is_open(router):
+    """Adapters route the bare prefix of an open one."""
+    opened = [Receiver(router, tokens=tokens).is_open for tokens in (None, TOKEN)]
+
+    assert opened == [True, False]
+
+
+async def test_the_fallback_counts_as_a_handler(caplog):
+    """What it takes is handled."""
+    router = Router()
+    seen: list[Notification] = []
+
+    @router.fallback
+    async def fallback(event: Notification) -> None:
+        seen.append(event)
+
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        await receiver.receive(postback())
+
+    assert (len(seen), caplog.records) == (1, [])
