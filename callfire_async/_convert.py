@@ -245,7 +245,7 @@ def _id(value: object, _: object) -> int:
 
 def _listed(value: object) -> list[Any]:
     """None, one bare or in a list, and many are the same thing."""
-    return value if isinstance(value, list) else [] if value is None or value == {} else [value]
+    return value if isinstance(value, list) else [] if value in (None, "", {}) else [value]
 
 
 def _words(value: object, _: object) -> tuple[str, ...]:

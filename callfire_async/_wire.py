@@ -35,7 +35,6 @@ SOAP_12 = "http://www.w3.org/2003/05/soap-envelope"
 
 # A real notification has some forty elements; plain xmltodict spends a second and 65 MB on a megabyte of them.
 MAX_ELEMENTS = 10_000
-MAX_ATTRIBUTES = 20_000
 # The deepest known document has eight levels. Far below where comparing or printing a value meets the recursion limit.
 MAX_DEPTH = 64
 
@@ -55,13 +54,16 @@ class NotOneObject(NotADocument):
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def read(body: bytes | str, content_type: str | None = None) -> tuple[str, dict[str, Any]]:
+def read(
+    body: bytes | str, content_type: str | None = None, *, max_elements: int = MAX_ELEMENTS
+) -> tuple[str, dict[str, Any]]:
     """
     Read one XML, JSON or SOAP document; the body decides which it is.
 
     Args:
         body: As it came. In text, an encoding in the XML declaration is ignored.
         content_type: A hint: its charset is used for a single-byte body that does not say its own.
+        max_elements: How many tags an XML document may have; twice as many attributes, or commas in JSON.
 
     Returns:
         The root's local name, and what stands inside it.
@@ -71,7 +73,7 @@ def read(body: bytes | str, content_type: str | None = None) -> tuple[str, dict[
         NotOneObject: A well-formed document of another shape, or a page of HTML.
     """
     source = _without_padding(body, content_type)
-    return _read_xml(source) if _is_xml(source) else _read_json(source)
+    return _read_xml(source, max_elements) if _is_xml(source) else _read_json(source, max_elements)
 
 
 def _without_padding(body: bytes | str, content_type: str | None) -> bytes | str:
@@ -170,10 +172,10 @@ def _check_encoding(_: str, encoding: str | None, __: int) -> None:
         raise NotADocument("the encoding that the XML declaration names is not read")
 
 
-def _read_xml(source: bytes | str) -> tuple[str, dict[str, Any]]:
+def _read_xml(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any]]:
     try:
         document = source if isinstance(source, bytes) else source.encode()
-        return _unwrapped(*_parsed(document, trust_declaration=document is source))
+        return _unwrapped(*_parsed(document, max_elements, trust_declaration=document is source))
     except expat.ExpatError as error:
         reason = expat.errors.messages[error.code]
         raise NotADocument(f"not XML: {reason} at line {error.lineno}, column {error.offset + 1}") from None
@@ -181,9 +183,9 @@ def _read_xml(source: bytes | str) -> tuple[str, dict[str, Any]]:
         raise NotADocument("not XML: a lone surrogate") from None
 
 
-def _parsed(document: bytes, *, trust_declaration: bool) -> tuple[str, Any]:
+def _parsed(document: bytes, max_elements: int, *, trust_declaration: bool) -> tuple[str, Any]:
     elements = document.count(b"<")
-    if elements > MAX_ELEMENTS or document.count(b"=") > MAX_ATTRIBUTES:
+    if elements > max_elements or document.count(b"=") > 2 * max_elements:
         raise NotADocument("an XML document with too many elements or attributes is not read")
     names = dict(_NAMES)
     encoding = None if trust_declaration else "utf-8"
@@ -239,8 +241,11 @@ def _finite(digits: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite, strict=False)
 
 
-def _read_json(source: bytes | str) -> tuple[str, dict[str, Any]]:
+def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any]]:
     text = source if isinstance(source, str) else _decoded(source, json.detect_encoding(source))
+    # Decoding a megabyte of them costs little; finding out that none can be read would cost seconds.
+    if text.count(",") > 2 * max_elements:
+        raise NotADocument("a JSON document with too many values is not read")
     tree = _decoded_json(text)
     if not isinstance(tree, dict) or len(tree) != 1:
         raise NotOneObject("a JSON document that is not an object with one key")

@@ -1,0 +1,94 @@
+"""
+Events to the bytes that CallFire would post: the one writer of notifications.
+
+It imports `_wire`, `_convert`, `models` and `notifications.events`.
+"""
+
+from typing import Any, Literal
+
+from callfire_async import _convert, _wire
+from callfire_async.models import NotificationFormat
+from callfire_async.notifications.events import (
+    CallFinished,
+    CampaignNotification,
+    Notification,
+    TextNotification,
+)
+
+__all__ = ["SoapVersion", "encode"]
+
+#: The two versions of SOAP that CallFire might speak.
+SoapVersion = Literal["1.1", "1.2"]
+
+_SOAP = {
+    "1.1": (_wire.SOAP_11, "text/xml; charset=UTF-8"),
+    "1.2": (_wire.SOAP_12, "application/soap+xml; charset=UTF-8"),
+}
+
+
+def encode(
+    event: Notification,
+    format: NotificationFormat | str = NotificationFormat.XML,
+    *,
+    soap_version: SoapVersion = "1.1",
+) -> tuple[str, bytes]:
+    """
+    Write an event as CallFire posts it, under the root that its ``name`` says.
+
+    Args:
+        event: What is written is its model; the payload only of an `UnknownNotification`.
+        format: ``XML``, ``JSON`` or ``SOAP``; in JSON with CallFire's oddities (ids as text, numbers as objects).
+        soap_version: For ``SOAP`` only.
+
+    Returns:
+        The content type, and the body.
+
+    Raises:
+        ValueError: Nothing is posted in that format.
+    """
+    if format == NotificationFormat.JSON:
+        return "application/json", _wire.write_json({event.name: _oddly(_content(event))})
+    if format == NotificationFormat.XML:
+        return "text/xml; charset=UTF-8", _wire.write_xml(_element(event))
+    if format != NotificationFormat.SOAP:
+        raise ValueError("an event is posted as XML, JSON or SOAP")
+    namespace, content_type = _SOAP[soap_version]
+    envelope = {"@xmlns:soap": namespace, "soap:Body": _element(event)}
+    return content_type, _wire.write_xml({"soap:Envelope": envelope})
+
+
+def _content(event: Notification) -> dict[str, Any]:
+    """Return what stands inside the root, in the names of the wire."""
+    subscription = {} if event.subscription_id is None else {"SubscriptionId": event.subscription_id}
+    return subscription | _carried(event)
+
+
+def _carried(event: Notification) -> dict[str, Any]:
+    if isinstance(event, TextNotification):
+        return {"Text": _convert.unstructure(event.text)}
+    if isinstance(event, CallFinished):
+        return {"Call": _convert.unstructure(event.call)}
+    if isinstance(event, CampaignNotification):
+        return {"Broadcast": _convert.unstructure(event.broadcast)}
+    return {name: value for name, value in event.payload.items() if name.lower() != "subscriptionid"}
+
+
+def _element(event: Notification) -> dict[str, Any]:
+    """Put the content into the namespaces of the wire, with the prefixes that CallFire uses."""
+    content = _content(event)
+    if "SubscriptionId" in content:
+        content = {"n:SubscriptionId": content.pop("SubscriptionId")} | content
+    return {f"n:{event.name}": {"@xmlns": _wire.DATA, "@xmlns:n": _wire.NOTIFICATION} | content}
+
+
+def _oddly(node: Any) -> Any:
+    """Word a tree as CallFire's JSON notifications do: ids as text, ``ToNumber`` as an object."""
+    if isinstance(node, dict):
+        return {name: _odd_value(name, value) for name, value in node.items()}
+    return [_oddly(item) for item in node] if isinstance(node, list) else node
+
+
+def _odd_value(name: str, value: Any) -> Any:
+    if name == "@id":
+        return str(value)
+    return {"#text": value} if name == "ToNumber" and isinstance(value, str) else _oddly(value)

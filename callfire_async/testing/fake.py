@@ -1,0 +1,204 @@
+"""
+`FakeCallFire`: a CallFire in memory, for tests and for trying things without an account.
+
+It imports the client, `notifications.events` and the rest of this folder.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from starlette.types import Receive, Scope, Send
+
+from callfire_async.client import CallFire
+from callfire_async.models import Subscription
+from callfire_async.notifications.events import Notification
+from callfire_async.testing.account import Account, RepeatedRequestId
+from callfire_async.testing.faults import ConnectionCut, Fault, PostbackFault, with_fault
+from callfire_async.testing.matching import is_for
+from callfire_async.testing.posting import POSTED_FORMATS, Posted, Poster, Posting, posting
+from callfire_async.testing.rest import ListOfOne, SubscriptionService, UpdateStatus, error_application
+
+__all__ = ["FakeCallFire"]
+
+
+class FakeCallFire:
+    """
+    A CallFire in memory, as an ASGI application.
+
+    It serves the subscription operations in XML and JSON below any base path, ``/api/1.1/rest`` among them, and posts
+    events to the endpoints that were subscribed, once each, as the real one does. ``async with`` keeps the connections
+    to endpoints open between events; a server that runs it (``uvicorn.run(fake)``) does the same.
+
+    Args:
+        login: The API login that opens it.
+        password: The API password.
+        repeated_request_id: What it does with a create or update whose ``RequestId`` was used before: answer it like
+            the ``first``, carry it out as if the id were ``ignored``, or answer 400 (``refused``).
+        list_of_one: How JSON words a list of one: as a bare ``object``, or as an ``array``.
+        update_status: What an update answers: 204, or 200 with an empty body.
+        max_subscriptions: The ceiling of the account.
+        transport: What postbacks go through: real HTTP, unless given (``httpx.ASGITransport(app)``).
+        concurrency: Postbacks under way at once.
+        postback_timeout: Seconds that an endpoint may be silent.
+        clock: Tells seconds, for the latency of postbacks.
+    """
+
+    def __init__(
+        self,
+        *,
+        login: str = "login",
+        password: str = "password",  # noqa: S107  # it opens nothing but this
+        repeated_request_id: RepeatedRequestId = "first",
+        list_of_one: ListOfOne = "object",
+        update_status: UpdateStatus = 204,
+        max_subscriptions: int = 10_000,
+        transport: httpx.AsyncBaseTransport | None = None,
+        concurrency: int = 16,
+        postback_timeout: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.login = login
+        self.password = password
+        #: What goes wrong with the postbacks to come, one after the other; None is a postback that goes well.
+        self.postback_faults: deque[PostbackFault | None] = deque()
+        self._account = Account(max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id)
+        service = SubscriptionService(
+            self._account,
+            login=login,
+            password=password,
+            list_of_one=list_of_one,
+            update_status=update_status,
+        )
+        self._rest = service.application(self._lifespan)
+        self._faults: deque[Fault] = deque()
+        self._late: list[Posting] = []
+        self._make_poster: Callable[[], Poster] = partial(
+            Poster, transport, concurrency=concurrency, timeout=postback_timeout, clock=clock
+        )
+        self._poster: Poster | None = None
+        self._entered = 0
+
+    # --- the REST service ---------------------------------------------------------------------------------
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """All subscriptions of the account, in the order in which they were made."""
+        return tuple(self._account.subscriptions.values())
+
+    def client(self, **options: Any) -> CallFire:
+        """
+        Return a client of this fake, wired to it in process.
+
+        Args:
+            options: As of `CallFire`; login and password fit unless given.
+        """
+        settings: dict[str, Any] = {"login": self.login, "password": self.password} | options
+        return CallFire(http_client=httpx.AsyncClient(transport=_InProcess(self)), **settings)
+
+    def fail_next(self, *faults: Fault) -> None:
+        """Let the next requests fail, each in the way of one of *faults*, in order."""
+        self._faults.extend(faults)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] != "http" or not self._faults:
+            await self._rest(scope, receive, send)
+            return
+        fault = self._faults.popleft()
+        await with_fault(fault, self._rest, error_application(fault))(scope, receive, send)
+
+    # --- postbacks ----------------------------------------------------------------------------------------
+
+    async def emit(self, event: Notification) -> list[Posted]:
+        """
+        Post an event to each enabled subscription that it matches, in the format that this asked for, once.
+
+        The root is the event's ``name``. Nothing is posted of what is not finished, nor to mailboxes.
+
+        Returns:
+            What was posted: those of this event in the order of the subscriptions, then those of earlier events
+            that came late. What a fault dropped or keeps for later is not among them.
+        """
+        late, self._late = self._late, []
+        due = [sent for subscription in self._waiting_for(event) for sent in self._due(posting(event, subscription))]
+        async with self._posting() as poster:
+            posted = await _post(poster, due)
+            return posted + await _post(poster, [(what, False) for what in late])
+
+    def _waiting_for(self, event: Notification) -> Iterable[Subscription]:
+        return [
+            subscription
+            for subscription in self.subscriptions
+            if subscription.enabled
+            and subscription.notification_format in POSTED_FORMATS
+            and (subscription.endpoint or "").startswith(("http://", "https://"))
+            and is_for(event, subscription)
+        ]
+
+    def _due(self, what: Posting) -> list[tuple[Posting, bool]]:
+        """Return what is to be posted now, and whether it is cut."""
+        fault = self.postback_faults.popleft() if self.postback_faults else None
+        if fault is PostbackFault.LATE:
+            self._late.append(what)
+        if fault in (PostbackFault.LATE, PostbackFault.DROPPED):
+            return []
+        return [(what, fault is PostbackFault.CUT)] * (2 if fault is PostbackFault.DUPLICATED else 1)
+
+    @asynccontextmanager
+    async def _posting(self) -> AsyncIterator[Poster]:
+        """Use the open pool, or one for this event alone, so that nothing stays open where nobody closes it."""
+        if self._poster is not None:
+            yield self._poster
+            return
+        async with aclosing(self._make_poster()) as poster:
+            yield poster
+
+    # --- lifecycle ----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Keep connections to endpoints open from now on; may be entered more than once."""
+        self._entered += 1
+        self._poster = self._poster or self._make_poster()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close them at the last exit."""
+        self._entered -= 1
+        if not self._entered:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections to endpoints; subscriptions stay."""
+        poster, self._poster = self._poster, None
+        if poster is not None:
+            await poster.aclose()
+
+    @asynccontextmanager
+    async def _lifespan(self, _: object) -> AsyncIterator[None]:
+        async with self:
+            yield
+
+
+async def _post(poster: Poster, due: list[tuple[Posting, bool]]) -> list[Posted]:
+    async with asyncio.TaskGroup() as tasks:
+        posting = [tasks.create_task(poster.post(what, cut=cut)) for what, cut in due]
+    return [task.result() for task in posting]
+
+
+class _InProcess(httpx.ASGITransport):
+    """httpx's own way into an application, with cut connections as they look from outside."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await super().handle_async_request(request)
+        except ConnectionCut:
+            raise httpx.RemoteProtocolError("the fake cut the connection", request=request) from None

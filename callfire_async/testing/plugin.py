@@ -1,0 +1,30 @@
+"""
+The pytest plugin: fixtures for tests of code that uses CallFire.
+
+Every pytest run of everybody who has this package loads it: it imports pytest only, and the rest in its fixtures.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from callfire_async.client import CallFire
+    from callfire_async.testing import FakeCallFire
+
+
+# Not asynchronous, so that they work with every asynchronous runner; there is nothing in them that needs closing.
+@pytest.fixture
+def fake_callfire() -> FakeCallFire:
+    """Give a CallFire in memory, empty at first."""
+    from callfire_async.testing.fake import FakeCallFire
+
+    return FakeCallFire()
+
+
+@pytest.fixture
+def callfire(fake_callfire: FakeCallFire) -> CallFire:
+    """Give a client of ``fake_callfire``, in process."""
+    return fake_callfire.client()

@@ -1,0 +1,326 @@
+"""
+Hostile and broken input, case by case, and what must come of it.
+
+*Bad* is a `NotificationError`; *accepted* an event that may be held against a condition; *bounded* either of the two.
+Bodies are made where they are parsed, in a process of their own.
+"""
+
+import codecs
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+MEGABYTE = 1024 * 1024
+SAMPLE = "<TextSent><Text id='1'><Message>{}</Message></Text></TextSent>"
+NESTED_ENTITIES = "".join(f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for level in range(1, 9))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One body, and what must come of it."""
+
+    name: str
+    body: Callable[[], bytes]
+    outcome: Literal["bad", "accepted", "bounded"] = "bad"
+    #: Asked of the event that is accepted.
+    holds: Callable[[Any], bool] = lambda event: True
+    content_type: str | None = None
+
+
+def xml(document: str) -> Callable[[], bytes]:
+    """Make a body of a document."""
+    return document.encode
+
+
+def call(**fields: object) -> Callable[[], bytes]:
+    """Make a call with an id, some fields of its own, and one record that has the rest of them."""
+    record = {name: fields.pop(name) for name in ("Duration", "BilledAmount", "FinishTime") if name in fields}
+    content = {"@id": 1, **fields, "CallRecord": {"@id": 2, **record}}
+    return json.dumps({"CallFinished": {"Call": content}}).encode
+
+
+def problem(*problems: str) -> Callable[[Any], bool]:
+    """Ask for these problems, no others, in an event that says nowhere what was sent."""
+    return lambda event: event.problems == problems
+
+
+def deep_xml(depth: int) -> Callable[[], bytes]:
+    """Nest elements."""
+    return lambda: b"<a>" * depth + b"</a>" * depth
+
+
+XML = [
+    Case("entity bomb of nine levels", xml(f'<!DOCTYPE z [<!ENTITY e0 "lol">{NESTED_ENTITIES}]><z>&e8;</z>')),
+    Case(
+        "entity bomb below expat's own limit",
+        xml(f'<!DOCTYPE z [<!ENTITY e0 "{"x" * 70_000}"><!ENTITY e1 "{"&e0;" * 90}">]><z>&e1;</z>'),
+    ),
+    Case("quadratic entity bomb", xml(f'<!DOCTYPE z [<!ENTITY e "{"x" * 50_000}">]><z>{"&e;" * 50_000}</z>')),
+    Case(
+        "400 default attributes on 20,000 elements",
+        lambda: (
+            b"<!DOCTYPE z [<!ATTLIST b "
+            + b" ".join(b'a%d CDATA "x"' % number for number in range(400))
+            + b"]><z>"
+            + b"<b/>" * 20_000
+            + b"</z>"
+        ),
+    ),
+    Case(
+        "400 default attributes on few enough elements",
+        lambda: (
+            b"<!DOCTYPE z [<!ATTLIST b "
+            + b" ".join(b'a%d CDATA "x"' % number for number in range(400))
+            + b"]><z>"
+            + b"<b/>" * 9_000
+            + b"</z>"
+        ),
+    ),
+    Case("injected attribute", xml('<!DOCTYPE z [<!ATTLIST z admin CDATA "true">]><z/>')),
+    Case("external DTD", xml('<!DOCTYPE z SYSTEM "file:///etc/passwd"><z/>')),
+    Case("external entity", xml('<!DOCTYPE z [<!ENTITY e SYSTEM "file:///etc/passwd">]><z>&e;</z>')),
+    Case("parameter entity", xml('<!DOCTYPE z [<!ENTITY % p SYSTEM "http://127.0.0.1:9/x"> %p;]><z/>')),
+    Case("bare DOCTYPE", xml("<!DOCTYPE z><z/>")),
+    Case("undefined entity after a DTD", xml('<!DOCTYPE z SYSTEM "x"><z>&unknown;</z>')),
+    Case("undefined entity", xml("<z>&unknown;</z>")),
+    Case("DOCTYPE in UTF-16", lambda: "<!DOCTYPE z><z/>".encode("utf-16")),
+    Case("DOCTYPE in UTF-16 without a BOM", lambda: "<!DOCTYPE z><z/>".encode("utf-16-le")),
+    Case("DOCTYPE in Latin-1", xml('<?xml version="1.0" encoding="iso-8859-1"?><!DOCTYPE z><z/>')),
+    Case(
+        "DOCTYPE in the text of a message",
+        xml(SAMPLE.format("<![CDATA[<!DOCTYPE z><z>]]>")),
+        "accepted",
+        lambda event: event.text.message == "<!DOCTYPE z><z>",
+    ),
+    Case("depth of 149,000", deep_xml(149_000)),
+    Case("depth of 4,900", deep_xml(4_900)),
+    Case("depth of 65", deep_xml(66)),
+    Case("depth of 60", deep_xml(60), "accepted"),
+    Case("260,000 siblings", lambda: b"<z>" + b"<a/>" * 260_000 + b"</z>"),
+    Case("90,000 attributes", lambda: b"<z " + b" ".join(b"a%d=''" % number for number in range(90_000)) + b"/>"),
+    Case(
+        "19,000 attributes",
+        lambda: b"<z " + b" ".join(b"a%d=''" % number for number in range(19_000)) + b"/>",
+        "bounded",
+    ),
+    Case(
+        "45,000 namespaces",
+        lambda: b"<z " + b" ".join(b"xmlns:a%d='u%d'" % (number, number) for number in range(45_000)) + b"/>",
+    ),
+    Case(
+        "9,000 elements, each in a namespace of its own",
+        lambda: b"<z>" + b"".join(b"<a xmlns='u%d'/>" % number for number in range(9_000)) + b"</z>",
+        "bounded",
+    ),
+    Case("text of a megabyte", xml(SAMPLE.format("x" * MEGABYTE)), "bounded"),
+    Case("attribute of a megabyte", xml(f"<TextSent><Text id='1' x='{'x' * MEGABYTE}'/></TextSent>"), "bounded"),
+    Case("name of a megabyte", xml(f"<{'x' * MEGABYTE}/>"), "bounded"),
+    Case("id of a megabyte", xml(f"<TextSent><Text id='{'1' * MEGABYTE}'/></TextSent>")),
+    Case("megabyte of white space in an id", xml(f"<TextSent><Text id='1{' ' * MEGABYTE}x'/></TextSent>")),
+    Case("a megabyte that is one open tag", lambda: b"<a " + b" " * MEGABYTE),
+    Case("a comment of a megabyte", xml(f"<!--{'x' * MEGABYTE}-->{SAMPLE}"), "accepted"),
+    Case("invalid UTF-8", lambda: SAMPLE.encode().replace(b"{}", b"\xff")),
+    Case("overlong UTF-8", lambda: SAMPLE.encode().replace(b"{}", b"\xc0\xbc")),
+    Case("surrogate in UTF-8", lambda: SAMPLE.encode().replace(b"{}", b"\xed\xa0\x80")),
+    Case("NUL", lambda: SAMPLE.encode().replace(b"{}", b"\0")),
+    Case("reference to NUL", xml(SAMPLE.format("&#0;"))),
+    Case("reference to a surrogate", xml(SAMPLE.format("&#xD800;"))),
+    Case("control character", lambda: SAMPLE.encode().replace(b"{}", b"\x01")),
+    Case("UTF-16 with BOM", lambda: SAMPLE.format("é").encode("utf-16"), "accepted", lambda e: e.text.message == "é"),
+    Case(
+        "UTF-16 without BOM",
+        lambda: SAMPLE.format("é").encode("utf-16-be"),
+        "accepted",
+        lambda e: e.text.message == "é",
+    ),
+    Case("odd UTF-16", lambda: SAMPLE.encode("utf-16")[:-1]),
+    Case(
+        "Latin-1",
+        lambda: b'<?xml version="1.0" encoding="ISO-8859-1"?>' + SAMPLE.format("é").encode("latin-1"),
+        "accepted",
+        lambda event: event.text.message == "é",
+    ),
+    Case(
+        "windows-1252",
+        lambda: b'<?xml version="1.0" encoding="windows-1252"?>' + SAMPLE.format("€").encode("cp1252"),
+        "accepted",
+        lambda event: event.text.message == "€",
+    ),
+    Case(
+        "UTF-8 with BOM",
+        lambda: codecs.BOM_UTF8 + SAMPLE.format("é").encode(),
+        "accepted",
+        lambda event: event.text.message == "é",
+    ),
+    *(
+        Case(f"encoding {name}", xml(f'<?xml version="1.0" encoding="{name}"?>{SAMPLE}'))
+        for name in ("UTF-7", "Shift_JIS", "rot13", "zlib", "idna", "x-unknown", "utf-32")
+    ),
+    Case("content type names a codec", xml(SAMPLE), "accepted", content_type="text/xml; charset=zlib"),
+    Case("white space before the declaration", xml(f'\n <?xml version="1.0"?>{SAMPLE}'), "accepted"),
+    Case(
+        "comment inside a value",
+        xml("<CallFinished><Call id='1'><ContactId>12<!-- -->34</ContactId></Call></CallFinished>"),
+        "accepted",
+        lambda event: event.call.contact_id == 1234,
+    ),
+    Case(
+        "CDATA inside a value",
+        xml("<CallFinished><Call id='1'><ContactId>12<![CDATA[34]]></ContactId></Call></CallFinished>"),
+        "accepted",
+        lambda event: event.call.contact_id == 1234,
+    ),
+    Case("two roots", xml(SAMPLE + SAMPLE)),
+    Case("truncated", xml(SAMPLE[:-5])),
+    Case("empty", lambda: b""),
+    Case("white space only", lambda: b" \n "),
+    Case("HTML, well-formed", xml("<html><body><h1>502</h1></body></html>")),
+    Case("HTML, not well-formed", xml("<!DOCTYPE html><html><body><br><p>502</body></html>")),
+    Case(
+        "JSON sent as XML", call(), "accepted", lambda event: event.call.id == 1, content_type="text/xml; charset=UTF-8"
+    ),
+    Case("duplicate attribute", xml("<TextSent><Text id='1' id='2'/></TextSent>")),
+    Case("undeclared prefix", xml("<n:TextSent/>")),
+    Case(
+        "XInclude",
+        xml(
+            '<TextSent><Text id="1"><xi:include xmlns:xi="http://www.w3.org/2001/XInclude" '
+            'href="file:///etc/passwd" parse="text"/></Text></TextSent>'
+        ),
+        "accepted",
+        lambda event: "root:" not in str(event.payload),
+    ),
+    Case("xml-stylesheet", xml(f'<?xml-stylesheet href="http://127.0.0.1:9/x"?>{SAMPLE}'), "accepted"),
+    Case(
+        "schemaLocation",
+        xml(
+            '<TextSent xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
+            'xsi:schemaLocation="urn:x http://127.0.0.1:9/x"><Text id="1"/></TextSent>'
+        ),
+        "accepted",
+    ),
+]
+
+JSON = [
+    Case("depth of 1,100", lambda: b'{"a":' * 1_100 + b"{}" + b"}" * 1_100),
+    Case("depth of 66", lambda: b'{"a":' * 66 + b"{}" + b"}" * 66),
+    Case("depth of 100,000", lambda: b'{"a":' * 100_000 + b"{}" + b"}" * 100_000),
+    Case("lists of depth 900", lambda: b'{"a":{"b":' + b"[" * 900 + b"]" * 900 + b"}}"),
+    Case("megabyte of brackets", lambda: b"[" * MEGABYTE),
+    Case("megabyte of braces", lambda: b"{" * MEGABYTE),
+    Case("integer of 4,301 digits", lambda: b'{"TextSent":{"Text":{"@id":' + b"1" * 4_301 + b"}}}"),
+    Case("integer of 4,300 digits", lambda: b'{"TextSent":{"Text":{"@id":' + b"1" * 4_300 + b"}}}"),
+    *(
+        Case(f"the number {number}", xml(f'{{"TextSent":{{"Text":{{"@id":1,"BatchId":{number}}}}}}}'))
+        for number in ("NaN", "Infinity", "-Infinity", "1e999", "-1e999")
+    ),
+    Case(
+        "duplicate keys",
+        xml('{"TextSent":{"Text":{"@id":1,"BatchId":2,"BatchId":3}}}'),
+        "accepted",
+        lambda event: event.text.batch_id == 3,
+    ),
+    Case(
+        "escaped NUL",
+        xml('{"TextSent":{"Text":{"@id":1,"Message":"a\\u0000b"}}}'),
+        "accepted",
+        lambda event: event.text.message == "a\0b",
+    ),
+    Case("lone surrogate", xml('{"TextSent":{"Text":{"@id":1,"Message":"\\ud800"}}}'), "accepted"),
+    Case("lone surrogate as the root", xml('{"\\ud800":{"a":"\\udfff"}}'), "accepted"),
+    Case("JSON with BOM", lambda: codecs.BOM_UTF8 + call()(), "accepted"),
+    Case("JSON in UTF-16", lambda: call()().decode().encode("utf-16"), "accepted"),
+    Case("JSON in UTF-16 without BOM", lambda: call()().decode().encode("utf-16-le"), "accepted"),
+    Case("JSON in Latin-1", lambda: '{"TextSent":{"Text":{"@id":1,"Message":"é"}}}'.encode("latin-1")),
+    *(
+        Case(f"the document {document}", xml(document))
+        for document in ("1", '"text"', "true", "null", "[]", '[{"TextSent":{}}]', "{}", '{"TextSent":null}')
+    ),
+    Case("trailing data", lambda: call()() + b"{}"),
+    Case("trailing comma", xml('{"TextSent":{"Text":{"@id":1,}}}')),
+    Case("single quotes", xml("{'TextSent':{'Text':{'@id':1}}}")),
+    Case(
+        "19,000 records that cannot be read",
+        lambda: b'{"CallFinished":{"Call":{"@id":1,"CallRecord":[' + b'"x",' * 19_000 + b'"x"]}}}',
+        "bounded",
+    ),
+    Case(
+        "80,000 keys",
+        lambda: json.dumps({"Ping": {f"key{number}": number for number in range(80_000)}}).encode(),
+        "bounded",
+    ),
+    Case("330,000 empty objects", lambda: b'{"Ping":{"a":[' + b"{}," * 330_000 + b"{}]}}", "bounded"),
+    Case(
+        "330,000 empty records",
+        lambda: b'{"CallFinished":{"Call":{"@id":1,"CallRecord":[' + b"{}," * 330_000 + b"{}]}}}",
+        "bounded",
+    ),
+    Case(
+        "170,000 records that cannot be read",
+        lambda: b'{"CallFinished":{"Call":{"@id":1,"CallRecord":[' + b'"x",' * 170_000 + b'"x"]}}}',
+        "bounded",
+    ),
+    Case("text of a megabyte in JSON", lambda: json.dumps({"Ping": {"a": "x" * MEGABYTE}}).encode(), "bounded"),
+    Case("megabyte of escapes", lambda: b'{"Ping":{"a":"' + b"\\u0041" * (MEGABYTE // 6) + b'"}}', "bounded"),
+    Case("megabyte of backslashes", lambda: b'{"a":"' + b"\\" * MEGABYTE),
+]
+
+VALUES = [
+    Case("the text false", call(Inbound="false"), "accepted", lambda event: event.call.inbound is False),
+    Case("the text FALSE", call(Inbound="FALSE"), "accepted", lambda event: event.call.inbound is False),
+    Case("a boolean that is none", call(Inbound="no"), "accepted", problem("not a boolean @ Call.Inbound")),
+    Case("a boolean of a float", call(Inbound=0.0), "accepted", problem("not a boolean @ Call.Inbound")),
+    Case("an id that is true", call(**{"@id": True})),
+    Case("an integer that is true", call(ContactId=True), "accepted", problem("not an integer @ Call.ContactId")),
+    Case("an integer of 1.9", call(ContactId=1.9), "accepted", problem("not an integer @ Call.ContactId")),
+    Case("an id of 1.0", call(**{"@id": 1.0})),
+    Case(
+        "an integer with underscores", call(ContactId=" 1_000 "), "accepted", problem("not an integer @ Call.ContactId")
+    ),
+    Case("an id in Arabic digits", call(**{"@id": "١٢٣"})),
+    Case("an integer in Arabic digits", call(ContactId="١٢٣"), "accepted", problem("not an integer @ Call.ContactId")),
+    Case("an integer of 65 bits", call(ContactId=2**64), "accepted", problem("not an integer @ Call.ContactId")),
+    Case(
+        "an integer of 4,000 digits",
+        call(ContactId="1" * 4_000),
+        "accepted",
+        problem("not an integer @ Call.ContactId"),
+    ),
+    Case("a mapping for text", call(FromNumber={"a": {"b": "c"}}), "accepted", problem("not a text @ Call.FromNumber")),
+    Case("a list for text", call(FromNumber=["1", "2"]), "accepted", problem("not a text @ Call.FromNumber")),
+    Case("a mapping for an id", call(**{"@id": {"a": 1}})),
+    Case("text for a record", call(Label={"a": []}, ToNumber=None), "bounded"),
+    Case(
+        "a number that is a phone number", call(Created="12135551212"), "accepted", problem("not a time @ Call.Created")
+    ),
+    Case("a time of digits", call(Created=20121026), "accepted", problem("not a time @ Call.Created")),
+    Case("a time of a week", call(Created="2012-W43-5T00:00"), "accepted", problem("not a time @ Call.Created")),
+    Case("a time out of range", call(Created="2012-13-41T25:61:61Z"), "accepted", problem("not a time @ Call.Created")),
+    Case(
+        "a time at the end of all times",
+        call(Created="9999-12-31T23:59:59-14:00", Modified="0001-01-01T00:00:00+14:00"),
+        "accepted",
+    ),
+    *(
+        Case(
+            f"the decimal {number}",
+            call(BilledAmount=number),
+            "accepted",
+            problem("not a decimal @ Call.CallRecord[0].BilledAmount"),
+        )
+        for number in ("NaN", "Infinity", "1_0", "1e9999999", "0x10", "1,5", "\u0661")
+    ),
+    *(
+        Case(
+            f"the duration {number}",
+            call(Duration=number),
+            "accepted",
+            problem("not a duration @ Call.CallRecord[0].Duration"),
+        )
+        for number in ("1e99", "NaN", "PT5S", "-")
+    ),
+    Case("an error about a phone number", call(**{"@id": "12135551212x"})),
+]
+
+CASES = {case.name: case for case in [*XML, *JSON, *VALUES]}

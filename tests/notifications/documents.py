@@ -1,0 +1,70 @@
+"""Documents for the parser: the content of a sample as a plain tree, and such a tree in each format."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from callfire_async import _wire
+from callfire_async.testing import encoding, samples
+
+Tree = dict[str, Any]
+
+
+def content_of(root: str) -> Tree:
+    """Return what stands inside the root of a sample, in the names of the wire."""
+    return copy.deepcopy(encoding._content(samples.EVENTS[root]))
+
+
+def as_json(root: str, content: Tree) -> bytes:
+    """Write a tree as JSON, plainly."""
+    return _wire.write_json({root: content})
+
+
+def as_xml(root: str, content: Tree) -> bytes:
+    """Write a tree as XML, with everything but the root in one namespace."""
+    return _wire.write_xml(_element(root, content))
+
+
+def as_soap(root: str, content: Tree) -> bytes:
+    """Write a tree as SOAP 1.1, with a header that says nothing."""
+    return _enveloped(_wire.SOAP_11, root, content)
+
+
+def as_soap_12(root: str, content: Tree) -> bytes:
+    """Write a tree as SOAP 1.2."""
+    return _enveloped(_wire.SOAP_12, root, content)
+
+
+FORMATS: dict[str, Callable[[str, Tree], bytes]] = {
+    "XML": as_xml,
+    "JSON": as_json,
+    "SOAP": as_soap,
+    "SOAP 1.2": as_soap_12,
+}
+
+
+def _element(root: str, content: Tree) -> Tree:
+    return {f"n:{root}": {"@xmlns": _wire.DATA, "@xmlns:n": _wire.NOTIFICATION} | content}
+
+
+def _enveloped(namespace: str, root: str, content: Tree) -> bytes:
+    envelope = {"@xmlns:soap": namespace, "soap:Header": None, "soap:Body": _element(root, content)}
+    return _wire.write_xml({"soap:Envelope": envelope})
+
+
+def objects(node: Any) -> Iterator[Tree]:
+    """Yield every object in a tree, to be changed in place."""
+    children = node if isinstance(node, list) else list(node.values())
+    if isinstance(node, dict):
+        yield node
+    for child in children:
+        if isinstance(child, dict | list):
+            yield from objects(child)
+
+
+def at(tree: Any, path: str) -> tuple[Any, Any]:
+    """Return the place that a dotted path leads to: what holds it, and its last step."""
+    *steps, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    for step in steps:
+        tree = tree[step]
+    return tree, last

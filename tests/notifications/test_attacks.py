@@ -1,0 +1,45 @@
+"""Hostile and broken input: every case of `attacks`, each in a process of its own with little time and memory."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from notifications import attacks, case_runner
+
+TESTS = Path(__file__).parents[1]
+PERSONAL = "12135551212"
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[subprocess.Popen[str]]:
+    """Start the process that forks one for each case."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
+    command = [sys.executable, case_runner.__file__]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        yield process
+
+
+def test_the_number_of_cases():
+    """No row of the corpus gets lost: a row more or less is a decision."""
+    rows = [*attacks.XML, *attacks.JSON, *attacks.VALUES]
+
+    assert (len(attacks.XML), len(attacks.JSON), len(attacks.VALUES)) == (68, 40, 34)
+    assert len(attacks.CASES) == len(rows)
+
+
+@pytest.mark.parametrize("case", attacks.CASES.values(), ids=attacks.CASES)
+def test_case(runner, case):
+    """It comes to what it must, within the limits, and no word of it shows what was sent."""
+    runner.stdin.write(f"{case.name}\n")
+    runner.stdin.flush()
+
+    result = json.loads(runner.stdout.readline())
+
+    assert result["outcome"] in ((case.outcome,) if case.outcome != "bounded" else ("bad", "accepted")), result
+    assert result["holds"]
+    assert PERSONAL not in result["shown"]

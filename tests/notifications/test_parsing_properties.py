@@ -1,0 +1,295 @@
+"""`parse` under generated input: any bytes are an event or our error, and one event is one event in every format."""
+
+import copy
+import pickle
+import string
+from datetime import UTC, timedelta
+
+import pytest
+from attrs import evolve
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from callfire_async import models
+from callfire_async._wire import normalised
+from callfire_async.errors import NotificationError
+from callfire_async.notifications.events import (
+    CallFinished,
+    CampaignNotification,
+    Notification,
+    TextNotification,
+    UnknownNotification,
+)
+from callfire_async.notifications.parsing import parse
+from callfire_async.testing import encode, samples
+
+# The strategies are big, and the machine may be busy.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+# --- any bytes --------------------------------------------------------------------------------------------
+
+BODIES = [samples.body(root, form) for root in samples.EVENTS for form in ("XML", "JSON", "SOAP")]
+content_types = st.none() | st.text() | st.sampled_from(["text/xml", "application/json", "text/xml; charset=latin-1"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(), inside, max_size=4),
+    max_leaves=8,
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """Draw a real notification with a piece of it replaced by something else."""
+    body = draw(st.sampled_from(BODIES))
+    start = draw(st.integers(0, len(body)))
+    end = draw(st.integers(start, min(len(body), start + 20)))
+    return (
+        body[:start] + draw(st.binary(max_size=8) | st.sampled_from([b"<", b">", b"{", b'"', b"&", b"[]"])) + body[end:]
+    )
+
+
+@patient
+@given(body=st.binary() | damaged(), content_type=content_types)
+@example(body=b"\xff\xfe", content_type=None)
+@example(body=b"<a>\xe9</a>", content_type="text/xml; charset=cp1252")
+@example(body=b"<a>\x81</a>", content_type="text/xml; charset=windows-1252")
+def test_any_bytes_are_an_event_or_our_error(body, content_type):
+    """Nothing else comes out, and what comes out can be used as a value."""
+    assert_one_of_ours(body, content_type)
+
+
+@patient
+@given(body=st.text(), content_type=content_types)
+@example(body="\ud800", content_type=None)
+@example(body="<a>\ud800</a>", content_type=None)
+@example(body='{"TextSent":{"Text":{"@id":1,"Message":"\\ud800"}}}', content_type=None)
+def test_any_text_is_an_event_or_our_error(body, content_type):
+    """Text is taken like bytes."""
+    assert_one_of_ours(body, content_type)
+
+
+@patient
+@given(st.sampled_from([*samples.EVENTS, "FaxFinished"]), st.sampled_from(["Text", "Call", "Broadcast"]), json_values)
+def test_any_json_under_a_known_name_is_an_event_or_our_error(root, carried, content):
+    """What is carried may be of any shape."""
+    assert_one_of_ours(models_as_json(root, {carried: content}), None)
+
+
+FIELDS = """
+    FromNumber ToNumber State BatchId Inbound Created FinalResult Label Message TextRecord CallRecord
+    Name Status LastModified Type TextBroadcastConfig VoiceBroadcastConfig
+    @id Result FinishTime QuestionResponse Question RecordingMeta LengthInSeconds Duration BilledAmount
+    LocalTimeZoneRestriction BeginTime RetryConfig RetryResults MaxAttempts #text value
+""".split()
+fields = st.recursive(
+    json_values,
+    lambda inside: st.dictionaries(st.sampled_from(FIELDS), inside | st.lists(inside, max_size=3)),
+    max_leaves=8,
+)
+
+
+@patient
+@given(
+    st.sampled_from([("TextFinished", "Text"), ("CallFinished", "Call"), ("BroadcastStarted", "Broadcast")]),
+    st.dictionaries(st.sampled_from(FIELDS), fields),
+)
+@example(("BroadcastStarted", "Broadcast"), {"TextBroadcastConfig": True, "VoiceBroadcastConfig": 1})
+def test_any_fields_are_read_or_named(kind, content):
+    """Whatever stands in the fields of a thing with an id, there is an event; what could not be read is a problem."""
+    root, carried = kind
+
+    event = parse(models_as_json(root, {carried: {**content, "@id": 7}}))
+
+    assert all(f" @ {carried}" in problem for problem in event.problems)
+    assert_is_a_value(event)
+
+
+def models_as_json(root: str, content: dict[str, object]) -> bytes:
+    """Write JSON of any shape through the writer of unknown notifications."""
+    return (
+        encode(UnknownNotification(name=root, payload=content), "JSON")[1]
+        .replace(b"NaN", b"1")
+        .replace(b"Infinity", b"1")
+    )
+
+
+def assert_one_of_ours(body: bytes | str, content_type: str | None) -> None:
+    """Hold that a body is an event or our error."""
+    try:
+        assert_is_a_value(parse(body, content_type))
+    except NotificationError as error:
+        repr(pickle.loads(pickle.dumps(error))).encode()
+
+
+def assert_is_a_value(event: Notification) -> None:
+    """Hold that an event can be compared, hashed, printed, copied and pickled."""
+    assert copy.deepcopy(event) == pickle.loads(pickle.dumps(event)) == event
+    hash((event, event.key))
+    repr(event)
+
+
+# --- one event in every format ----------------------------------------------------------------------------
+
+# What XML can hold; what it cannot is for attacks.
+letters = st.characters(exclude_categories=["Cc", "Cs", "Cn"], include_characters="\n")
+words = st.none() | st.text(letters).map(normalised)
+names = st.text(string.ascii_letters, min_size=1, max_size=8)
+ids = st.integers(-(2**63), 2**63 - 1)
+some_ids = st.none() | ids
+counts = st.none() | st.integers(0, 1000)
+moments = st.none() | st.datetimes() | st.datetimes(timezones=st.just(UTC))
+credits_ = st.none() | st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9)
+lengths = st.none() | st.integers(0, 10**6).map(lambda seconds: timedelta(seconds=seconds))
+booleans = st.none() | st.booleans()
+
+
+def tuples(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    """Draw a tuple of a few items."""
+    return st.lists(items, max_size=3).map(tuple)
+
+
+def open_set(kind: type[models.OpenEnum]) -> st.SearchStrategy[models.OpenEnum | None]:
+    """Draw a known value, a new one, or none."""
+    return st.none() | st.sampled_from(kind) | st.from_regex("[A-Z]{2,9}", fullmatch=True).map(kind)
+
+
+results = open_set(models.Result)
+record = {
+    "id": ids,
+    "result": results,
+    "finish_time": moments,
+    "billed_amount": credits_,
+    "question_responses": tuples(st.builds(models.QuestionResponse, question=words.filter(bool), response=words)),
+    "switch_id": words,
+    "caller_name": words,
+}
+recordings = st.builds(models.RecordingMeta, id=ids, name=words, created=moments, length=lengths, link=words)
+text_records = st.builds(models.TextRecord, **record, message=words)
+call_records = st.builds(
+    models.CallRecord,
+    **record,
+    originate_time=moments,
+    answer_time=moments,
+    duration=lengths,
+    recordings=tuples(recordings),
+)
+action = {
+    "id": ids,
+    "from_number": words,
+    "to_number": words,
+    "to_number_attributes": st.dictionaries(
+        names.filter(lambda name: name[:3].lower() != "xml"), words.map(lambda text: text or "")
+    ).map(lambda attached: tuple(sorted(attached.items()))),
+    "state": open_set(models.ActionState),
+    "batch_id": some_ids,
+    "broadcast_id": some_ids,
+    "contact_id": some_ids,
+    "inbound": booleans,
+    "created": moments,
+    "modified": moments,
+    "final_result": results,
+    "labels": tuples(words.filter(bool)),
+}
+texts = st.builds(models.Text, **action, message=words, records=tuples(text_records))
+calls = st.builds(models.Call, **action, records=tuples(call_records), agent_call=booleans)
+config = {
+    "id": ids,
+    "created": moments,
+    "from_number": words,
+    "local_time_zone_restriction": st.none()
+    | st.builds(models.LocalTimeZoneRestriction, begin_time=st.times(), end_time=st.none() | st.times()),
+    "retry_config": st.none()
+    | st.builds(
+        models.RetryConfig,
+        max_attempts=st.integers(0, 9),
+        minutes_between_attempts=counts,
+        retry_results=tuples(results.filter(bool)),
+        retry_phone_types=tuples(st.from_regex("[A-Z]{2,9}", fullmatch=True)),
+    ),
+}
+configs = (
+    st.none()
+    | st.builds(models.TextBroadcastConfig, **config, message=words, big_message_strategy=words)
+    | st.builds(models.IvrBroadcastConfig, **config, dialplan_xml=words)
+    | st.builds(
+        models.VoiceBroadcastConfig, **config, live_sound_text=words, dnc_sound_id=some_ids, max_active_transfers=counts
+    )
+)
+broadcasts = st.builds(
+    models.Broadcast,
+    id=ids,
+    name=words,
+    status=open_set(models.BroadcastStatus),
+    last_modified=moments,
+    type=open_set(models.BroadcastType),
+    labels=tuples(words.filter(bool)),
+    config=configs,
+)
+known_events = (
+    st.builds(
+        TextNotification,
+        text=texts,
+        subscription_id=some_ids,
+        name=st.sampled_from(["TextNotification", "TextSent", "TextReceived", "TextFinished"]),
+    )
+    | st.builds(CallFinished, call=calls, subscription_id=some_ids)
+    | st.builds(
+        CampaignNotification,
+        broadcast=broadcasts,
+        subscription_id=some_ids,
+        name=st.sampled_from([name for name in samples.EVENTS if name.startswith(("Broadcast", "Campaign"))]),
+    )
+)
+trees = st.recursive(
+    words | st.booleans() | ids | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inside: st.dictionaries(
+        names.filter(lambda name: name != "value"),
+        inside | st.lists(inside.filter(lambda item: not isinstance(item, list)), max_size=3),
+        max_size=4,
+    ),
+)
+unknown_events = st.builds(
+    UnknownNotification,
+    name=names.map(lambda name: f"Fax{name}"),
+    subscription_id=some_ids,
+    payload=st.dictionaries(
+        names.filter(lambda name: name.lower() not in ("subscriptionid", "value")), trees, max_size=4
+    ),
+)
+FORMATS = [("XML", "1.1"), ("JSON", "1.1"), ("SOAP", "1.1"), ("SOAP", "1.2")]
+
+
+@patient
+@given(known_events)
+def test_an_event_survives_every_format(event):
+    """What was written is read: the same thing, the same root and subscription, no problem, one key."""
+    read = [parse(encode(event, form, soap_version=version)[1]) for form, version in FORMATS]
+
+    assert read == [read[0]] * len(FORMATS)
+    assert {(found.problems, found.key) for found in read} == {((), read[0].key)}
+    assert (said(read[0]), read[0].subscription_id, read[0].name) == (said(event), event.subscription_id, event.name)
+
+
+def said(event: Notification) -> object:
+    """Return what an event is about."""
+    return getattr(event, "text", None) or getattr(event, "call", None) or event.broadcast
+
+
+@patient
+@given(unknown_events)
+def test_an_unknown_event_survives_every_format(event):
+    """Equal in canonical form, with one key."""
+    read = [parse(encode(event, form, soap_version=version)[1]) for form, version in FORMATS]
+
+    assert read == [event] * len(FORMATS)
+    assert {found.key for found in read} == {event.key}
+
+
+@pytest.mark.parametrize("event", samples.EVENTS.values(), ids=samples.EVENTS)
+@patient
+@given(subscription_id=some_ids)
+def test_the_subscription_survives_every_format(event, subscription_id):
+    """It is there or missing, in every format."""
+    event = evolve(event, subscription_id=subscription_id)
+
+    assert [parse(encode(event, form, soap_version=version)[1]) for form, version in FORMATS] == [event] * len(FORMATS)

@@ -1,0 +1,103 @@
+"""The writer of notifications: content types, namespaces, and CallFire's oddities."""
+
+import json
+import re
+
+import pytest
+from attrs import evolve
+
+from callfire_async.models import NotificationFormat
+from callfire_async.notifications.events import UnknownNotification
+from callfire_async.notifications.parsing import parse
+from callfire_async.testing import encode, samples
+
+TEXT, CALL, CAMPAIGN = (samples.EVENTS[root] for root in ("TextSent", "CallFinished", "CampaignStarted"))
+
+
+@pytest.mark.parametrize(
+    ("format", "version", "content_type"),
+    [
+        ("XML", "1.1", "text/xml; charset=UTF-8"),
+        ("JSON", "1.1", "application/json"),
+        ("SOAP", "1.1", "text/xml; charset=UTF-8"),
+        ("SOAP", "1.2", "application/soap+xml; charset=UTF-8"),
+    ],
+)
+def test_the_content_type_of_each_format(format, version, content_type):
+    """XML bears the one that a real postback had."""
+    assert encode(TEXT, format, soap_version=version)[0] == content_type
+
+
+def test_xml_is_the_default():
+    """As it is CallFire's."""
+    assert encode(TEXT) == encode(TEXT, NotificationFormat.XML)
+
+
+@pytest.mark.parametrize("format", ["EMAIL", "LEGACY", "xml", ""])
+def test_nothing_is_posted_in_other_formats(format):
+    """A mailbox gets a mail, and the rest does not exist."""
+    with pytest.raises(ValueError, match="XML, JSON or SOAP"):
+        encode(TEXT, format)
+
+
+def test_xml_uses_the_namespaces_and_prefixes_of_callfire():
+    """The root and the subscription are in one namespace, what they carry is in the other."""
+    body = encode(TEXT)[1].decode()
+
+    assert re.search(
+        '<n:TextSent xmlns="http://api.callfire.com/data" xmlns:n="http://api.callfire.com/notification/xsd">'
+        r'<n:SubscriptionId>609951003</n:SubscriptionId><Text id="896807881003">',
+        body,
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "namespace"),
+    [("1.1", "http://schemas.xmlsoap.org/soap/envelope/"), ("1.2", "http://www.w3.org/2003/05/soap-envelope")],
+)
+def test_soap_is_the_xml_in_an_envelope(version, namespace):
+    """Each version has a namespace of its own."""
+    body = encode(TEXT, "SOAP", soap_version=version)[1].decode()
+
+    assert f'<soap:Envelope xmlns:soap="{namespace}"><soap:Body><n:TextSent' in body
+
+
+def test_json_has_the_oddities_of_callfire():
+    """Ids are text, numbers are objects; other integers and booleans are what they are."""
+    call = json.loads(encode(CALL, "JSON")[1])["CallFinished"]["Call"]
+
+    assert (call["@id"], call["CallRecord"][0]["@id"]) == ("896807884003", "537621191003")
+    assert call["ToNumber"] == {"value": "12135551216", "@ClientData": "order 1139"}
+    assert (call["ContactId"], call["Inbound"], call["FromNumber"]) == (175791874003, False, "12135551215")
+
+
+def test_a_bare_number_is_an_object_in_json_too():
+    """Even where nothing is attached to it."""
+    text = json.loads(encode(samples.EVENTS["TextFinished"], "JSON")[1])["TextFinished"]["Text"]
+
+    assert text["ToNumber"] == {"value": "12135551213"}
+
+
+@pytest.mark.parametrize("event", [TEXT, CALL, CAMPAIGN])
+@pytest.mark.parametrize("format", ["XML", "JSON", "SOAP"])
+def test_the_root_is_the_name_of_the_event(event, format):
+    """Whatever the kind of the event is."""
+    name = "BroadcastNotification" if event is CAMPAIGN else event.name.replace("Sent", "Notification")
+
+    assert parse(encode(evolve(event, name=name), format)[1]) == evolve(event, name=name)
+
+
+@pytest.mark.parametrize("format", ["XML", "JSON", "SOAP"])
+def test_an_unknown_notification_is_written_as_its_payload(format):
+    """The subscription is the event's, wherever the payload has one."""
+    event = UnknownNotification(
+        name="FaxFinished", subscription_id=8, payload={"subscriptionId": "7", "Fax": {"@id": "1", "#text": "a"}}
+    )
+
+    assert parse(encode(event, format)[1]) == event
+
+
+@pytest.mark.parametrize("format", ["XML", "JSON"])
+def test_without_a_subscription_there_is_none(format):
+    """The element is optional."""
+    assert b"SubscriptionId" not in encode(evolve(TEXT, subscription_id=None), format)[1]

@@ -1,0 +1,138 @@
+"""Which subscriptions an event goes to."""
+
+import pytest
+from attrs import evolve
+
+from callfire_async.models import Subscription, SubscriptionFilter, TextBroadcastConfig, TextRecord, TriggerEvent
+from callfire_async.notifications.events import Notification, UnknownNotification
+from callfire_async.testing import (
+    make_call_finished,
+    make_campaign_finished,
+    make_campaign_notification,
+    make_campaign_started,
+    make_campaign_stopped,
+    make_text_finished,
+    make_text_notification,
+    make_text_received,
+    make_text_sent,
+)
+from callfire_async.testing.matching import is_for, trigger_event_of
+
+
+def fits(event: Notification, **wanted) -> bool:
+    """Tell whether an event goes to a subscription with a filter."""
+    return is_for(event, Subscription(1, trigger_event=trigger_event_of(event), filter=SubscriptionFilter(**wanted)))
+
+
+@pytest.mark.parametrize(
+    ("event", "trigger_event"),
+    [
+        (make_text_sent(), "OUTBOUND_TEXT_FINISHED"),
+        (make_text_finished(result="CARRIER_ERROR"), "OUTBOUND_TEXT_FINISHED"),
+        (make_text_received(), "INBOUND_TEXT_FINISHED"),
+        (make_text_notification(), None),
+        (make_call_finished(), "OUTBOUND_CALL_FINISHED"),
+        (make_call_finished(inbound=True), "INBOUND_CALL_FINISHED"),
+        (make_campaign_started(), "CAMPAIGN_STARTED"),
+        (make_campaign_stopped(), "CAMPAIGN_STOPPED"),
+        (make_campaign_finished(), "CAMPAIGN_FINISHED"),
+        (make_campaign_notification(), None),
+        (UnknownNotification(name="FaxFinished"), None),
+    ],
+)
+def test_an_event_goes_to_the_subscriptions_to_its_trigger(event, trigger_event):
+    """One trigger each, and none for what is not finished."""
+    taken = [one for one in TriggerEvent if is_for(event, Subscription(1, trigger_event=one))]
+
+    assert taken == ([trigger_event] if trigger_event else [])
+
+
+@pytest.mark.parametrize("event", [make_text_sent(), make_call_finished(), make_campaign_started()])
+@pytest.mark.parametrize("wanted", [None, SubscriptionFilter()])
+def test_an_empty_filter_takes_all(event, wanted):
+    """No filter, and one that says nothing, are the same."""
+    assert is_for(event, Subscription(1, trigger_event=trigger_event_of(event), filter=wanted))
+
+
+@pytest.mark.parametrize(
+    ("event", "wanted", "taken"),
+    [
+        (make_text_sent(broadcast_id=5), {"broadcast_id": 5}, True),
+        (make_text_sent(broadcast_id=5), {"broadcast_id": 6}, False),
+        (make_text_sent(), {"broadcast_id": 5}, False),
+        (make_call_finished(batch_id=5), {"batch_id": 5}, True),
+        (make_call_finished(batch_id=5), {"batch_id": 6}, False),
+        (make_text_sent(broadcast_id=5, batch_id=6), {"broadcast_id": 5, "batch_id": 7}, False),
+        (make_call_finished(inbound=True), {"inbound": True}, True),
+        (make_call_finished(inbound=True), {"inbound": False}, False),
+        (make_call_finished(), {"inbound": False}, True),
+        (make_campaign_started(id=5), {"broadcast_id": 5}, True),
+        (make_campaign_started(id=5), {"broadcast_id": 6}, False),
+        (make_campaign_started(), {"batch_id": 5}, False),
+        (make_campaign_started(), {"to_number": "67076"}, False),
+        (make_campaign_started(), {"inbound": True}, False),
+        (make_campaign_started(), {"inbound": False}, True),
+    ],
+)
+def test_ids_and_directions_are_equal(event, wanted, taken):
+    """What an event does not say equals nothing; a campaign is outbound and to no one number."""
+    assert fits(event, **wanted) is taken
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted", "taken"),
+    [
+        ("12135550142", "12135550142", True),
+        ("12135550142", "+1 (213) 555-0142", True),
+        ("+12135550142", "12135550142", True),
+        ("12135550142", "2135550142", False),
+        ("12135550142", "12135550143", False),
+        ("67076", "67076", True),
+        ("Anonymous", "anonymous", True),
+        ("Anonymous", "Private", False),
+        ("Anonymous", "12135550142", False),
+        (None, "12135550142", False),
+    ],
+)
+def test_numbers_are_compared_as_digits(number, wanted, taken):
+    """Whatever stands between them; a withheld number by what it says."""
+    assert fits(make_call_finished(from_number=number), from_number=wanted) is taken
+    assert fits(make_call_finished(to_number=number), to_number=wanted) is taken
+    campaign = make_campaign_started(config=TextBroadcastConfig(id=1, from_number=number))
+    assert fits(campaign, from_number=wanted) is taken
+
+
+def test_a_campaign_without_a_configuration_is_from_no_number():
+    """So a filter for one does not take it."""
+    assert not fits(make_campaign_started(), from_number="67076")
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted", "taken"),
+    [
+        ("KEYWORD yes", "67076:KEYWORD", True),
+        ("keyword", "67076:KEYWORD", True),
+        ("Keyword\nyes", "67076:keyWORD", True),
+        ("yes KEYWORD", "67076:KEYWORD", False),
+        ("KEYWORDS", "67076:KEYWORD", False),
+        ("KEYWORD", "67077:KEYWORD", False),
+        ("KEYWORD", "67076", True),
+    ],
+)
+def test_a_keyword_is_the_first_word_of_the_message(message, wanted, taken):
+    """Upper and lower case are the same, and the number has to fit too."""
+    assert fits(make_text_received(to_number="67076", message=message), to_number=wanted) is taken
+
+
+def test_a_keyword_may_stand_in_the_record_alone():
+    """As the message of an outbound text does."""
+    assert fits(make_text_sent(to_number="67076", message="KEYWORD"), to_number="67076:KEYWORD")
+
+
+def test_without_a_message_there_is_no_keyword():
+    """Neither in a call, nor in a text that says nothing."""
+    event = make_text_received(to_number="67076")
+    silent = evolve(event, text=evolve(event.text, message=None, records=(TextRecord(),)))
+
+    assert not fits(silent, to_number="67076:KEYWORD")
+    assert not fits(make_call_finished(to_number="67076"), to_number="67076:KEYWORD")
