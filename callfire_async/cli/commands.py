@@ -1,0 +1,31 @@
+"""The commands and their options; what they do stands in a module of each."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.callback()
+def callfire_async() -> None:
+    """CallFire's subscriptions and notifications."""
+
+
+@app.command(epilog="Example: `callfire-async demo --events 2000`")
+def demo(
+    events: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many texts and calls there are.")] = 5000,
+) -> None:
+    """
+    Do the whole job on this machine, with no account.
+
+    A fake CallFire and a receiver meet over loopback HTTP: subscribe, run a campaign, count what became of it.
+    The exit status is 0 only if nothing that was acknowledged was lost.
+    """
+    from callfire_async.cli.demo import run
+
+    lost = asyncio.run(run(events, Console(highlight=False)))
+    sys.exit(1 if lost else 0)

@@ -1,0 +1,36 @@
+"""ASGI applications served on loopback, for the commands that need a server."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+
+import uvicorn
+from starlette.types import ASGIApp
+
+
+@asynccontextmanager
+async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
+    """
+    Serve an application; one that cannot start ends the process, as uvicorn has it.
+
+    Args:
+        app: What to serve.
+        port: 0 for any that is free.
+
+    Returns:
+        The port.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
+    with closing(socket.create_server(("127.0.0.1", port))) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
+            await asyncio.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving

@@ -1,0 +1,137 @@
+"""The demo, run for real and small, and what it counts."""
+
+import asyncio
+import json
+import sys
+from io import StringIO
+from pathlib import Path
+
+import httpx
+import pytest
+from rich.console import Console
+
+from callfire_async.cli import demo, demo_receiver
+from callfire_async.cli.demo_report import Ledger, Tally, Watch, report
+from callfire_async.testing import Posted, encode, make_text_sent
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "handled.jsonl")
+
+
+def console(*, terminal: bool = False) -> Console:
+    return Console(file=StringIO(), width=100, force_terminal=terminal, highlight=False)
+
+
+def posted(number: int, status: int | None = 204) -> Posted:
+    return Posted(subscription_id=1, status=status, latency=0.01 * number, key=("text", number, "SENT"))
+
+
+def handle(ledger: Ledger, *numbers: int) -> None:
+    with ledger.journal.open("a") as journal:
+        for number in numbers:
+            journal.write(demo_receiver.journal_line(1, ("text", number, "SENT")) + "\n")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+async def test_the_demo_ends_with_its_table_and_nothing_lost(terminal):
+    """A fake CallFire, a receiver's process, and real HTTP between; on a terminal and without one."""
+    screen = console(terminal=terminal)
+
+    lost = await demo.run(20, screen)
+
+    shown = screen.file.getvalue()
+    # Two texts in ten match a filtered subscription twice over, and the campaign has three events of its own.
+    assert (lost, "Nothing of what was acknowledged was lost" in shown) == (0, True)
+    assert (shown.count(" as XML") + shown.count(" as JSON") + shown.count(" as SOAP")) == 9
+
+
+async def test_a_receiver_that_does_not_start_ends_the_demo(tmp_path):
+    """There is nothing to show without one."""
+    settings = demo_receiver.Settings(token="no good token", journal=str(tmp_path / "journal"))
+
+    with pytest.raises(RuntimeError, match="did not start"):
+        async with demo.receiver(settings):
+            pass
+
+
+async def test_the_receiver_writes_down_what_it_handled(tmp_path, capsys):
+    """One line an event; it says where it listens, and ends when it is told."""
+    settings = demo_receiver.Settings(TOKEN, str(tmp_path / "journal"))
+    event = make_text_sent(subscription_id=5)
+    content_type, body = encode(event)
+
+    async def one_postback() -> None:
+        port = int(capsys.readouterr().out.split()[1])
+        async with httpx.AsyncClient() as client:
+            url = f"http://127.0.0.1:{port}/{TOKEN}"
+            await client.post(url, content=body, headers={"Content-Type": content_type})
+
+    await demo_receiver.serve(settings, one_postback)
+
+    assert (tmp_path / "journal").read_text() == demo_receiver.journal_line(5, event.key) + "\n"
+
+
+def test_the_receiver_s_process_ends_with_its_input(tmp_path, monkeypatch, capsys):
+    """So it never outlives whoever started it."""
+    monkeypatch.setattr(sys, "argv", ["", demo_receiver.Settings(TOKEN, str(tmp_path / "journal")).dumps()])
+    monkeypatch.setattr(sys, "stdin", StringIO())
+
+    demo_receiver.main()
+
+    assert capsys.readouterr().out.startswith("ready ")
+
+
+def test_the_tally_counts_both_sides(ledger):
+    """Lost is what was acknowledged and neither handled nor dead: nothing that the receiver says of itself."""
+    ledger.posted.extend([posted(1), posted(2), posted(3), posted(4, 503), posted(5, None)])
+    handle(ledger, 1, 2, 2)
+
+    assert ledger.tally("text") == Tally(sent=5, refused=2, acknowledged=3, handled=2, handled_twice=1, dead=0, lost=1)
+
+
+def test_a_loss_is_reported(ledger):
+    """The number that the exit status is made of."""
+    ledger.posted.extend([posted(1)])
+    handle(ledger)
+    screen = console()
+
+    assert (report(ledger, screen), "1 of what was acknowledged was lost" in screen.file.getvalue()) == (1, True)
+
+
+def test_the_picture_counts_on(ledger):
+    """On a terminal each look adds what came since the last one."""
+    screen = console(terminal=True)
+    with Watch(screen, ledger, 2) as watch:
+        watch.update([posted(1), posted(2, None)])
+        handle(ledger, 1)
+        screen.print(watch._picture())
+        screen.print(watch._picture())
+
+    row = next(line for line in screen.file.getvalue().splitlines() if "texts" in line)
+    assert row.split()[-4:] == ["2", "1", "1", "1"]
+
+
+def test_settings_go_through_one_argument():
+    """What one process writes the other reads."""
+    settings = demo_receiver.Settings(TOKEN, "journal", 7)
+
+    assert demo_receiver.Settings(**json.loads(settings.dumps())) == settings
+
+
+def test_the_campaign_has_every_kind():
+    """Texts both ways, sent and failed, calls both ways, and what happens to a campaign."""
+    kinds = {type(event).__name__ for event in demo.campaign(10)}
+
+    assert kinds == {
+        "TextSent", "TextFinished", "TextReceived", "CallFinished",
+        "CampaignStarted", "CampaignStopped", "CampaignFinished",
+    }  # fmt: skip
+
+
+def test_the_demo_can_be_run_from_outside_a_loop():
+    """As the command does."""
+    assert asyncio.run(demo.run(1, console())) == 0

@@ -1,0 +1,96 @@
+"""
+Uses of the public names that mypy and pyright check; nothing here runs.
+
+A use that must be rejected bears an ignore that names the error; that the ignore is needed is checked too.
+"""
+
+from typing import assert_type
+
+from callfire_async import (
+    Call,
+    CallFire,
+    Connection,
+    Page,
+    ResourceReference,
+    Result,
+    Subscription,
+    SubscriptionFilter,
+    Subscriptions,
+    Text,
+    TriggerEvent,
+)
+from callfire_async.notifications import (
+    CallFinished,
+    Notification,
+    Receiver,
+    Router,
+    TextFinished,
+    TextSent,
+    parse,
+)
+
+router = Router()
+
+
+@router.on(TextFinished)
+async def text_finished(event: TextFinished) -> None:
+    assert_type(event.text, Text)
+    assert_type(event.text.final_result, Result | None)
+
+
+@router.on(TextSent, where=lambda event: event.text.inbound is not True)
+async def a_handler_of_a_wider_type(event: Notification) -> None:
+    assert_type(event.subscription_id, int | None)
+
+
+@router.on(Notification, subscription_id=range(5), name="all")
+async def everything(event: Notification) -> None:
+    if isinstance(event, CallFinished):
+        assert_type(event.call, Call)
+
+
+@router.on(CallFinished)  # type: ignore[arg-type]  # a handler of another event
+async def wrong_event(event: TextFinished) -> None: ...  # pyright: ignore[reportArgumentType]
+
+
+@router.on(TextFinished)  # type: ignore[arg-type]  # not a coroutine function
+def not_a_coroutine(event: TextFinished) -> None: ...  # pyright: ignore[reportArgumentType]
+
+
+@router.fallback
+async def fallback(event: Notification) -> None: ...
+
+
+async def client() -> None:
+    async with CallFire("login", "password") as callfire:
+        assert_type(callfire.subscriptions, Subscriptions)
+        created = await callfire.subscriptions.create(
+            "https://hooks.example.com/callfire/token",
+            TriggerEvent.CAMPAIGN_FINISHED,
+            filter=SubscriptionFilter(broadcast_id=1),
+        )
+        assert_type(created, ResourceReference)
+        page = await callfire.subscriptions.query(max_results=10)
+        assert_type(page, Page[Subscription])
+        assert_type(page.items, tuple[Subscription, ...])
+        async for subscription in callfire.subscriptions.all():
+            assert_type(subscription, Subscription)
+        assert_type(await callfire.subscriptions.get(created.id), Subscription)
+        await callfire.with_options(timeout=5.0).subscriptions.delete(created.id)
+        await callfire.subscriptions.create("https://a.example")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def by_itself(connection: Connection) -> None:
+    await Subscriptions(connection).update(1, enabled=False)
+    await Subscriptions(connection).update("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def receive(receiver: Receiver) -> None:
+    async with receiver as running:
+        assert_type(running, Receiver)
+    event = parse(b"")
+    assert_type(event, Notification)
+    assert_type(await router.dispatch(event), frozenset[str])
+
+
+Receiver(router)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # tokens must be said
