@@ -18,7 +18,10 @@ Every exception that a public call of this library raises, and nothing else.
     ├── NotificationError            an incoming body that is not a notification
     │   ├── MalformedNotificationError   neither XML nor JSON, or hostile
     │   └── InvalidNotificationError     well-formed, but no notification
-    └── HandlerErrors                what the handlers of one event raised (an ExceptionGroup too)
+    ├── HandlerErrors                what the handlers of one event raised (an ExceptionGroup too)
+    └── InboxError                   the inbox could not keep its promise
+        ├── InboxLockedError         another process owns it
+        └── InboxUnavailableError    it cannot be reached, or its disk fails
 
 Each can be pickled, copied and printed; none shows a password, a token, a phone number, a message or a body
 when it is printed. This module imports nothing of the package.
@@ -39,6 +42,9 @@ __all__ = [
     "CallFireError",
     "ClientClosedError",
     "HandlerErrors",
+    "InboxError",
+    "InboxLockedError",
+    "InboxUnavailableError",
     "InvalidNotificationError",
     "MalformedNotificationError",
     "NotFoundError",
@@ -245,6 +251,18 @@ class HandlerErrors(ExceptionGroup[Exception], CallFireError):
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.message, [_picklable(error) for error in self.exceptions]
+
+
+class InboxError(CallFireError):
+    """Raised where an inbox could not keep its promise; what was asked of it has not happened."""
+
+
+class InboxLockedError(InboxError):
+    """Raised when an inbox is opened that another process owns."""
+
+
+class InboxUnavailableError(InboxError):
+    """Raised when an inbox cannot be reached, or its disk is full or fails; it may be tried again."""
 
 
 def _picklable(error: Exception) -> Exception:

@@ -1,0 +1,168 @@
+"""`CallFire`: where the credentials come from, and how it hands everything on to one connection."""
+
+import asyncio
+import ssl
+
+import httpx
+import pytest
+import respx
+
+from callfire_async.client import CallFire
+from callfire_async.errors import ClientClosedError
+from callfire_async.models import Subscription
+from callfire_async.subscriptions import Subscriptions
+
+BASE = "http://localhost/rest"
+SETTINGS = {"base_url": BASE, "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
+ENVIRONMENT = {"CALLFIRE_API_LOGIN": "env-login", "CALLFIRE_API_PASSWORD": "env-password"}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """No credentials but what a test sets."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def route():
+    """CallFire at httpx's edge."""
+    with respx.mock(assert_all_called=False) as network:
+        yield network.get(f"{BASE}/subscription/42.json").respond(json={"Resource": {"Subscription": {"@id": 42}}})
+
+
+def sent_credentials(route):
+    """Read who the last request said it was."""
+    return route.calls.last.request.headers["Authorization"]
+
+
+async def test_credentials_are_given(route):
+    """As the first two arguments."""
+    async with CallFire("login", "password", **SETTINGS) as callfire:
+        assert await callfire.subscriptions.get(42) == Subscription(42)
+
+    assert sent_credentials(route) == "Basic bG9naW46cGFzc3dvcmQ="
+
+
+async def test_credentials_come_from_the_environment(route, monkeypatch):
+    """Where none are given."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+    async with CallFire(**SETTINGS) as callfire:
+        await callfire.subscriptions.get(42)
+
+    assert sent_credentials(route) == "Basic ZW52LWxvZ2luOmVudi1wYXNzd29yZA=="
+
+
+@pytest.mark.parametrize(
+    ("login", "password", "missing"),
+    [
+        (None, None, "CALLFIRE_API_LOGIN"),
+        ("login", None, "CALLFIRE_API_PASSWORD"),
+        (None, "password", "CALLFIRE_API_LOGIN"),
+    ],
+)
+def test_missing_credentials_are_refused(login, password, missing):
+    """The error names what to set."""
+    with pytest.raises(ValueError, match=f"no credentials.*{missing}"):
+        CallFire(login, password)
+
+
+def test_empty_credentials_are_not_replaced(monkeypatch):
+    """Whoever gives an empty login has lost one; that of another account would be worse."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValueError, match="no credentials"):
+        CallFire("", "password")
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"base_url": "http://www.callfire.com"}, ValueError),
+        ({"response_format": "yaml"}, ValueError),
+        ({"timeout": -1}, ValueError),
+        ({"max_retries": -1}, ValueError),
+        ({"max_connections": 0}, ValueError),
+        ({"http_client": object()}, TypeError),
+    ],
+)
+def test_settings_are_those_of_the_connection(settings, kind):
+    """They are checked there."""
+    with pytest.raises(kind):
+        CallFire("login", "password", **settings)
+
+
+async def test_every_setting_reaches_the_connection():
+    """None is swallowed on the way."""
+    async with httpx.AsyncClient(verify=SETTINGS["ssl_context"]) as http_client:
+        callfire = CallFire(
+            "login",
+            "password",
+            base_url=BASE,
+            response_format="xml",
+            timeout=7,
+            max_retries=2,
+            max_connections=5,
+            http_client=http_client,
+        )
+        connection = callfire._connection
+
+        assert (connection._base_url, connection._response_format) == (BASE, "xml")
+        assert (connection._timeout, connection._max_retries) == (7, 2)
+        assert (connection._pool.client, connection._pool._max_connections) == (http_client, 5)
+
+
+def test_no_credentials_are_printed():
+    """In no repr."""
+    callfire = CallFire("my-login", "my-password", **SETTINGS)
+
+    printed = f"{callfire!r} {vars(callfire)}"
+
+    assert repr(callfire) == "CallFire('***', '***', base_url='http://localhost/rest')"
+    assert "my-" not in printed
+
+
+async def test_a_view_shares_the_pool(route):
+    """With options of its own; closing either closes both."""
+    callfire = CallFire("login", "password", **SETTINGS)
+    view = callfire.with_options(timeout=3, max_retries=0)
+
+    assert isinstance(view, CallFire)
+    assert await view.subscriptions.get(42) == Subscription(42)
+    assert (view._connection._timeout, view._connection._max_retries) == (3, 0)
+    assert (callfire._connection._timeout, callfire._connection._max_retries) == (30.0, 3)
+
+    await view.aclose()
+    with pytest.raises(ClientClosedError):
+        await callfire.subscriptions.get(42)
+
+
+async def test_services_are_there_from_the_start(route):
+    """They can be kept and passed on."""
+    async with CallFire("login", "password", **SETTINGS) as callfire:
+        assert isinstance(callfire.subscriptions, Subscriptions)
+        assert callfire.subscriptions is callfire.subscriptions
+
+
+async def test_a_closed_client_cannot_be_entered():
+    """The error comes at the door."""
+    callfire = CallFire("login", "password", **SETTINGS)
+    await callfire.aclose()
+
+    with pytest.raises(ClientClosedError, match="closed"):
+        async with callfire:
+            pass
+
+
+def test_a_client_is_built_outside_a_loop(route):
+    """And used in one."""
+    callfire = CallFire("login", "password", **SETTINGS)
+
+    async def main():
+        async with callfire:
+            return await callfire.subscriptions.get(42)
+
+    assert asyncio.run(main()) == Subscription(42)

@@ -1,0 +1,241 @@
+"""Values: frozen, equal by what they say, and silent about what is private."""
+
+import copy
+import pickle
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callfire_async import models
+from callfire_async.models import (
+    ActionState,
+    Broadcast,
+    BroadcastStatus,
+    BroadcastType,
+    Call,
+    CallRecord,
+    NotificationFormat,
+    Page,
+    QuestionResponse,
+    RecordingMeta,
+    ResourceReference,
+    Result,
+    RetryConfig,
+    Subscription,
+    SubscriptionFilter,
+    Text,
+    TextBroadcastConfig,
+    TextRecord,
+    TriggerEvent,
+    VoiceBroadcastConfig,
+    masked_endpoint,
+    masked_number,
+    masked_text,
+)
+
+ENUMS = [NotificationFormat, TriggerEvent, ActionState, Result, BroadcastStatus, BroadcastType]
+NUMBER = "12135551212"
+VALUES = [
+    Subscription(
+        1,
+        endpoint="https://h.example/callfire/Tok3n",
+        trigger_event=TriggerEvent.CAMPAIGN_STARTED,
+        notification_format=NotificationFormat("NEW"),
+        filter=SubscriptionFilter(broadcast_id=5, from_number=NUMBER, to_number=f"{NUMBER}:WORD"),
+    ),
+    ResourceReference(1, "https://www.callfire.com/1"),
+    Page((Subscription(1), Subscription(2)), 2, 0),
+    Text(
+        1,
+        from_number=NUMBER,
+        to_number=NUMBER,
+        to_number_attributes=(("ClientData", "Tok3n"),),
+        state=ActionState.FINISHED,
+        created=datetime(2012, 10, 26, 21, 32, 52, tzinfo=UTC),
+        message="Tok3n",
+        labels=("a", "b"),
+        records=(TextRecord(2, result=Result.SENT, billed_amount=Decimal("1.50"), message="Tok3n"),),
+    ),
+    Call(
+        1,
+        agent_call=True,
+        records=(
+            CallRecord(
+                2,
+                result=Result("NEW_ONE"),
+                caller_name="Tok3n",
+                duration=timedelta(seconds=7),
+                question_responses=(QuestionResponse("Who?", "Tok3n"),),
+                recordings=(RecordingMeta(3, link="https://h.example/listen/Tok3n?k=Tok3n"),),
+            ),
+        ),
+    ),
+    Broadcast(
+        1,
+        type=BroadcastType.TEXT,
+        status=BroadcastStatus.RUNNING,
+        config=TextBroadcastConfig(
+            from_number=NUMBER, message="Tok3n", retry_config=RetryConfig(retry_results=(Result.BUSY,))
+        ),
+    ),
+    Broadcast(1, config=VoiceBroadcastConfig(live_sound_text="Tok3n", transfer_number=NUMBER)),
+]
+each_value = pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+each_enum = pytest.mark.parametrize("kind", ENUMS)
+
+
+@each_value
+@pytest.mark.parametrize("reproduced", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_value_survives(value, reproduced):
+    """A copy equals it, and has the same hash."""
+    again = reproduced(value)
+
+    assert again == value
+    assert hash(again) == hash(value)
+
+
+@each_value
+def test_a_value_is_frozen(value):
+    """Nobody changes it under somebody else's hands."""
+    name = attrs.fields(type(value))[0].name
+
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(value, name, None)
+
+
+@each_value
+def test_a_repr_holds_nothing_private(value):
+    """No phone number, no message, no token."""
+    assert NUMBER not in repr(value)
+    assert "Tok3n" not in repr(value)
+
+
+def test_a_repr_shows_what_helps():
+    """Enough to tell one from another."""
+    assert repr(VALUES[0]) == (
+        "Subscription(id=1, enabled=None, endpoint='https://h.example/callfire/***', non_strict_ssl=None, "
+        "notification_format=<NotificationFormat.NEW: 'NEW'>, "
+        "trigger_event=<TriggerEvent.CAMPAIGN_STARTED: 'CAMPAIGN_STARTED'>, "
+        "filter=SubscriptionFilter(broadcast_id=5, batch_id=None, from_number='***12', to_number='***12', "
+        "inbound=None))"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (None, "None"),
+        ("", "'***'"),
+        ("12", "'***'"),
+        ("18", "'***'"),
+        ("123", "'***3'"),
+        ("67076", "'***76'"),
+        ("+1 (213) 555-1212", "'***12'"),
+        ("12135551212", "'***12'"),
+        ("67076:KEYWORD", "'***76'"),
+        ("withheld", "'***'"),
+    ],
+)
+def test_a_number_shows_its_last_two_digits(number, shown):
+    """And never the whole of a short one."""
+    assert masked_number(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [(None, "None"), ("", "''"), ("hello", "'***'"), ((), "()"), ((("a", "b"),), "'***'")],
+)
+def test_a_text_shows_whether_there_is_one(text, shown):
+    """Nothing more."""
+    assert masked_text(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shown"),
+    [
+        (None, "None"),
+        ("", "'***'"),
+        ("https://h.example", "'https://h.example'"),
+        ("https://h.example/", "'https://h.example'"),
+        ("https://h.example/Tok3n", "'https://h.example/***'"),
+        ("https://h.example/callfire/Tok3n", "'https://h.example/callfire/***'"),
+        ("https://h.example/callfire/Tok3n/", "'https://h.example/callfire/***'"),
+        ("https://h.example:8443/a?key=Tok3n#Tok3n", "'https://h.example:8443/***?***#***'"),
+        ("https://user:Tok3n@h.example/a", "'https://***@h.example/***'"),
+        ("https://@h.example/a", "'https://@h.example/***'"),
+        ("me@h.example", "'***@h.example'"),
+        ("mailto:me@h.example", "'***@h.example'"),
+        ("Tok3n", "'***'"),
+        ("https://[::1", "'***'"),
+    ],
+)
+def test_an_endpoint_shows_where_it_leads(endpoint, shown):
+    """Its last path segment, its query, its userinfo and the name before the @ may be secret."""
+    assert masked_endpoint(endpoint) == shown
+
+
+@given(st.text(max_size=80))
+def test_any_endpoint_can_be_shown(endpoint):
+    """Whatever CallFire keeps there."""
+    assert masked_endpoint(endpoint).startswith(("'", '"'))
+
+
+# --- open enumerations ------------------------------------------------------------------------------------
+
+
+@each_enum
+def test_a_known_value_is_its_member(kind):
+    """By name, by value, and as text."""
+    for member in kind:
+        assert kind(member.value) is member
+        assert member == member.value == str(member)
+        assert member.is_known
+
+
+@each_enum
+def test_an_unknown_value_is_kept(kind):
+    """It equals its text, says that it is unknown, and can be copied, pickled and a key."""
+    value = kind("NEW_ONE")
+
+    assert value == "NEW_ONE" == str(value)
+    assert (value.value, value.name, value.is_known) == ("NEW_ONE", "NEW_ONE", False)
+    assert isinstance(value, kind)
+    assert value == kind("NEW_ONE") == copy.deepcopy(value) == pickle.loads(pickle.dumps(value))
+    assert {value: 1}["NEW_ONE"] == 1
+    assert repr(value) == f"<{kind.__name__}.NEW_ONE: 'NEW_ONE'>"
+
+
+@each_enum
+def test_an_unknown_value_does_not_join_the_set(kind):
+    """What was seen once is as unknown the second time."""
+    kind("NEW_ONE")
+
+    assert "NEW_ONE" not in list(kind)
+    assert not kind("NEW_ONE").is_known
+
+
+@each_enum
+@pytest.mark.parametrize("wrong", ["", None, 1, b"READY"])
+def test_what_is_no_word_is_no_value(kind, wrong):
+    """Only text can be new."""
+    with pytest.raises(ValueError, match="is not a valid"):
+        kind(wrong)
+
+
+def test_every_published_value_is_there():
+    """As the reference lists them."""
+    assert " ".join(TriggerEvent) == (
+        "UNDEFINED_EVENT INBOUND_CALL_FINISHED INBOUND_TEXT_FINISHED OUTBOUND_CALL_FINISHED "
+        "OUTBOUND_TEXT_FINISHED CAMPAIGN_STARTED CAMPAIGN_STOPPED CAMPAIGN_FINISHED"
+    )
+    assert " ".join(NotificationFormat) == "XML JSON SOAP EMAIL LEGACY"
+    assert [len(kind) for kind in (ActionState, Result, BroadcastStatus, BroadcastType)] == [12, 20, 16, 4]
+
+
+def test_every_public_model_has_a_docstring():
+    """The page of the reference is made of them."""
+    assert not [name for name in models.__all__ if not vars(models)[name].__doc__]

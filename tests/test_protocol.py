@@ -1,0 +1,787 @@
+"""Operations become requests, answers become values or errors; nothing here waits or connects."""
+
+import copy
+import gzip
+import zlib
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callfire_async._protocol import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    Operation,
+    Outcome,
+    checked_base_url,
+    checked_count,
+    checked_timeout,
+    create_subscription,
+    delete_subscription,
+    get_subscription,
+    interpret,
+    masked,
+    outcome_of,
+    parse_retry_after,
+    query_subscriptions,
+    retry_delay,
+    same_subscription,
+    update_subscription,
+)
+from callfire_async.errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    CallFireError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ResponseError,
+    ServerError,
+    TransportError,
+)
+from callfire_async.models import (
+    NotificationFormat,
+    Page,
+    ResourceReference,
+    Subscription,
+    SubscriptionFilter,
+    TriggerEvent,
+)
+
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+NAMESPACES = 'xmlns="http://api.callfire.com/data" xmlns:r="http://api.callfire.com/resource"'
+
+CREATE = create_subscription(
+    {
+        "endpoint": "https://hooks.example.com/callfire/secret",
+        "trigger_event": TriggerEvent.OUTBOUND_TEXT_FINISHED,
+        "notification_format": NotificationFormat.JSON,
+        "enabled": True,
+        "non_strict_ssl": None,
+        "filter": SubscriptionFilter(broadcast_id=5, to_number="67076:KEYWORD"),
+        "request_id": "0123456789abcdef",
+    }
+)
+QUERY = query_subscriptions(max_results=100, first_result=200)
+GET = get_subscription(42)
+UPDATE = update_subscription(42, {"enabled": False, "endpoint": None, "request_id": "fedcba9876543210"})
+DELETE = delete_subscription(42)
+OPERATIONS = [CREATE, QUERY, GET, UPDATE, DELETE]
+
+
+def read(operation, body, status=200, *, in_doubt=False, **rest):
+    """Interpret an answer."""
+    body = body if isinstance(body, bytes) else body.encode()
+    return interpret(operation, Answer(status, body, **rest), attempts=2, in_doubt=in_doubt, now=NOW)
+
+
+def value(operation, body, status=200, **rest):
+    """Interpret an answer that is to hold no problem."""
+    result, problems = read(operation, body, status, **rest)
+    assert problems == ()
+    return result
+
+
+# --- requests ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operation", "method", "json_target", "xml_target"),
+    [
+        (CREATE, "POST", "/subscription.json", "/subscription"),
+        (
+            QUERY,
+            "GET",
+            "/subscription.json?MaxResults=100&FirstResult=200",
+            "/subscription?MaxResults=100&FirstResult=200",
+        ),
+        (GET, "GET", "/subscription/42.json", "/subscription/42"),
+        (UPDATE, "PUT", "/subscription/42.json", "/subscription/42"),
+        (DELETE, "DELETE", "/subscription/42.json", "/subscription/42"),
+    ],
+    ids=str,
+)
+def test_a_request_is_worded_as_the_reference_has_it(operation, method, json_target, xml_target):
+    """The method is the documented one; JSON is asked for by the ending of the path, before the query."""
+    assert (operation.method, operation.target("json"), operation.target("xml")) == (
+        method,
+        json_target,
+        xml_target,
+    )
+
+
+def test_a_create_sends_a_flat_form():
+    """Names are PascalCase, the filter is flat, booleans are words, and what is None is not sent."""
+    assert CREATE.content() == (
+        b"Endpoint=https%3A%2F%2Fhooks.example.com%2Fcallfire%2Fsecret&TriggerEvent=OUTBOUND_TEXT_FINISHED"
+        b"&NotificationFormat=JSON&Enabled=true&RequestId=0123456789abcdef&BroadcastId=5&ToNumber=67076%3AKEYWORD"
+    )
+
+
+def test_an_update_sends_only_what_is_given():
+    """What is None is not sent; the RequestId always is."""
+    assert UPDATE.form == {"Enabled": "false", "RequestId": "fedcba9876543210"}
+
+
+@pytest.mark.parametrize("operation", [QUERY, GET, DELETE], ids=str)
+def test_what_changes_nothing_or_deletes_has_no_body(operation):
+    """No form, no RequestId."""
+    assert (operation.content(), operation.request_id) == (None, None)
+
+
+def test_only_a_create_is_not_safe_to_repeat():
+    """The other four give the same state when they are done twice."""
+    assert [operation.repeatable for operation in OPERATIONS] == [False, True, True, True, True]
+
+
+def test_the_repr_of_an_operation_shows_no_form():
+    """Endpoints and numbers stay out of logs and tracebacks."""
+    assert "secret" not in repr(CREATE)
+
+
+def test_an_operation_can_be_copied():
+    """It is a value: its copy equals it."""
+    assert copy.deepcopy(CREATE) == CREATE
+
+
+def test_values_of_open_enums_can_be_text():
+    """A trigger that CallFire adds tomorrow is sent as it is."""
+    operation = create_subscription({"endpoint": "me@example.com", "trigger_event": "SOMETHING_NEW"})
+
+    assert operation.form == {"Endpoint": "me@example.com", "TriggerEvent": "SOMETHING_NEW"}
+
+
+WELL = {"endpoint": "https://example.com", "trigger_event": TriggerEvent.CAMPAIGN_STARTED}
+
+
+@pytest.mark.parametrize(
+    ("build", "word"),
+    [
+        (lambda: create_subscription(WELL | {"endpoint": ""}), "endpoint"),
+        (lambda: create_subscription(WELL | {"endpoint": " \t"}), "endpoint"),
+        (lambda: create_subscription(WELL | {"endpoint": None}), "endpoint"),
+        (lambda: create_subscription(WELL | {"trigger_event": ""}), "TriggerEvent"),
+        (lambda: create_subscription(WELL | {"trigger_event": None}), "TriggerEvent"),
+        (lambda: create_subscription(WELL | {"notification_format": ""}), "NotificationFormat"),
+        (lambda: create_subscription(WELL | {"filter": SubscriptionFilter(broadcast_id=0)}), "BroadcastId"),
+        (lambda: create_subscription(WELL | {"filter": SubscriptionFilter(batch_id=-1)}), "BatchId"),
+        (lambda: update_subscription(1, {"endpoint": ""}), "endpoint"),
+        (lambda: update_subscription(0, {}), "id of a subscription"),
+        (lambda: get_subscription(-5), "id of a subscription"),
+        (lambda: delete_subscription(0), "id of a subscription"),
+        (lambda: query_subscriptions(max_results=0, first_result=0), "max_results"),
+        (lambda: query_subscriptions(max_results=1001, first_result=0), "max_results"),
+        (lambda: query_subscriptions(max_results=1, first_result=-1), "first_result"),
+    ],
+)
+def test_what_callfire_would_refuse_is_not_worded(build, word):
+    """A parameter out of its range is a ValueError that names it."""
+    with pytest.raises(ValueError, match=word):
+        build()
+
+
+@pytest.mark.parametrize("wrong", ["42", 1.5, None, "1/../2"])
+def test_an_id_is_a_whole_number(wrong):
+    """What is no whole number never gets into a path."""
+    with pytest.raises(TypeError):
+        get_subscription(wrong)
+
+
+@given(
+    form=st.dictionaries(st.sampled_from(["endpoint", "trigger_event", "request_id"]), st.text(min_size=1), min_size=1)
+)
+def test_a_form_says_what_it_was_given(form):
+    """Any text survives the encoding, whatever is in it."""
+    from callfire_async._wire import read_form
+
+    try:
+        operation = update_subscription(1, form)
+    except (ValueError, UnicodeEncodeError):
+        return
+
+    try:
+        assert read_form(operation.content()) == operation.form
+    except UnicodeEncodeError:
+        assert any(0xD800 <= ord(letter) < 0xE000 for text in form.values() for letter in text)
+
+
+# --- settings ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_url", "kept"),
+    [
+        ("https://www.callfire.com/api/1.1/rest", "https://www.callfire.com/api/1.1/rest"),
+        ("https://www.callfire.com/api/1.1/rest/", "https://www.callfire.com/api/1.1/rest"),
+        ("https://callfire.example:8443", "https://callfire.example:8443"),
+        ("http://localhost:8080/rest", "http://localhost:8080/rest"),
+        ("http://127.0.0.1:80", "http://127.0.0.1:80"),
+        ("http://127.8.9.1", "http://127.8.9.1"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_a_base_url_is_https_or_on_loopback(given_url, kept):
+    """A slash at its end goes."""
+    assert checked_base_url(given_url) == kept
+
+
+@pytest.mark.parametrize(
+    ("base_url", "words"),
+    [
+        ("http://www.callfire.com/api", "https"),
+        ("http://10.0.0.1/api", "https"),
+        ("http://localhost.example.com", "https"),
+        ("https://login:hunter2@www.callfire.com/api", "credentials"),
+        ("https://login@www.callfire.com/api", "credentials"),
+        ("https://www.callfire.com/api?key=hunter2", "query"),
+        ("https://www.callfire.com/api?", "query"),
+        ("https://www.callfire.com/api#hunter2", "fragment"),
+        ("ftp://www.callfire.com", "https"),
+        ("www.callfire.com", "https"),
+        ("https://", "host"),
+        ("https://callfire.c\N{LATIN SMALL LETTER O WITH DIAERESIS}m", "host"),
+        ("", "host"),
+        ("https://www.callfire.com/a b", "URL"),
+        ("https://www.callfire.com/\n", "URL"),
+        ("https://www.callfire.com:hunter2", "not a URL"),
+        ("https://[::1", "not a URL"),
+    ],
+)
+def test_a_base_url_that_would_give_secrets_away_is_refused(base_url, words):
+    """The error says what to do, and does not repeat the URL."""
+    with pytest.raises(ValueError, match=words) as caught:
+        checked_base_url(base_url)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_timeout_is_a_time_that_passes(seconds):
+    """Neither none, nor for ever."""
+    with pytest.raises(ValueError, match="timeout"):
+        checked_timeout(seconds)
+
+
+def test_a_setting_in_its_range_is_kept():
+    """What was checked comes back."""
+    assert (checked_timeout(0.5), checked_count("max_retries", 0, least=0)) == (0.5, 0)
+
+
+# --- successes --------------------------------------------------------------------------------------------
+
+WHOLE = Subscription(
+    id=567040003,
+    enabled=False,
+    endpoint="https://hooks.example.com/callfire/token",
+    non_strict_ssl=True,
+    notification_format=NotificationFormat.SOAP,
+    trigger_event=TriggerEvent.INBOUND_CALL_FINISHED,
+    filter=SubscriptionFilter(
+        broadcast_id=896807881003, batch_id=7, from_number="12135551212", to_number="67076:KEYWORD", inbound=True
+    ),
+)
+WHOLE_JSON = """{"@id": 567040003, "Enabled": false, "NonStrictSsl": true, "NotificationFormat": "SOAP",
+    "Endpoint": "https://hooks.example.com/callfire/token", "TriggerEvent": "INBOUND_CALL_FINISHED",
+    "SubscriptionFilter": {"BroadcastId": 896807881003, "BatchId": 7, "FromNumber": 12135551212,
+    "ToNumber": "67076:KEYWORD", "Inbound": true}, "Unheard": [1]}"""
+WHOLE_XML = """<Subscription id="567040003"><!-- any order --><TriggerEvent> INBOUND_CALL_FINISHED </TriggerEvent>
+    <Enabled>false</Enabled><Endpoint>https://hooks.example.com/callfire/token</Endpoint><Unheard/>
+    <NotificationFormat>SOAP</NotificationFormat><NonStrictSsl>true</NonStrictSsl><SubscriptionFilter>
+    <BroadcastId>896807881003</BroadcastId><BatchId>7</BatchId><FromNumber>12135551212</FromNumber>
+    <ToNumber>67076:KEYWORD</ToNumber><Inbound>true</Inbound></SubscriptionFilter></Subscription>"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"Resource": {{"Subscription": {WHOLE_JSON}}}}}',
+        f'{{"Resource": {{"Subscription": [{WHOLE_JSON}]}}}}',
+        f'{{"Resource": {{"Subscription": {WHOLE_JSON.replace("567040003", chr(34) + "567040003" + chr(34))}}}}}',
+        f"<r:Resource {NAMESPACES}><r:note>Processing time was 38.7ms</r:note>{WHOLE_XML}</r:Resource>",
+        (
+            f'<x:Resource xmlns="http://api.callfire.com/data" xmlns:x="http://api.callfire.com/resource">{WHOLE_XML}'
+            "</x:Resource>"
+        ),
+        f"<Resource>{WHOLE_XML}</Resource>",
+    ],
+)
+def test_a_subscription_reads_alike_in_every_wording(body):
+    """JSON or XML, any prefix, any order, unknown parts in between, ids as text: it is the same value."""
+    assert value(GET, body) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("head", "item", "tail"),
+    [
+        ('{"ResourceList": {"Subscription": [', WHOLE_JSON + ",", '{"@id": 567040003}]}}'),
+        (f"<r:ResourceList {NAMESPACES}>", WHOLE_XML, '<Subscription id="567040003"/></r:ResourceList>'),
+    ],
+    ids=["json", "xml"],
+)
+def test_the_longest_page_can_be_read(head, item, tail):
+    """A thousand subscriptions with all that they can have are below every guard."""
+    page = value(QUERY, head + item * 999 + tail)
+
+    assert len(page.items) == 1000
+    assert page.items[500] == WHOLE
+
+
+@pytest.mark.parametrize("filter_json", ["{}", "null", '""'])
+def test_an_empty_filter_reads_as_none(filter_json):
+    """A filter that is there but empty is no filter."""
+    body = f'{{"Resource": {{"Subscription": {{"@id": 1, "SubscriptionFilter": {filter_json}}}}}}}'
+
+    assert value(GET, body) == Subscription(id=1)
+
+
+def json_list(*items, total=None):
+    """Word a list in JSON."""
+    head = "" if total is None else f'"@totalResults": {total}, '
+    return f'{{"ResourceList": {{{head}"Subscription": [{", ".join(items)}]}}}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "ids", "total"),
+    [
+        ('{"ResourceList": {"@totalResults": 0}}', [], 0),
+        ('{"ResourceList": {}}', [], None),
+        ('{"ResourceList": {"Subscription": null}}', [], None),
+        (json_list(), [], None),
+        ('{"ResourceList": {"@totalResults": 1, "Subscription": {"@id": 5}}}', [5], 1),
+        (json_list('{"@id": 5}', total=1), [5], 1),
+        (json_list('{"@id": "5"}', '{"@id": 6}', total='"2"'), [5, 6], 2),
+        (f'<r:ResourceList {NAMESPACES} totalResults="0"/>', [], 0),
+        (f"<r:ResourceList {NAMESPACES}/>", [], None),
+        (f'<r:ResourceList {NAMESPACES} totalResults="1"><Subscription id="5"/></r:ResourceList>', [5], 1),
+        (
+            (
+                f'<r:ResourceList {NAMESPACES} totalResults="9"><Subscription id="5"/><x/><Subscription id="6"/>'
+                "</r:ResourceList>"
+            ),
+            [5, 6],
+            9,
+        ),
+    ],
+)
+def test_lists_of_none_one_and_many_read_alike(body, ids, total):
+    """A list without the key, one bare or in an array, and many are a page."""
+    expected = Page(items=tuple(map(Subscription, ids)), total_results=total, first_result=200)
+
+    assert value(QUERY, body) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        (
+            '{"ResourceReference": {"Id": 609951003, "Location": "https://www.callfire.com/x/609951003"}}',
+            "https://www.callfire.com/x/609951003",
+        ),
+        ('{"ResourceReference": {"Id": "609951003"}}', None),
+        (
+            (
+                f"<r:ResourceReference {NAMESPACES}><r:Id>609951003</r:Id><r:Location>https://www.callfire.com/x</r:Location>"
+                "</r:ResourceReference>"
+            ),
+            "https://www.callfire.com/x",
+        ),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 201])
+def test_a_create_answers_a_reference(body, location, status):
+    """It holds the id, and the URL where CallFire gave one."""
+    assert value(CREATE, body, status) == ResourceReference(609951003, location)
+
+
+@pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.parametrize("operation", [UPDATE, DELETE], ids=str)
+def test_an_update_and_a_delete_answer_nothing(operation, status):
+    """204, or 200 with whatever body."""
+    assert value(operation, "anything", status) is None
+
+
+def test_a_404_to_a_repeated_delete_is_success():
+    """An earlier attempt may have deleted it: that it is gone is what was wanted."""
+    assert value(DELETE, "<html>", 404, in_doubt=True) is None
+
+
+def test_a_404_to_a_first_delete_is_an_error():
+    """Nobody but somebody else can have deleted it."""
+    with pytest.raises(NotFoundError):
+        read(DELETE, "", 404)
+
+
+def test_what_is_optional_and_cannot_be_read_is_left_out_and_named():
+    """Tolerance without silence: the problems say where, and never what."""
+    body = (
+        '{"ResourceList": {"@totalResults": "many", "Subscription": [{"@id": 1, "Enabled": "perhaps"},'
+        ' {"@id": 2, "SubscriptionFilter": {"BatchId": "12135551212000000000", "ToNumber": [1],'
+        ' "Inbound": 1}}]}}'
+    )
+
+    page, problems = read(QUERY, body)
+
+    assert page == Page((Subscription(1), Subscription(2, filter=SubscriptionFilter(inbound=True))), None, 200)
+    assert problems == (
+        "not an integer @ ResourceList.@totalResults",
+        "not a boolean @ ResourceList.Subscription[0].Enabled",
+        "not an integer @ ResourceList.Subscription[1].SubscriptionFilter.BatchId",
+        "not a text @ ResourceList.Subscription[1].SubscriptionFilter.ToNumber",
+    )
+
+
+# --- answers that are none --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "reason"),
+    [
+        (GET, "", "neither XML nor JSON"),
+        (GET, "oops", "neither XML nor JSON"),
+        (GET, '{"Resource": {"Subscription": {"@id": 1', "neither XML nor JSON"),
+        (GET, "<r:Resource", "not XML"),
+        (GET, "<html><body>Welcome</body></html>", "HTML"),
+        (GET, "[]", "one key"),
+        (GET, '{"Resource": null}', "not an object"),
+        (GET, '{"Resource": {}}', "0 resources"),
+        (GET, '{"Resource": {"Subscription": [{"@id": 1}, {"@id": 2}]}}', "2 resources"),
+        (GET, '{"Resource": {"Subscription": "text"}}', "not an object @ Resource.Subscription"),
+        (GET, '{"Resource": {"Subscription": {"Enabled": true}}}', "missing @ Resource.Subscription.@id"),
+        (GET, '{"Resource": {"Subscription": {"@id": "x"}}}', "not an integer @ Resource.Subscription.@id"),
+        (GET, '{"ResourceList": {"Subscription": {"@id": 1}}}', "not a Resource"),
+        (GET, '{"ResourceException": {"HttpStatus": 404, "Message": "no"}}', "not a Resource"),
+        (QUERY, '{"Resource": {"Subscription": {"@id": 1}}}', "not a ResourceList"),
+        (QUERY, '{"ResourceList": {"Subscription": [{"@id": 1}, {}]}}', "missing @ ResourceList.Subscription[1].@id"),
+        (QUERY, '{"ResourceList": {"Subscription": ["12135551212"]}}', "not an object"),
+        (CREATE, '{"ResourceReference": {"Location": "https://x"}}', "missing @ ResourceReference.Id"),
+        (CREATE, "", "neither XML nor JSON"),
+    ],
+)
+def test_a_success_of_the_wrong_shape_is_a_response_error(operation, body, reason):
+    """It says what was asked and what is wrong, with method, path, status and the body as attributes."""
+    with pytest.raises(ResponseError) as caught:
+        read(operation, body)
+
+    error = caught.value
+    assert reason in str(error)
+    assert (error.method, error.path, error.status_code, error.body) == (
+        operation.method,
+        operation.path,
+        200,
+        body.encode(),
+    )
+    assert error.__cause__ is not None
+
+
+@pytest.mark.parametrize("status", [100, 202, 204, 206, 301, 302, 303, 304, 307, 308, 600, 999])
+@pytest.mark.parametrize("operation", [GET, CREATE], ids=str)
+def test_a_status_that_nobody_promised_is_a_response_error(operation, status):
+    """A redirect, a success that is not documented, and a status from nowhere."""
+    with pytest.raises(ResponseError, match=r"redirect" if 300 <= status < 400 else r"neither"):
+        read(operation, "", status)
+
+
+def test_an_answer_that_is_too_long_is_refused():
+    """The error does not keep more of it than the limit."""
+    with pytest.raises(ResponseError, match="longer than 16777216 bytes") as caught:
+        read(GET, b"x" * (MAX_ANSWER_BYTES + 1))
+
+    assert len(caught.value.body) == MAX_ANSWER_BYTES
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP ", "deflate"])
+def test_a_compression_that_nobody_asked_for_is_undone(encoding):
+    """A proxy in between may not have read what was asked for."""
+    compress = zlib.compress if encoding == "deflate" else gzip.compress
+    body = compress(b'{"Resource": {"Subscription": {"@id": 1}}}')
+
+    assert value(GET, body, content_encoding=encoding) == Subscription(1)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "reason"),
+    [
+        (gzip.compress(b" " * (MAX_ANSWER_BYTES + 1)), "gzip", "longer than"),
+        (gzip.compress(b" " * 1000)[:-9], "gzip", "cut short"),
+        (b"plain", "gzip", "not what its content encoding says"),
+        (b"plain", "br", "not asked for"),
+        (gzip.compress(gzip.compress(b"{}")), "gzip, gzip", "not asked for"),
+    ],
+)
+def test_a_compression_is_not_undone_at_any_price(body, encoding, reason):
+    """Bombs, broken streams and other encodings are refused."""
+    with pytest.raises(ResponseError, match=reason):
+        read(GET, body, content_encoding=encoding)
+
+
+@given(body=st.binary(max_size=300), status=st.integers(100, 599), operation=st.sampled_from(OPERATIONS))
+def test_any_answer_is_a_value_or_an_error_of_ours(body, status, operation):
+    """Whatever the bytes, nothing else comes out."""
+    try:
+        result, _ = read(operation, body, status)
+    except (APIError, ResponseError):
+        return
+
+    assert result is None or isinstance(result, Page | Subscription | ResourceReference)
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+KINDS = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    405: APIError,
+    409: APIError,
+    429: RateLimitError,
+    500: ServerError,
+    502: ServerError,
+    503: ServerError,
+    599: ServerError,
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize(("status", "kind"), KINDS.items())
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            '{"ResourceException": {"HttpStatus": 400, "Message": "TriggerEvent is required"}}',
+            "TriggerEvent is required",
+        ),
+        (
+            (
+                f"<r:ResourceException {NAMESPACES}><r:HttpStatus>4</r:HttpStatus><r:Message> Not\r\nso </r:Message>"
+                "</r:ResourceException>"
+            ),
+            "Not\nso",
+        ),
+        ('{"ResourceException": {"HttpStatus": 400}}', None),
+        ('{"ResourceException": {"Message": {"a": 1}}}', None),
+        ('{"Resource": {"Message": "no exception"}}', None),
+        ("<html><body><h1>502 Bad Gateway</h1></body></html>", None),
+        ("<!DOCTYPE html><html><br></html>", None),
+        ("", None),
+        ("\x00\xff", None),
+    ],
+)
+def test_an_error_status_is_a_typed_error_whatever_the_body(operation, status, kind, body, message):
+    """With CallFire's words where there are any, from either format; with HTML or nothing it is the same type."""
+    with pytest.raises(CallFireError) as caught:
+        read(operation, body, status)
+
+    error = caught.value
+    assert type(error) is kind
+    assert (error.status_code, error.message, error.body) == (status, message, body.encode())
+    assert (error.method, error.path, error.attempts) == (operation.method, operation.path, 2)
+    assert error.request_id == operation.request_id
+
+
+def test_an_error_says_what_was_asked_and_what_to_do():
+    """One line is enough to act on."""
+    with pytest.raises(AuthenticationError) as caught:
+        read(GET, '{"ResourceException": {"Message": "Unauthorized"}}', 401)
+
+    assert str(caught.value) == "GET /subscription/42 answered 401: Unauthorized: check the API login and password"
+
+
+def test_an_error_with_a_compressed_body_that_is_broken_is_still_typed():
+    """The status says enough."""
+    with pytest.raises(ServerError) as caught:
+        read(GET, b"plain", 503, content_encoding="gzip", retry_after="7")
+
+    assert (caught.value.message, caught.value.retry_after) == (None, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("TriggerEvent is required", "TriggerEvent is required"),
+        ("NotificationFormat OUTBOUND_TEXT_FINISHED", "NotificationFormat OUTBOUND_TEXT_FINISHED"),
+        ("MaxResults must be 1 to 1000", "MaxResults must be 1 to 1000"),
+        ("12135551212 is no number", "***12 is no number"),
+        ("number +1 (213) 555-1212, please", "number ***12, please"),
+        ("FromNumber=(213)555.1212", "FromNumber=***12"),
+        ("at https://u:pw@h.example/callfire/Tok3n?x=1 now", "at https://***@h.example/callfire/***?*** now"),
+        ('at "https://h.example/callfire/Tok3n" now', "at *** now"),
+        ("to somebody@example.com", "to ***@example.com"),
+        ("to a@12135551212 or https://h.example/12135551212/a", "to ***@***12 or https://h.example/***12/***"),
+        ("path /callfire/hunter2 there", "path *** there"),
+        ("token Abcdefgh12345678-_x", "token ***"),
+        ("long " + "word " * 100, "long " + "word " * 58 + "..."),
+        ("x" * 5000, "..."),
+        ("https://[::1 is no URL", "*** is no URL"),
+    ],
+)
+def test_callfires_words_are_masked_in_the_text_of_an_error(message, shown):
+    """They may quote what was sent; the attribute has them whole."""
+    assert masked(message) == shown
+
+
+@given(st.text(alphabet="0123456789+-(). /:@abcXYZ_", max_size=60))
+def test_no_long_number_survives_masking(message):
+    """Wherever it stands, a run of five digits is a phone number to us."""
+    import re
+
+    assert not re.search(r"(?<![a-zA-Z_-])[0-9]{5}", masked(message).replace("***", ""))
+
+
+# --- trying again -----------------------------------------------------------------------------------------
+
+
+def raised(status, operation=GET, **rest):
+    """Make the error that an answer becomes."""
+    with pytest.raises(CallFireError) as caught:
+        read(operation, "", status, **rest)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, Outcome.UNKNOWN),
+        (202, Outcome.UNKNOWN),
+        (302, Outcome.FINAL),
+        (400, Outcome.FINAL),
+        (401, Outcome.FINAL),
+        (404, Outcome.FINAL),
+        (409, Outcome.FINAL),
+        (429, Outcome.NOT_DONE),
+        (500, Outcome.UNKNOWN),
+        (503, Outcome.UNKNOWN),
+    ],
+)
+def test_an_answer_tells_whether_it_was_done(status, outcome):
+    """Turned away is not done; a failure, and a success that cannot be read, leave it open."""
+    assert outcome_of(raised(status)) is outcome
+
+
+def test_the_outcome_of_no_answer_is_not_told_by_the_error():
+    """Only the connection knows how far a request came."""
+    assert outcome_of(TransportError("", method="GET", path="/")) is Outcome.FINAL
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("1.5", 1.5),
+        ("-5", 0.0),
+        ("Mon, 06 May 2024 07:08:39 GMT", 30.0),
+        ("Monday, 06-May-24 07:08:39 GMT", 30.0),
+        ("Mon May  6 07:08:39 2024", 30.0),
+        ("Mon, 06 May 2024 09:08:39 +0200", 30.0),
+        ("Sun, 05 May 2024 07:08:39 GMT", 0.0),
+        ("Mon, 06 May 9999 07:08:39 GMT", 31536000.0),
+        ("99999999999999999999", 31536000.0),
+        ("9" * 400, 31536000.0),
+        ("soon", None),
+        ("1e3", None),
+        ("inf", None),
+        ("nan", None),
+        ("٣", None),
+        ("Mon, 32 May 2024 07:08:39 GMT", None),
+        ("Mon, 06 May 2024 07:08:39 +99999999999999", None),
+        ("Mon, 01 Jan 0001 00:00:00 +0800", 0.0),
+        ("1, 2", None),
+    ],
+)
+def test_retry_after_is_read_in_every_form(header, seconds):
+    """Seconds, fractions and dates; what is past is 0, what is absurd is a year, what is neither is None."""
+    assert parse_retry_after(header, NOW) == seconds
+
+
+@given(st.text(max_size=40))
+def test_any_retry_after_is_harmless(header):
+    """A number from 0 to a year, or None; never an exception."""
+    seconds = parse_retry_after(header, NOW)
+
+    assert seconds is None or 0 <= seconds <= 31536000
+
+
+@given(st.integers(0, 4_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)))
+def test_a_date_in_retry_after_is_a_distance_from_now(moment):
+    """Seconds from the clock that was handed in."""
+    expected = min(max((moment - NOW) / timedelta(seconds=1), 0), 31536000)
+
+    assert parse_retry_after(format_datetime(moment, usegmt=True), NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("attempt", "ceiling"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 16.0), (7, 16.0), (9999, 16.0)]
+)
+def test_the_wait_doubles_up_to_a_ceiling(attempt, ceiling):
+    """Full jitter: anything from nothing to the ceiling, so that many clients do not come back together."""
+    assert [retry_delay(attempt, None, lambda draw=draw: draw) for draw in (0.0, 0.5, 1.0)] == [
+        0.0,
+        ceiling / 2,
+        ceiling,
+    ]
+
+
+def test_what_the_server_asks_for_is_what_is_waited():
+    """Its word replaces the backoff."""
+    assert retry_delay(5, 3.5, lambda: 1.0) == 3.5
+
+
+# --- the same subscription --------------------------------------------------------------------------------
+
+
+def found(**changes):
+    """Make the subscription that CREATE would make."""
+    fields = {
+        "id": 1,
+        "endpoint": "https://hooks.example.com/callfire/secret",
+        "trigger_event": TriggerEvent.OUTBOUND_TEXT_FINISHED,
+        "filter": SubscriptionFilter(broadcast_id=5, to_number="67076:KEYWORD"),
+    }
+    return Subscription(**fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("subscription", "same"),
+    [
+        (found(), True),
+        (found(enabled=False, notification_format=NotificationFormat.XML, non_strict_ssl=True), True),
+        (found(filter=SubscriptionFilter(broadcast_id=5, to_number=" 67076:keyword")), True),
+        (found(endpoint="https://hooks.example.com/callfire/other"), False),
+        (found(endpoint=None), False),
+        (found(trigger_event=TriggerEvent.INBOUND_TEXT_FINISHED), False),
+        (found(trigger_event=None), False),
+        (found(filter=None), False),
+        (found(filter=SubscriptionFilter(broadcast_id=6, to_number="67076:KEYWORD")), False),
+        (found(filter=SubscriptionFilter(broadcast_id=5, to_number="67076:KEYWORD", batch_id=1)), False),
+    ],
+)
+def test_a_subscription_is_the_same_by_endpoint_trigger_and_filter(subscription, same):
+    """What else it says, and how CallFire words a number, makes no difference."""
+    assert same_subscription(CREATE.form, subscription) is same
+
+
+def test_numbers_are_the_same_by_their_digits():
+    """CallFire may leave out what people put between them."""
+    wanted = create_subscription(WELL | {"filter": SubscriptionFilter(from_number="+1 (213) 555-1212")}).form
+    subscription = Subscription(1, **WELL, filter=SubscriptionFilter(from_number="12135551212"))
+
+    assert same_subscription(wanted, subscription)
+
+
+def test_no_filter_and_an_empty_one_are_the_same():
+    """CallFire sends either for none."""
+    subscription = Subscription(1, **WELL, filter=SubscriptionFilter())
+
+    assert same_subscription(create_subscription(WELL).form, subscription)
+
+
+def test_an_operation_is_named_by_method_and_path():
+    """As it stands in logs and errors."""
+    assert str(Operation("GET", "/text/7", lambda *_: (None, ()))) == "GET /text/7"

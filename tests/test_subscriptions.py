@@ -1,0 +1,384 @@
+"""The five operations and `all`, against a CallFire in memory and against lists that no CallFire should send."""
+
+import ssl
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+import respx
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callfire_async._wire import read_form
+from callfire_async.connection import Connection
+from callfire_async.errors import NotFoundError, ServerError, TransportError
+from callfire_async.models import NotificationFormat, ResourceReference, Subscription, SubscriptionFilter, TriggerEvent
+from callfire_async.subscriptions import Subscriptions
+from callfire_async.testing import FakeCallFire
+from callfire_async.testing.faults import Fault
+
+BASE = "http://localhost/rest"
+ENDPOINT = "https://hooks.example.com/callfire/Tok3n"
+FILTER = SubscriptionFilter(broadcast_id=896807881003, batch_id=7, from_number="12135551212", to_number="67076:WORD")
+
+
+async def no_sleep(_):
+    """Let no time pass."""
+
+
+def impatient(connection):
+    """Let a connection try again at once."""
+    connection._clockwork = evolve(connection._clockwork, sleep=no_sleep)
+    return connection
+
+
+@pytest.fixture(params=["json", "xml"])
+def response_format(request):
+    """Everything works with either."""
+    return request.param
+
+
+@pytest.fixture(params=["first", "ignored", "refused"])
+def fake(request):
+    """A CallFire in memory, in each way of treating a repeated RequestId."""
+    return FakeCallFire(repeated_request_id=request.param)
+
+
+@pytest.fixture
+async def subscriptions(fake, response_format):
+    """The subscriptions of its account."""
+    async with fake.client(response_format=response_format, max_retries=2) as client:
+        impatient(client._connection)
+        yield Subscriptions(client._connection)
+
+
+def create(subscriptions, **details):
+    """Subscribe to something."""
+    return subscriptions.create(ENDPOINT, TriggerEvent.OUTBOUND_TEXT_FINISHED, filter=FILTER, **details)
+
+
+# --- the operations ---------------------------------------------------------------------------------------
+
+
+async def test_what_is_created_can_be_fetched(subscriptions):
+    """It is what was asked for, with an id."""
+    reference = await create(
+        subscriptions, notification_format=NotificationFormat.SOAP, enabled=True, non_strict_ssl=True
+    )
+
+    assert await subscriptions.get(reference.id) == Subscription(
+        id=reference.id,
+        enabled=True,
+        endpoint=ENDPOINT,
+        non_strict_ssl=True,
+        notification_format=NotificationFormat.SOAP,
+        trigger_event=TriggerEvent.OUTBOUND_TEXT_FINISHED,
+        filter=FILTER,
+    )
+    assert reference.location.endswith(str(reference.id))
+
+
+async def test_an_update_changes_only_what_it_is_given(subscriptions):
+    """The rest stays."""
+    reference = await create(subscriptions, enabled=True)
+    before = await subscriptions.get(reference.id)
+
+    await subscriptions.update(reference.id, enabled=False, endpoint="me@example.com")
+
+    assert await subscriptions.get(reference.id) == evolve(before, enabled=False, endpoint="me@example.com")
+
+
+async def test_what_is_deleted_is_gone(subscriptions):
+    """To fetch it is an error, to delete it again too."""
+    reference = await create(subscriptions)
+    await subscriptions.delete(reference.id)
+
+    with pytest.raises(NotFoundError):
+        await subscriptions.get(reference.id)
+    with pytest.raises(NotFoundError):
+        await subscriptions.delete(reference.id)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+async def test_all_are_listed_and_found_by_page(subscriptions, count):
+    """None, one and many; a page says how many there are in all."""
+    ids = [(await create(subscriptions)).id for _ in range(count)]
+
+    page = await subscriptions.query(max_results=2, first_result=1)
+
+    assert [item.id async for item in subscriptions.all(page_size=2)] == ids
+    assert [item.id async for item in subscriptions.all()] == ids
+    assert [item.id for item in page.items] == ids[1:3]
+    assert (page.total_results, page.first_result) == (count, 1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda subscriptions: subscriptions.create("", TriggerEvent.CAMPAIGN_STARTED),
+        lambda subscriptions: subscriptions.get(0),
+        lambda subscriptions: subscriptions.update(-1, enabled=True),
+        lambda subscriptions: subscriptions.update(1, endpoint=""),
+        lambda subscriptions: subscriptions.delete(0),
+        lambda subscriptions: subscriptions.query(max_results=1001),
+        lambda subscriptions: subscriptions.query(first_result=-1),
+        lambda subscriptions: anext(subscriptions.all(page_size=0)),
+    ],
+)
+async def test_what_is_out_of_its_range_is_never_sent(call):
+    """A ValueError, before anything leaves."""
+    with respx.mock(assert_all_called=False) as network:
+        route = network.route()
+        async with Connection("login", "password", base_url=BASE, ssl_context=CONTEXT) as connection:
+            with pytest.raises(ValueError, match=r"must"):
+                await call(Subscriptions(connection))
+
+    assert not route.called
+
+
+# --- what is in doubt -------------------------------------------------------------------------------------
+
+LOST = [
+    Fault(cut="answer"),
+    Fault(cut="body"),
+    Fault(status=503, carried_out=True),
+    Fault(status=500, html=True, carried_out=True),
+]
+NEVER_DONE = [Fault(cut="request"), Fault(status=503), Fault(status=429)]
+
+
+@pytest.mark.parametrize("fault", LOST, ids=str)
+async def test_a_create_whose_answer_is_lost_is_adopted(fake, subscriptions, fault):
+    """There is exactly one, whatever CallFire does with a repeated RequestId."""
+    fake.fail_next(fault)
+
+    reference = await create(subscriptions)
+
+    assert reference == ResourceReference(fake.subscriptions[0].id)
+    assert len(fake.subscriptions) == 1
+
+
+@pytest.mark.parametrize("fault", NEVER_DONE, ids=str)
+async def test_a_create_that_was_not_done_is_repeated(fake, subscriptions, fault):
+    """There is exactly one in the end."""
+    fake.fail_next(fault)
+
+    reference = await create(subscriptions)
+
+    assert [item.id for item in fake.subscriptions] == [reference.id]
+
+
+async def test_an_older_identical_subscription_counts_as_created(fake, subscriptions):
+    """When it is in doubt which of the two it is, one is enough."""
+    older = await create(subscriptions)
+    fake.fail_next(Fault(cut="request"))
+
+    assert await create(subscriptions) == ResourceReference(older.id)
+    assert len(fake.subscriptions) == 1
+
+
+async def test_another_subscription_is_not_adopted(fake, subscriptions):
+    """Endpoint, trigger and filter must be the same."""
+    other = await subscriptions.create(ENDPOINT, TriggerEvent.OUTBOUND_TEXT_FINISHED)
+    fake.fail_next(Fault(cut="request"))
+
+    reference = await create(subscriptions)
+
+    assert reference.id != other.id
+    assert len(fake.subscriptions) == 2
+
+
+async def test_a_look_is_one_attempt(fake, subscriptions):
+    """When looking fails too, the create is given up in time, and nothing was made twice."""
+    fake.fail_next(Fault(cut="answer"), Fault(status=503), Fault(status=503))
+
+    with pytest.raises(TransportError) as caught:
+        await create(subscriptions)
+
+    assert (caught.value.method, caught.value.__notes__) == (
+        "POST",
+        ["POST /subscription may have been carried out all the same"],
+    )
+    assert len(fake.subscriptions) == 1
+
+
+@pytest.mark.parametrize("fault", [*LOST, *NEVER_DONE], ids=str)
+async def test_a_delete_in_doubt_is_repeated(fake, subscriptions, fault):
+    """That it is gone is a success."""
+    reference = await create(subscriptions)
+    fake.fail_next(fault)
+
+    await subscriptions.delete(reference.id)
+
+    assert not fake.subscriptions
+
+
+@pytest.mark.parametrize("fault", NEVER_DONE, ids=str)
+async def test_an_update_in_doubt_is_repeated(fake, subscriptions, fault):
+    """It comes to the same."""
+    reference = await create(subscriptions, enabled=True)
+    fake.fail_next(fault)
+
+    await subscriptions.update(reference.id, enabled=False)
+
+    assert fake.subscriptions[0].enabled is False
+
+
+# --- RequestId --------------------------------------------------------------------------------------------
+
+CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@pytest.fixture
+def network():
+    """CallFire at httpx's edge."""
+    with respx.mock(base_url=BASE) as network:
+        yield network
+
+
+@pytest.fixture
+async def edge(network):
+    """Subscriptions that speak to it."""
+    async with Connection("login", "password", base_url=BASE, ssl_context=CONTEXT) as connection:
+        yield Subscriptions(impatient(connection))
+
+
+def request_ids(route):
+    """Read the RequestId of each request."""
+    return [read_form(call.request.content)["RequestId"] for call in route.calls]
+
+
+async def test_each_attempt_of_a_create_bears_one_request_id(network, edge):
+    """A new one for each create: 32 hexadecimal digits."""
+    made = httpx.Response(201, json={"ResourceReference": {"Id": 7}})
+    network.get("/subscription.json").respond(json={"ResourceList": {}})
+    route = network.post("/subscription.json").mock(
+        side_effect=[httpx.Response(503), httpx.ConnectError("no"), made, made]
+    )
+
+    for _ in range(2):
+        await edge.create(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED)
+
+    first, second, third, other = request_ids(route)
+    assert first == second == third != other
+    assert len(bytes.fromhex(first)) == 16
+
+
+async def test_each_attempt_of_an_update_bears_one_request_id(network, edge):
+    """It is the error's `request_id` too."""
+    route = network.put("/subscription/7.json").respond(503)
+
+    with pytest.raises(ServerError) as caught:
+        await edge.update(7, enabled=True)
+
+    assert len(route.calls) == 4
+    assert set(request_ids(route)) == {caught.value.request_id}
+
+
+async def test_a_request_id_of_ones_own_is_sent(network, edge):
+    """So that a create can be repeated after a restart."""
+    post = network.post("/subscription.json").respond(201, json={"ResourceReference": {"Id": 7}})
+    put = network.put("/subscription/7.json").respond(204)
+
+    await edge.create(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, request_id="mine")
+    await edge.update(7, request_id="mine too")
+
+    assert [*request_ids(post), *request_ids(put)] == ["mine", "mine too"]
+
+
+# --- lists that are not as they should be -----------------------------------------------------------------
+
+
+class Listing:
+    """Answers queries with whatever *page* makes of FirstResult and MaxResults."""
+
+    def __init__(self, page):
+        self.page = page
+        self.queries = 0
+
+    def __call__(self, request):
+        """Answer one query."""
+        self.queries += 1
+        query = {name: int(values[0]) for name, values in parse_qs(request.url.query.decode()).items()}
+        ids, total = self.page(query["FirstResult"], query["MaxResults"])
+        head = {} if total is None else {"@totalResults": total}
+        return httpx.Response(200, json={"ResourceList": head | {"Subscription": [{"@id": number} for number in ids]}})
+
+    async def listed(self, page_size):
+        """List all through `Subscriptions.all`."""
+        async with httpx.AsyncClient(transport=httpx.MockTransport(self), verify=CONTEXT) as http_client:
+            connection = Connection("login", "password", base_url=BASE, http_client=http_client)
+            return [item.id async for item in Subscriptions(connection).all(page_size=page_size)]
+
+
+@pytest.mark.parametrize("total", [5, None, 999])
+@pytest.mark.parametrize("page_size", [1, 2, 3, 5, 1000])
+@pytest.mark.parametrize("most", [1, 2, 1000])
+async def test_short_pages_and_a_wrong_total_hide_nothing(total, page_size, most):
+    """A page that is shorter than asked for is not the end."""
+    ids = [11, 12, 13, 14, 15]
+    listing = Listing(lambda first, size: (ids[first : first + min(size, most)], total))
+
+    assert await listing.listed(page_size) == ids
+
+
+@pytest.mark.parametrize("total", [None, 10**18])
+async def test_the_same_page_for_ever_ends(total):
+    """A server that does not heed FirstResult gives each id once."""
+    listing = Listing(lambda *_: ([1, 2, 3], total))
+
+    assert await listing.listed(1000) == [1, 2, 3]
+    assert listing.queries < 5
+    assert await listing.listed(1) == [1, 2, 3]
+    assert listing.queries < 110
+
+
+async def test_new_ids_for_ever_end():
+    """There is no such account."""
+    listing = Listing(lambda first, size: (range(first + 1, first + size + 1), None))
+
+    assert len(await listing.listed(1000)) == 100_000
+
+
+async def test_ids_that_shift_while_others_are_added_come_once():
+    """An id that is seen again on the next page is left out, and the list goes on."""
+    pages = iter([[1, 2], [1, 2], [3, 4], [4, 5], []])
+    listing = Listing(lambda *_: (next(pages), None))
+
+    assert await listing.listed(2) == [1, 2, 3, 4, 5]
+
+
+async def test_an_id_twice_on_one_page_comes_once():
+    """No id twice."""
+    assert await Listing(lambda *_: ([1, 1, 2], 3)).listed(10) == [1, 2]
+
+
+@given(data=st.data(), page_size=st.integers(1, 7), said=st.booleans())
+async def test_no_listing_repeats_or_hides_what_stays(data, page_size, said):
+    """Whatever is added while it is listed, nothing that was there is missed, and nothing comes twice."""
+    present = list(range(100, 100 + data.draw(st.integers(0, 12))))
+    there = list(present)
+    new = iter(range(1000, 2000))
+
+    def page(first, size):
+        for _ in range(data.draw(st.integers(0, 2)) if len(there) < len(present) + 10 else 0):
+            there.insert(data.draw(st.integers(0, len(there))), next(new))
+        return there[first : first + data.draw(st.integers(1, size))], len(there) if said else None
+
+    listed = await Listing(page).listed(page_size)
+
+    assert len(listed) == len(set(listed))
+    assert set(present) <= set(listed)
+
+
+async def test_a_listing_can_be_left_early():
+    """No page is fetched that nobody asks for."""
+    listing = Listing(lambda first, _: ([first + 1], 100))
+    async with httpx.AsyncClient(transport=httpx.MockTransport(listing), verify=CONTEXT) as http_client:
+        subscriptions = Subscriptions(Connection("login", "password", base_url=BASE, http_client=http_client))
+        async for item in subscriptions.all(page_size=1):
+            if item.id == 3:
+                break
+
+    assert listing.queries == 3
