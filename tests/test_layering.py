@@ -13,10 +13,11 @@ import callfire_async
 # From the top down. A folder stands for all that is in it where its files are not named.
 ORDER = """
 errors models _wire _convert
-_protocol connection declare subscriptions texts calls client
-notifications.events notifications.parsing notifications.routing notifications.tokens
+_protocol _pool connection declare subscriptions texts calls client
+notifications.events notifications.parsing notifications.routing notifications.tokens notifications.door
 notifications.inbox
-notifications.inbox.memory notifications.inbox.sqlite
+notifications.inbox.memory
+notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
 notifications.inbox.postgres notifications.inbox.jetstream notifications.inbox.spool
 notifications.worker notifications.receiver
 notifications.asgi notifications.aiohttp notifications.fastapi
@@ -24,13 +25,13 @@ reconcile telemetry
 __init__ notifications.__init__
 testing cli
 """.split()
-CLIENT_HALF = {"__init__", "_protocol", "connection", "declare", "subscriptions", "texts", "calls", "client"}
+CLIENT_HALF = {"__init__", "_protocol", "_pool", "connection", "declare", "subscriptions", "texts", "calls", "client"}
 GATHER_PUBLIC_NAMES = {"__init__", "notifications.__init__"}
 ONLY_IMPORTERS = {
-    "json": {"_wire"},
+    "json": {"_wire", "cli"},
     "xmltodict": {"_wire"},
     "cattrs": {"_convert"},
-    "httpx": {"connection", "testing", "cli"},
+    "httpx": {"_pool", "testing", "cli"},
 }
 NAMES_THAT_SAY_NOTHING = {"utils", "helpers", "common", "base", "core", "misc", "contrib"}
 

@@ -13,6 +13,7 @@ TransportError RequestTimeoutError
 ResponseError ClientClosedError
 NotificationError MalformedNotificationError InvalidNotificationError
 HandlerErrors
+InboxError InboxLockedError InboxUnavailableError
 """.split()
 MODELS = """
 Subscription SubscriptionFilter ResourceReference Page
@@ -31,6 +32,8 @@ PROMISED = {
     "callfire_async": {"CallFire", "Connection", "Subscriptions", *ERRORS, *MODELS},
     "callfire_async.notifications": {
         *("parse", "Router", "EndpointTokens", "Receiver", "Postback", "Reply"),
+        *("Inbox", "MemoryInbox", "SqliteInbox", "Delivery", "Appended", "Lease", "Entry", "Stats"),
+        *("Reject", "RetryPolicy"),
         *EVENTS,
     },
 }
@@ -60,7 +63,7 @@ def test_public_names_are_described(module):
     """Every public name can be imported and has a docstring of its own."""
     home = importlib.import_module(module)
 
-    bare = [name for name in home.__all__ if not vars(home)[name].__doc__]
+    bare = [name for name in home.__all__ if not getattr(home, name).__doc__]
 
     assert not bare
 

@@ -15,17 +15,22 @@ def callfire_async() -> None:
     """CallFire's subscriptions and notifications."""
 
 
-@app.command(epilog="Example: `callfire-async demo --events 2000`")
+@app.command(epilog="Example: `callfire-async demo --events 2000 --crash 3`")
 def demo(
     events: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many texts and calls there are.")] = 5000,
+    crash: Annotated[
+        int,
+        typer.Option(min=0, max=100, help="How often the receiver is killed in the middle of it, and started again."),
+    ] = 0,
 ) -> None:
     """
     Do the whole job on this machine, with no account.
 
     A fake CallFire and a receiver meet over loopback HTTP: subscribe, run a campaign, count what became of it.
-    The exit status is 0 only if nothing that was acknowledged was lost.
+    What is posted while the receiver is down is refused, and CallFire does not repeat it. The exit status is 0 only
+    if nothing that was acknowledged was lost.
     """
     from callfire_async.cli.demo import run
 
-    lost = asyncio.run(run(events, Console(highlight=False)))
+    lost = asyncio.run(run(events, Console(highlight=False), crashes=crash))
     sys.exit(1 if lost else 0)

@@ -7,18 +7,21 @@ Everything between the two goes over real HTTP on loopback; nothing that the rec
 import asyncio
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
+from attrs import evolve
 from rich.console import Console
 
-from callfire_async.cli.demo_receiver import Settings
+from callfire_async.cli.demo_receiver import Settings, journal_line
 from callfire_async.cli.demo_report import Ledger, Watch, report
 from callfire_async.cli.loopback import served
 from callfire_async.client import CallFire
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
-from callfire_async.notifications import EndpointTokens, Notification
+from callfire_async.notifications import EndpointTokens, Notification, SqliteInbox, parse
 from callfire_async.testing import (
     FakeCallFire,
     make_call_finished,
@@ -33,6 +36,9 @@ from callfire_async.testing import (
 BROADCAST_ID = 12345
 # What the fake has under way at once; CallFire's own concurrency is not known.
 CONCURRENCY = 16
+PAUSE_SECONDS = 0.1
+# Handlers that do nothing but write a line are done long before.
+PATIENCE_SECONDS = 30.0
 
 _FORMATS = (NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP)
 _FILTERED = (
@@ -41,9 +47,14 @@ _FILTERED = (
 )
 
 
-async def run(events: int, console: Console) -> int:
+async def run(events: int, console: Console, *, crashes: int = 0) -> int:
     """
     Run the demo.
+
+    Args:
+        events: How many texts and calls there are.
+        console: Where it is shown.
+        crashes: How often the receiver's process is killed in the middle of it, and started again.
 
     Returns:
         How many events were acknowledged and neither handled nor kept as dead letters.
@@ -51,33 +62,62 @@ async def run(events: int, console: Console) -> int:
     console.print(f"A fake CallFire and a receiver on loopback; a campaign of {events} texts and calls.\n")
     with tempfile.TemporaryDirectory(prefix="callfire-demo-") as folder:
         ledger = Ledger(Path(folder, "handled.jsonl"))
-        settings = Settings(EndpointTokens.generate(), str(ledger.journal))
+        settings = Settings(EndpointTokens.generate(), str(ledger.journal), str(Path(folder, "inbox.db")))
         fake = FakeCallFire(concurrency=CONCURRENCY)
-        async with served(fake) as callfire_port, receiver(settings) as port:
-            await subscribe(callfire_port, EndpointTokens(settings.token).url(f"http://127.0.0.1:{port}"), console)
+        async with served(fake) as callfire_port, ReceiverProcess(settings, crashes) as receiver:
+            endpoint = EndpointTokens(settings.token).url(f"http://127.0.0.1:{receiver.port}")
+            await subscribe(callfire_port, endpoint, console)
             with Watch(console, ledger, events + 3) as watch:
-                await post(fake, campaign(events), watch)
+                await post(fake, campaign(events), watch, receiver)
+            await settled(ledger)
+        ledger.dead.update([line async for line in dead_letters(Path(settings.inbox))])
         return report(ledger, console)
 
 
-@asynccontextmanager
-async def receiver(settings: Settings) -> AsyncIterator[int]:
-    """Start the receiver's process; stop it by ending its input."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "callfire_async.cli.demo_receiver", settings.dumps(),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield await _announced_port(process)
-    finally:
-        await process.communicate(b"")
+class ReceiverProcess:
+    """The receiver's process, which can be killed and started again on the same port."""
 
+    def __init__(self, settings: Settings, crashes: int = 0) -> None:
+        self._settings = settings
+        self._crashes = crashes
+        self._crashed = 0
 
-async def _announced_port(process: asyncio.subprocess.Process) -> int:
-    said = await process.stdout.readline() if process.stdout else b""
-    if not said.startswith(b"ready "):
-        raise RuntimeError("the receiver's process did not start")
-    return int(said.removeprefix(b"ready "))
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._settings.port
+
+    async def __aenter__(self) -> Self:
+        """Start it."""
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it by ending its input."""
+        await self._process.communicate(b"")
+
+    async def _start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "callfire_async.cli.demo_receiver", self._settings.dumps(),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        said = await self._process.stdout.readline() if self._process.stdout else b""
+        if not said.startswith(b"ready "):
+            await self._process.communicate(b"")
+            raise RuntimeError("the receiver's process did not start")
+        self._settings = evolve(self._settings, port=int(said.removeprefix(b"ready ")))
+        self._is_up = True
+
+    async def crash_when_due(self, share: float) -> None:
+        """Kill it, as the system would, once the campaign has come so far; start it again."""
+        if self._is_up and share > (self._crashed + 1) / (self._crashes + 1):
+            self._is_up = False
+            self._crashed += 1
+            self._process.kill()
+            await self._process.wait()
+            await self._start()
 
 
 async def subscribe(callfire_port: int, endpoint: str, console: Console) -> None:
@@ -123,13 +163,36 @@ def _made(number: int) -> Notification:
             return make_call_finished(result="LA" if number % 3 else "AM", broadcast_id=BROADCAST_ID)
 
 
-async def post(fake: FakeCallFire, events: Iterator[Notification], watch: Watch) -> None:
+async def post(fake: FakeCallFire, events: Iterator[Notification], watch: Watch, receiver: ReceiverProcess) -> None:
     """Post events, several at once, and keep what their sender saw."""
 
     async def emit() -> None:
         for event in events:
-            watch.update(await fake.emit(event))
+            posted = await fake.emit(event)
+            watch.update(posted)
+            await receiver.crash_when_due(watch.share)
+            if any(one.status is None for one in posted):
+                # A campaign has a pace of its own; ours would be over before the receiver is back.
+                await asyncio.sleep(PAUSE_SECONDS)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with fake, asyncio.TaskGroup() as tasks:
         for _ in range(CONCURRENCY):
             tasks.create_task(emit())
+
+
+async def settled(ledger: Ledger) -> None:
+    """Wait until all that was acknowledged is handled, or nothing more happens."""
+    lost, since = ledger.tally().lost, time.monotonic()
+    while lost and time.monotonic() - since < PATIENCE_SECONDS:
+        await asyncio.sleep(0.1)
+        still = ledger.tally().lost
+        if still < lost:
+            lost, since = still, time.monotonic()
+
+
+async def dead_letters(path: Path) -> AsyncIterator[str]:
+    """Say of each dead letter which event it is, and for which subscription."""
+    async with SqliteInbox(path, read_only=True) as inbox:
+        async for entry in inbox.entries("dead"):
+            event = parse(entry.delivery.body, entry.delivery.content_type)
+            yield journal_line(event.subscription_id, event.key)

@@ -19,6 +19,7 @@ from callfire_async.notifications import (
     Notification,
     Receiver,
     Router,
+    SqliteInbox,
     TextFinished,
 )
 from callfire_async.notifications.asgi import NotificationApp
@@ -31,6 +32,8 @@ class Settings:
     token: str
     #: The file to which each handler appends a line for each event that it has handled.
     journal: str
+    #: The inbox's file.
+    inbox: str
     #: 0 for any that is free.
     port: int = 0
 
@@ -60,7 +63,7 @@ async def serve(settings: Settings, stopped: Callable[[], Awaitable[object]]) ->
     """Serve until *stopped* returns."""
     journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(journal):
-        receiver = Receiver(make_router(journal), tokens=settings.token)
+        receiver = Receiver(make_router(journal), tokens=settings.token, inbox=SqliteInbox(settings.inbox))
         async with served(NotificationApp(receiver), settings.port) as port:
             sys.stdout.write(f"ready {port}\n")
             sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import quantiles
 from types import TracebackType
@@ -42,6 +42,8 @@ class Ledger:
 
     journal: Path
     posted: list[Posted] = field(factory=list)
+    #: Lines like those of the journal, for what became a dead letter.
+    dead: Counter[str] = field(factory=Counter)
 
     def tally(self, kind: str | None = None) -> Tally:
         """Count what became of one kind of event, or of all."""
@@ -54,8 +56,8 @@ class Ledger:
             acknowledged=acknowledged.total(),
             handled=sum(1 for line in acknowledged if handled[line]),
             handled_twice=sum(1 for line in acknowledged if handled[line] > 1),
-            dead=0,
-            lost=sum(1 for line in acknowledged if not handled[line]),
+            dead=sum(1 for line in acknowledged if self.dead[line]),
+            lost=sum(1 for line in acknowledged if not handled[line] and not self.dead[line]),
         )
 
 
@@ -90,7 +92,12 @@ class Watch:
         """End, and leave the last state on the screen."""
         self._live.stop()
 
-    def update(self, posted: Iterable[Posted]) -> None:
+    @property
+    def share(self) -> float:
+        """How much of the campaign is over, from 0 to 1."""
+        return self._emitted / self._events
+
+    def update(self, posted: Sequence[Posted]) -> None:
         """Note one more event, and what was posted of it."""
         self._ledger.posted.extend(posted)
         for one in posted:
@@ -136,6 +143,8 @@ def report(ledger: Ledger, console: Console) -> int:
     table.add_row("all", *_numbers(total))
     table.caption = _latency(one.latency for one in ledger.posted if one.status == 204)
     console.print(table)
+    if total.refused:
+        console.print("Refused: posted while the receiver was down. CallFire is not known to repeat anything.")
     console.print(f"\n{total.lost or 'Nothing'} of what was acknowledged was lost.")
     return total.lost
 

@@ -1,5 +1,8 @@
 """Postbacks: parse what CallFire posts, and dispatch it to typed handlers."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from callfire_async.notifications.events import (
     CallFinished,
     CampaignFinished,
@@ -13,24 +16,41 @@ from callfire_async.notifications.events import (
     TextSent,
     UnknownNotification,
 )
+from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.receiver import Postback, Receiver, Reply
+from callfire_async.notifications.receiver import Postback, Receiver, ReceiverStats, Reply
 from callfire_async.notifications.routing import Handler, Router
 from callfire_async.notifications.tokens import EndpointTokens
+from callfire_async.notifications.worker import Reject, RetryPolicy
+
+if TYPE_CHECKING:
+    from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 __all__ = [
+    "Appended",
     "CallFinished",
     "CampaignFinished",
     "CampaignNotification",
     "CampaignStarted",
     "CampaignStopped",
+    "Delivery",
     "EndpointTokens",
+    "Entry",
     "Handler",
+    "Inbox",
+    "Lease",
+    "MemoryInbox",
     "Notification",
     "Postback",
     "Receiver",
+    "ReceiverStats",
+    "Reject",
     "Reply",
+    "RetryPolicy",
     "Router",
+    "SqliteInbox",
+    "Stats",
     "TextFinished",
     "TextNotification",
     "TextReceived",
@@ -38,3 +58,10 @@ __all__ = [
     "UnknownNotification",
     "parse",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Whoever keeps deliveries elsewhere, or nowhere, does not load SQLite.
+    if name != "SqliteInbox":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("callfire_async.notifications.inbox.sqlite").SqliteInbox

@@ -43,6 +43,5 @@ async def _cut_off(request: web.Request, response: web.Response) -> web.Response
     response.force_close()
     await response.prepare(request)
     await response.write_eof()
-    if request.transport is not None:
-        request.transport.close()
+    request.protocol.force_close()
     return response

@@ -132,36 +132,34 @@ class CampaignNotification(Notification):
     broadcast: Broadcast
 
     root: ClassVar[str] = "BroadcastNotification"
+    _kind: ClassVar[str] = ""
 
     @property
     def key(self) -> Key:
         """``("broadcast", id, kind, last_modified)``: seconds since 1970, or as text where no offset was given."""
-        return "broadcast", self.broadcast.id, self._kind, _instant(self.broadcast.last_modified)
-
-    @property
-    def _kind(self) -> str:
-        return str(self.broadcast.status or "")
+        kind = self._kind or str(self.broadcast.status or "")
+        return "broadcast", self.broadcast.id, kind, _instant(self.broadcast.last_modified)
 
 
 @frozen(kw_only=True)
 class CampaignStarted(CampaignNotification):
     """A campaign has started."""
 
-    _kind = "started"
+    _kind: ClassVar[str] = "started"
 
 
 @frozen(kw_only=True)
 class CampaignStopped(CampaignNotification):
     """A campaign was stopped."""
 
-    _kind = "stopped"
+    _kind: ClassVar[str] = "stopped"
 
 
 @frozen(kw_only=True)
 class CampaignFinished(CampaignNotification):
     """A campaign has come to its end."""
 
-    _kind = "finished"
+    _kind: ClassVar[str] = "finished"
 
 
 @frozen(kw_only=True)

@@ -1,39 +1,43 @@
 """
-Every policy of receiving: who may post, what is answered, and when.
+The receiver: takes what the door lets in, and keeps it or handles it before it is answered.
 
-An adapter hands over a `Postback` and turns the `Reply` into a response; it decides nothing. It imports `errors`,
-`parsing`, `routing` and `tokens`.
+An adapter hands over a `Postback` and turns the `Reply` into a response; it decides nothing. This room imports what
+stands above it in this folder.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from callfire_async.errors import HandlerErrors, NotificationError
-from callfire_async.notifications.events import Notification
+from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, header
+from callfire_async.notifications.events import Notification, UnknownNotification
+from callfire_async.notifications.inbox import Delivery, Inbox, Stats
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.routing import Router
 from callfire_async.notifications.tokens import EndpointTokens
+from callfire_async.notifications.worker import (
+    KnownSubscriptions,
+    OnDeadLetter,
+    RetryPolicy,
+    Subscriptions,
+    Worker,
+    described,
+    log_failure,
+)
 
-__all__ = ["Postback", "Receiver", "Reply"]
-
-Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+__all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
 
 _log = logging.getLogger(__name__)
 
-# How much of a refused body is read and dropped, and for how long, so that its sender sees the answer instead of a
-# reset connection. Whoever sends more, or more slowly, is cut off.
-_DROPPED_BYTES = 2 * 1024 * 1024
-_DROPPING_SECONDS = 0.5
-# CallFire documents no second delivery; what stands before us (a proxy with a queue, a test) may well try again.
-_RETRY_AFTER_SECONDS = 5
+_IDLE_POLL_SECONDS = 0.1
 
 _NOT_RUNNING = """\
 a postback was answered 503 because the receiver is not running; start and stop it with the application:
@@ -44,36 +48,36 @@ a postback was answered 503 because the receiver is not running; start and stop 
 
 
 @frozen
-class Postback:
-    """
-    One HTTP request as an adapter hands it over.
+class ReceiverStats:
+    """What a receiver has done since it was made, and what its inbox holds."""
 
-    The body is bytes, or an asynchronous iterable of chunks that the receiver reads under its own limits.
-    """
-
-    method: str
-    #: The last segment of the path; None where there is none.
-    token: str | None = field(repr=False)
-    headers: Headers = field(repr=False)
-    body: bytes | AsyncIterable[bytes] = field(repr=False)
-
-
-@frozen
-class Reply:
-    """What to answer; where ``close`` is set, the connection must be closed within a second."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-    close: bool = False
+    #: How many requests were refused, by reason.
+    refused: Mapping[str, int]
+    #: Deliveries that were there already.
+    duplicates: int
+    #: Events whose root API 1.1 does not name.
+    unknown: int
+    #: Events that no handler took.
+    unhandled: int
+    handled: int
+    #: Attempts in which a handler failed.
+    failed: int
+    dead: int
+    #: None where there is no inbox.
+    inbox: Stats | None
 
 
 class Receiver:
     """
     Takes postbacks, and gives their events to a router's handlers.
 
-    Handlers run before the answer: 204 when all succeeded or none took the event, 500 when one failed or took too
-    long, 400 or 422 for a body that is no notification. CallFire documents no second delivery.
+    With an inbox the raw bytes are stored first, and the answer 204 means that they are kept: on disk, with a
+    `SqliteInbox`. Parsing and handlers come after; a handler that fails is tried again, and what cannot be handled
+    becomes a dead letter.
+
+    Without one the handlers run before the answer: 204 when all succeeded or none took the event, 500 when one failed
+    or took too long, 400 or 422 for a body that is no notification. CallFire documents no second delivery, so what was
+    not answered 204 is lost.
 
     ``async with receiver`` starts it at the first entry and stops it at the last exit, and may be entered more than
     once. A receiver that is not running answers 503.
@@ -81,13 +85,20 @@ class Receiver:
     Args:
         router: The handlers.
         tokens: What opens the endpoint; a string is one token, None leaves it open to anyone.
+        inbox: Where deliveries are kept; the receiver opens and closes it.
         max_body_bytes: A larger body is answered 413.
         body_timeout: Seconds for the whole body; a slower one is answered 408.
+        known_subscriptions: Ids, or a coroutine function that returns them and is asked once a minute; an event that
+            says it is from another one is not handled.
         handler_timeout: Seconds for each handler; None for no limit.
+        concurrency: Deliveries handled at once, 16 unless given; 0 only takes in. With an inbox only.
+        retry: When to try again. With an inbox only.
+        grace: Seconds for running handlers when the receiver stops, 10 unless given. With an inbox only.
+        on_dead_letter: A coroutine function that is told of each dead letter. With an inbox only.
 
     Raises:
         ValueError: The router is empty, or a limit is not positive.
-        TypeError: *tokens* is none of these.
+        TypeError: *tokens* is none of these, or an argument needs an inbox.
     """
 
     def __init__(
@@ -95,172 +106,236 @@ class Receiver:
         router: Router,
         *,
         tokens: EndpointTokens | str | None,
+        inbox: Inbox | None = None,
         max_body_bytes: int = 1024 * 1024,
         body_timeout: float = 10.0,
+        known_subscriptions: KnownSubscriptions | None = None,
         handler_timeout: float | None = 30.0,
+        concurrency: int | None = None,
+        retry: RetryPolicy | None = None,
+        grace: float | None = None,
+        on_dead_letter: OnDeadLetter | None = None,
     ) -> None:
         if router.is_empty:
             raise ValueError("the router has no handler; register the handlers before making the receiver")
-        limits = {"max_body_bytes": max_body_bytes, "body_timeout": body_timeout, "handler_timeout": handler_timeout}
-        for name, limit in limits.items():
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name} must be more than 0")
-        self._router = router
-        self._tokens = _tokens(tokens)
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout = body_timeout
-        self._handler_timeout = handler_timeout
+        _check_positive(max_body_bytes=max_body_bytes, body_timeout=body_timeout, handler_timeout=handler_timeout)
+        _check_not_negative(concurrency=concurrency, grace=grace)
+        needing = {"concurrency": concurrency, "retry": retry, "grace": grace, "on_dead_letter": on_dead_letter}
+        if inbox is None and (given := [name for name, value in needing.items() if value is not None]):
+            raise TypeError(f"without an inbox there is no use for {', '.join(given)}")
+        self._door = Door(_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout)
+        subscriptions = Subscriptions(known_subscriptions)
+        if inbox is None:
+            self._way: _Handle | _Keep = _Handle(router, subscriptions, handler_timeout)
+        else:
+            worker = Worker(
+                inbox=inbox,
+                router=router,
+                concurrency=16 if concurrency is None else concurrency,
+                handler_timeout=handler_timeout,
+                retry=retry or RetryPolicy(),
+                grace=10.0 if grace is None else grace,
+                subscriptions=subscriptions,
+                on_dead_letter=on_dead_letter,
+            )
+            self._way = _Keep(inbox, worker)
         self._entries = 0
+        self._changing = asyncio.Lock()
+        self._in_hand = 0
         self._said_not_running = False
-        self._unhandled: set[type[Notification]] = set()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is no token: anyone may post, and an adapter routes the bare prefix too."""
-        return self._tokens is None
+    # --- lifecycle ----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start with the first entry."""
-        self._entries += 1
+        """
+        Start with the first entry.
+
+        Raises:
+            InboxError: The inbox cannot be opened.
+        """
+        async with self._changing:
+            if not self._entries:
+                await self._way.start()
+            self._entries += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop with the last exit."""
-        self._entries -= 1
+        """Stop with the last exit: nothing more is taken in, running handlers get their grace, the inbox is closed."""
+        async with self._changing:
+            self._entries -= 1
+            if not self._entries:
+                await self._way.stop()
+
+    # --- looking after it ---------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is no token: anyone may post, and an adapter routes the bare prefix too."""
+        return self._door.tokens is None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it runs, can write to its inbox, and has buried nothing for a quarter of an hour."""
+        return self._entries > 0 and self._way.is_healthy
+
+    async def stats(self) -> ReceiverStats:
+        """
+        Count.
+
+        Raises:
+            InboxError: The inbox cannot be read.
+        """
+        names = ("duplicates", "unknown", "unhandled", "handled", "failed", "dead")
+        counts = {name: self._way.counts[name] for name in names}
+        stored = self._way.counts["not stored"]
+        refused = dict(self._door.refused) | ({"storage": stored} if stored else {})
+        return ReceiverStats(refused=refused, inbox=await self._way.inbox_stats(), **counts)
+
+    async def idle(self, timeout: float) -> None:
+        """
+        Wait until nothing is ready or running: for tests. What waits for another attempt does not count.
+
+        Raises:
+            TimeoutError: Something still was after *timeout* seconds.
+        """
+        async with asyncio.timeout(timeout):
+            while self._in_hand or not await self._way.is_idle():
+                await self._way.changed(_IDLE_POLL_SECONDS)
+
+    # --- taking postbacks ---------------------------------------------------------------------------------
 
     async def receive(self, postback: Postback) -> Reply:
         """
         Take one request.
 
-        Never raises but when it is cancelled: what the sender did wrong, and what handlers raised, is the status of
-        the reply.
+        Never raises but when it is cancelled: what the sender did wrong, what handlers raised, and that nothing could
+        be stored, is the status of the reply.
         """
-        body = _Body(postback.body)
+        self._in_hand += 1
         try:
-            self._check(postback)
-            content = await self._content(body)
-        except _Refusal as refusal:
-            return await _refused(refusal, postback, body)
-        return await self._handle(content, _header(postback, "content-type"))
+            content = await self._door.admit(postback, is_running=self._entries > 0)
+            if isinstance(content, Reply):
+                self._say_not_running(content)
+                return content
+            return await self._way.take(Delivery(content, header(postback, "content-type")))
+        finally:
+            self._in_hand -= 1
 
-    def _check(self, postback: Postback) -> None:
-        """Refuse what can be refused before the body is read."""
-        if self._tokens is not None and not self._tokens.opens(postback.token):
-            raise _Refusal(404)
-        if postback.method.upper() != "POST":
-            raise _Refusal(405, ("Allow", "POST"))
-        if (_header(postback, "content-encoding") or "identity").lower() != "identity":
-            raise _Refusal(415, ("Accept-Encoding", "identity"))
-        if self._entries < 1:
-            self._say_not_running()
-            raise _Refusal(503, ("Retry-After", str(_RETRY_AFTER_SECONDS)))
-        length = _header(postback, "content-length") or ""
-        # What says more than it should is caught when it is read; 19 digits are as many as any length has.
-        if length.isdecimal() and int(length[:19]) > self._max_body_bytes:
-            raise _Refusal(413)
+    def _say_not_running(self, reply: Reply) -> None:
+        if reply.status == 503 and not self._said_not_running:
+            self._said_not_running = True
+            _log.error(_NOT_RUNNING)
 
-    async def _content(self, body: _Body) -> bytes:
-        """Read the body under the limits of size and time."""
+
+@define(eq=False)
+class _Keep:
+    """The way with an inbox: what is answered 204 is stored, and handled by a worker."""
+
+    _inbox: Inbox
+    _worker: Worker
+    _is_writable: bool = True
+
+    async def start(self) -> None:
+        await self._inbox.__aenter__()
+        self._worker.start()
+
+    async def stop(self) -> None:
+        await self._worker.stop()
+        await self._inbox.__aexit__(None, None, None)
+
+    async def take(self, delivery: Delivery) -> Reply:
         try:
-            async with asyncio.timeout(self._body_timeout):
-                content = await body.read(self._max_body_bytes)
-        except TimeoutError:
-            raise _Refusal(408, drop=False) from None
-        if not content:
-            raise _Refusal(400)
-        return content
+            appended = await self._inbox.append(delivery)
+        except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; nothing was stored
+            self._is_writable = False
+            self.counts["not stored"] += 1
+            _log.error("a postback cannot be stored and was answered 503: %s", described(error))
+            return Reply(503, (TRY_AGAIN,))
+        self._is_writable = True
+        self.counts["duplicates"] += appended.duplicate
+        return Reply(204)
 
-    async def _handle(self, content: bytes, content_type: str | None) -> Reply:
-        """Parse and dispatch before the answer."""
+    @property
+    def counts(self) -> Counter[str]:
+        return self._worker.counts
+
+    @property
+    def is_healthy(self) -> bool:
+        return self._is_writable and self._worker.can_write and not self._worker.dead_letters.are_fresh
+
+    async def inbox_stats(self) -> Stats | None:
+        return await self._inbox.stats()
+
+    async def is_idle(self) -> bool:
+        stats = await self._inbox.stats()
+        return not (stats.ready or stats.leased or self._worker.is_busy)
+
+    async def changed(self, timeout: float) -> None:
+        await self._worker.changed(timeout)
+
+
+@define(eq=False)
+class _Handle:
+    """The way without an inbox: handlers run before the answer."""
+
+    _router: Router
+    _subscriptions: Subscriptions
+    _handler_timeout: float | None
+    counts: Counter[str] = field(factory=Counter)
+    _unhandled: set[type[Notification]] = field(factory=set)
+
+    is_healthy = True
+
+    async def start(self) -> None:
+        """Have nothing to start."""
+
+    async def stop(self) -> None:
+        """Have nothing to stop."""
+
+    async def take(self, delivery: Delivery) -> Reply:
         try:
-            event = parse(content, content_type)
+            event = parse(delivery.body, delivery.content_type)
         except NotificationError as error:
             _log.warning("a body that is no notification was answered %d: %s", error.status_hint, error)
             return Reply(error.status_hint)
+        self.counts["unknown"] += isinstance(event, UnknownNotification)
+        return await self._dispatch(event)
+
+    async def _dispatch(self, event: Notification) -> Reply:
         try:
-            ran = await self._router.dispatch(event, handler_timeout=self._handler_timeout)
+            ran = await self._subscriptions.include(event.subscription_id) and await self._router.dispatch(
+                event, handler_timeout=self._handler_timeout
+            )
         except HandlerErrors as errors:
-            _log_failures(errors)
-            return Reply(500)
+            return self._failed(zip(errors.failed, errors.exceptions, strict=True))
+        except Exception as error:  # noqa: BLE001  # known_subscriptions is the user's own
+            return self._failed([("known_subscriptions", error)])
+        self.counts["handled" if ran else "unhandled"] += 1
         if not ran:
             self._say_unhandled(event)
         return Reply(204)
 
-    def _say_not_running(self) -> None:
-        if not self._said_not_running:
-            self._said_not_running = True
-            _log.error(_NOT_RUNNING)
+    def _failed(self, failures: Iterable[tuple[str, Exception]]) -> Reply:
+        self.counts["failed"] += 1
+        for name, error in failures:
+            log_failure(name, error)
+        return Reply(500)
 
     def _say_unhandled(self, event: Notification) -> None:
         if type(event) not in self._unhandled:
             self._unhandled.add(type(event))
             _log.warning("no handler takes this %s; further ones are passed over in silence", type(event).__name__)
 
+    async def inbox_stats(self) -> Stats | None:
+        return None
 
-class _Refusal(Exception):  # a signal inside this room
-    """A request is answered without being handled."""
+    async def is_idle(self) -> bool:
+        return True
 
-    def __init__(self, status: int, *headers: tuple[str, str], drop: bool = True) -> None:
-        super().__init__(status)
-        self.status = status
-        self.headers = headers
-        self.drop = drop
-
-
-class _Body:
-    """A request's body, which knows whether it was read to its end."""
-
-    def __init__(self, source: bytes | AsyncIterable[bytes]) -> None:
-        self.ended = isinstance(source, bytes)
-        self._chunks = aiter(_once(source) if isinstance(source, bytes) else source)
-
-    async def read(self, limit: int) -> bytes:
-        """Read it all; refuse more than *limit* bytes, and a stream that breaks off."""
-        content = bytearray()
-        while (chunk := await self._next()) is not None:
-            content += chunk
-            if len(content) > limit:
-                raise _Refusal(413)
-        return bytes(content)
-
-    async def drop(self, limit: int) -> None:
-        """Read up to *limit* bytes and keep none."""
-        while limit > 0 and (chunk := await self._next()) is not None:
-            limit -= len(chunk)
-
-    async def _next(self) -> bytes | None:
-        try:
-            return await anext(self._chunks)
-        except StopAsyncIteration:
-            self.ended = True
-            return None
-        except Exception:  # noqa: BLE001  # each server has its own error for a sender that went away
-            raise _Refusal(400, drop=False) from None
-
-
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
-
-
-async def _refused(refusal: _Refusal, postback: Postback, body: _Body) -> Reply:
-    """Answer early; see to it that the sender reads the answer, or is cut off."""
-    # A sender that waits to be told to go on has sent nothing yet, and is not told.
-    if refusal.drop and not body.ended and _header(postback, "expect") is None:
-        try:
-            async with asyncio.timeout(_DROPPING_SECONDS):
-                await body.drop(_DROPPED_BYTES)
-        except (TimeoutError, _Refusal):
-            pass
-    return Reply(refusal.status, refusal.headers, close=not body.ended)
-
-
-def _header(postback: Postback, name: str) -> str | None:
-    """Return a header, whatever its case; of a repeated one the first."""
-    headers = postback.headers
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return next((value.strip() for key, value in pairs if key.lower() == name), None)
+    async def changed(self, timeout: float) -> None:
+        await asyncio.sleep(timeout)
 
 
 def _tokens(tokens: EndpointTokens | str | None) -> EndpointTokens | None:
@@ -271,8 +346,13 @@ def _tokens(tokens: EndpointTokens | str | None) -> EndpointTokens | None:
     raise TypeError("tokens must be an EndpointTokens, a string, or None for an endpoint that anyone may post to")
 
 
-def _log_failures(errors: HandlerErrors) -> None:
-    """Log where each handler failed, without the exception's own words: they may quote a number or a message."""
-    for name, error in zip(errors.failed, errors.exceptions, strict=True):
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        _log.error("handler %s failed: %s\n%s", name, type(error).__name__, frames)
+def _check_positive(**limits: float | None) -> None:
+    for name, limit in limits.items():
+        if limit is not None and not limit > 0:
+            raise ValueError(f"{name} must be more than 0")
+
+
+def _check_not_negative(**limits: float | None) -> None:
+    for name, limit in limits.items():
+        if limit is not None and not limit >= 0:
+            raise ValueError(f"{name} must not be negative")

@@ -57,7 +57,7 @@ class Handler:
         """Tell whether the event is of its type, from its subscription, and what ``where`` wants."""
         return (
             isinstance(event, self.event_type)
-            and (self.subscription_id is None or event.subscription_id in self.subscription_id)
+            and (self.subscription_id is None or _contains(self.subscription_id, event.subscription_id))
             and (self.where is None or bool(self.where(event)))
         )
 
@@ -289,6 +289,10 @@ def _default_name(function: Callable[..., object]) -> str:
         return f"{function.__module__}.{function.__qualname__}"
     except AttributeError:
         raise TypeError("this handler has no name of its own; pass name=") from None
+
+
+def _contains(ids: Container[int], id: int | None) -> bool:
+    return id is not None and id in ids
 
 
 def _is_event_type(kind: object) -> bool:

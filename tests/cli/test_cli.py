@@ -41,10 +41,10 @@ def test_wrong_use_is_status_2(arguments):
 def test_the_demo_s_status_tells_the_truth(monkeypatch, lost, status):
     """0 only if nothing that was acknowledged was lost."""
 
-    async def run(events: int, console: object) -> int:
-        assert events == 7
+    async def run(events: int, console: object, *, crashes: int) -> int:
+        assert (events, crashes) == (7, 2)
         return lost
 
     monkeypatch.setattr("callfire_async.cli.demo.run", run)
 
-    assert CliRunner().invoke(app, ["demo", "--events", "7"]).exit_code == status
+    assert CliRunner().invoke(app, ["demo", "--events", "7", "--crash", "2"]).exit_code == status

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from callfire_async.cli import demo, demo_receiver
 from callfire_async.cli.demo_report import Ledger, Tally, Watch, report
+from callfire_async.notifications import Delivery, SqliteInbox
 from callfire_async.testing import Posted, encode, make_text_sent
 
 TOKEN = "0123456789abcdef"
@@ -51,16 +52,57 @@ async def test_the_demo_ends_with_its_table_and_nothing_lost(terminal):
 
 async def test_a_receiver_that_does_not_start_ends_the_demo(tmp_path):
     """There is nothing to show without one."""
-    settings = demo_receiver.Settings(token="no good token", journal=str(tmp_path / "journal"))
+    settings = make_settings(tmp_path, token="no good token")
 
     with pytest.raises(RuntimeError, match="did not start"):
-        async with demo.receiver(settings):
+        async with demo.ReceiverProcess(settings):
             pass
+
+
+async def test_a_receiver_that_is_killed_loses_nothing_that_it_acknowledged():
+    """What was posted meanwhile is refused, and shown as refused."""
+    screen = console()
+
+    lost = await demo.run(200, screen, crashes=2)
+
+    assert (lost, "Nothing of what was acknowledged was lost" in screen.file.getvalue()) == (0, True)
+
+
+async def test_what_is_never_handled_is_waited_for_in_vain(ledger, monkeypatch):
+    """The demo ends, and says that it was lost."""
+    monkeypatch.setattr(demo, "PATIENCE_SECONDS", 0.3)
+    ledger.posted.extend([posted(1), posted(2), posted(3)])
+    handle(ledger, 1)
+    asyncio.get_running_loop().call_later(0.05, handle, ledger, 2)
+
+    await demo.settled(ledger)
+
+    assert ledger.tally().lost == 1
+
+
+async def test_dead_letters_are_not_lost(ledger, tmp_path):
+    """They are kept, and named."""
+    event = make_text_sent(subscription_id=1, id=2)
+    content_type, body = encode(event)
+    async with SqliteInbox(tmp_path / "inbox.db") as inbox:
+        await inbox.append(Delivery(body, content_type))
+        (lease,) = await inbox.claim(1, lease=60)
+        await inbox.bury(lease, "why")
+    ledger.posted.extend([posted(2)])
+    handle(ledger)
+
+    ledger.dead.update([line async for line in demo.dead_letters(tmp_path / "inbox.db")])
+
+    assert (ledger.tally().dead, ledger.tally().lost) == (1, 0)
+
+
+def make_settings(folder: Path, token: str = TOKEN) -> demo_receiver.Settings:
+    return demo_receiver.Settings(token, str(folder / "journal"), str(folder / "inbox.db"))
 
 
 async def test_the_receiver_writes_down_what_it_handled(tmp_path, capsys):
     """One line an event; it says where it listens, and ends when it is told."""
-    settings = demo_receiver.Settings(TOKEN, str(tmp_path / "journal"))
+    settings = make_settings(tmp_path)
     event = make_text_sent(subscription_id=5)
     content_type, body = encode(event)
 
@@ -69,6 +111,9 @@ async def test_the_receiver_writes_down_what_it_handled(tmp_path, capsys):
         async with httpx.AsyncClient() as client:
             url = f"http://127.0.0.1:{port}/{TOKEN}"
             await client.post(url, content=body, headers={"Content-Type": content_type})
+        async with asyncio.timeout(20):
+            while not (tmp_path / "journal").read_text():  # noqa: ASYNC110  # another thread writes it
+                await asyncio.sleep(0.01)
 
     await demo_receiver.serve(settings, one_postback)
 
@@ -77,7 +122,7 @@ async def test_the_receiver_writes_down_what_it_handled(tmp_path, capsys):
 
 def test_the_receiver_s_process_ends_with_its_input(tmp_path, monkeypatch, capsys):
     """So it never outlives whoever started it."""
-    monkeypatch.setattr(sys, "argv", ["", demo_receiver.Settings(TOKEN, str(tmp_path / "journal")).dumps()])
+    monkeypatch.setattr(sys, "argv", ["", make_settings(tmp_path).dumps()])
     monkeypatch.setattr(sys, "stdin", StringIO())
 
     demo_receiver.main()
@@ -117,7 +162,7 @@ def test_the_picture_counts_on(ledger):
 
 def test_settings_go_through_one_argument():
     """What one process writes the other reads."""
-    settings = demo_receiver.Settings(TOKEN, "journal", 7)
+    settings = demo_receiver.Settings(TOKEN, "journal", "inbox", 7)
 
     assert demo_receiver.Settings(**json.loads(settings.dumps())) == settings
 

@@ -27,7 +27,7 @@ def events() -> list[Notification]:
 
 
 @pytest.fixture
-def receiver(events: list[Notification]) -> Receiver:
+def router(events: list[Notification]) -> Router:
     router = Router()
 
     @router.on(Notification)
@@ -36,6 +36,11 @@ def receiver(events: list[Notification]) -> Receiver:
             raise ValueError
         events.append(event)
 
+    return router
+
+
+@pytest.fixture
+def receiver(router: Router) -> Receiver:
     return Receiver(router, tokens=TOKEN, body_timeout=0.3)
 
 
@@ -192,10 +197,10 @@ OPEN_PATHS = [(way, path) for way in WAYS for path in ("", "/", "/anything") if 
 
 
 @pytest.mark.parametrize(("way", "path"), OPEN_PATHS)
-async def test_an_open_receiver_takes_the_bare_prefix_too(way, path, events, receiver):
+async def test_an_open_receiver_takes_the_bare_prefix_too(way, path, events, router):
     """With no token there is nothing to put behind the prefix."""
     serve = WAYS[way]
-    opened = Receiver(receiver._router, tokens=None)
+    opened = Receiver(router, tokens=None)
     async with serve(opened) as endpoint, connection(endpoint) as sender:
         sender.head((endpoint.prefix + path) or "/", LENGTH)
         sender.send(BODY)
@@ -251,9 +256,9 @@ async def test_an_asgi_application_refuses_web_sockets(receiver):
     assert messages == [{"type": "websocket.close"}]
 
 
-async def test_a_receiver_that_cannot_start_keeps_the_server_from_starting(receiver):
+async def test_a_receiver_that_cannot_start_keeps_the_server_from_starting(router):
     """A server that could not store or handle anything must not seem to be up."""
-    app = NotificationApp(FailingReceiver(receiver._router, tokens=TOKEN))
+    app = NotificationApp(FailingReceiver(router, tokens=TOKEN))
     incoming, outgoing = asyncio.Queue(), asyncio.Queue()
     incoming.put_nowait({"type": "lifespan.startup"})
 

@@ -1,5 +1,6 @@
 """The policies of receiving that no server is needed to see; the rest is in test_adapters."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 
@@ -199,3 +200,42 @@ async def test_the_fallback_counts_as_a_handler(caplog):
         await receiver.receive(postback())
 
     assert (len(seen), caplog.records) == (1, [])
+
+
+async def test_without_an_inbox_a_strange_subscription_is_passed_over(router, caplog):
+    """There is nowhere to keep it; a warning says so."""
+    async with Receiver(router, tokens=TOKEN, known_subscriptions={2}) as receiver:
+        reply = await receiver.receive(postback())
+        stats = await receiver.stats()
+
+    assert (reply, stats.handled, stats.unhandled, stats.inbox) == (Reply(204), 0, 1, None)
+
+
+async def test_without_an_inbox_subscriptions_that_cannot_be_asked_are_an_error(router, caplog):
+    """The sender is told, since nothing was handled and nothing is kept."""
+
+    async def ask() -> set[int]:
+        raise OSError
+
+    async with Receiver(router, tokens=TOKEN, known_subscriptions=ask) as receiver:
+        assert await receiver.receive(postback()) == Reply(500)
+
+    assert "handler known_subscriptions failed: OSError" in caplog.text
+
+
+async def test_without_an_inbox_idle_waits_for_the_handlers():
+    """What is in hand is running."""
+    router, started, go_on = Router(), asyncio.Event(), asyncio.Event()
+
+    @router.on(TextFinished)
+    async def handler(event: TextFinished) -> None:
+        started.set()
+        await go_on.wait()
+
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        receiving = asyncio.create_task(receiver.receive(postback()))
+        await started.wait()
+        asyncio.get_running_loop().call_soon(go_on.set)
+        await receiver.idle(timeout=20)
+
+        assert (receiving.done(), receiver.healthy) == (True, True)

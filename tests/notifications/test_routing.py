@@ -211,6 +211,17 @@ async def test_included_handlers_are_copied_as_they_are_then(router, ran):
 async def _fallback(event: Notification) -> None: ...
 
 
+async def test_an_included_router_need_not_have_a_fallback(router, ran):
+    """The one that is here stays."""
+    other = Router()
+    add(other, ran, "a", CallFinished)
+    router.fallback(_fallback)
+
+    router.include(other)
+
+    assert [handler.name for handler in router.matching(SENT)] == [f"{__name__}._fallback"]
+
+
 def test_matching_says_who_would_get_an_event(router, ran):
     """Pure: nothing runs, and registering goes on. A where that raises is a handler that would fail."""
     add(router, ran, "texts", TextFinished)

@@ -1,0 +1,171 @@
+"""
+What is decided before anything is read for its meaning: who may post, how, how much and how slowly.
+
+It imports `tokens`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from attrs import field, frozen
+
+from callfire_async.notifications.tokens import EndpointTokens
+
+__all__ = ["Door", "Postback", "Reply"]
+
+Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+
+# How much of a refused body is read and dropped, and for how long, so that its sender sees the answer instead of a
+# reset connection. Whoever sends more, or more slowly, is cut off.
+_DROPPED_BYTES = 2 * 1024 * 1024
+_DROPPING_SECONDS = 0.5
+# CallFire documents no second delivery; what stands before us (a proxy with a queue, a test) may well try again.
+TRY_AGAIN = ("Retry-After", "5")
+
+
+@frozen
+class Postback:
+    """
+    One HTTP request as an adapter hands it over.
+
+    The body is bytes, or an asynchronous iterable of chunks that the receiver reads under its own limits.
+    """
+
+    method: str
+    #: The last segment of the path; None where there is none.
+    token: str | None = field(repr=False)
+    headers: Headers = field(repr=False)
+    body: bytes | AsyncIterable[bytes] = field(repr=False)
+
+
+@frozen
+class Reply:
+    """What to answer; where ``close`` is set, the connection must be closed within a second."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    close: bool = False
+
+
+class Door:
+    """
+    Lets in the bodies of requests that may come in, and answers the others.
+
+    Args:
+        tokens: What opens it; None leaves it open to anyone.
+        max_body_bytes: A larger body is answered 413.
+        body_timeout: Seconds for the whole body; a slower one is answered 408.
+    """
+
+    def __init__(self, tokens: EndpointTokens | None, *, max_body_bytes: int, body_timeout: float) -> None:
+        self.tokens = tokens
+        #: How many requests were refused, by reason.
+        self.refused: Counter[str] = Counter()
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout = body_timeout
+
+    async def admit(self, postback: Postback, *, is_running: bool) -> bytes | Reply:
+        """Read a body under the limits, or answer instead."""
+        body = _Body(postback.body)
+        try:
+            self._check(postback, is_running=is_running)
+            return await self._content(body)
+        except _Refusal as refusal:
+            self.refused[refusal.reason] += 1
+            return await _turned_away(refusal, postback, body)
+
+    def _check(self, postback: Postback, *, is_running: bool) -> None:
+        """Refuse what can be refused before the body is read."""
+        if self.tokens is not None and not self.tokens.opens(postback.token):
+            raise _Refusal(404, "token")
+        if postback.method.upper() != "POST":
+            raise _Refusal(405, "method", ("Allow", "POST"))
+        if (header(postback, "content-encoding") or "identity").lower() != "identity":
+            raise _Refusal(415, "encoding", ("Accept-Encoding", "identity"))
+        if not is_running:
+            raise _Refusal(503, "not running", TRY_AGAIN)
+        length = header(postback, "content-length") or ""
+        # What says more than it should is caught when it is read; 19 digits are as many as any length has.
+        if length.isdecimal() and int(length[:19]) > self._max_body_bytes:
+            raise _Refusal(413, "size")
+
+    async def _content(self, body: _Body) -> bytes:
+        """Read the body under the limits of size and time."""
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                content = await body.read(self._max_body_bytes)
+        except TimeoutError:
+            raise _Refusal(408, "time", drop=False) from None
+        if not content:
+            raise _Refusal(400, "empty")
+        return content
+
+
+class _Refusal(Exception):  # a signal inside this room
+    """A request is answered without being handled."""
+
+    def __init__(self, status: int, reason: str, *headers: tuple[str, str], drop: bool = True) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.drop = drop
+
+
+class _Body:
+    """A request's body, which knows whether it was read to its end."""
+
+    def __init__(self, source: bytes | AsyncIterable[bytes]) -> None:
+        self.ended = isinstance(source, bytes)
+        self._chunks = aiter(_once(source) if isinstance(source, bytes) else source)
+
+    async def read(self, limit: int) -> bytes:
+        """Read it all; refuse more than *limit* bytes, and a stream that breaks off."""
+        content = bytearray()
+        while (chunk := await self._next()) is not None:
+            content += chunk
+            if len(content) > limit:
+                raise _Refusal(413, "size")
+        return bytes(content)
+
+    async def drop(self, limit: int) -> None:
+        """Read up to *limit* bytes and keep none."""
+        while limit > 0 and (chunk := await self._next()) is not None:
+            limit -= len(chunk)
+
+    async def _next(self) -> bytes | None:
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            self.ended = True
+            return None
+        except Exception:  # noqa: BLE001  # each server has its own error for a sender that went away
+            raise _Refusal(400, "broken off", drop=False) from None
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+async def _turned_away(refusal: _Refusal, postback: Postback, body: _Body) -> Reply:
+    """Answer early; see to it that the sender reads the answer, or is cut off."""
+    # A sender that waits to be told to go on has sent nothing yet, and is not told.
+    if refusal.drop and not body.ended and header(postback, "expect") is None:
+        try:
+            async with asyncio.timeout(_DROPPING_SECONDS):
+                await body.drop(_DROPPED_BYTES)
+        except (TimeoutError, _Refusal):
+            pass
+    return Reply(refusal.status, refusal.headers, close=not body.ended)
+
+
+def header(postback: Postback, name: str) -> str | None:
+    """Return a header, whatever its case; of a repeated one the first."""
+    headers: Any = postback.headers
+    pairs: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers
+    return next((value.strip() for key, value in pairs if key.lower() == name), None)

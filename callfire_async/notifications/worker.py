@@ -1,0 +1,432 @@
+"""
+What comes after the answer: claims deliveries, parses, dispatches, settles.
+
+It imports `errors`, `parsing`, `routing` and the inbox protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+import time
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from contextlib import suppress
+from typing import TypeAlias
+
+from attrs import define, field, frozen
+
+from callfire_async.errors import HandlerErrors, InboxError, NotificationError
+from callfire_async.notifications.events import Notification, UnknownNotification
+from callfire_async.notifications.inbox import SUSPECT_CRASHES, Entry, Inbox, Lease
+from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.routing import Router
+
+__all__ = ["Reject", "RetryPolicy"]
+
+KnownSubscriptions: TypeAlias = Container[int] | Callable[[], Awaitable[Container[int]]]
+OnDeadLetter: TypeAlias = Callable[[Entry], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+_dead_letters_log = logging.getLogger("callfire_async.dead_letters")
+
+# Two crashes may be an accident of others; four alone are the delivery's own.
+_MOST_CRASHES = 4
+_KNOWN_FOR_SECONDS = 60.0
+_SHORTEST_LEASE_SECONDS = 60.0
+# How often an inbox is looked at that has nothing to tell.
+_IDLE_SECONDS = 30.0
+_WRITE_AGAIN_SECONDS = 1.0
+_UNHEALTHY_SECONDS = 15 * 60.0
+_LOGGED_A_MINUTE = 10
+
+
+class Reject(Exception):  # a verdict, said by a handler, not an error of this library
+    """Raised by a handler to end the retries at once: the delivery becomes a dead letter for this reason."""
+
+
+@frozen
+class RetryPolicy:
+    """
+    How often, and how long apart, a delivery whose handlers fail is tried again.
+
+    The delay before each attempt is drawn between nothing and a limit that starts at *initial_delay* and is five times
+    as long each time, up to *max_delay*. The defaults try for about a day at the longest.
+
+    Raises:
+        ValueError: Less than one attempt, or a negative delay.
+    """
+
+    max_attempts: int = 12
+    #: Seconds.
+    initial_delay: float = 5.0
+    #: Seconds.
+    max_delay: float = 14400.0
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what would retry nothing, or into the past."""
+        if self.max_attempts < 1 or self.initial_delay < 0 or self.max_delay < 0:
+            raise ValueError("max_attempts is 1 or more, a delay 0 or more")
+
+    def delay(self, attempt: int, chance: float) -> float:
+        """Return how many seconds to wait after an attempt, from 1; *chance* is between 0 and 1."""
+        # A float grows no further than 10 ** 308, and attempts are as many as the caller likes.
+        return chance * min(self.max_delay, self.initial_delay * 5.0 ** min(attempt - 1, 50))
+
+
+class Subscriptions:
+    """The subscriptions that events may come from: ids, or a coroutine function that is asked once a minute."""
+
+    def __init__(self, known: KnownSubscriptions | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask: Callable[[], Awaitable[Container[int]]] | None = None
+        self._known: Container[int] | None = None
+        if callable(known):
+            if not inspect.iscoroutinefunction(known):
+                raise TypeError("known_subscriptions must be ids, or a coroutine function that returns ids")
+            self._ask = known
+        else:
+            self._known = known
+        self._clock = clock
+        self._asked_at = float("-inf")
+
+    async def include(self, subscription_id: int | None) -> bool:
+        """Tell whether an event may come from this one; an event that does not say passes."""
+        if self._ask is not None and self._clock() - self._asked_at >= _KNOWN_FOR_SECONDS:
+            self._known = await self._ask()
+            self._asked_at = self._clock()
+        return subscription_id is None or self._known is None or subscription_id in self._known
+
+
+class DeadLetters:
+    """Says aloud what was buried, and remembers when that was."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = float("-inf")
+        self._minute = float("-inf")
+        self._logged = 0
+        self._unlogged = 0
+
+    @property
+    def are_fresh(self) -> bool:
+        """Whether something was buried within the last quarter of an hour."""
+        return self._clock() - self._last < _UNHEALTHY_SECONDS
+
+    def note(self, id: int | str, reason: str) -> None:
+        """Log a burial; of more than ten a minute only how many there were."""
+        self._last = self._clock()
+        if self._last - self._minute >= 60:
+            self.say_unlogged()
+            self._minute, self._logged = self._last, 0
+        self._logged += 1
+        if self._logged > _LOGGED_A_MINUTE:
+            self._unlogged += 1
+        else:
+            _dead_letters_log.error("delivery %s became a dead letter: %s", id, reason)
+
+    def say_unlogged(self) -> None:
+        """Log how many burials were not logged one by one."""
+        if self._unlogged:
+            _dead_letters_log.error("%d more deliveries became dead letters within a minute", self._unlogged)
+        self._unlogged = 0
+
+    def look(self) -> None:
+        """Log what was not, once its minute is over."""
+        if self._clock() - self._minute >= 60:
+            self.say_unlogged()
+
+
+# --- what becomes of a delivery ---------------------------------------------------------------------------
+
+
+@frozen
+class _Handled:
+    event_key: str
+
+
+@frozen
+class _Failed:
+    completed: frozenset[str]
+    reason: str
+
+
+@frozen
+class _Dead:
+    reason: str
+
+
+@frozen
+class _Interrupted:
+    completed: frozenset[str]
+
+
+_Outcome: TypeAlias = _Handled | _Failed | _Dead | _Interrupted
+
+
+def event_key(event: Notification) -> str:
+    """Word an event's key as an inbox keeps it."""
+    return ":".join(map(str, event.key))
+
+
+@define(eq=False)
+class Worker:
+    """
+    Handles what an inbox holds, a number of deliveries at once.
+
+    It claims no more than it has free slots, extends its leases while handlers run, and settles each delivery: acked,
+    put back for another attempt, or buried.
+    """
+
+    inbox: Inbox
+    router: Router
+    concurrency: int
+    handler_timeout: float | None
+    retry: RetryPolicy
+    grace: float
+    subscriptions: Subscriptions
+    on_dead_letter: OnDeadLetter | None
+    lease_seconds: float | None = None
+    random: Callable[[], float] = random.random
+
+    dead_letters: DeadLetters = field(factory=DeadLetters)
+    #: How many were ``handled``, ``failed`` (attempts), ``dead``, ``unhandled`` and ``unknown``.
+    counts: Counter[str] = field(factory=Counter)
+    _running: dict[asyncio.Task[None], Lease] = field(factory=dict)
+    _unwritten: set[int | str] = field(factory=set)
+    #: The one that claims, and the one that extends.
+    _tasks: list[asyncio.Task[None]] = field(factory=list)
+    _changed: asyncio.Event = field(factory=asyncio.Event)
+    _stopping: bool = False
+
+    # --- lifecycle ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to claim."""
+        self._stopping = False
+        if self.concurrency:
+            self._tasks = [asyncio.create_task(work()) for work in (self._claim_on, self._extend_on)]
+
+    async def stop(self) -> None:
+        """Claim nothing more; give running handlers their grace, then put back what they have not finished."""
+        self._stopping = True
+        await _cancelled(self._tasks[:1])
+        if self._running:
+            await asyncio.wait(self._running, timeout=self.grace)
+        await _cancelled(self._running)
+        await _cancelled(self._tasks[1:])
+        self.dead_letters.say_unlogged()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a handler runs, or waits to."""
+        return bool(self._running)
+
+    @property
+    def can_write(self) -> bool:
+        """Whether the inbox took what was last written to it."""
+        return not self._unwritten
+
+    async def changed(self, timeout: float) -> None:
+        """Wait until a delivery was settled, *timeout* seconds at most."""
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+
+    # --- claiming -----------------------------------------------------------------------------------------
+
+    async def _claim_on(self) -> None:
+        while True:
+            await self._until(lambda: len(self._running) < self.concurrency and not self._unwritten)
+            leases = await self._claim(self.concurrency - len(self._running))
+            if leases and leases[0].crashes >= SUSPECT_CRASHES:
+                await self._run_alone(leases[0])
+            else:
+                for lease in leases:
+                    self._start(lease)
+            if not leases:
+                self.dead_letters.look()
+                await self._wait()
+
+    async def _claim(self, limit: int) -> list[Lease]:
+        """Claim; what comes to hand while the worker is being stopped goes back at once."""
+        claiming = asyncio.ensure_future(self.inbox.claim(limit, lease=self._lease))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                await self._put_back(await claiming)
+            raise
+        except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; the worker goes on
+            _log.error("nothing can be claimed: %s", described(error))
+            await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+            return []
+
+    async def _wait(self) -> None:
+        try:
+            await self.inbox.wait(_IDLE_SECONDS)
+        except Exception:  # noqa: BLE001  # likewise; the next claim says what is wrong
+            await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+
+    async def _run_alone(self, lease: Lease) -> None:
+        """Let what runs end, and run nothing beside what may kill the process."""
+        claiming = self._tasks[0]
+        self._running[claiming] = lease  # so that it is extended while it waits
+        try:
+            await self._until(lambda: len(self._running) == 1)
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                await self._put_back([lease])
+            raise
+        finally:
+            del self._running[claiming]
+        self._start(lease)
+        await self._until(lambda: not self._running)
+
+    async def _put_back(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            await self.inbox.release(lease)
+
+    def _start(self, lease: Lease) -> None:
+        task = asyncio.create_task(self._handle(lease))
+        self._running[task] = lease
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._unwritten.discard(self._running.pop(task).id)
+        self._changed.set()
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _extend_on(self) -> None:
+        """Extend every lease that is held, at each third of it."""
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            for lease in list(self._running.values()):
+                try:
+                    if not await self.inbox.extend(lease, self._lease):
+                        _log.warning("the lease of delivery %s was lost; another worker may handle it too", lease.id)
+                except Exception as error:  # noqa: BLE001  # likewise
+                    _log.error("the lease of delivery %s cannot be extended: %s", lease.id, described(error))
+
+    @property
+    def _lease(self) -> float:
+        return self.lease_seconds or max(_SHORTEST_LEASE_SECONDS, 2 * (self.handler_timeout or 0))
+
+    # --- handling -----------------------------------------------------------------------------------------
+
+    async def _handle(self, lease: Lease) -> None:
+        outcome = await self._outcome(lease)
+        while True:
+            try:
+                return await self._settle(lease, outcome)
+            except Exception as error:  # noqa: BLE001  # likewise
+                # What is done and cannot be noted would be done again: nothing more is begun until it can be.
+                self._unwritten.add(lease.id)
+                _log.error("what became of delivery %s cannot be written: %s", lease.id, described(error))
+                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+
+    async def _outcome(self, lease: Lease) -> _Outcome:
+        if lease.crashes >= _MOST_CRASHES:
+            return _Dead(f"{lease.crashes} processes ended while it was handled")
+        completed = set(lease.completed)
+        try:
+            return await self._dispatched(lease, completed)
+        except NotificationError as error:
+            return _Dead(str(error))
+        except HandlerErrors as errors:
+            failures = list(zip(errors.failed, errors.exceptions, strict=True))
+            return self._after(failures, lease, frozenset(completed))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it was, the delivery is kept
+            if self._stopping and isinstance(error, asyncio.CancelledError):
+                return _Interrupted(frozenset(completed))
+            return self._after([("(unknown)", error)], lease, frozenset(completed))
+
+    async def _dispatched(self, lease: Lease, completed: set[str]) -> _Outcome:
+        event = parse(lease.delivery.body, lease.delivery.content_type)
+        if not await self.subscriptions.include(event.subscription_id):
+            return _Dead(f"subscription {event.subscription_id} is not one of ours")
+        self.counts["unknown"] += isinstance(event, UnknownNotification) and lease.attempt == 1
+        await self.router.dispatch(
+            event, skip=lease.completed, handler_timeout=self.handler_timeout, completed=completed
+        )
+        if not completed:
+            self.counts["unhandled"] += 1
+            return _Dead(f"no handler takes this {type(event).__name__}")
+        return _Handled(event_key(event))
+
+    def _after(
+        self, failures: Sequence[tuple[str, BaseException]], lease: Lease, completed: frozenset[str]
+    ) -> _Outcome:
+        """Choose between another attempt and the end of all."""
+        self.counts["failed"] += 1
+        for name, error in failures:
+            log_failure(name, error)
+        rejections = [error for _, error in failures if isinstance(error, Reject)]
+        if rejections:
+            return _Dead(f"rejected: {rejections[0]}")
+        reason = ", ".join(f"{name}: {_kind(error)}" for name, error in failures)
+        if lease.attempt >= self.retry.max_attempts:
+            return _Dead(f"{lease.attempt} attempts failed, at last {reason}")
+        return _Failed(completed, reason)
+
+    async def _settle(self, lease: Lease, outcome: _Outcome) -> None:
+        if not await self._write(lease, outcome):
+            _log.warning("delivery %s was handed to another worker before it was settled", lease.id)
+            return
+        if isinstance(outcome, _Handled):
+            self.counts["handled"] += 1
+        if isinstance(outcome, _Dead):
+            await self._say_dead(lease, outcome.reason)
+
+    def _write(self, lease: Lease, outcome: _Outcome) -> Awaitable[bool]:
+        if isinstance(outcome, _Handled):
+            return self.inbox.ack(lease, event_key=outcome.event_key)
+        if isinstance(outcome, _Dead):
+            return self.inbox.bury(lease, outcome.reason)
+        if isinstance(outcome, _Interrupted):
+            return self.inbox.release(lease, completed=outcome.completed)
+        delay = self.retry.delay(lease.attempt, self.random())
+        return self.inbox.nack(lease, delay=delay, completed=outcome.completed, reason=outcome.reason)
+
+    async def _say_dead(self, lease: Lease, reason: str) -> None:
+        self.counts["dead"] += 1
+        self.dead_letters.note(lease.id, reason)
+        if self.on_dead_letter is None:
+            return
+        try:
+            entry = await self.inbox.get(lease.id)
+            if entry is not None:
+                await self.on_dead_letter(entry)
+        except Exception as error:  # noqa: BLE001  # the letter is buried, whoever could not be told
+            log_failure("on_dead_letter", error)
+
+
+def log_failure(name: str, error: BaseException) -> None:
+    """Log where something of the user's failed, without its own words: they may quote a number or a message."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("handler %s failed: %s\n%s", name, _kind(error), frames)
+
+
+def _kind(error: BaseException) -> str:
+    return type(error).__name__
+
+
+def described(error: Exception) -> str:
+    """Word what an inbox raised: our own words are safe to print, another's need not be."""
+    return str(error) if isinstance(error, InboxError) else _kind(error)
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their ends."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    if ending:
+        await asyncio.wait(ending)

@@ -1,0 +1,761 @@
+"""What becomes of a delivery after it was acknowledged."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from callfire_async import InboxError
+from callfire_async.notifications import (
+    Delivery,
+    Entry,
+    Lease,
+    MemoryInbox,
+    Notification,
+    Postback,
+    Receiver,
+    Reject,
+    Reply,
+    RetryPolicy,
+    Router,
+    TextFinished,
+    UnknownNotification,
+    worker,
+)
+from callfire_async.notifications.worker import DeadLetters, Subscriptions, Worker, event_key
+
+DEADLINE = 20
+AT_ONCE = RetryPolicy(max_attempts=3, initial_delay=0.0)
+
+
+class Handlers:
+    """A router whose handlers do as they are told."""
+
+    def __init__(self) -> None:
+        self.router = Router()
+        self.ran: list[str] = []
+        self.started = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    def add(self, name: str, error: BaseException | None = None, *, times: int = 10**6) -> None:
+        """Register one that notes that it ran, and raises so many times."""
+        left = times
+
+        async def handler(event: Notification) -> None:
+            nonlocal left
+            self.ran.append(name)
+            left -= 1
+            if error is not None and left >= 0:
+                raise error
+
+        self.router.on(TextFinished, name=name)(handler)
+
+    def add_waiting(self, name: str) -> None:
+        """Register one that waits until it may go on."""
+
+        async def handler(event: Notification) -> None:
+            self.ran.append(name)
+            self.started.set()
+            await self.go_on.wait()
+
+        self.router.on(TextFinished, name=name)(handler)
+
+
+@pytest.fixture
+def handlers() -> Handlers:
+    return Handlers()
+
+
+@pytest.fixture
+def inbox() -> MemoryInbox:
+    return MemoryInbox()
+
+
+def body(number: int = 1, subscription_id: int = 7) -> bytes:
+    return b'{"TextSent": {"SubscriptionId": %d, "Text": {"@id": %d}}}' % (subscription_id, number)
+
+
+def postback(content: bytes) -> Postback:
+    return Postback("POST", None, {"Content-Type": "application/json"}, content)
+
+
+def make_receiver(handlers: Handlers, inbox: MemoryInbox, **options: object) -> Receiver:
+    return Receiver(handlers.router, tokens=None, inbox=inbox, **{"retry": AT_ONCE} | options)
+
+
+async def handle(handlers: Handlers, inbox: MemoryInbox, *contents: bytes, **options: object) -> list[Entry]:
+    """Have a receiver take some bodies, and wait until nothing is left to do."""
+    async with make_receiver(handlers, inbox, **options) as receiver:
+        for content in contents:
+            assert await receiver.receive(postback(content)) == Reply(204)
+        await receiver.idle(timeout=DEADLINE)
+    return [entry async for entry in inbox.entries()]
+
+
+# --- handled ----------------------------------------------------------------------------------------------
+
+
+async def test_the_answer_does_not_wait_for_the_handlers(handlers, inbox):
+    """204 means that it is kept; what comes of it comes later."""
+    handlers.add_waiting("waits")
+    async with make_receiver(handlers, inbox) as receiver:
+        reply = await receiver.receive(postback(body()))
+        handlers.go_on.set()
+        await receiver.idle(timeout=DEADLINE)
+
+    assert (reply, handlers.ran) == (Reply(204), ["waits"])
+
+
+async def test_what_was_handled_is_done_and_known_by_its_event(handlers, inbox):
+    """So it can be told later what was missed."""
+    handlers.add("runs")
+
+    (entry,) = await handle(handlers, inbox, body(42))
+
+    assert (entry.state, await inbox.seen(["text:42:", "text:43:"])) == ("done", {"text:42:"})
+
+
+async def test_no_refusal_depends_on_what_stands_in_the_body(handlers, inbox):
+    """What cannot be read is kept, and buried for somebody to look at."""
+    handlers.add("runs")
+
+    entries = await handle(handlers, inbox, b"nonsense", b'{"a": 1}', b'{"TextSent": {"Text": {}}}', b'{"Unheard": {}}')
+
+    assert [(entry.state, entry.reason) for entry in entries] == [
+        ("dead", "neither XML nor JSON: at line 1, column 1"),
+        ("dead", "a JSON document whose one value is not an object is not a notification"),
+        ("dead", "not a notification: missing @ Text.@id"),
+        ("dead", "no handler takes this UnknownNotification"),
+    ]
+
+
+async def test_the_fallback_keeps_an_event_from_being_buried(handlers, inbox):
+    """It takes what nobody else does."""
+
+    @handlers.router.fallback
+    async def fallback(event: Notification) -> None:
+        handlers.ran.append(type(event).__name__)
+
+    (entry,) = await handle(handlers, inbox, b'{"Unheard": {}}')
+
+    assert (entry.state, handlers.ran) == ("done", [UnknownNotification.__name__])
+
+
+async def test_so_many_run_at_once_and_no_more(handlers, inbox):
+    """No more is claimed than there are free slots."""
+    handlers.add_waiting("waits")
+    async with make_receiver(handlers, inbox, concurrency=3) as receiver:
+        for number in range(5):
+            await receiver.receive(postback(body(number)))
+        await until(lambda: len(handlers.ran) == 3)
+        leased = (await inbox.stats()).leased
+        handlers.go_on.set()
+        await receiver.idle(timeout=DEADLINE)
+
+    assert (leased, len(handlers.ran)) == (3, 5)
+
+
+async def test_a_receiver_with_no_slots_only_takes_in(handlers, inbox):
+    """Others do the work."""
+    handlers.add("runs")
+    async with make_receiver(handlers, inbox, concurrency=0) as receiver:
+        await receiver.receive(postback(body()))
+
+    assert ((await inbox.stats()).ready, handlers.ran) == (1, [])
+
+
+# --- failed -----------------------------------------------------------------------------------------------
+
+
+async def test_only_what_failed_runs_again(handlers, inbox):
+    """A handler that has succeeded does not do it twice."""
+    handlers.add("succeeds")
+    handlers.add("fails once", ValueError(), times=1)
+
+    (entry,) = await handle(handlers, inbox, body())
+
+    assert (handlers.ran, entry.state, entry.attempt) == (["succeeds", "fails once", "fails once"], "done", 2)
+
+
+async def test_attempts_end(handlers, inbox):
+    """Then it is a dead letter, with the reason of the last failure, and no word of the exception's own."""
+    handlers.add("fails", ValueError("secret words"))
+
+    (entry,) = await handle(handlers, inbox, body())
+
+    assert (len(handlers.ran), entry.state) == (3, "dead")
+    assert entry.reason == "3 attempts failed, at last fails: ValueError"
+
+
+async def test_a_rejected_delivery_is_not_tried_again(handlers, inbox):
+    """A handler that knows better says so."""
+    handlers.add("rejects", Reject("no such customer"))
+
+    (entry,) = await handle(handlers, inbox, body())
+
+    assert (handlers.ran, entry.state, entry.reason) == (["rejects"], "dead", "rejected: no such customer")
+
+
+async def test_a_handler_that_hangs_has_failed(handlers, inbox):
+    """It is stopped at its timeout; those that had succeeded are not run again."""
+    handlers.add("succeeds")
+    handlers.add_waiting("hangs")
+
+    (entry,) = await handle(handlers, inbox, body(), handler_timeout=0.01, retry=RetryPolicy(1))
+
+    assert (handlers.ran, entry.reason) == (["succeeds", "hangs"], "1 attempts failed, at last hangs: TimeoutError")
+
+
+async def test_a_handler_that_cancels_itself_has_failed(handlers, inbox):
+    """Nobody stopped it but itself."""
+    handlers.add("cancels", asyncio.CancelledError(), times=1)
+
+    (entry,) = await handle(handlers, inbox, body())
+
+    assert (handlers.ran, entry.state, entry.reason) == (["cancels", "cancels"], "done", "(unknown): CancelledError")
+
+
+async def test_a_failure_is_logged_without_its_words(handlers, inbox, caplog):
+    """The log says who failed and where; what an exception says may be somebody's message."""
+    handlers.add("fails", ValueError("secret words"), times=1)
+
+    await handle(handlers, inbox, body())
+
+    assert ("handler fails failed: ValueError" in caplog.text, "secret words" in caplog.text) == (True, False)
+
+
+@pytest.mark.parametrize(("attempt", "limit"), [(1, 5.0), (2, 25.0), (3, 125.0), (7, 14400.0), (10**6, 14400.0)])
+def test_the_delay_grows_to_its_limit(attempt, limit):
+    """Drawn from nothing to the limit, so that what failed together is not tried again together."""
+    policy = RetryPolicy()
+
+    assert (policy.delay(attempt, 0.0), policy.delay(attempt, 1.0)) == (0.0, limit)
+
+
+def test_the_default_policy_tries_for_about_a_day():
+    """Long enough for a database to come back after a night."""
+    policy = RetryPolicy()
+
+    assert sum(policy.delay(attempt, 1.0) for attempt in range(1, policy.max_attempts)) > 86400
+
+
+@pytest.mark.parametrize("wrong", [{"max_attempts": 0}, {"initial_delay": -1.0}, {"max_delay": -1.0}])
+def test_a_policy_tries_once_and_never_into_the_past(wrong):
+    """Refused when it is made."""
+    with pytest.raises(ValueError, match="attempts"):
+        RetryPolicy(**wrong)
+
+
+# --- known subscriptions ----------------------------------------------------------------------------------
+
+
+async def test_an_event_of_a_strange_subscription_is_buried(handlers, inbox):
+    """One that does not say passes."""
+    handlers.add("runs")
+    nobody_s = b'{"TextSent": {"Text": {"@id": 3}}}'
+
+    entries = await handle(handlers, inbox, body(1, 7), body(2, 8), nobody_s, known_subscriptions={7})
+
+    assert [entry.state for entry in entries] == ["done", "dead", "done"]
+    assert entries[1].reason == "subscription 8 is not one of ours"
+
+
+async def test_known_subscriptions_are_asked_once_a_minute():
+    """Not for each event."""
+    asked, now = [], [0.0]
+
+    async def ask() -> set[int]:
+        asked.append(now[0])
+        return {7}
+
+    subscriptions = Subscriptions(ask, clock=lambda: now[0])
+    for now[0] in (0.0, 59.0, 60.0, 61.0):
+        assert await subscriptions.include(7)
+
+    assert (asked, await subscriptions.include(8)) == ([0.0, 60.0], False)
+
+
+async def test_while_they_cannot_be_asked_an_event_waits(handlers, inbox):
+    """It is tried again like any that fails."""
+    handlers.add("runs")
+    answers = [OSError(), {7}]
+
+    async def ask() -> set[int]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    (entry,) = await handle(handlers, inbox, body(), known_subscriptions=ask)
+
+    assert (entry.state, entry.attempt) == ("done", 2)
+
+
+def test_a_plain_function_is_no_way_to_ask():
+    """It would hold up the event loop."""
+    with pytest.raises(TypeError, match="coroutine function"):
+        Subscriptions(lambda: {7})
+
+
+# --- dead letters -----------------------------------------------------------------------------------------
+
+
+async def test_a_dead_letter_is_loud(handlers, inbox, caplog):
+    """One error in a log of its own, a call to whoever wants to know, and a receiver that is not healthy."""
+    handlers.add("rejects", Reject("no"))
+    told: list[Entry] = []
+
+    async def tell(entry: Entry) -> None:
+        told.append(entry)
+
+    async with make_receiver(handlers, inbox, on_dead_letter=tell) as receiver:
+        before = receiver.healthy
+        await receiver.receive(postback(body()))
+        await receiver.idle(timeout=DEADLINE)
+        after = receiver.healthy
+
+    logged = [record for record in caplog.records if record.name == "callfire_async.dead_letters"]
+    assert [record.getMessage() for record in logged] == ["delivery 1 became a dead letter: rejected: no"]
+    assert (before, after, [(entry.id, entry.state) for entry in told]) == (True, False, [(1, "dead")])
+
+
+async def test_whoever_cannot_be_told_changes_nothing(handlers, inbox, caplog):
+    """The letter is buried all the same, and the next one too."""
+    handlers.add("rejects", Reject("no"))
+
+    async def tell(entry: Entry) -> None:
+        raise OSError
+
+    entries = await handle(handlers, inbox, body(1), body(2), on_dead_letter=tell)
+
+    assert [entry.state for entry in entries] == ["dead", "dead"]
+    assert caplog.text.count("handler on_dead_letter failed: OSError") == 2
+
+
+async def test_a_letter_that_is_gone_is_told_of_to_nobody(handlers, inbox):
+    """Somebody has purged it already."""
+    handlers.add("rejects", Reject("no"))
+    told: list[Entry] = []
+
+    async def tell(entry: Entry) -> None:
+        told.append(entry)
+
+    async def gone(id: object) -> None: ...
+
+    inbox.get = gone
+    await handle(handlers, inbox, body(), on_dead_letter=tell)
+
+    assert told == []
+
+
+def test_of_many_burials_only_the_first_are_logged_one_by_one(caplog):
+    """Ten a minute, then how many more there were."""
+    now = [0.0]
+    letters = DeadLetters(clock=lambda: now[0])
+    for number in range(25):
+        letters.note(number, "why")
+    letters.look()
+    within = len(caplog.records)
+    now[0] = 61.0
+    letters.look()
+    letters.look()
+    letters.note(25, "why")
+
+    said = [record.getMessage() for record in caplog.records]
+    assert (within, said[10:]) == (
+        10,
+        ["15 more deliveries became dead letters within a minute", "delivery 25 became a dead letter: why"],
+    )
+
+
+def test_a_burial_is_fresh_for_a_quarter_of_an_hour():
+    """As long a receiver is not healthy."""
+    now = [0.0]
+    letters = DeadLetters(clock=lambda: now[0])
+    letters.note(1, "why")
+    fresh = []
+    for now[0] in (0.0, 899.0, 900.0):
+        fresh.append(letters.are_fresh)
+
+    assert fresh == [True, True, False]
+
+
+# --- crashes ----------------------------------------------------------------------------------------------
+
+
+async def crash(inbox: MemoryInbox, *, times: int) -> None:
+    """Have the process die so often while all that is ready is handled."""
+    for _ in range(times):
+        assert await inbox.claim(1, lease=60)
+        await inbox.__aenter__()
+
+
+async def test_what_has_crashed_four_times_is_buried_unread(handlers, inbox):
+    """It would kill the fifth process too."""
+    handlers.add("runs")
+    await inbox.append(Delivery(body()))
+    await crash(inbox, times=4)
+
+    (entry,) = await handle(handlers, inbox)
+
+    assert (handlers.ran, entry.state, entry.reason) == ([], "dead", "4 processes ended while it was handled")
+
+
+async def test_what_has_crashed_twice_runs_alone(handlers, inbox):
+    """What runs ends first, and nothing else is begun meanwhile: the others in flight are innocent."""
+    running: set[int] = set()
+    together: list[int] = []
+
+    @handlers.router.on(TextFinished)
+    async def handler(event: TextFinished) -> None:
+        running.add(event.text.id)
+        if 1 in running:
+            together.append(len(running))
+        await asyncio.sleep(0)
+        running.discard(event.text.id)
+
+    await inbox.append(Delivery(body(1)))
+    await crash(inbox, times=2)
+    for number in range(2, 9):
+        await inbox.append(Delivery(body(number)))
+
+    entries = await handle(handlers, inbox)
+
+    assert ({entry.state for entry in entries}, together) == ({"done"}, [1])
+
+
+async def test_what_waits_to_run_alone_is_put_back_when_the_receiver_stops(handlers, inbox):
+    """It was not handled, and nothing is counted."""
+    handlers.add_waiting("waits")
+    await inbox.append(Delivery(body(1)))
+    suspect = await inbox.append(Delivery(body(2)))
+    inbox._rows[suspect.id].crashes = 2
+    async with make_receiver(handlers, inbox, grace=0.0):
+        await until(lambda: inbox._rows[suspect.id].state == "leased")
+
+    entries = [entry async for entry in inbox.entries()]
+    assert ([entry.state for entry in entries], entries[1].crashes, handlers.ran) == (["ready", "ready"], 2, ["waits"])
+
+
+# --- stopping ---------------------------------------------------------------------------------------------
+
+
+async def test_running_handlers_get_their_grace(handlers, inbox):
+    """Nothing is cut off that ends in time."""
+    handlers.add_waiting("waits")
+    async with make_receiver(handlers, inbox) as receiver:
+        await receiver.receive(postback(body()))
+        await handlers.started.wait()
+        asyncio.get_running_loop().call_soon(handlers.go_on.set)
+
+    assert [entry.state async for entry in inbox.entries()] == ["done"]
+
+
+async def test_what_is_not_finished_in_time_is_put_back(handlers, inbox):
+    """No attempt is counted, and what had succeeded is known: only the rest runs again."""
+    handlers.add("succeeds")
+    handlers.add_waiting("waits")
+    async with make_receiver(handlers, inbox, grace=0.0) as receiver:
+        await receiver.receive(postback(body()))
+        await handlers.started.wait()
+    (entry,) = [entry async for entry in inbox.entries()]
+    handlers.go_on.set()
+
+    await handle(handlers, inbox)
+
+    assert (entry.state, entry.attempt, handlers.ran) == ("ready", 1, ["succeeds", "waits", "waits"])
+
+
+async def test_what_comes_to_hand_while_it_stops_goes_back(handlers):
+    """A claim that was under way is not lost with its leases."""
+    handlers.add("runs")
+    inbox = SlowInbox()
+    await inbox.append(Delivery(body()))
+    receiver = make_receiver(handlers, inbox)
+    async with receiver:
+        await inbox.claiming.wait()
+        asyncio.get_running_loop().call_soon(inbox.go_on.set)
+
+    assert ([entry.state async for entry in inbox.entries()], handlers.ran) == (["ready"], [])
+
+
+class SlowInbox(MemoryInbox):
+    """One whose claims take their time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claiming, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def claim(self, limit: int, *, lease: float) -> list[Lease]:
+        self.claiming.set()
+        await self.go_on.wait()
+        return await super().claim(limit, lease=lease)
+
+
+async def test_a_receiver_may_be_started_again(handlers, inbox):
+    """As one that an application is started with twice, in tests."""
+    handlers.add("runs")
+    for number in (1, 2):
+        await handle(handlers, inbox, body(number))
+
+    assert handlers.ran == ["runs", "runs"]
+
+
+# --- an inbox that fails ----------------------------------------------------------------------------------
+
+
+class FailingInbox(MemoryInbox):
+    """One of whose operations fail so many times."""
+
+    def __init__(self, error: Exception, **times: int) -> None:
+        super().__init__()
+        self.error, self.times = error, times
+
+    def fail(self, operation: str) -> None:
+        self.times[operation] = self.times.get(operation, 0) - 1
+        if self.times[operation] >= 0:
+            raise self.error
+
+    async def append(self, delivery):
+        self.fail("append")
+        return await super().append(delivery)
+
+    async def claim(self, limit, *, lease):
+        self.fail("claim")
+        return await super().claim(limit, lease=lease)
+
+    async def ack(self, lease, *, event_key=""):
+        self.fail("ack")
+        return await super().ack(lease, event_key=event_key)
+
+    async def extend(self, lease, seconds):
+        self.fail("extend")
+        return await super().extend(lease, seconds)
+
+    async def wait(self, timeout):
+        self.fail("wait")
+        await super().wait(timeout)
+
+
+@pytest.fixture(autouse=True)
+def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait long before writing again."""
+    monkeypatch.setattr(worker, "_WRITE_AGAIN_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize("error", [InboxError("no space"), OSError("disk /secret")])
+async def test_what_cannot_be_stored_is_answered_503(handlers, error, caplog):
+    """With Retry-After; the receiver is not healthy until something was stored again."""
+    handlers.add("runs")
+    inbox = FailingInbox(error, append=1)
+    async with make_receiver(handlers, inbox) as receiver:
+        refused = await receiver.receive(postback(body()))
+        sick = receiver.healthy
+        stored = await receiver.receive(postback(body()))
+        await receiver.idle(timeout=DEADLINE)
+        stats = await receiver.stats()
+
+    assert (refused, sick, stored) == (Reply(503, (("Retry-After", "5"),)), False, Reply(204))
+    assert (stats.refused, "/secret" in caplog.text) == ({"storage": 1}, False)
+
+
+async def test_while_an_ack_cannot_be_written_nothing_more_is_claimed(handlers):
+    """What is done and not noted would be done again, and again."""
+    handlers.add("runs")
+    inbox = FailingInbox(InboxError("no space"), ack=3)
+    async with make_receiver(handlers, inbox, concurrency=1) as receiver:
+        await receiver.receive(postback(body(1)))
+        await receiver.receive(postback(body(2)))
+        await until(lambda: not receiver.healthy)
+        ran = list(handlers.ran)
+        await receiver.idle(timeout=DEADLINE)
+
+    assert (ran, handlers.ran) == (["runs"], ["runs", "runs"])
+    assert receiver._way._worker.can_write
+
+
+@pytest.mark.parametrize("operation", ["claim", "wait"])
+async def test_the_worker_outlives_an_inbox_that_fails(handlers, operation):
+    """It tries again after a while."""
+    handlers.add("runs")
+    inbox = FailingInbox(OSError("disk"), **{operation: 2})
+    async with make_receiver(handlers, inbox) as receiver:
+        await until(lambda: inbox.times[operation] < 2)
+        await receiver.receive(postback(body()))
+        await receiver.idle(timeout=DEADLINE)
+
+    assert handlers.ran == ["runs"]
+
+
+async def test_a_claim_that_fails_while_the_worker_stops_is_nobody_s_problem(handlers):
+    """There is nothing to put back."""
+    handlers.add("runs")
+    inbox = FailingSlowly()
+    async with make_receiver(handlers, inbox):
+        await inbox.claiming.wait()
+        asyncio.get_running_loop().call_soon(inbox.go_on.set)
+
+    assert handlers.ran == []
+
+
+class FailingSlowly(SlowInbox):
+    """One whose claims take their time to fail."""
+
+    async def claim(self, limit: int, *, lease: float) -> list[Lease]:
+        await super().claim(limit, lease=lease)
+        raise InboxError("no space")
+
+
+# --- leases -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def extending(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbox], Worker]]:
+    """Make workers whose leases are short."""
+    workers: list[Worker] = []
+
+    def start(inbox: MemoryInbox) -> Worker:
+        made = Worker(
+            inbox=inbox,
+            router=handlers.router,
+            concurrency=2,
+            handler_timeout=None,
+            retry=AT_ONCE,
+            grace=0.0,
+            subscriptions=Subscriptions(None),
+            on_dead_letter=None,
+            lease_seconds=0.03,
+        )
+        workers.append(made)
+        made.start()
+        return made
+
+    yield start
+    for made in workers:
+        await made.stop()
+
+
+async def test_leases_are_extended_while_handlers_run(handlers, extending):
+    """At each third, so that a slow handler is not taken for a dead process."""
+    handlers.add_waiting("waits")
+    inbox = CountingInbox()
+    await inbox.append(Delivery(body()))
+    extending(inbox)
+    await until(lambda: inbox.extended >= 4)
+    handlers.go_on.set()
+    await until(lambda: inbox._rows[1].state == "done")
+
+    assert (handlers.ran, inbox._rows[1].crashes) == (["waits"], 0)
+
+
+class CountingInbox(MemoryInbox):
+    """One that counts how often leases were extended."""
+
+    extended = 0
+
+    async def extend(self, lease: Lease, seconds: float) -> bool:
+        self.extended += 1
+        return await super().extend(lease, seconds)
+
+
+async def test_a_lease_that_was_lost_is_said(handlers, extending, caplog):
+    """Its handler ends, and what it did cannot be noted: another worker has it."""
+    handlers.add_waiting("waits")
+    inbox = LosingInbox()
+    await inbox.append(Delivery(body()))
+    extending(inbox)
+    await until(lambda: "the lease of delivery 1 was lost" in caplog.text)
+    handlers.go_on.set()
+    await until(lambda: "handed to another worker" in caplog.text)
+
+    assert inbox._rows[1].state == "leased"
+
+
+class LosingInbox(MemoryInbox):
+    """One that has given each lease to another."""
+
+    async def extend(self, lease: Lease, seconds: float) -> bool:
+        return False
+
+    async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
+        return False
+
+    async def claim(self, limit: int, *, lease: float) -> list[Lease]:
+        return await super().claim(limit, lease=60.0)
+
+
+async def test_an_extension_that_fails_is_tried_again(handlers, extending, caplog):
+    """The lease has two thirds left."""
+    handlers.add_waiting("waits")
+    inbox = FailingInbox(InboxError("no space"), extend=1)
+    await inbox.append(Delivery(body()))
+    extending(inbox)
+    await until(lambda: "cannot be extended: no space" in caplog.text)
+    handlers.go_on.set()
+    await until(lambda: inbox._rows[1].state == "done")
+
+    assert inbox._rows[1].crashes == 0
+
+
+# --- looking after it -------------------------------------------------------------------------------------
+
+
+async def test_the_stats_count_what_came_of_it_all(handlers, inbox):
+    """What the inbox holds, and what the receiver did."""
+    handlers.add("runs")
+    async with make_receiver(handlers, inbox, known_subscriptions={7}) as receiver:
+        for content in (body(1), body(1), body(2, 8), b'{"Unheard": {}}', b""):
+            await receiver.receive(postback(content))
+        await receiver.idle(timeout=DEADLINE)
+        stats = await receiver.stats()
+
+    assert (stats.refused, stats.duplicates, stats.unknown, stats.unhandled) == ({"empty": 1}, 1, 1, 1)
+    assert (stats.handled, stats.failed, stats.dead) == (1, 0, 2)
+    assert stats.inbox is not None
+    assert (stats.inbox.done, stats.inbox.dead) == (1, 2)
+
+
+async def test_idle_gives_up(handlers, inbox):
+    """A test that hangs is worth less than one that fails."""
+    handlers.add_waiting("waits")
+    async with make_receiver(handlers, inbox, grace=0.0) as receiver:
+        await receiver.receive(postback(body()))
+        with pytest.raises(TimeoutError):
+            await receiver.idle(timeout=0.01)
+
+
+def test_event_keys_are_words():
+    """As an inbox keeps them."""
+    event = UnknownNotification(payload={})
+
+    assert event_key(event) == f"unknown:{event.key[1]}"
+
+
+async def test_settings_of_the_worker_need_an_inbox(handlers):
+    """An option that did nothing would be a promise broken."""
+    handlers.add("runs")
+    needing = {"concurrency": 4, "retry": AT_ONCE, "grace": 1.0, "on_dead_letter": until}
+    for name, value in needing.items():
+        with pytest.raises(TypeError, match=name):
+            Receiver(handlers.router, tokens=None, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["concurrency", "grace"])
+def test_settings_of_the_worker_are_not_negative(handlers, inbox, name):
+    """Refused when the receiver is made."""
+    handlers.add("runs")
+    with pytest.raises(ValueError, match=name):
+        Receiver(handlers.router, tokens=None, inbox=inbox, **{name: -1})
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for a thing to happen."""
+    async with asyncio.timeout(DEADLINE):
+        while not holds():  # noqa: ASYNC110  # the thing waited for is not ours to signal
+            await asyncio.sleep(0.001)
+
+
+def test_the_log_of_dead_letters_has_a_name_of_its_own():
+    """So that it can be sent to whoever is on call."""
+    assert worker._dead_letters_log is logging.getLogger("callfire_async.dead_letters")
