@@ -206,6 +206,7 @@ class Worker:
     def start(self) -> None:
         """Begin to claim."""
         self._stopping = False
+        self._changed = asyncio.Event()  # of this event loop: an application may be started again in another
         if self.concurrency:
             self._tasks = [asyncio.create_task(work()) for work in (self._claim_on, self._extend_on)]
 

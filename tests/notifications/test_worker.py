@@ -19,6 +19,7 @@ from callfire_async.notifications import (
     Reply,
     RetryPolicy,
     Router,
+    SqliteInbox,
     TextFinished,
     UnknownNotification,
     worker,
@@ -500,6 +501,24 @@ async def test_a_receiver_may_be_started_again(handlers, inbox):
         await handle(handlers, inbox, body(number))
 
     assert handlers.ran == ["runs", "runs"]
+
+
+@pytest.mark.parametrize("make_inbox", [MemoryInbox, lambda: SqliteInbox("inbox.db")])
+def test_a_receiver_may_be_started_in_another_event_loop(handlers, make_inbox, tmp_path, monkeypatch):
+    """As an application is whose every test has a loop of its own."""
+    monkeypatch.chdir(tmp_path)
+    handlers.add("runs")
+    receiver = make_receiver(handlers, make_inbox())
+
+    async def use(number: int) -> None:
+        async with receiver:
+            await asyncio.gather(*(receiver.receive(postback(body(number + more))) for more in range(3)))
+            await receiver.idle(timeout=DEADLINE)
+
+    for number in (1, 11):
+        asyncio.run(use(number))
+
+    assert handlers.ran == ["runs"] * 6
 
 
 # --- an inbox that fails ----------------------------------------------------------------------------------
