@@ -17,7 +17,7 @@ def callfire_async() -> None:
 
 @app.command(epilog="Example: `callfire-async demo --events 2000 --crash 3`")
 def demo(
-    events: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many texts and calls there are.")] = 5000,
+    events: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many texts and calls there are.")] = 3000,
     crash: Annotated[
         int,
         typer.Option(min=0, max=100, help="How often the receiver is killed in the middle of it, and started again."),

@@ -111,7 +111,7 @@ class Watch:
 
     def _picture(self) -> Group:
         self._read_journal()
-        table = Table("", *_WATCHED, title=self._rate(), title_justify="left", box=SIMPLE_HEAD)
+        table = _table(self._rate(), _WATCHED)
         for kind, name in _KINDS.items():
             table.add_row(name, *(str(self._counts[kind, column]) for column in _WATCHED))
         return Group(self._progress, table)
@@ -132,10 +132,7 @@ class Watch:
 
 def report(ledger: Ledger, console: Console) -> int:
     """Print the table; return how many were lost."""
-    table = Table("", *_COLUMNS, title="What became of it", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.title_justify = table.caption_justify = "left"
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _table("What became of it", _COLUMNS)
     total = ledger.tally()
     for kind, name in _KINDS.items():
         table.add_row(name, *_numbers(ledger.tally(kind)))
@@ -147,6 +144,13 @@ def report(ledger: Ledger, console: Console) -> int:
         console.print("Refused: posted while the receiver was down. CallFire is not known to repeat anything.")
     console.print(f"\n{total.lost or 'Nothing'} of what was acknowledged was lost.")
     return total.lost
+
+
+def _table(title: str, columns: Iterable[str]) -> Table:
+    table = Table("", title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
 
 
 def _numbers(tally: Tally) -> Iterable[str]:
