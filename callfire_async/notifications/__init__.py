@@ -20,9 +20,9 @@ from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox,
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.receiver import Postback, Receiver, ReceiverStats, Reply
+from callfire_async.notifications.retrying import Reject, RetryPolicy
 from callfire_async.notifications.routing import Handler, Router
 from callfire_async.notifications.tokens import EndpointTokens
-from callfire_async.notifications.worker import Reject, RetryPolicy
 
 if TYPE_CHECKING:
     from callfire_async.notifications.inbox.sqlite import SqliteInbox

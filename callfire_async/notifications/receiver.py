@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -20,18 +20,12 @@ from callfire_async.errors import HandlerErrors, NotificationError
 from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, header
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox import Delivery, Inbox, Stats
+from callfire_async.notifications.known_subscriptions import KnownSubscriptions
 from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.retrying import RetryPolicy
 from callfire_async.notifications.routing import Router
 from callfire_async.notifications.tokens import EndpointTokens
-from callfire_async.notifications.worker import (
-    KnownSubscriptions,
-    OnDeadLetter,
-    RetryPolicy,
-    Subscriptions,
-    Worker,
-    described,
-    log_failure,
-)
+from callfire_async.notifications.worker import OnDeadLetter, Worker, described, log_failure
 
 __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
 
@@ -109,7 +103,7 @@ class Receiver:
         inbox: Inbox | None = None,
         max_body_bytes: int = 1024 * 1024,
         body_timeout: float = 10.0,
-        known_subscriptions: KnownSubscriptions | None = None,
+        known_subscriptions: Container[int] | Callable[[], Awaitable[Container[int]]] | None = None,
         handler_timeout: float | None = 30.0,
         concurrency: int | None = None,
         retry: RetryPolicy | None = None,
@@ -124,7 +118,7 @@ class Receiver:
         if inbox is None and (given := [name for name, value in needing.items() if value is not None]):
             raise TypeError(f"without an inbox there is no use for {', '.join(given)}")
         self._door = Door(_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout)
-        subscriptions = Subscriptions(known_subscriptions)
+        subscriptions = KnownSubscriptions(known_subscriptions)
         if inbox is None:
             self._way: _Handle | _Keep = _Handle(router, subscriptions, handler_timeout)
         else:
@@ -281,7 +275,7 @@ class _Handle:
     """The way without an inbox: handlers run before the answer."""
 
     _router: Router
-    _subscriptions: Subscriptions
+    _subscriptions: KnownSubscriptions
     _handler_timeout: float | None
     counts: Counter[str] = field(factory=Counter)
     _unhandled: set[type[Notification]] = field(factory=set)

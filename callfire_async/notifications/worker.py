@@ -1,142 +1,43 @@
 """
 What comes after the answer: claims deliveries, parses, dispatches, settles.
 
-It imports `errors`, `parsing`, `routing` and the inbox protocol.
+It imports what stands above it in this folder.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import random
-import time
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
 from attrs import define, field, frozen
 
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
+from callfire_async.notifications.dead_letters import DeadLetters
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox import SUSPECT_CRASHES, Entry, Inbox, Lease
+from callfire_async.notifications.known_subscriptions import KnownSubscriptions
 from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.retrying import Reject, RetryPolicy
 from callfire_async.notifications.routing import Router
 
-__all__ = ["Reject", "RetryPolicy"]
+__all__ = ["Worker"]
 
-KnownSubscriptions: TypeAlias = Container[int] | Callable[[], Awaitable[Container[int]]]
 OnDeadLetter: TypeAlias = Callable[[Entry], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
-_dead_letters_log = logging.getLogger("callfire_async.dead_letters")
 
 # Two crashes may be an accident of others; four alone are the delivery's own.
 _MOST_CRASHES = 4
-_KNOWN_FOR_SECONDS = 60.0
 _SHORTEST_LEASE_SECONDS = 60.0
 # How often an inbox is looked at that has nothing to tell.
 _IDLE_SECONDS = 30.0
 _WRITE_AGAIN_SECONDS = 1.0
-_UNHEALTHY_SECONDS = 15 * 60.0
-_LOGGED_A_MINUTE = 10
-
-
-class Reject(Exception):  # a verdict, said by a handler, not an error of this library
-    """Raised by a handler to end the retries at once: the delivery becomes a dead letter for this reason."""
-
-
-@frozen
-class RetryPolicy:
-    """
-    How often, and how long apart, a delivery whose handlers fail is tried again.
-
-    The delay before each attempt is drawn between nothing and a limit that starts at *initial_delay* and is five times
-    as long each time, up to *max_delay*. The defaults try for about a day at the longest.
-
-    Raises:
-        ValueError: Less than one attempt, or a negative delay.
-    """
-
-    max_attempts: int = 12
-    #: Seconds.
-    initial_delay: float = 5.0
-    #: Seconds.
-    max_delay: float = 14400.0
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse what would retry nothing, or into the past."""
-        if self.max_attempts < 1 or self.initial_delay < 0 or self.max_delay < 0:
-            raise ValueError("max_attempts is 1 or more, a delay 0 or more")
-
-    def delay(self, attempt: int, chance: float) -> float:
-        """Return how many seconds to wait after an attempt, from 1; *chance* is between 0 and 1."""
-        # A float grows no further than 10 ** 308, and attempts are as many as the caller likes.
-        return chance * min(self.max_delay, self.initial_delay * 5.0 ** min(attempt - 1, 50))
-
-
-class Subscriptions:
-    """The subscriptions that events may come from: ids, or a coroutine function that is asked once a minute."""
-
-    def __init__(self, known: KnownSubscriptions | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask: Callable[[], Awaitable[Container[int]]] | None = None
-        self._known: Container[int] | None = None
-        if callable(known):
-            if not inspect.iscoroutinefunction(known):
-                raise TypeError("known_subscriptions must be ids, or a coroutine function that returns ids")
-            self._ask = known
-        else:
-            self._known = known
-        self._clock = clock
-        self._asked_at = float("-inf")
-
-    async def include(self, subscription_id: int | None) -> bool:
-        """Tell whether an event may come from this one; an event that does not say passes."""
-        if self._ask is not None and self._clock() - self._asked_at >= _KNOWN_FOR_SECONDS:
-            self._known = await self._ask()
-            self._asked_at = self._clock()
-        return subscription_id is None or self._known is None or subscription_id in self._known
-
-
-class DeadLetters:
-    """Says aloud what was buried, and remembers when that was."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._last = float("-inf")
-        self._minute = float("-inf")
-        self._logged = 0
-        self._unlogged = 0
-
-    @property
-    def are_fresh(self) -> bool:
-        """Whether something was buried within the last quarter of an hour."""
-        return self._clock() - self._last < _UNHEALTHY_SECONDS
-
-    def note(self, id: int | str, reason: str) -> None:
-        """Log a burial; of more than ten a minute only how many there were."""
-        self._last = self._clock()
-        if self._last - self._minute >= 60:
-            self.say_unlogged()
-            self._minute, self._logged = self._last, 0
-        self._logged += 1
-        if self._logged > _LOGGED_A_MINUTE:
-            self._unlogged += 1
-        else:
-            _dead_letters_log.error("delivery %s became a dead letter: %s", id, reason)
-
-    def say_unlogged(self) -> None:
-        """Log how many burials were not logged one by one."""
-        if self._unlogged:
-            _dead_letters_log.error("%d more deliveries became dead letters within a minute", self._unlogged)
-        self._unlogged = 0
-
-    def look(self) -> None:
-        """Log what was not, once its minute is over."""
-        if self._clock() - self._minute >= 60:
-            self.say_unlogged()
 
 
 # --- what becomes of a delivery ---------------------------------------------------------------------------
@@ -186,7 +87,7 @@ class Worker:
     handler_timeout: float | None
     retry: RetryPolicy
     grace: float
-    subscriptions: Subscriptions
+    subscriptions: KnownSubscriptions
     on_dead_letter: OnDeadLetter | None
     lease_seconds: float | None = None
     random: Callable[[], float] = random.random

@@ -1,7 +1,6 @@
 """What becomes of a delivery after it was acknowledged."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -24,7 +23,8 @@ from callfire_async.notifications import (
     UnknownNotification,
     worker,
 )
-from callfire_async.notifications.worker import DeadLetters, Subscriptions, Worker, event_key
+from callfire_async.notifications.known_subscriptions import KnownSubscriptions
+from callfire_async.notifications.worker import Worker, event_key
 
 DEADLINE = 20
 AT_ONCE = RetryPolicy(max_attempts=3, initial_delay=0.0)
@@ -226,28 +226,6 @@ async def test_a_failure_is_logged_without_its_words(handlers, inbox, caplog):
     assert ("handler fails failed: ValueError" in caplog.text, "secret words" in caplog.text) == (True, False)
 
 
-@pytest.mark.parametrize(("attempt", "limit"), [(1, 5.0), (2, 25.0), (3, 125.0), (7, 14400.0), (10**6, 14400.0)])
-def test_the_delay_grows_to_its_limit(attempt, limit):
-    """Drawn from nothing to the limit, so that what failed together is not tried again together."""
-    policy = RetryPolicy()
-
-    assert (policy.delay(attempt, 0.0), policy.delay(attempt, 1.0)) == (0.0, limit)
-
-
-def test_the_default_policy_tries_for_about_a_day():
-    """Long enough for a database to come back after a night."""
-    policy = RetryPolicy()
-
-    assert sum(policy.delay(attempt, 1.0) for attempt in range(1, policy.max_attempts)) > 86400
-
-
-@pytest.mark.parametrize("wrong", [{"max_attempts": 0}, {"initial_delay": -1.0}, {"max_delay": -1.0}])
-def test_a_policy_tries_once_and_never_into_the_past(wrong):
-    """Refused when it is made."""
-    with pytest.raises(ValueError, match="attempts"):
-        RetryPolicy(**wrong)
-
-
 # --- known subscriptions ----------------------------------------------------------------------------------
 
 
@@ -260,21 +238,6 @@ async def test_an_event_of_a_strange_subscription_is_buried(handlers, inbox):
 
     assert [entry.state for entry in entries] == ["done", "dead", "done"]
     assert entries[1].reason == "subscription 8 is not one of ours"
-
-
-async def test_known_subscriptions_are_asked_once_a_minute():
-    """Not for each event."""
-    asked, now = [], [0.0]
-
-    async def ask() -> set[int]:
-        asked.append(now[0])
-        return {7}
-
-    subscriptions = Subscriptions(ask, clock=lambda: now[0])
-    for now[0] in (0.0, 59.0, 60.0, 61.0):
-        assert await subscriptions.include(7)
-
-    assert (asked, await subscriptions.include(8)) == ([0.0, 60.0], False)
 
 
 async def test_while_they_cannot_be_asked_an_event_waits(handlers, inbox):
@@ -291,12 +254,6 @@ async def test_while_they_cannot_be_asked_an_event_waits(handlers, inbox):
     (entry,) = await handle(handlers, inbox, body(), known_subscriptions=ask)
 
     assert (entry.state, entry.attempt) == ("done", 2)
-
-
-def test_a_plain_function_is_no_way_to_ask():
-    """It would hold up the event loop."""
-    with pytest.raises(TypeError, match="coroutine function"):
-        Subscriptions(lambda: {7})
 
 
 # --- dead letters -----------------------------------------------------------------------------------------
@@ -348,38 +305,6 @@ async def test_a_letter_that_is_gone_is_told_of_to_nobody(handlers, inbox):
     await handle(handlers, inbox, body(), on_dead_letter=tell)
 
     assert told == []
-
-
-def test_of_many_burials_only_the_first_are_logged_one_by_one(caplog):
-    """Ten a minute, then how many more there were."""
-    now = [0.0]
-    letters = DeadLetters(clock=lambda: now[0])
-    for number in range(25):
-        letters.note(number, "why")
-    letters.look()
-    within = len(caplog.records)
-    now[0] = 61.0
-    letters.look()
-    letters.look()
-    letters.note(25, "why")
-
-    said = [record.getMessage() for record in caplog.records]
-    assert (within, said[10:]) == (
-        10,
-        ["15 more deliveries became dead letters within a minute", "delivery 25 became a dead letter: why"],
-    )
-
-
-def test_a_burial_is_fresh_for_a_quarter_of_an_hour():
-    """As long a receiver is not healthy."""
-    now = [0.0]
-    letters = DeadLetters(clock=lambda: now[0])
-    letters.note(1, "why")
-    fresh = []
-    for now[0] in (0.0, 899.0, 900.0):
-        fresh.append(letters.are_fresh)
-
-    assert fresh == [True, True, False]
 
 
 # --- crashes ----------------------------------------------------------------------------------------------
@@ -642,7 +567,7 @@ async def extending(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbox],
             handler_timeout=None,
             retry=AT_ONCE,
             grace=0.0,
-            subscriptions=Subscriptions(None),
+            subscriptions=KnownSubscriptions(None),
             on_dead_letter=None,
             lease_seconds=0.03,
         )
@@ -773,8 +698,3 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not holds():  # noqa: ASYNC110  # the thing waited for is not ours to signal
             await asyncio.sleep(0.001)
-
-
-def test_the_log_of_dead_letters_has_a_name_of_its_own():
-    """So that it can be sent to whoever is on call."""
-    assert worker._dead_letters_log is logging.getLogger("callfire_async.dead_letters")
