@@ -1,0 +1,216 @@
+"""
+What a disk could hold after the power has failed, from a recording of what was written and synced.
+
+Of each file: everything that a sync had covered; of the rest, each change is kept, dropped or torn by itself, in the
+order in which it was made or in another. A name is as it was at the last sync of the folder, or as it was at any time
+since. What a failed sync had covered is settled then and there: no later sync covers it.
+"""
+
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+SECTOR = 512
+
+START, OPEN, WRITE, TRUNCATE, SYNC, SYNCED, UNSYNCED, UNLINK, RENAME = range(1, 10)
+_HEADER = struct.Struct("=IIQQ")
+_CREATE, _EMPTY = 0o100, 0o1000
+
+# How much of what is not synced has reached the disk: nothing, all, and between.
+_KEPT = (0.0, 0.3, 0.7, 0.95, 1.0)
+
+
+@frozen
+class Record:
+    """One thing that was done to the folder; the fields are those of the recorder."""
+
+    number: int
+    operation: int
+    handle: int
+    place: int
+    content: bytes = field(repr=False)
+
+
+def read_log(path: Path) -> Iterator[Record]:
+    """Read a recording; a process that was killed may have left half a record, which is not one."""
+    log, at, number = path.read_bytes(), 0, 0
+    while at + _HEADER.size <= len(log):
+        operation, handle, place, size = _HEADER.unpack_from(log, at)
+        at += _HEADER.size + size
+        if at > len(log):
+            return
+        # The recorder counts anew in each process.
+        number = 0 if operation == START else number + 1
+        yield Record(number, operation, handle, place, log[at - size : at])
+
+
+@frozen
+class Change:
+    """A write, or with no content a truncation, and the number of its record."""
+
+    number: int
+    place: int
+    content: bytes | None = field(repr=False)
+
+    def apply(self, data: bytearray) -> None:
+        if self.content is None:
+            _resize(data, self.place)
+        else:
+            _resize(data, max(len(data), self.place))
+            data[self.place : self.place + len(self.content)] = self.content
+
+    def torn(self, fate: random.Random) -> Iterator["Change"]:
+        """Keep some of the sectors."""
+        if self.content is None:
+            return
+        end = self.place + len(self.content)
+        starts = [self.place, *range(self.place - self.place % SECTOR + SECTOR, end, SECTOR)]
+        for start, stop in zip(starts, [*starts[1:], end], strict=True):
+            if fate.random() < 0.5:
+                yield Change(self.number, start, self.content[start - self.place : stop - self.place])
+
+
+def _resize(data: bytearray, size: int) -> None:
+    del data[size:]
+    data.extend(bytes(size - len(data)))
+
+
+def _survivors(changes: list[Change], fate: random.Random) -> list[Change]:
+    kept = fate.choice(_KEPT)
+    survivors: list[Change] = []
+    for change in changes:
+        if fate.random() < kept:
+            survivors.append(change)
+        elif fate.random() < 0.5:
+            survivors.extend(change.torn(fate))
+    if fate.random() < 0.5:
+        fate.shuffle(survivors)
+    return survivors
+
+
+@define(eq=False)
+class File:
+    """What is safe of a file, and what has been done to it since."""
+
+    safe: bytearray = field(factory=bytearray)
+    changes: list[Change] = field(factory=list)
+
+    def take_covered(self, sync: int) -> list[Change]:
+        covered = [change for change in self.changes if change.number < sync]
+        self.changes = self.changes[len(covered) :]
+        return covered
+
+    def settle(self, changes: list[Change]) -> None:
+        for change in changes:
+            change.apply(self.safe)
+
+    def after(self, changes: list[Change]) -> bytes:
+        data = bytearray(self.safe)
+        for change in changes:
+            change.apply(data)
+        return bytes(data)
+
+
+@define
+class Name:
+    """Which file a name has stood for: first what is safe, then each time it changed since."""
+
+    files: list[tuple[int, File | None]]
+
+    @property
+    def now(self) -> File | None:
+        return self.files[-1][1]
+
+    def settle(self, sync: int) -> None:
+        covered = sum(number < sync for number, _ in self.files)
+        self.files = self.files[max(0, covered - 1) :]
+
+
+class Disk:
+    """The files of one folder, through a recording; `marks` are the lines of the file of that name."""
+
+    def __init__(self, fate: random.Random) -> None:
+        self.marks: list[str] = []
+        self._fate = fate
+        self._names: dict[str, Name] = {}
+        self._open: dict[int, File | None] = {}
+        self._marking = 0
+
+    def apply(self, record: Record) -> None:
+        if record.operation == START:
+            self._start()
+        elif record.operation == OPEN:
+            self._opened(record)
+        elif record.operation in (UNLINK, RENAME):
+            self._renamed(record)
+        elif record.handle == self._marking:
+            self.marks += record.content.decode().splitlines()
+        elif record.handle in self._open:
+            self._changed(record)
+
+    def _start(self) -> None:
+        """Let a process begin: its handles and its count of records are its own."""
+        self._open.clear()
+        self._marking = 0
+        for name in self._names.values():
+            name.files = [(-1, file) for _, file in name.files]
+            for _, file in name.files:
+                if file is not None:
+                    file.changes = [Change(-1, change.place, change.content) for change in file.changes]
+
+    def _opened(self, record: Record) -> None:
+        name = record.content.decode()
+        if name == "marks":
+            self._marking = record.handle
+        elif name == "":
+            self._open[record.handle] = None
+        # Whoever opens an inbox first empties the shared memory of the dead.
+        elif not name.endswith("-shm"):
+            file = self._name(name).now
+            if file is None:
+                file = File()
+                self._name(name).files.append((record.number, file))
+            elif record.place & _EMPTY:
+                file.changes.append(Change(record.number, 0, None))
+            self._open[record.handle] = file
+
+    def _name(self, name: str) -> Name:
+        return self._names.setdefault(name, Name([(-1, None)]))
+
+    def _renamed(self, record: Record) -> None:
+        old, _, new = record.content.decode().partition("\0")
+        file = self._name(old).now
+        self._name(old).files.append((record.number, None))
+        if new:
+            self._name(new).files.append((record.number, file))
+
+    def _changed(self, record: Record) -> None:
+        file = self._open[record.handle]
+        if file is None:
+            if record.operation == SYNCED:
+                self._settle_names(record.place)
+        elif record.operation == WRITE:
+            file.changes.append(Change(record.number, record.place, record.content))
+        elif record.operation == TRUNCATE:
+            file.changes.append(Change(record.number, record.place, None))
+        elif record.operation == SYNCED:
+            file.settle(file.take_covered(record.place))
+        elif record.operation == UNSYNCED:
+            file.settle(_survivors(file.take_covered(record.place), self._fate))
+
+    def _settle_names(self, sync: int) -> None:
+        for name in self._names.values():
+            name.settle(sync)
+
+    def now(self) -> dict[str, bytes]:
+        """Return the files as a process sees them."""
+        files = {name: history.now for name, history in self._names.items()}
+        return {name: file.after(file.changes) for name, file in files.items() if file is not None}
+
+    def after_power_loss(self, fate: random.Random) -> dict[str, bytes]:
+        """Return files as the disk could hold them if the power failed now."""
+        files = {name: fate.choice(history.files)[1] for name, history in self._names.items()}
+        return {name: file.after(_survivors(file.changes, fate)) for name, file in files.items() if file is not None}
