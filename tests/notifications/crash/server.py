@@ -1,0 +1,151 @@
+"""
+A receiver in a process of its own, whose handlers do what an event's message says and write down what they did.
+
+It is run with one argument, its settings. It says ``starting`` and ``ready``, and ends with its standard input: whoever
+started it is gone.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+
+import uvicorn
+from attrs import asdict, frozen
+
+from callfire_async.notifications import Receiver, RetryPolicy, Router, SqliteInbox, TextFinished
+from callfire_async.notifications.asgi import NotificationApp
+from callfire_async.notifications.inbox import _sqlite_folder
+
+
+@frozen
+class Settings:
+    """What the process is told."""
+
+    #: The file to which each handler appends a line for what it has done.
+    journal: str
+    #: The inbox's file, or its folder.
+    inbox: str
+    port: int = 0
+    #: A listening socket that was handed over, in place of the port.
+    listener: int | None = None
+    grace: float = 10.0
+    handler_timeout: float = 30.0
+    max_attempts: int = 12
+    #: How often the files of dead processes are looked for; where it is given, the inbox is a folder.
+    take_over_seconds: float | None = None
+
+    def dumps(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class Handlers:
+    """
+    Two handlers: ``first`` takes the events that have a message, ``last`` takes all and does as the message says.
+
+    The messages: ``kill`` ends the process, ``wait SECONDS`` waits.
+    """
+
+    def __init__(self, journal: int) -> None:
+        self._journal = journal
+        self._running = 0
+
+    def router(self) -> Router:
+        router = Router()
+        router.on(TextFinished, name="first", where=lambda event: bool(event.text.message))(self.first)
+        router.on(TextFinished, name="last")(self.last)
+        return router
+
+    def write(self, word: str, event: TextFinished, *more: object) -> None:
+        # One write a line: no crash can tear it, and what was written outlives the process.
+        os.write(self._journal, " ".join(map(str, (word, event.text.id, *more))).encode() + b"\n")
+
+    async def first(self, event: TextFinished) -> None:
+        self.write("first", event)
+
+    async def last(self, event: TextFinished) -> None:
+        self._running += 1
+        try:
+            await self.obey(event)
+        finally:
+            self._running -= 1
+        self.write("handled", event)
+
+    async def obey(self, event: TextFinished) -> None:
+        match (event.text.message or "").split():
+            case ["kill"]:
+                self.write("killing", event, self._running)
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ["wait", seconds]:
+                await self.wait(event, float(seconds))
+
+    async def wait(self, event: TextFinished, seconds: float) -> None:
+        self.write("begun", event)
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self.write("cut", event)
+            raise
+
+
+def make_receiver(settings: Settings) -> Receiver:
+    journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    return Receiver(
+        Handlers(journal).router(),
+        tokens=None,
+        inbox=make_inbox(settings),
+        grace=settings.grace,
+        handler_timeout=settings.handler_timeout,
+        retry=RetryPolicy(max_attempts=settings.max_attempts, initial_delay=0.0),
+    )
+
+
+def make_inbox(settings: Settings) -> SqliteInbox:
+    if settings.take_over_seconds is None:
+        return SqliteInbox(settings.inbox)
+    _sqlite_folder._TAKE_OVER_SECONDS = settings.take_over_seconds
+    return SqliteInbox.in_folder(settings.inbox)
+
+
+def make_listener(settings: Settings) -> socket.socket:
+    if settings.listener is not None:
+        return socket.socket(fileno=settings.listener)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", settings.port))
+    return listener
+
+
+def say(word: str) -> None:
+    os.write(1, f"{word}\n".encode())
+
+
+async def serve(settings: Settings) -> None:
+    app = NotificationApp(make_receiver(settings))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", ws="none", access_log=False, log_level="error"))
+    with make_listener(settings) as listener:
+        say("starting")
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
+            await asyncio.sleep(0.005)
+        say("ready")
+        await serving
+
+
+def end_with_input() -> None:
+    os.read(0, 1)
+    os._exit(1)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.ERROR)
+    threading.Thread(target=end_with_input, daemon=True).start()
+    asyncio.run(serve(Settings(**json.loads(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()
