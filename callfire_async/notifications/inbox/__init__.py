@@ -132,10 +132,6 @@ class Clock:
         """Return seconds since 1970."""
         return self._monotonic() + self._offset
 
-    def now(self) -> datetime:
-        """Return the time as an aware datetime."""
-        return datetime.fromtimestamp(self.seconds(), UTC)
-
 
 def row_number(id: int | str) -> int:
     """Return the number that an id says, or 0, which no delivery has."""

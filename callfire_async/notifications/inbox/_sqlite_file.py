@@ -73,7 +73,6 @@ class OwnerLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: int | None = None
 
     async def acquire(self, timeout: float) -> None:
         """
@@ -112,10 +111,8 @@ class OwnerLock:
         return True
 
     def release(self) -> None:
-        """Let the next owner in; nothing where it is not held."""
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)
+        """Let the next owner in."""
+        os.close(self._file)
 
     def _owner(self) -> str:
         return self._lock_path.read_text().strip() or "(unknown)"
@@ -394,10 +391,7 @@ class Writer:
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                connection.close()
-            except sqlite3.Error as error:
-                _log.warning("the inbox %s could not be closed: %s", self._path, error)
+            connection.close()
 
 
 # What a statement can be told by SQLite without anything being wrong with the file.

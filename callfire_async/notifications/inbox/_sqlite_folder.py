@@ -117,14 +117,16 @@ class SqliteFolder:
             await stack.enter_async_context(inbox)
             self._held[name], self._files[name] = inbox, stack.pop_all()
 
-    async def _let_go(self, name: str) -> None:
-        del self._held[name]
-        await self._files.pop(name).aclose()
+    async def _let_go(self, name: str, inbox: Inbox) -> None:
+        # Two who ask at once may both find that it fails, and it may have been opened anew since.
+        if self._held.get(name) is inbox:
+            del self._held[name]
+            await self._files.pop(name).aclose()
 
     async def _let_all_go(self) -> None:
         async with AsyncExitStack() as stack:
-            for name in self._held:
-                stack.push_async_callback(self._let_go, name)
+            for name, inbox in self._held.items():
+                stack.push_async_callback(self._let_go, name, inbox)
 
     async def _keep_taking_over(self) -> None:
         while True:
@@ -140,9 +142,9 @@ class SqliteFolder:
             if await self._may_be_needed(path) and await self._hold(path):
                 _log.info("the inbox %s of a process that is gone was taken over", path)
                 self._taken.set()
-        for name in list(self._held):
+        for name, inbox in list(self._held.items()):
             if name != self._own and await self._ask(name, _is_needed) is False:
-                await self._let_go(name)
+                await self._let_go(name, inbox)
 
     async def _may_be_needed(self, path: Path) -> bool:
         try:
@@ -171,7 +173,7 @@ class SqliteFolder:
             if name == self._own:
                 raise
             _log.error("the inbox %s is let go: %s", name, error)
-            await self._let_go(name)
+            await self._let_go(name, inbox)
             return None
 
     async def _ask_all(self, question: Callable[[Inbox], Awaitable[T]]) -> dict[str, T]:
@@ -201,7 +203,8 @@ class SqliteFolder:
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Hand out what is due in one of the files; they take turns, lest one starve the others."""
         for name in self._names():
-            if leases := await self._ask(name, lambda inbox: inbox.claim(limit, lease=lease)):
+            leases = await self._ask(name, lambda inbox: inbox.claim(limit, lease=lease))
+            if leases and name in self._held:
                 self._held[name] = self._held.pop(name)
                 return [evolve(one, id=f"{name}/{one.id}") for one in leases]
         return []

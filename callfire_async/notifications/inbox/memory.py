@@ -87,7 +87,6 @@ class MemoryInbox:
 
     async def __aenter__(self) -> Self:
         """Open it; leases that nobody settled before are ready again, and count as crashes."""
-        self._work = asyncio.Event()
         # An event belongs to the loop in which it was first waited for.
         self._work = asyncio.Event()
         for row in [row for row in self._open.values() if row.state == "leased"]:

@@ -1,0 +1,138 @@
+"""The plainest inbox that there could be: what the others are compared with, step by step."""
+
+from attrs import define, evolve, field
+
+from callfire_async.notifications.inbox import Delivery, Stats
+
+DEDUPE_WINDOW = 3_600.0
+
+
+@define
+class Row:
+    """A delivery, and all that happened to it."""
+
+    id: int
+    body: bytes
+    appended_at: float
+    due_at: float
+    updated_at: float
+    state: str = "ready"
+    attempt: int = 1
+    crashes: int = 0
+    delay: float = 0.0
+    completed: frozenset[str] = frozenset()
+    reason: str = ""
+    event_key: str = ""
+    #: Which of the leases is the one that settles it.
+    lease: int = 0
+
+
+@define
+class Model:
+    """A list of rows; no index, no queue, no file."""
+
+    rows: list[Row] = field(factory=list)
+    leases: int = 0
+
+    def append(self, body: bytes, now: float) -> tuple[int, bool]:
+        same = [row for row in self.rows if row.body == body and row.appended_at > now - DEDUPE_WINDOW]
+        if not same:
+            self.rows.append(Row(len(self.rows) + 1, body, appended_at=now, due_at=now, updated_at=now))
+            return len(self.rows), False
+        if same[-1].state == "dead":
+            self._ready(same[-1], now, attempt=1)
+        return same[-1].id, True
+
+    def claim(self, limit: int, lease: float, now: float) -> list[Row]:
+        """Return copies of what is handed out."""
+        due = sorted((row for row in self.rows if self._is_due(row, now)), key=lambda row: (row.due_at, row.id))
+        innocent = []
+        for row in due[:limit]:
+            if row.crashes + (row.state == "leased") >= 2:
+                innocent = innocent or [row]
+                break
+            innocent.append(row)
+        return [self._hand_out(row, now, lease) for row in innocent]
+
+    def _is_due(self, row: Row, now: float) -> bool:
+        return row.state in ("ready", "leased") and row.due_at <= now
+
+    def _hand_out(self, row: Row, now: float, lease: float) -> Row:
+        self.leases += 1
+        row.crashes += row.state == "leased"
+        row.state, row.due_at, row.updated_at, row.lease = "leased", now + lease, now, self.leases
+        return evolve(row)
+
+    def _leased(self, lease: Row) -> Row | None:
+        row = self.rows[lease.id - 1]
+        return row if row.state == "leased" and row.lease == lease.lease else None
+
+    def extend(self, lease: Row, seconds: float, now: float) -> bool:
+        if row := self._leased(lease):
+            row.due_at, row.updated_at = now + seconds, now
+        return row is not None
+
+    def ack(self, lease: Row, event_key: str, now: float) -> bool:
+        if row := self._leased(lease):
+            row.state, row.event_key, row.updated_at = "done", event_key, now
+        return row is not None
+
+    def nack(self, lease: Row, delay: float, completed: frozenset[str], now: float) -> bool:
+        if row := self._leased(lease):
+            self._ready(row, now, delay, attempt=row.attempt + 1, completed=row.completed | completed, reason="failed")
+        return row is not None
+
+    def release(self, lease: Row, completed: frozenset[str], now: float) -> bool:
+        if row := self._leased(lease):
+            self._ready(row, now, completed=row.completed | completed)
+        return row is not None
+
+    def bury(self, lease: Row, now: float) -> bool:
+        if row := self._leased(lease):
+            row.state, row.reason, row.updated_at = "dead", "buried", now
+        return row is not None
+
+    def replay(self, ids: list[int] | None, now: float) -> int:
+        dead = [row for row in self.rows if row.state == "dead" and (ids is None or row.id in ids)]
+        for row in dead:
+            self._ready(row, now, attempt=1, crashes=0)
+        return len(dead)
+
+    def reopen(self, now: float) -> None:
+        """Begin anew after a crash, with a clock that may have been set back."""
+        for row in self.rows:
+            if row.state == "leased":
+                self._ready(row, now, crashes=row.crashes + 1)
+            row.due_at = min(row.due_at, now + row.delay)
+            row.appended_at, row.updated_at = min(row.appended_at, now), min(row.updated_at, now)
+
+    def _ready(self, row: Row, now: float, delay: float = 0.0, **changes: object) -> None:
+        row.state, row.due_at, row.delay, row.updated_at = "ready", now + delay, delay, now
+        for name, value in changes.items():
+            setattr(row, name, value)
+
+    def state(self, row: Row, now: float) -> str:
+        return "ready" if self._is_due(row, now) else row.state
+
+    def stats(self, now: float) -> Stats:
+        due = [row.due_at for row in self.rows if self._is_due(row, now)]
+        later = [row.state for row in self.rows if not self._is_due(row, now)]
+        return Stats(
+            ready=len(due),
+            delayed=later.count("ready"),
+            leased=later.count("leased"),
+            done=later.count("done"),
+            dead=later.count("dead"),
+            oldest_ready_age=now - min(due) if due else None,
+        )
+
+    def seen(self) -> frozenset[str]:
+        return frozenset(row.event_key for row in self.rows if row.state == "done")
+
+    def known(self, row: Row, now: float) -> tuple[object, ...]:
+        """Return what an entry says."""
+        body = b"" if row.state == "done" else row.body
+        return row.id, self.state(row, now), body, row.attempt, row.crashes, row.reason, row.updated_at
+
+    def delivery(self, row: Row) -> Delivery:
+        return Delivery(row.body)

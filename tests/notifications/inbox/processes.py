@@ -1,0 +1,76 @@
+"""Real processes that own an inbox, wait, and are killed."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+DEADLINE = 20
+
+PRELUDE = """
+import asyncio, os, resource, sys
+from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox import Delivery
+from callfire_async.notifications.inbox.sqlite import SqliteInbox
+
+def tell(*words):
+    print(*words, flush=True)
+
+async def told():
+    return await asyncio.to_thread(sys.stdin.readline)
+
+"""
+
+
+class Child:
+    """A process that runs a few lines, says so, and does as it is told."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def said(self) -> str:
+        """Return the next line that it says."""
+        async with asyncio.timeout(DEADLINE):
+            return (await self._process.stdout.readline()).decode().strip()
+
+    async def tell(self) -> None:
+        """Let it go on."""
+        self._process.stdin.write(b"\n")
+        await self._process.stdin.drain()
+
+    async def kill(self) -> None:
+        """Kill it as the machine would, with no word to it."""
+        self._process.send_signal(signal.SIGKILL)
+        await self.ended()
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(DEADLINE):
+            return await self._process.wait()
+
+
+@asynccontextmanager
+async def running(lines: str, *arguments: object) -> AsyncIterator[Child]:
+    """Run *lines*, the body of a coroutine function, in a process of its own; kill it in the end."""
+    body = "".join(f"    {line}\n" for line in lines.strip().splitlines())
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        f"{PRELUDE}async def main():\n{body}\nasyncio.run(main())\n",
+        *map(str, arguments),
+        stdin=PIPE,
+        stdout=PIPE,
+        env=os.environ,
+    )
+    try:
+        yield Child(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()

@@ -1,0 +1,196 @@
+"""Whatever is done to an inbox, in whatever order: it does what the plainest one does."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from notifications.inbox.clocks import DAY, Clocks
+from notifications.inbox.model import DEDUPE_WINDOW, Model, Row
+
+from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease
+from callfire_async.notifications.inbox.memory import MemoryInbox
+from callfire_async.notifications.inbox.sqlite import SqliteInbox
+
+T = TypeVar("T")
+
+EVENTS = ("event 1", "event 2")
+seconds = st.sampled_from([0.0, 1.0, 10.0, 60.0, DEDUPE_WINDOW])
+names = st.frozensets(st.sampled_from(["a", "b", "c\n"]), max_size=2)
+bodies = st.sampled_from([b"", b"1", b"2", b"3", b"4", b"5"])
+
+
+class Pair:
+    """What one step handed out: the model's idea of it, and each inbox's."""
+
+    def __init__(self, row: Row, leases: tuple[Lease, ...]) -> None:
+        self.row = row
+        self.leases = leases
+
+    def __repr__(self) -> str:
+        return f"<lease {self.row.lease} of {self.row.id}>"
+
+
+class Agreement(RuleBasedStateMachine):
+    """The inboxes side by side; each rule asks all of them, and the model."""
+
+    pairs = Bundle("pairs")
+    jumps: ClassVar[tuple[float, ...]] = (0.0,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp())
+        self.clocks = Clocks()
+        self.model = Model()
+        self.inboxes: tuple[Any, ...] = ()
+
+    def make(self) -> tuple[Any, ...]:
+        """Make the inboxes, or make anew those that can be made on what is there."""
+        memory = self.inboxes[0] if self.inboxes else MemoryInbox(clock=self.clocks.clock())
+        return memory, self.sqlite()
+
+    def sqlite(self) -> SqliteInbox:
+        return SqliteInbox(self.folder / "inbox.db", retention=1000 * DAY, clock=self.clocks.clock())
+
+    @property
+    def now(self) -> float:
+        return self.clock.seconds()
+
+    def ask(self, question: Callable[[Inbox], Awaitable[T]]) -> list[T]:
+        async def all_of_them() -> list[T]:
+            return [await question(inbox) for inbox in self.inboxes]
+
+        return self.runner.run(all_of_them())
+
+    def agree(self, question: Callable[[Inbox], Awaitable[T]], answer: T) -> None:
+        """Every inbox answers what the model does."""
+        assert self.ask(question) == [answer] * len(self.inboxes)
+
+    @initialize()
+    def open(self) -> None:
+        self.inboxes, self.clock = self.make(), self.clocks.clock()
+        self.ask(lambda inbox: inbox.__aenter__())
+
+    def close(self) -> None:
+        self.ask(lambda inbox: inbox.__aexit__(None, None, None))
+
+    def teardown(self) -> None:
+        self.close()
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    # --- what may happen ----------------------------------------------------------------------------------
+
+    @rule(body=bodies)
+    def append(self, body: bytes) -> None:
+        async def append(inbox: Inbox) -> tuple[object, bool]:
+            appended = await inbox.append(Delivery(body))
+            return appended.id, appended.duplicate
+
+        self.agree(append, self.model.append(body, self.now))
+
+    @rule(several=st.lists(bodies, max_size=4))
+    def append_many(self, several: list[bytes]) -> None:
+        async def append(inbox: Inbox) -> list[tuple[object, bool]]:
+            return [(one.id, one.duplicate) for one in await inbox.append_many([Delivery(body) for body in several])]
+
+        self.agree(append, [self.model.append(body, self.now) for body in several])
+
+    @rule(target=pairs, limit=st.integers(0, 4), lease=st.sampled_from([1.0, 60.0]))
+    def claim(self, limit: int, lease: float) -> Any:
+        rows = self.model.claim(limit, lease, self.now)
+        lists = self.ask(lambda inbox: inbox.claim(limit, lease=lease))
+
+        expected = [(row.id, row.body, row.attempt, row.crashes, row.completed) for row in rows]
+        for leases in lists:
+            assert [(one.id, one.delivery.body, one.attempt, one.crashes, one.completed) for one in leases] == expected
+        return multiple(*(Pair(row, leases) for row, *leases in zip(rows, *lists, strict=True)))
+
+    def settle(self, pair: Pair, question: Callable[[Inbox, Lease], Awaitable[bool]], answer: object) -> None:
+        leases = dict(zip(self.inboxes, pair.leases, strict=True))
+        self.agree(lambda inbox: question(inbox, leases[inbox]), answer)
+
+    @rule(pair=pairs, lease=seconds)
+    def extend(self, pair: Pair, lease: float) -> None:
+        answer = self.model.extend(pair.row, lease, self.now)
+        self.settle(pair, lambda inbox, one: inbox.extend(one, lease), answer)
+
+    @rule(pair=pairs, event_key=st.sampled_from(["", *EVENTS]))
+    def ack(self, pair: Pair, event_key: str) -> None:
+        answer = self.model.ack(pair.row, event_key, self.now)
+        self.settle(pair, lambda inbox, one: inbox.ack(one, event_key=event_key), answer)
+
+    @rule(pair=pairs, delay=seconds, completed=names)
+    def nack(self, pair: Pair, delay: float, completed: frozenset[str]) -> None:
+        answer = self.model.nack(pair.row, delay, completed, self.now)
+        self.settle(pair, lambda inbox, one: inbox.nack(one, delay=delay, completed=completed, reason="failed"), answer)
+
+    @rule(pair=pairs, completed=names)
+    def release(self, pair: Pair, completed: frozenset[str]) -> None:
+        answer = self.model.release(pair.row, completed, self.now)
+        self.settle(pair, lambda inbox, one: inbox.release(one, completed=completed), answer)
+
+    @rule(pair=pairs)
+    def bury(self, pair: Pair) -> None:
+        answer = self.model.bury(pair.row, self.now)
+        self.settle(pair, lambda inbox, one: inbox.bury(one, "buried"), answer)
+
+    @rule(ids=st.none() | st.lists(st.integers(1, 5), max_size=3))
+    def replay(self, ids: list[int] | None) -> None:
+        self.agree(lambda inbox: inbox.replay(ids), self.model.replay(ids, self.now))
+
+    @rule(passed=st.sampled_from([1.0, 10.0, 60.0, DEDUPE_WINDOW]))
+    def time_passes(self, passed: float) -> None:
+        self.clocks.advance(passed)
+
+    @rule(data=st.data())
+    def crash_and_reopen(self, data: st.DataObject) -> None:
+        """What is closed with leases out is as what died with them: see test_sqlite for SIGKILL."""
+        self.close()
+        self.clocks.set_back(data.draw(st.sampled_from(self.jumps)))
+        self.open()
+        self.model.reopen(self.now)
+
+    # --- what must be true then ---------------------------------------------------------------------------
+
+    @invariant()
+    def all_know_the_same(self) -> None:
+        async def known(inbox: Inbox) -> list[tuple[object, ...]]:
+            return [told(entry) async for entry in inbox.entries()]
+
+        self.agree(known, [self.model.known(row, self.now) for row in self.model.rows])
+        self.agree(lambda inbox: inbox.stats(), self.model.stats(self.now))
+        self.agree(lambda inbox: inbox.seen(EVENTS), self.model.seen() - {""})
+
+
+def told(entry: Entry) -> tuple[object, ...]:
+    at = entry.updated_at.timestamp()
+    return entry.id, entry.state, entry.delivery.body, entry.attempt, entry.crashes, entry.reason, at
+
+
+class ClockJumps(Agreement):
+    """Somebody sets the system's clock while nobody runs: a day back, or a day on."""
+
+    jumps = (0.0, DAY, -DAY)
+
+    def make(self) -> tuple[Any, ...]:
+        return (self.sqlite(),)
+
+
+# An example is a file, and some fifty commits: a fifth of what the profile says.
+EXAMPLES = settings(
+    max_examples=max(1, settings.default.max_examples // 5),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestAgreement = Agreement.TestCase
+TestAgreement.settings = EXAMPLES
+TestClockJumps = ClockJumps.TestCase
+TestClockJumps.settings = EXAMPLES

@@ -1,0 +1,837 @@
+"""What only an inbox in a file can do, and what can only happen to one."""
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import sqlite3
+import stat
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from notifications.inbox.clocks import DAY, Clocks
+from notifications.inbox.processes import running
+from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter, lease_of
+
+from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
+from callfire_async.notifications.inbox import Delivery, Stats, _sqlite_file
+from callfire_async.notifications.inbox.sqlite import SqliteInbox
+
+LATEST = len(_sqlite_file._MIGRATIONS)
+
+OWN_IT = """
+async with SqliteInbox(sys.argv[1]) as inbox:
+    await inbox.append_many([Delivery(b"leased"), Delivery(b"waiting")])
+    await inbox.claim(1, lease=3600)
+    tell("owned")
+    await told()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "inbox.db"
+
+
+@pytest.fixture
+async def inbox(path: Path) -> AsyncIterator[SqliteInbox]:
+    async with SqliteInbox(path) as inbox:
+        yield inbox
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds the file held does not wait for long."""
+    monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 0.05)
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+async def pragma(inbox: SqliteInbox, name: str) -> object:
+    return (await inbox._do(lambda connection: connection.execute(f"PRAGMA {name}").fetchone()))[0]
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+async def test_only_its_owner_may_read_it(path):
+    """Bodies are personal data; what stands beside the file is as private."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+
+    assert modes == dict.fromkeys(["inbox.db", "inbox.db-wal", "inbox.db-shm", "inbox.db.lock"], 0o600)
+
+
+async def test_a_name_may_hold_any_character(tmp_path):
+    """A path is not a URI."""
+    path = tmp_path / "what? 100%#1 \u00e4.db"
+
+    async with SqliteInbox(str(path)) as inbox:
+        await inbox.append(Delivery(b"body"))
+
+    async with SqliteInbox(path, read_only=True) as inbox:
+        assert (path.exists(), (await inbox.stats()).ready) == (True, 1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("journal_mode", "wal"), ("synchronous", 2), ("fullfsync", 1)])
+async def test_a_commit_is_a_sync(inbox, name, value):
+    """Said aloud, since some builds of SQLite have other defaults."""
+    assert await pragma(inbox, name) == value
+
+
+@pytest.mark.parametrize("how", ["empty", "no tables"])
+async def test_an_empty_file_becomes_an_inbox(path, how):
+    """Whoever made it: a crash in the middle of making it, say."""
+    path.touch()
+    if how == "no tables":
+        with connected(path) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+        assert await pragma(inbox, "user_version") == LATEST
+
+
+async def test_an_older_file_is_migrated(path, monkeypatch):
+    """Step by step, each with its version, and once; what it holds stays."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+    added = "ALTER TABLE deliveries ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'"
+    monkeypatch.setattr(_sqlite_file, "_MIGRATIONS", (*_sqlite_file._MIGRATIONS, added))
+
+    with pytest.raises(InboxError, match="open it for writing once"):
+        await SqliteInbox(path, read_only=True).__aenter__()
+    for _ in range(2):
+        async with SqliteInbox(path) as inbox:
+            assert await pragma(inbox, "user_version") == LATEST + 1
+
+    with connected(path) as connection:
+        assert connection.execute("SELECT body, colour FROM deliveries").fetchall() == [(b"body", "red")]
+
+
+async def test_a_migration_happens_as_a_whole_or_not_at_all(path, monkeypatch):
+    """What fails in the middle leaves the file as it was."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+    halves = "ALTER TABLE deliveries ADD COLUMN colour TEXT; ALTER TABLE no_table ADD COLUMN colour TEXT"
+    with monkeypatch.context() as later:
+        later.setattr(_sqlite_file, "_MIGRATIONS", (*_sqlite_file._MIGRATIONS, halves))
+        with pytest.raises(InboxError, match="no_table"):
+            await SqliteInbox(path).__aenter__()
+
+    async with SqliteInbox(path) as inbox:
+        assert (await bodies_of(inbox), await pragma(inbox, "user_version")) == ([b"body"], LATEST)
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_file_of_a_later_version_is_refused(path, read_only):
+    """What that version means by it is not known; nothing is changed."""
+    with connected(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+    for _ in range(2):
+        with pytest.raises(InboxError, match=r"later version of callfire_async \(schema 99\)"):
+            await SqliteInbox(path, read_only=read_only, lock_timeout=0).__aenter__()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_what_is_no_inbox_is_refused(path, read_only):
+    """And left as it is."""
+    path.write_bytes(b"Dear diary, " * 1000)
+
+    with pytest.raises(InboxUnavailableError, match="not a database"):
+        await SqliteInbox(path, read_only=read_only, lock_timeout=0).__aenter__()
+
+    assert path.read_bytes() == b"Dear diary, " * 1000
+
+
+async def test_somebody_elses_database_is_refused(path):
+    """It has a version of its own, and no deliveries."""
+    with connected(path) as connection:
+        connection.execute(f"PRAGMA user_version = {LATEST}")
+
+    with pytest.raises(InboxError, match="no such"):
+        await SqliteInbox(path, lock_timeout=0).__aenter__()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_folder_that_is_missing_is_named(tmp_path, read_only):
+    """It is not made: the volume is perhaps not mounted."""
+    path = tmp_path / "missing" / "inbox.db"
+
+    with pytest.raises(InboxUnavailableError, match="missing"):
+        await SqliteInbox(path, read_only=read_only).__aenter__()
+
+    assert not path.parent.exists()
+
+
+async def test_a_folder_in_its_place_is_no_inbox(path):
+    """The error is ours, and the folder is left alone."""
+    path.mkdir()
+
+    with pytest.raises(InboxUnavailableError, match="unable to open"):
+        await SqliteInbox(path).__aenter__()
+
+
+async def test_a_file_system_without_shared_memory_is_refused():
+    """A write-ahead log needs it; anything less would keep less than was promised."""
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(InboxError, match="journal mode memory"):
+        _sqlite_file._configure(connection)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "kind"),
+    [
+        ("/dev/vda / ext4 rw 0 0\ntmpfs {folder} tmpfs rw 0 0\n", "tmpfs"),
+        ("overlay / overlay rw 0 0\n", "overlay"),
+        ("rootfs / rootfs rw 0 0\noverlay / overlay rw 0 0\n", "overlay"),
+        ("overlay / overlay rw 0 0\n/dev/vda {folder} ext4 rw 0 0\n", None),
+        ("tmpfs {folder} tmpfs rw 0 0\n/dev/vda {folder} ext4 rw 0 0\n", None),
+        ("tmpfs {folder}/x tmpfs rw 0 0\n/dev/vda / ext4 rw 0 0\n", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_file_system_that_ends_with_its_machine_is_warned_of(tmp_path, caplog, mounts, kind):
+    """What is over the file is what counts; where it cannot be told, nothing is said."""
+    listed = tmp_path / "mounts"
+    if mounts is not None:
+        listed.write_text(mounts.format(folder=tmp_path))
+
+    _sqlite_file.warn_of_file_system(tmp_path / "inbox.db", listed)
+
+    assert [record.args[1] for record in caplog.records] == ([kind] if kind else [])
+
+
+async def test_a_file_in_memory_is_warned_of(caplog):
+    """The mounts of this machine are read."""
+    folder = Path("/dev/shm")
+    if _sqlite_file._file_system(folder, Path("/proc/self/mounts")) != "tmpfs":
+        pytest.skip("no tmpfs here")
+    path = folder / f"callfire_async-{os.getpid()}.db"
+
+    try:
+        async with SqliteInbox(path):
+            assert "(tmpfs) that ends with its machine" in caplog.text
+    finally:
+        subprocess.run(["sh", "-c", f"rm {path}*"], check=True)  # noqa: ASYNC221
+
+
+# --- who owns it --------------------------------------------------------------------------------------------------
+
+
+async def test_a_second_owner_is_told_who_the_first_is(path):
+    """And how to run several."""
+    async with running(OWN_IT, path) as owner:
+        await owner.said()
+
+        with pytest.raises(InboxLockedError, match=rf"owned by process {owner.pid}; .*SqliteInbox\.in_folder\(\)"):
+            await SqliteInbox(path, lock_timeout=0.1).__aenter__()
+
+
+async def test_the_next_owner_waits_for_the_last_to_leave(path):
+    """As in a rolling deploy."""
+
+    async def counted() -> Stats:
+        async with SqliteInbox(path) as inbox:
+            return await inbox.stats()
+
+    async with running(OWN_IT, path) as owner:
+        await owner.said()
+        counting = asyncio.create_task(counted())
+        await asyncio.sleep(0)
+        await owner.tell()
+
+        assert (await counting).ready == 2
+
+
+async def test_whoever_waits_to_own_it_may_give_up(path):
+    """Nothing is held then."""
+    async with SqliteInbox(path):
+        entering = asyncio.create_task(SqliteInbox(path).__aenter__())
+        await asyncio.sleep(0)
+        entering.cancel()
+        with suppress(asyncio.CancelledError):
+            await entering
+
+    async with SqliteInbox(path, lock_timeout=0) as inbox:
+        assert await inbox.stats() == Stats()
+
+
+async def test_the_leases_of_a_killed_owner_are_ready_at_once(path):
+    """Its lock goes with it; what it had in its hands counts as a crash, what waited does not."""
+    async with running(OWN_IT, path) as owner:
+        await owner.said()
+        await owner.kill()
+
+        async with SqliteInbox(path, lock_timeout=0) as inbox:
+            leases = await inbox.claim(10, lease=LEASE)
+
+    assert sorted((lease.delivery.body, lease.attempt, lease.crashes) for lease in leases) == [
+        (b"leased", 1, 1),
+        (b"waiting", 1, 0),
+    ]
+
+
+async def test_an_owner_that_could_not_say_who_it_is_owns_it_all_the_same(path, monkeypatch):
+    """A full disk has no room for a number."""
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "write", no_space)
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+
+        with pytest.raises(InboxLockedError, match=r"process \(unknown\)"):
+            await SqliteInbox(path, lock_timeout=0).__aenter__()
+
+
+async def test_a_file_system_without_locks_is_refused(path, monkeypatch):
+    """Two owners would hand out everything twice."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+
+    with pytest.raises(InboxUnavailableError, match="cannot be locked: No locks available"):
+        await SqliteInbox(path).__aenter__()
+
+
+async def test_opening_that_fails_lets_the_next_in(path, impatient):
+    """Neither the lock nor the thread is kept."""
+    before = threading.active_count()
+    async with SqliteInbox(path):
+        pass
+    with connected(path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(InboxUnavailableError):
+            await SqliteInbox(path).__aenter__()
+
+    assert threading.active_count() == before
+    async with SqliteInbox(path, lock_timeout=0) as inbox:
+        assert await inbox.stats() == Stats()
+
+
+async def test_recovering_that_fails_lets_the_next_in(path):
+    """It is the last step of opening, and may find the disk full."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+        await lease_of(inbox)
+    with connected(path) as connection:
+        connection.execute(
+            "CREATE TRIGGER no_recovery BEFORE UPDATE ON deliveries BEGIN SELECT RAISE(ABORT, 'not now'); END"
+        )
+    with pytest.raises(InboxError, match="not now"):
+        await SqliteInbox(path).__aenter__()
+    with connected(path) as connection:
+        connection.execute("DROP TRIGGER no_recovery")
+
+    async with SqliteInbox(path, lock_timeout=0) as inbox:
+        assert (await lease_of(inbox)).crashes == 1
+
+
+async def test_opening_that_is_cancelled_lets_the_next_in(path):
+    """Whatever it was about to do."""
+    for turns in range(6):
+        entering = asyncio.create_task(SqliteInbox(path).__aenter__())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        entering.cancel()
+        with suppress(asyncio.CancelledError):
+            await (await entering).__aexit__(None, None, None)
+
+        async with SqliteInbox(path, lock_timeout=0) as inbox:
+            assert await inbox.stats() == Stats()
+
+
+async def test_closing_that_is_cancelled_is_carried_through(path):
+    """The next owner may come at once, and finds all that was asked for before."""
+    inbox = await SqliteInbox(path).__aenter__()
+    appending = asyncio.create_task(inbox.append(Delivery(b"body")))
+    await asyncio.sleep(0)
+    leaving = asyncio.create_task(inbox.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with suppress(asyncio.CancelledError):
+        await leaving
+
+    async with SqliteInbox(path, lock_timeout=0) as again:
+        assert await bodies_of(again) == [b"body"]
+    assert not (await appending).duplicate
+
+
+async def test_opening_does_not_drop_the_locks_of_those_who_read(path):
+    """Whoever closes a file loses all the locks of his process on it; so it is not opened but by SQLite."""
+    async with SqliteInbox(path):
+        pass
+    ask = (
+        "import fcntl, sys; file = open(sys.argv[1], 'r+b');"
+        # Where SQLite's readers hold their lock.
+        "fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 0x40000002)"
+    )
+    async with SqliteInbox(path, read_only=True) as reader:
+        await reader.stats()
+        async with SqliteInbox(path):
+            asked = await asyncio.to_thread(
+                subprocess.run, [sys.executable, "-c", ask, path], capture_output=True, text=True, check=False
+            )
+
+    assert "BlockingIOError" in asked.stderr
+
+
+# --- reading only -------------------------------------------------------------------------------------------------
+
+
+async def test_it_can_be_read_while_another_process_owns_it(path):
+    """Tools look at it without a pause in the service."""
+    async with running(OWN_IT, path) as owner:
+        await owner.said()
+
+        async with SqliteInbox(path, read_only=True) as inbox:
+            assert [entry.state for entry in await all_entries(inbox)] == ["leased", "ready"]
+            assert await inbox.get(1) is not None
+            assert await inbox.seen(["event"]) == frozenset()
+            assert (await inbox.stats()).leased == 1
+
+
+async def test_it_can_be_read_while_nobody_owns_it(path):
+    """Its leases are as they were: nothing is recovered, and nobody is kept out."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+        await lease_of(inbox)
+
+    async with SqliteInbox(path, read_only=True) as reader:
+        assert (await reader.stats()).leased == 1
+        async with SqliteInbox(path, lock_timeout=0) as owner:
+            assert (await owner.stats()).ready == 1
+        assert (await reader.stats()).ready == 1
+
+
+@pytest.mark.parametrize("write", ["append", "append_many", "claim", "ack", "replay", "purge"])
+async def test_what_is_read_only_is_not_written(path, write):
+    """The words say what to do."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+        lease = await lease_of(inbox)
+
+    async with SqliteInbox(path, read_only=True) as inbox:
+        writes = {
+            "append": lambda: inbox.append(Delivery(b"body")),
+            "append_many": lambda: inbox.append_many([Delivery(b"body")]),
+            "claim": lambda: inbox.claim(1, lease=LEASE),
+            "ack": lambda: inbox.ack(lease),
+            "replay": inbox.replay,
+            "purge": lambda: inbox.purge(dead_before=lease.delivery.received_at),
+        }
+        with pytest.raises(InboxError, match=r"reading only; stop its owner, and open it without read_only"):
+            await writes[write]()
+
+
+async def test_what_is_missing_cannot_be_read(path):
+    """And is not made by looking for it."""
+    with pytest.raises(InboxUnavailableError, match=r"inbox\.db cannot be used: unable to open database file"):
+        await SqliteInbox(path, read_only=True).__aenter__()
+
+    assert list(path.parent.iterdir()) == []
+
+
+# --- opening and closing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_it_must_be_open(path, when):
+    """The words say how."""
+    inbox = SqliteInbox(path)
+    if when == "after":
+        async with inbox:
+            pass
+
+    for use in (inbox.append(Delivery(b"body")), inbox.stats(), inbox.wait(1), inbox.claim(1, lease=LEASE)):
+        with pytest.raises(InboxError, match="use it inside 'async with'"):
+            await use
+
+
+async def test_closing_what_is_not_open_is_no_error(path):
+    """There is nothing to do."""
+    await SqliteInbox(path).__aexit__(None, None, None)
+
+    assert not path.exists()
+
+
+async def test_what_was_asked_for_before_closing_is_done(path):
+    """And what comes after is told so, rather than left waiting."""
+    inbox = await SqliteInbox(path).__aenter__()
+    before = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(10)]
+    await asyncio.sleep(0)
+    leaving = asyncio.create_task(inbox.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+
+    with pytest.raises(InboxError, match="not open"):
+        await inbox.append(Delivery(b"late"))
+
+    await leaving
+    assert [(await task).duplicate for task in before] == [False] * 10
+    async with SqliteInbox(path) as inbox:
+        assert (await inbox.stats()).ready == 10
+
+
+# --- time across a crash ------------------------------------------------------------------------------------------
+
+
+async def test_what_was_due_stays_due_when_the_clock_was_set_back(path):
+    """A delay that has passed once is not waited for again: it was handed out since, and crashed."""
+    clocks = Clocks()
+    async with SqliteInbox(path, clock=clocks.clock()) as inbox:
+        await inbox.append(Delivery(b"body"))
+        await inbox.nack(await lease_of(inbox), delay=3600)
+        clocks.advance(3600)
+        await lease_of(inbox)
+    async with SqliteInbox(path, clock=clocks.clock()):
+        clocks.set_back(DAY)
+
+    async with SqliteInbox(path, clock=clocks.clock()) as inbox:
+        assert await bodies_of(inbox) == [b"body"]
+
+
+async def test_a_clock_that_was_set_back_delays_nothing_for_longer(path):
+    """A delay begins anew, at worst."""
+    clocks = Clocks()
+    async with SqliteInbox(path, clock=clocks.clock()) as inbox:
+        await inbox.append(Delivery(b"delayed"))
+        await inbox.nack(await lease_of(inbox), delay=LEASE / 2)
+        await inbox.append(Delivery(b"new"))
+    clocks.set_back(DAY)
+
+    async with SqliteInbox(path, clock=clocks.clock()) as inbox:
+        first = await bodies_of(inbox)
+        clocks.advance(LEASE / 2)
+        assert (first, await bodies_of(inbox)) == ([b"new"], [b"delayed"])
+
+
+async def test_a_clock_that_was_set_back_widens_no_window(path):
+    """What comes the day after is new, though it seems to come before what it repeats."""
+    clocks = Clocks()
+    async with SqliteInbox(path, clock=clocks.clock()) as inbox:
+        await inbox.append(Delivery(b"same"))
+    clocks.set_back(DAY)
+
+    async with SqliteInbox(path, clock=clocks.clock()) as inbox:
+        within = await inbox.append(Delivery(b"same"))
+        clocks.advance(3600)
+        after = await inbox.append(Delivery(b"same"))
+
+    assert (within.duplicate, after.duplicate) == (True, False)
+
+
+# --- one thread, many writers -------------------------------------------------------------------------------------
+
+
+def commits(path: Path) -> int:
+    """Count the commits in a write-ahead log: the frames that say how large the database is then."""
+    log = path.with_name(f"{path.name}-wal").read_bytes()
+    (page_size,) = struct.unpack_from(">8xI", log)
+    frames = range(32, len(log), 24 + page_size)
+    return sum(struct.unpack_from(">4xI", log, frame)[0] > 0 for frame in frames)
+
+
+@contextmanager
+def busy(inbox: SqliteInbox) -> Iterator[None]:
+    """Keep the thread occupied, so that what is asked for meanwhile gathers."""
+    begun, go_on = threading.Event(), threading.Event()
+    inbox._writer._jobs.put(_sqlite_file._Job(lambda _: begun.set() or go_on.wait(), asyncio.Future()))
+    begun.wait()
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+async def test_what_gathers_is_committed_as_one(path):
+    """A sync of the disk is shared by all who wait for it."""
+    async with SqliteInbox(path) as inbox:
+        before = commits(path)
+        with busy(inbox):
+            appending = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(200)]
+            await asyncio.sleep(0)
+        appended = await asyncio.gather(*appending)
+
+        assert ([one.id for one in appended], commits(path) - before) == (list(range(1, 201)), 1)
+
+
+async def test_one_by_itself_waits_for_nobody(path):
+    """There is no timer; and one that changes nothing is no commit."""
+    async with SqliteInbox(path) as inbox:
+        before = commits(path)
+        for number in range(3):
+            await inbox.append(Delivery(b"%d" % number))
+            await inbox.stats()
+            await inbox.append(Delivery(b"0"))
+
+        assert commits(path) - before == 3
+        await inbox.claim(3, lease=LEASE)
+        await inbox.claim(3, lease=LEASE)
+        assert commits(path) - before == 4
+
+
+async def test_a_group_has_its_limit(path, monkeypatch):
+    """The first must not wait for a thousand others."""
+    monkeypatch.setattr(_sqlite_file, "_GROUP_SIZE", 10)
+    async with SqliteInbox(path) as inbox:
+        before = commits(path)
+        with busy(inbox):
+            appending = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(30)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*appending)
+
+        assert commits(path) - before == 3
+
+
+@pytest.mark.parametrize("others", [0, 3])
+async def test_what_cannot_be_done_fails_alone(path, others):
+    """The rest of its group is kept."""
+    async with SqliteInbox(path) as inbox:
+        with busy(inbox):
+            good = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(others)]
+            bad = [
+                asyncio.create_task(inbox.append(Delivery(object(), key="of no type that can be kept"))),
+                asyncio.create_task(inbox.append(Delivery(None, key="nothing"))),
+                asyncio.create_task(inbox.append(Delivery(b"text", key=object()))),
+            ]
+            await asyncio.sleep(0)
+        raised = await asyncio.gather(*bad, return_exceptions=True)
+
+        assert [type(error) for error in raised] == [InboxError, InboxError, AttributeError]
+        assert [(await task).duplicate for task in good] == [False] * others
+        assert (await inbox.stats()).ready == others
+
+
+async def test_a_job_that_fails_leaves_no_half_of_itself(path):
+    """Several are kept all or none."""
+    async with SqliteInbox(path) as inbox:
+        with pytest.raises(InboxError, match=r"inbox\.db cannot do this"):
+            await inbox.append_many([Delivery(b"good"), Delivery(None, key="bad")])
+
+        assert await inbox.stats() == Stats()
+
+
+async def test_an_append_that_nobody_waits_for_is_kept_all_the_same(path):
+    """Whoever cancelled it cannot know whether it was; it may be on disk already."""
+    async with SqliteInbox(path) as inbox:
+        with busy(inbox):
+            appending = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(2)]
+            failing = asyncio.create_task(inbox.append(Delivery(None, key="bad")))
+            await asyncio.sleep(0)
+            for task in (appending[0], failing):
+                task.cancel()
+        await appending[1]
+
+        assert (appending[0].cancelled(), failing.cancelled()) == (True, True)
+        assert await bodies_of(inbox) == [b"0", b"1"]
+
+
+# --- a disk that fails --------------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_another_holds_is_unavailable_until_it_lets_go(path, impatient, caplog):
+    """Nothing has to be done about it; nothing was half-written."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"before"))
+        with connected(path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            refused = await asyncio.gather(
+                *(inbox.append(Delivery(b"%d" % number)) for number in range(3)), return_exceptions=True
+            )
+        await inbox.append(Delivery(b"after"))
+
+        assert [type(error) for error in refused] == [InboxUnavailableError] * 3
+        assert "is locked" in str(refused[0])
+        assert await bodies_of(inbox) == [b"before", b"after"]
+    assert {record.levelno for record in caplog.records} == {logging.ERROR}
+
+
+FILL_IT = """
+path, how = sys.argv[1:]
+async with SqliteInbox(path) as inbox:
+    kept, refused, room = [], [], None
+    if how == "limit":
+        room = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, room[1]))
+    for number in range(2_000):
+        several = [Delivery(os.urandom(2_000), key=f"{number}/{part}") for part in range(3)]
+        try:
+            kept += [str(one.id) for one in await inbox.append_many(several)]
+        except InboxError as error:
+            refused.append(type(error).__name__)
+            if len(refused) == 3:
+                break
+    tell(len(kept), *refused)
+    if room:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
+    else:
+        await told()
+    kept += [str((await inbox.append(Delivery(b"room again"))).id)]
+    found = [str(entry.id) async for entry in inbox.entries()]
+    tell(len(kept) - len(set(kept)), len(set(kept) - set(found)), len(set(found) - set(kept)))
+async with SqliteInbox(path) as inbox:
+    tell((await inbox.stats()).ready - len(found))
+    tell(*await inbox._do(lambda connection: connection.execute("PRAGMA integrity_check").fetchone()))
+"""
+
+
+async def assert_nothing_is_lost_by(child, make_room=None) -> None:
+    kept, *refused = (await child.said()).split()
+    if make_room:
+        make_room()
+        await child.tell()
+    twice, lost, unasked = map(int, (await child.said()).split())
+
+    assert (int(kept) > 0, refused) == (True, ["InboxUnavailableError"] * 3)
+    # A sync that failed may have been carried out; then what was refused is there as a whole, and is a duplicate.
+    assert (twice, lost, unasked % 3) == (0, 0, 0)
+    assert [await child.said(), await child.said(), await child.ended()] == ["0", "ok", 0]
+
+
+async def test_where_no_more_can_be_written_nothing_is_lost(path):
+    """An I/O error in the middle of a group: all of it is refused, and accepted once there is room."""
+    async with running(FILL_IT, path, "limit") as child:
+        await assert_nothing_is_lost_by(child)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+async def test_a_full_disk_loses_nothing(tmp_path):
+    """Likewise, with a disk that is really full."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False)  # noqa: ASYNC221
+    if mounted.returncode != 0:
+        pytest.skip("this root cannot mount")
+    try:
+        (disk / "ballast").write_bytes(bytes(300_000))
+        async with running(FILL_IT, disk / "inbox.db", "disk") as child:
+            await assert_nothing_is_lost_by(child, (disk / "ballast").unlink)
+    finally:
+        subprocess.run(["umount", disk], check=True)  # noqa: ASYNC221
+
+
+@contextmanager
+def damaged(path: Path, page: int) -> Iterator[None]:
+    """Overwrite a page of the file, behind the back of whoever has it open."""
+    with path.open("r+b") as file:
+        good = os.pread(file.fileno(), 4096, (page - 1) * 4096)
+        os.pwrite(file.fileno(), b"\xa5" * 4096, (page - 1) * 4096)
+        try:
+            yield
+        finally:
+            os.pwrite(file.fileno(), good, (page - 1) * 4096)
+
+
+async def page_of(inbox: SqliteInbox, name: str) -> int:
+    query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+    return (await inbox._do(lambda connection: connection.execute(query, (name,)).fetchone()))[0]
+
+
+async def forget_pages(inbox: SqliteInbox) -> None:
+    """Have the next query read the file: empty the log, and what is in memory."""
+
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA shrink_memory")
+        connection.execute("BEGIN IMMEDIATE")
+
+    await inbox._do(work)
+
+
+async def test_after_a_failure_the_file_is_checked_before_the_next_success(path, caplog):
+    """What is in memory cannot be trusted then, nor what an append alone would not have looked at."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append_many([Delivery(bytes(3000), key=str(number)) for number in range(50)])
+        index, other_index = await page_of(inbox, "open_deliveries"), await page_of(inbox, "closed_deliveries")
+        await forget_pages(inbox)
+
+        with damaged(path, index), pytest.raises(InboxUnavailableError, match="malformed"):
+            await inbox.stats()
+        with damaged(path, other_index):
+            for _ in range(2):
+                with pytest.raises(InboxUnavailableError):
+                    await inbox.append(Delivery(b"not yet"))
+        await inbox.append(Delivery(b"now"))
+
+        assert (await inbox.stats()).ready == 51
+    assert len(caplog.records) == 3
+
+
+async def test_what_the_check_finds_is_told(path):
+    """Even where it can still be read."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+    with connected(path) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET rootpage = 2 WHERE name = 'closed_deliveries'")
+
+    with pytest.raises((OSError, sqlite3.DatabaseError), match=r"damaged|malformed"):
+        _sqlite_file.open_file(path, check=True)
+
+
+async def test_a_connection_that_cannot_be_rolled_back_is_given_up(path, monkeypatch):
+    """Whatever it holds is not committed; the next one is opened when it is needed."""
+
+    class Stubborn(sqlite3.Connection):
+        def execute(self, *arguments: object) -> sqlite3.Cursor:
+            if arguments == ("ROLLBACK",):
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(*arguments)
+
+    connect = sqlite3.connect
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, **kwargs, factory=Stubborn))
+        inbox = SqliteInbox(path)
+        await inbox.__aenter__()
+    try:
+        with pytest.raises(InboxError):
+            await inbox.append_many([Delivery(b"half"), Delivery(None, key="bad")])
+
+        await inbox.append(Delivery(b"good"))
+        assert await bodies_of(inbox) == [b"good"]
+    finally:
+        await inbox.__aexit__(None, None, None)
+
+
+async def test_an_error_tells_its_cause(path, impatient):
+    """For whoever reads the log."""
+    async with SqliteInbox(path) as inbox:
+        with connected(path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(InboxUnavailableError) as unavailable:
+                await inbox.stats()
+        with pytest.raises(InboxError) as refused:
+            await inbox.append(Delivery(None, key="bad"))
+
+    assert isinstance(unavailable.value.__cause__, sqlite3.OperationalError)
+    assert isinstance(refused.value.__cause__, sqlite3.IntegrityError)
+
+
+async def test_a_dead_letter_can_be_looked_at_and_replayed_later(path):
+    """By another process, long after."""
+    async with SqliteInbox(path) as inbox:
+        await dead_letter(inbox, b"body")
+
+    async with SqliteInbox(path) as inbox:
+        (entry,) = await all_entries(inbox, "dead")
+        await inbox.replay([entry.id])
+        assert await bodies_of(inbox) == [b"body"]
