@@ -11,6 +11,8 @@ import asyncio
 import logging
 import os
 import ssl
+import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -22,6 +24,7 @@ from callfire_async.errors import ClientClosedError
 
 HttpClient: TypeAlias = httpx.AsyncClient
 
+_PACKAGE = __name__.partition(".")[0]
 # Long enough for an answer that is on its way; short enough that a hung server does not keep the others waiting.
 ABANDONED_SECONDS = 2.0
 
@@ -33,8 +36,10 @@ def make_pool(
     ssl_context: ssl.SSLContext | None,
     http_client: httpx.AsyncClient | None,
 ) -> Pool:
-    """Make a pool on a client of our own or of the caller's; TypeError where the settings do not fit together."""
+    """Make a pool on a client of our own or of the caller's; an error where the settings do not fit."""
     logging.getLogger("httpx").addFilter(_without_query)
+    if ssl_context is not None and ssl_context.verify_mode is not ssl.CERT_REQUIRED:
+        raise ValueError("ssl_context must verify certificates: load the authority of yours into it instead")
     if http_client is None:
         return Pool(_http_client(max_connections, ssl_context, trust_env=trust_env), max_connections, owned=True)
     if not isinstance(http_client, httpx.AsyncClient):
@@ -63,6 +68,14 @@ def _without_query(record: logging.LogRecord) -> bool:
     return True
 
 
+def _where_made() -> tuple[str, int]:
+    """Find the file and line, outside of this library, that a pool is being made for."""
+    frame = sys._getframe()  # noqa: SLF001  # a whole stack, as inspect makes it, reads files
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
 # --- one exchange ---------------------------------------------------------------------------------------------
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -80,14 +93,16 @@ _PHASES: Mapping[str, str] = {
 class _Exchange:
     """One request on its way, in a task of its own: how far it has come, and until when it may take."""
 
-    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, deadline: float) -> None:
+    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, started: float, timeout: float) -> None:
         self._client = client
         self._request = request
         # A transport that does not say how far it is may have sent all of it.
         self._phase = "waiting for the answer"
         self._limit: asyncio.Timeout | None = None
         self._socket: Any = None
-        self.deadline = deadline
+        self._started = started
+        self._timeout = timeout
+        self.deadline = started + timeout
         request.extensions["trace"] = self._follow
 
     async def run(self) -> Answer:
@@ -105,12 +120,13 @@ class _Exchange:
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self.deadline)
 
-    def failure(self, error: Exception, timeout: float) -> NoAnswerError:
+    def failure(self, error: Exception, now: float) -> NoAnswerError:
         """Put in words what *error*, raised by `run`, means."""
         expired = self._limit is not None and self._limit.expired()
         timed_out = expired or isinstance(error, httpx.TimeoutException)
         never_sent = self._phase == _CONNECTING or isinstance(error, _NEVER_SENT)
-        what = f"had no whole answer within {timeout:g} s" if timed_out else f"failed with {type(error).__name__}"
+        failed = f"failed with {type(error).__name__} after {now - self._started:.3f} s"
+        what = f"had no whole answer within {self._timeout:g} s" if timed_out else failed
         return NoAnswerError(
             f"{what}, while {_CONNECTING if never_sent else self._phase}",
             outcome=Outcome.NOT_DONE if never_sent else Outcome.UNKNOWN,
@@ -169,6 +185,14 @@ class Pool:
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._made_at = _where_made()
+
+    def __del__(self) -> None:
+        """Warn, as of a line of whoever made it, where it was never closed; a fork leaves that to the parent."""
+        if self._owned and self._closing is None and os.getpid() == self._process:
+            file, line = self._made_at
+            message = f"a CallFire client made at {file}:{line} was never closed: use async with, or await aclose()"
+            warnings.warn_explicit(message, ResourceWarning, file, line, source=self)
 
     def check(self) -> None:
         """Raise `ClientClosedError` unless requests can be sent from here."""
@@ -201,15 +225,14 @@ class Pool:
         is cancelled in the middle can leave the pool in a state from which it does not recover.
         """
         self.check()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        started = asyncio.get_running_loop().time()
         # The timeout of the attempt as a whole is kept in _Exchange; httpx knows only those of its phases.
         request = self.client.build_request(method, url, headers=headers, content=content, timeout=None)
         request.url = _OwnURL(request.url)
-        await self._take_slot(deadline, timeout)
-        return await self._shielded(_Exchange(self.client, request, deadline), timeout)
+        await self._take_slot(started + timeout, timeout)
+        return await self._shielded(_Exchange(self.client, request, started, timeout))
 
-    async def _shielded(self, exchange: _Exchange, timeout: float) -> Answer:
+    async def _shielded(self, exchange: _Exchange) -> Answer:
         loop = asyncio.get_running_loop()
         task = loop.create_task(exchange.run())
         self._under_way[task] = exchange
@@ -222,7 +245,7 @@ class Pool:
             raise
         except Exception as error:
             # Whatever it is: httpx lets errors of ssl and anyio pass, and a transport may be the caller's own.
-            raise exchange.failure(error, timeout) from error
+            raise exchange.failure(error, loop.time()) from error
 
     async def _take_slot(self, deadline: float, timeout: float) -> None:
         ahead = self._waiting

@@ -12,7 +12,7 @@ import math
 import operator
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
@@ -20,7 +20,7 @@ from textwrap import shorten
 from typing import Generic, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from callfire_async._convert import Unreadable, form_fields, read_id, structure
 from callfire_async._wire import NotADocument, NotOneObject, normalised, read, write_form
@@ -52,6 +52,9 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_RESULTS = 1000
 # A call with ten records has a hundred elements, each with two tags.
 _MAX_TAGS = 200 * MAX_RESULTS
+
+# Each costs a tenth of a millisecond. A page of 1000 subscriptions, five fields of each unreadable, is the API no more.
+_MOST_PROBLEMS = 5 * MAX_RESULTS
 
 # A server that asks for a longer pause is obeyed by whoever called: nobody wants a call to sleep for minutes.
 MAX_RETRY_AFTER_SECONDS = 60.0
@@ -95,11 +98,19 @@ class Operation(Generic[T]):
         """The ``RequestId`` that is sent, or None."""
         return (self.form or {}).get("RequestId")
 
+    @property
+    def route(self) -> str:
+        """The path with ``{id}`` for each id: what all requests of this kind have in common."""
+        return re.sub(r"/[0-9]+", "/{id}", self.path)
+
+    def address(self, response_format: ResponseFormat) -> str:
+        """Return the path; its ending asks for the format of the answer."""
+        return f"{self.path}.json" if response_format == "json" else self.path
+
     def target(self, response_format: ResponseFormat) -> str:
-        """Return path and query; the ending of the path asks for the format of the answer."""
-        ending = ".json" if response_format == "json" else ""
+        """Return path and query."""
         query = f"?{write_form(self.query).decode()}" if self.query else ""
-        return f"{self.path}{ending}{query}"
+        return f"{self.address(response_format)}{query}"
 
     def content(self) -> bytes | None:
         """Return the body to send, or None."""
@@ -210,8 +221,12 @@ def get_subscription(subscription_id: int) -> Operation[Subscription]:
     return Operation("GET", _subscription_path(subscription_id), _read_subscription)
 
 
-def update_subscription(subscription_id: int, values: Mapping[str, object]) -> Operation[None]:
-    """Word a change of a subscription, given the values of its fields by name; None is not sent."""
+def update_subscription(subscription_id: int, values: Mapping[str, object]) -> Operation[Subscription | None]:
+    """
+    Word a change of a subscription, given the values of its fields by name; None is not sent.
+
+    The answer says nothing of the subscription; it is the value only where somebody had to look for it.
+    """
     path, form = _subscription_path(subscription_id), _subscription_form(values)
     return Operation("PUT", path, _read_nothing, form=form, success=frozenset([200, 204]))
 
@@ -244,11 +259,38 @@ def _subscription_form(values: Mapping[str, object]) -> dict[str, str]:
     return form
 
 
+def risks(form: Mapping[str, str]) -> Iterator[str]:
+    """Word what in the form of a create or an update lets strangers read the postbacks, and the token with them."""
+    if _is_in_the_open(form.get("Endpoint", "").strip()):
+        yield "an http:// endpoint: phone numbers, messages and the endpoint's token travel in the open; use https://"
+    if form.get("NonStrictSsl") == "true":
+        yield "non_strict_ssl=True: CallFire will post to whoever claims to be the endpoint, whatever its certificate"
+
+
+def _is_in_the_open(endpoint: str) -> bool:
+    if not endpoint.lower().startswith("http://"):
+        return False
+    try:
+        return not _is_loopback(urlsplit(endpoint).hostname or "")
+    except ValueError:
+        return True
+
+
 def same_subscription(wanted: Mapping[str, str], found: Subscription) -> bool:
     """Tell whether *found* has the endpoint, trigger and filter of the form of a create."""
     seen = form_fields({"endpoint": found.endpoint, "trigger_event": found.trigger_event, "filter": found.filter})
     names = (wanted.keys() | seen.keys()) - {"NotificationFormat", "Enabled", "NonStrictSsl", "RequestId"}
-    return all(_comparable(name, wanted) == _comparable(name, seen) for name in names)
+    return _alike(names, wanted, seen)
+
+
+def as_updated(wanted: Mapping[str, str], found: Subscription) -> bool:
+    """Tell whether all that the form of an update says is so in *found*."""
+    seen = form_fields({field.name: getattr(found, field.name) for field in fields(Subscription)})
+    return _alike(wanted.keys() - {"RequestId"}, wanted, seen)
+
+
+def _alike(names: Iterable[str], one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    return all(_comparable(name, one) == _comparable(name, other) for name in names)
 
 
 def _comparable(name: str, form: Mapping[str, str]) -> str:
@@ -285,13 +327,22 @@ def _page_reader(kind: type[T], first_result: int) -> Callable[[bytes, str | Non
         content = _content_of("ResourceList", body, content_type)
         total, problems = _read_total(content.get("@totalResults"))
         at = f"ResourceList.{kind.__name__}"
-        read_items = [
-            structure(kind, item, f"{at}[{index}]") for index, item in enumerate(_items(content.get(kind.__name__)))
-        ]
-        page = Page(tuple(item for item, _ in read_items), total, first_result)
-        return page, sum((problems for _, problems in read_items), problems)
+        items, more = _read_items(kind, _items(content.get(kind.__name__)), at)
+        return Page(items, total, first_result), problems + more
 
     return read_page
+
+
+def _read_items(kind: type[T], contents: list[object], at: str) -> tuple[tuple[T, ...], Problems]:
+    items: list[T] = []
+    problems: list[str] = []
+    for index, content in enumerate(contents):
+        item, more = structure(kind, content, f"{at}[{index}]")
+        items.append(item)
+        problems += more
+        if len(problems) > _MOST_PROBLEMS:
+            raise Unreadable(tuple(problems))
+    return tuple(items), tuple(problems)
 
 
 def _read_total(value: object) -> tuple[int | None, Problems]:
@@ -342,20 +393,26 @@ def interpret(
     try:
         return operation.read(_plain_body(answer), answer.content_type)
     except (NotADocument, Unreadable) as error:
-        raise _response_error(operation, answer, str(error)) from error
+        raise _response_error(operation, answer, attempts, str(error)) from error
 
 
 def _raise_error(operation: Operation[T], answer: Answer, attempts: int, now: datetime) -> NoReturn:
     if 400 <= answer.status < 600:
         raise _api_error(operation, answer, attempts, now)
     if 300 <= answer.status < 400:
-        raise _response_error(operation, answer, "a redirect, which is never followed")
-    raise _response_error(operation, answer, "a status that says neither that it was done nor that it failed")
+        raise _response_error(operation, answer, attempts, "a redirect, which is never followed")
+    reason = "a status that says neither that it was done nor that it failed"
+    raise _response_error(operation, answer, attempts, reason)
 
 
-def _response_error(operation: Operation[T], answer: Answer, reason: str) -> ResponseError:
+def _answered(operation: Operation[T], answer: Answer, attempts: int) -> str:
+    which = f", at attempt {attempts}" if attempts > 1 else ""
+    return f"{operation} answered {answer.status}{which}"
+
+
+def _response_error(operation: Operation[T], answer: Answer, attempts: int, reason: str) -> ResponseError:
     return ResponseError(
-        f"{operation} answered {answer.status}: {reason}",
+        f"{_answered(operation, answer, attempts)}: {reason}",
         status_code=answer.status,
         method=operation.method,
         path=operation.path,
@@ -380,7 +437,7 @@ _WAYS_OUT = {
 def _api_error(operation: Operation[T], answer: Answer, attempts: int, now: datetime) -> APIError:
     message = _callfire_message(answer)
     words = (masked(message) if message else None, _WAYS_OUT.get(answer.status))
-    summary = ": ".join([f"{operation} answered {answer.status}", *filter(None, words)])
+    summary = ": ".join([_answered(operation, answer, attempts), *filter(None, words)])
     kind = _ERRORS.get(answer.status, ServerError if answer.status >= 500 else APIError)
     return kind(
         summary,

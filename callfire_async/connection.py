@@ -14,16 +14,17 @@ import platform
 import random
 import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from attrs import frozen
+from attrs import define, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from callfire_async._convert import in_words
 from callfire_async._protocol import (
     MAX_RETRY_AFTER_SECONDS,
     Answer,
@@ -68,6 +69,18 @@ class _Clockwork:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
+@define
+class Attempt:
+    """One request as who watches it sees it: what it asks, how often that was sent, and the status of its answer."""
+
+    operation: Operation[Any]
+    number: int
+    status: int | None = None
+
+
+Watch = Callable[[Attempt], AbstractContextManager[object]]
+
+
 class Connection:
     """
     A pool of connections to CallFire that speaks for one account; the services are built on it.
@@ -83,7 +96,7 @@ class Connection:
         max_retries: How often an attempt that failed is repeated at most.
         max_connections: How many requests are under way at once; the others wait in order.
         trust_env: Whether proxies and certificates that the environment names are used.
-        ssl_context: Instead of one that trusts certifi's authorities.
+        ssl_context: Instead of one that trusts certifi's authorities; it must verify certificates.
         http_client: A client of your own, for proxies, event hooks or other transports. It is never closed here.
 
     Raises:
@@ -114,6 +127,8 @@ class Connection:
         self._set_options(timeout, max_retries)
         self._headers = _headers(login, password)
         self._clockwork = _Clockwork()
+        # What each attempt takes place in; telemetry puts itself here, on this connection and views made later.
+        self._watch: Watch = nullcontext
         from callfire_async._pool import make_pool  # noqa: PLC0415  # slow, and no use to who only receives
 
         self._pool = make_pool(
@@ -130,7 +145,8 @@ class Connection:
         Args:
             operation: What to ask.
             recover: Looks whether an attempt of unknown outcome was carried out after all: its value, or None.
-                With it, an operation that is not safe to repeat is repeated if there is none.
+                With it, an operation that is not safe to repeat is repeated if there is none. It is asked too where
+                the repetition is refused, as one with a RequestId that CallFire has seen may be.
 
         Raises:
             APIError: CallFire answered with an error.
@@ -138,7 +154,7 @@ class Connection:
             ResponseError: The answer is not what API 1.1 promises.
             ClientClosedError: The connection was closed, or belongs to another event loop or process.
         """
-        call = _Call(operation, recover, self._exchange, self._clockwork)
+        call = _Call(operation, recover, self._exchange, self._clockwork, self._watch)
         retrying = AsyncRetrying(
             sleep=self._clockwork.sleep,
             stop=stop_after_attempt(self._max_retries + 1),
@@ -207,13 +223,14 @@ def _headers(login: str, password: str) -> dict[str, str]:
     credentials = base64.b64encode(f"{login}:{password}".encode()).decode()
     return {
         "Authorization": _Secret(f"Basic {credentials}"),
-        "User-Agent": f"callfire-async/{_own_version()} python/{platform.python_version()}",
+        "User-Agent": f"callfire-async/{own_version()} python/{platform.python_version()}",
         # What comes compressed cannot be capped before it is in memory.
         "Accept-Encoding": "identity",
     }
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Return the version of this library that is installed."""
     try:
         return version("callfire-async")
     except PackageNotFoundError:  # run from a folder that was never installed
@@ -232,11 +249,13 @@ class _Call(Generic[T]):
         recover: Recover[T] | None,
         exchange: Callable[[Operation[T]], Awaitable[Answer]],
         clockwork: _Clockwork,
+        watch: Watch,
     ) -> None:
         self._operation = operation
         self._recover = recover
         self._exchange = exchange
         self._clockwork = clockwork
+        self._watch = watch
         self._attempts = 0
         self._outcome = Outcome.FINAL
         self._in_doubt: CallFireError | None = None
@@ -245,6 +264,8 @@ class _Call(Generic[T]):
         """Do it, unless it was in doubt whether it was done already, and it was."""
         if self._recover is None or self._in_doubt is None:
             return await self._send()
+        if self._operation.repeatable:
+            return await self._send_again(self._recover)
         found = await self._look(self._recover, self._in_doubt)
         return await self._send_again(self._recover) if found is None else found
 
@@ -267,8 +288,14 @@ class _Call(Generic[T]):
     async def _send(self) -> T:
         self._attempts += 1
         self._outcome = Outcome.FINAL
+        attempt = Attempt(self._operation, self._attempts)
+        with self._watch(attempt):
+            return await self._judged(attempt)
+
+    async def _judged(self, attempt: Attempt) -> T:
+        """Carry it out; where it fails, note what that means for another attempt."""
         try:
-            return self._value(await self._answer())
+            return self._value(await self._answer(attempt))
         except NoAnswerError as failure:
             error = self._no_answer(failure)
             self._judge(error, failure.outcome)
@@ -277,23 +304,23 @@ class _Call(Generic[T]):
             self._judge(error, outcome_of(error))
             raise
 
-    async def _answer(self) -> Answer:
+    async def _answer(self, attempt: Attempt) -> Answer:
         """Send the request, and write the one line of log that each gets."""
         started = perf_counter()
-        outcome = "no answer"
         try:
             answer = await self._exchange(self._operation)
-            outcome = str(answer.status)
+            attempt.status = answer.status
         finally:
             milliseconds = (perf_counter() - started) * 1000
-            _log.debug("%s: %s, attempt %d, %.0f ms", self._operation, outcome, self._attempts, milliseconds)
+            outcome = attempt.status or "no answer"
+            _log.debug("%s: %s, attempt %d, %.0f ms", self._operation, outcome, attempt.number, milliseconds)
         return answer
 
     def _value(self, answer: Answer) -> T:
         in_doubt, now = self._in_doubt is not None, self._clockwork.now()
         value, problems = interpret(self._operation, answer, attempts=self._attempts, in_doubt=in_doubt, now=now)
         if problems:
-            _log.warning("%s: left out what cannot be read: %s", self._operation, ", ".join(problems))
+            _log.warning("%s: left out what cannot be read: %s", self._operation, in_words(problems))
         return value
 
     def _no_answer(self, failure: NoAnswerError) -> TransportError:

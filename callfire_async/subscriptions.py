@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 from uuid import uuid4
+from warnings import warn
 
 from callfire_async._protocol import (
     MAX_RESULTS,
     Operation,
+    as_updated,
     create_subscription,
     delete_subscription,
     get_subscription,
     query_subscriptions,
+    risks,
     same_subscription,
     update_subscription,
 )
@@ -66,6 +70,8 @@ class Subscriptions:
         Where the outcome of an attempt is unknown, a subscription with the same endpoint, trigger and filter counts
         as created, an older one too; it is created once more only if there is none.
 
+        An ``http://`` endpoint that is not on loopback, and ``non_strict_ssl=True``, are warned of (`UserWarning`).
+
         Args:
             endpoint: A URL, best made by `EndpointTokens.url`, or an e-mail address.
             trigger_event: What is posted.
@@ -89,6 +95,7 @@ class Subscriptions:
                 "request_id": _request_id(request_id),
             }
         )
+        _warn_of_risks(operation)
         return await self._connection.execute(operation, recover=partial(self._find, operation))
 
     async def query(self, *, max_results: int = MAX_RESULTS, first_result: int = 0) -> Page[Subscription]:
@@ -132,7 +139,12 @@ class Subscriptions:
         filter: SubscriptionFilter | None = None,
         request_id: str | None = None,
     ) -> None:
-        """Change what is given; None is not sent, so nothing can be cleared this way. The parameters of `create`."""
+        """
+        Change what is given; None is not sent, so nothing can be cleared this way. The parameters of `create`.
+
+        Where CallFire refuses to repeat an attempt of unknown outcome, it is a success if all that was to change is
+        found as it was to be.
+        """
         operation = update_subscription(
             subscription_id,
             {
@@ -145,7 +157,8 @@ class Subscriptions:
                 "request_id": _request_id(request_id),
             },
         )
-        await self._connection.execute(operation)
+        _warn_of_risks(operation)
+        await self._connection.execute(operation, recover=partial(self._confirm, subscription_id, operation))
 
     async def delete(self, subscription_id: int) -> None:
         """Delete one subscription; that it is gone when an attempt of unknown outcome is repeated is a success."""
@@ -159,6 +172,17 @@ class Subscriptions:
                 return ResourceReference(subscription.id)
         return None
 
+    async def _confirm(self, subscription_id: int, operation: Operation[Subscription | None]) -> Subscription | None:
+        """Return the subscription if it is as an update wants it."""
+        found = await self.get(subscription_id)
+        return found if as_updated(operation.form or {}, found) else None
+
 
 def _request_id(given: str | None) -> str:
     return uuid4().hex if given is None else given
+
+
+def _warn_of_risks(operation: Operation[Any]) -> None:
+    # Not in the log: like a token that is too short, it belongs to a line of code, at which a warning points.
+    for risk in risks(operation.form or {}):
+        warn(risk, stacklevel=3)

@@ -115,11 +115,10 @@ async def test_every_setting_reaches_the_connection():
         assert (connection._pool.client, connection._pool._max_connections) == (http_client, 5)
 
 
-def test_no_credentials_are_printed():
+async def test_no_credentials_are_printed():
     """In no repr."""
-    callfire = CallFire("my-login", "my-password", **SETTINGS)
-
-    printed = f"{callfire!r} {vars(callfire)}"
+    async with CallFire("my-login", "my-password", **SETTINGS) as callfire:
+        printed = f"{callfire!r} {vars(callfire)}"
 
     assert repr(callfire) == "CallFire('***', '***', base_url='http://localhost/rest')"
     assert "my-" not in printed

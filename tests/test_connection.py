@@ -5,16 +5,19 @@ import gc
 import gzip
 import logging
 import os
-import random
+import re
 import ssl
-from contextlib import asynccontextmanager, suppress
+import subprocess
+import sys
+import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import httpx
 import pytest
 import respx
 from attrs import evolve
+from loopback import answer_bytes, hung, serving, well
 
 from callfire_async import _pool
 from callfire_async import connection as connection_module
@@ -104,100 +107,6 @@ def soon(monkeypatch):
     monkeypatch.setattr(_pool, "ABANDONED_SECONDS", 0.05)
 
 
-# --- servers on loopback ----------------------------------------------------------------------------------
-
-
-class Request(NamedTuple):
-    """What a server was asked."""
-
-    method: str
-    target: str
-    headers: str
-    body: bytes
-    reader: asyncio.StreamReader
-
-    async def hang(self):
-        """Stay silent until whoever asked is gone."""
-        await self.reader.read()
-        raise ConnectionError
-
-
-class Server:
-    """A real HTTP server that hands each request to a coroutine function, which writes the answer by hand."""
-
-    def __init__(self, answer):
-        self._answer = answer
-        self.requests = []
-        self.open = 0
-        self._changed = asyncio.Event()
-
-    async def serve(self, reader, writer):
-        """Serve one connection."""
-        self.open += 1
-        self._changed.set()
-        try:
-            while True:
-                request = await read_request(reader)
-                self.requests.append(request)
-                await self._answer(request, writer)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            self.open -= 1
-            writer.close()
-            self._changed.set()
-
-    async def until(self, condition):
-        """Wait until *condition* holds of this server."""
-        async with asyncio.timeout(5):
-            while not condition(self):
-                self._changed.clear()
-                await self._changed.wait()
-
-
-async def read_request(reader):
-    """Read one request, by its Content-Length."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    method, target, _ = head.split(" ", 2)
-    length = next((int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length:")), 0)
-    return Request(method, target, head, await reader.readexactly(length), reader)
-
-
-@asynccontextmanager
-async def serving(answer):
-    """Run a server; its base URL is its `url`."""
-    server = Server(answer)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    try:
-        yield server
-    finally:
-        listener.close()
-        await server.until(lambda server: not server.open)
-
-
-def answer_bytes(body=b'{"Resource":{"Subscription":{"@id":42}}}', status="200 OK", headers=""):
-    """Word an answer."""
-    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-async def well(_, writer):
-    """Answer as CallFire does when all is well."""
-    writer.write(answer_bytes())
-
-
-def hung():
-    """Make an answer that never comes, and the event that it was asked for."""
-    arrived = asyncio.Event()
-
-    async def answer(request, _):
-        arrived.set()
-        await request.hang()
-
-    return answer, arrived
-
-
 # --- settings ---------------------------------------------------------------------------------------------
 
 
@@ -229,21 +138,19 @@ async def test_a_pool_of_ones_own_has_settings_of_its_own(setting):
             Connection("login", "password", http_client=http_client, **setting)
 
 
-def test_no_credentials_are_printed():
+async def test_no_credentials_are_printed():
     """Neither login nor password, as they are or encoded, in a repr or in what the object holds."""
-    connection = Connection("my-login", "my-password", **SETTINGS)
-
-    printed = f"{connection!r} {connection} {vars(connection)} {vars(connection._pool)}"
+    async with Connection("my-login", "my-password", **SETTINGS) as connection:
+        printed = f"{connection!r} {connection} {vars(connection)} {vars(connection._pool)}"
 
     assert repr(connection) == "Connection('***', '***', base_url='http://localhost/rest')"
     assert not any(secret in printed for secret in ("my-login", "my-password", "bXktbG9naW"))
 
 
-def test_by_default_certificates_are_checked_against_certifi():
+async def test_by_default_certificates_are_checked_against_certifi():
     """A context is made where none is given."""
-    connection = Connection("login", "password")
-
-    assert connection._base_url == "https://www.callfire.com/api/1.1/rest"
+    async with Connection("login", "password") as connection:
+        assert connection._base_url == "https://www.callfire.com/api/1.1/rest"
 
 
 # --- what is sent -----------------------------------------------------------------------------------------
@@ -273,19 +180,20 @@ async def test_credentials_are_sent_as_utf_8(connect, callfire):
     assert callfire.calls.last.request.headers["Authorization"] == "Basic bG9naW46cMOkc3N3b3Jk"
 
 
-async def test_a_version_that_nobody_installed_is_unknown(monkeypatch, callfire):
+@pytest.mark.parametrize(("installed", "named"), [("1.2.3", "1.2.3"), (None, "unknown")])
+async def test_a_version_that_nobody_installed_is_unknown(monkeypatch, installed, named):
     """The library runs from a folder too."""
-    monkeypatch.setattr(connection_module, "version", lambda _: "1.2.3")
-    known = Connection("login", "password", **SETTINGS)._headers["User-Agent"]
-    monkeypatch.undo()
 
-    def missing(_):
-        raise connection_module.PackageNotFoundError
+    def version(_):
+        if installed is None:
+            raise connection_module.PackageNotFoundError
+        return installed
 
-    monkeypatch.setattr(connection_module, "version", missing)
-    unknown = Connection("login", "password", **SETTINGS)._headers["User-Agent"]
+    monkeypatch.setattr(connection_module, "version", version)
+    async with Connection("login", "password", **SETTINGS) as connection:
+        agent = connection._headers["User-Agent"]
 
-    assert (known.split()[0], unknown.split()[0]) == ("callfire-async/1.2.3", "callfire-async/unknown")
+    assert agent.split()[0] == f"callfire-async/{named}"
 
 
 @pytest.mark.parametrize(("response_format", "ending"), [("json", ".json"), ("xml", "")])
@@ -682,9 +590,8 @@ async def test_a_long_retry_after_is_left_to_the_caller(connection, callfire, wa
     assert (caught.value.retry_after, waits) == (61.0, [])
 
 
-async def test_jitter_is_full(connect, callfire, waits):
+async def test_jitter_is_full(connection, callfire, waits):
     """Any wait from nothing to the backoff is drawn."""
-    connection = connect()
     connection._clockwork = evolve(connection._clockwork, random=iter([0.25, 0.5]).__next__)
     callfire.side_effect = [httpx.Response(503), httpx.Response(503), FOUND]
 
@@ -693,9 +600,10 @@ async def test_jitter_is_full(connect, callfire, waits):
     assert waits == [0.125, 0.5]
 
 
-def test_the_clockwork_of_a_connection_is_the_real_one():
+async def test_the_clockwork_of_a_connection_is_the_real_one():
     """Nothing is left to be wound up by whoever uses it."""
-    clockwork = Connection("login", "password", **SETTINGS)._clockwork
+    async with Connection("login", "password", **SETTINGS) as connection:
+        clockwork = connection._clockwork
 
     assert clockwork.now().tzinfo is UTC
     assert 0 <= clockwork.random() < 1
@@ -718,9 +626,10 @@ async def test_whatever_fails_below_is_an_error_of_ours(connect, callfire, failu
     timed_out = isinstance(failure, httpx.TimeoutException)
     assert isinstance(error, RequestTimeoutError) is timed_out
     assert (error.method, error.path, error.attempts, error.__cause__) == ("GET", "/subscription/42", 2, failure)
-    what = "had no whole answer within 30 s" if timed_out else f"failed with {type(failure).__name__}"
+    failed = rf"failed with {type(failure).__name__} after 0\.\d{{3}} s"
+    what = "had no whole answer within 30 s" if timed_out else failed
     while_what = "connecting" if failure in NEVER_SENT else "waiting for the answer"
-    assert str(error) == f"GET /subscription/42 {what}, while {while_what}, at attempt 2"
+    assert re.fullmatch(f"GET /subscription/42 {what}, while {while_what}, at attempt 2", str(error))
 
 
 async def test_a_port_where_nobody_listens_is_never_sent(connect, waits):
@@ -729,29 +638,11 @@ async def test_a_port_where_nobody_listens_is_never_sent(connect, waits):
         pass
 
     async with connect(base_url=server.url) as connection:
-        with pytest.raises(TransportError, match="failed with ConnectError, while connecting, at attempt 4") as caught:
+        words = "failed with ConnectError after .*, while connecting, at attempt 4"
+        with pytest.raises(TransportError, match=words) as caught:
             await connection.execute(CREATE)
 
     assert not hasattr(caught.value, "__notes__")
-
-
-@pytest.mark.parametrize("response_format", ["json", "xml"])
-async def test_an_answer_that_is_cut_anywhere_is_repaired(connect, response_format):
-    """At whatever byte the connection ends, the second attempt succeeds."""
-    whole = (
-        answer_bytes() if response_format == "json" else answer_bytes(b'<Resource><Subscription id="42"/></Resource>')
-    )
-    cuts = iter([byte for cut in range(len(whole)) for byte in (cut, None)])
-
-    async def answer(_, writer):
-        cut = next(cuts)
-        writer.write(whole[:cut])
-        if cut is not None:
-            raise ConnectionError
-
-    async with serving(answer) as server, connect(base_url=server.url, response_format=response_format) as connection:
-        for _ in whole:
-            assert await connection.execute(GET) == SUBSCRIPTION
 
 
 # --- time -------------------------------------------------------------------------------------------------
@@ -954,58 +845,13 @@ async def test_an_exchange_abandoned_while_it_is_being_ended_stays_so(connect, s
     assert caught.value.timed_out
 
 
-async def test_an_exchange_that_was_abandoned_before_it_began_has_its_time_cut(connect):
+async def test_an_exchange_that_was_abandoned_before_it_began_has_its_time_cut(connection):
     """It starts with the shorter limit."""
-    connection = connect()
-    exchange = _pool._Exchange(connection._pool.client, httpx.Request("GET", BASE), 100.0)
+    exchange = _pool._Exchange(connection._pool.client, httpx.Request("GET", BASE), 70.0, 30.0)
 
     exchange.abandon(50.0)
 
     assert exchange.deadline == 50.0
-
-
-async def test_cancellation_at_any_step_leaves_nothing_behind(connect, soon):
-    """Wherever a call is when it is cancelled, the next one succeeds and no task is left."""
-    async with serving(well) as server, connect(base_url=server.url, max_connections=1) as connection:
-        others = asyncio.all_tasks()
-        finished = False
-        steps = 0
-        while not finished:
-            steps += 1
-            task = asyncio.create_task(connection.execute(GET))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            finished = task.done()
-            task.cancel()
-            await asyncio.wait([task])
-            assert await connection.execute(GET) == SUBSCRIPTION
-        left = {task for task in asyncio.all_tasks() - others if "serve" not in repr(task)}
-
-    assert steps > 5
-    assert not left
-
-
-async def test_the_pool_is_healthy_after_many_cancellations(connect, soon):
-    """Twenty tasks over ten connections give up at random, a thousand times; then fifty of fifty succeed."""
-    draw = random.Random(1)
-
-    async def answer(_, writer):
-        await asyncio.sleep(draw.random() * 0.002)
-        writer.write(answer_bytes())
-
-    async def give_up(connection, times):
-        for _ in range(times):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(draw.random() * 0.006):
-                    await connection.execute(GET)
-
-    async with serving(answer) as server:
-        async with connect(base_url=server.url, max_connections=10) as connection:
-            await asyncio.gather(*(give_up(connection, 50) for _ in range(20)))
-            results = await asyncio.gather(*(connection.execute(GET) for _ in range(50)))
-        await server.until(lambda server: not server.open)
-
-    assert results == [SUBSCRIPTION] * 50
 
 
 async def test_a_task_group_that_fails_takes_its_requests_with_it(connect, soon):
@@ -1157,11 +1003,13 @@ def test_a_connection_is_made_anywhere_and_used_in_one_loop(connect, callfire):
     connection = connect()
     callfire.mock(FOUND)
 
-    assert asyncio.run(connection.execute(GET)) == SUBSCRIPTION
-    with pytest.raises(ClientClosedError, match=r"another event loop.*make one in each loop"):
-        asyncio.run(connection.execute(GET))
-    with pytest.raises(ClientClosedError, match="another event loop"):
-        asyncio.run(connection.aclose())
+    with asyncio.Runner() as runner:
+        assert runner.run(connection.execute(GET)) == SUBSCRIPTION
+        with pytest.raises(ClientClosedError, match=r"another event loop.*make one in each loop"):
+            asyncio.run(connection.execute(GET))
+        with pytest.raises(ClientClosedError, match="another event loop"):
+            asyncio.run(connection.aclose())
+        runner.run(connection.aclose())
 
 
 async def test_after_a_fork_a_call_says_so(connection, monkeypatch):
@@ -1173,6 +1021,67 @@ async def test_after_a_fork_a_call_says_so(connection, monkeypatch):
         await connection.execute(GET)
 
     monkeypatch.undo()
+
+
+def said_of(make):
+    """Make a client, lose it, and return what is said of that."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        make()
+        gc.collect()
+    return said
+
+
+def test_a_forgotten_close_is_warned_of_where_the_client_was_made():
+    """The warning stands at the line, outside of this library, that made it, and says what to do."""
+
+    def make():
+        return Connection("login", "password", **SETTINGS).with_options(timeout=1)
+
+    (warning,) = said_of(make)
+
+    line = make.__code__.co_firstlineno + 1
+    assert (warning.category, warning.filename, warning.lineno) == (ResourceWarning, __file__, line)
+    assert str(warning.message) == (
+        f"a CallFire client made at {__file__}:{line} was never closed: use async with, or await aclose()"
+    )
+
+
+def test_a_close_forgotten_until_the_end_is_warned_of(tmp_path):
+    """A client that lives in a module is lost when the interpreter ends."""
+    script = tmp_path / "service.py"
+    script.write_text("from callfire_async import CallFire\n\ncallfire = CallFire('login', 'password')\n")
+
+    result = subprocess.run([sys.executable, "-W", "default", script], check=True, capture_output=True, text=True)
+
+    assert f"{script}:3: ResourceWarning: a CallFire client made at {script}:3 was never closed" in result.stderr
+
+
+def test_nothing_is_said_of_a_client_that_was_closed():
+    """Nor of the views on it."""
+
+    async def use():
+        async with Connection("login", "password", **SETTINGS) as connection:
+            return connection.with_options(timeout=1)
+
+    assert not said_of(lambda: asyncio.run(use()))
+
+
+async def test_nothing_is_said_of_an_injected_client(http_client):
+    """It holds nothing of its own."""
+    assert not said_of(lambda: Connection("login", "password", base_url=BASE, http_client=http_client))
+
+
+def test_nothing_is_said_after_a_fork(monkeypatch):
+    """What a child process inherits is its parent's to close."""
+    parent = os.getpid()
+
+    def make():
+        connection = Connection("login", "password", **SETTINGS)
+        monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+        return connection
+
+    assert not said_of(make)
 
 
 async def test_a_view_has_its_own_options_on_the_same_pool(connection, callfire):
@@ -1188,16 +1097,16 @@ async def test_a_view_has_its_own_options_on_the_same_pool(connection, callfire)
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"max_retries": -1}])
-def test_options_out_of_their_range_are_refused(connect, options):
+async def test_options_out_of_their_range_are_refused(connection, options):
     """As in the constructor."""
     with pytest.raises(ValueError, match=next(iter(options))):
-        connect().with_options(**options)
+        connection.with_options(**options)
 
 
-def test_no_options_change_nothing(connect):
+async def test_no_options_change_nothing(connect):
     """A view without options is the same again."""
-    connection = connect(timeout=3, max_retries=1)
-    view = connection.with_options()
+    async with connect(timeout=3, max_retries=1) as connection:
+        view = connection.with_options()
 
     assert (view._timeout, view._max_retries) == (3, 1)
 

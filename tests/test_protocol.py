@@ -15,6 +15,7 @@ from callfire_async._protocol import (
     Answer,
     Operation,
     Outcome,
+    as_updated,
     checked_base_url,
     checked_count,
     checked_timeout,
@@ -111,6 +112,16 @@ def test_a_request_is_worded_as_the_reference_has_it(operation, method, json_tar
         json_target,
         xml_target,
     )
+
+
+@pytest.mark.parametrize(
+    ("operation", "route"),
+    [(CREATE, "/subscription"), (QUERY, "/subscription"), (GET, "/subscription/{id}"), (DELETE, "/subscription/{id}")],
+    ids=str,
+)
+def test_a_route_is_alike_for_all_ids(operation, route):
+    """It says what kind of request it is, whatever the format."""
+    assert operation.route == route
 
 
 def test_a_create_sends_a_flat_form():
@@ -587,7 +598,9 @@ def test_an_error_says_what_was_asked_and_what_to_do():
     with pytest.raises(AuthenticationError) as caught:
         read(GET, '{"ResourceException": {"Message": "Unauthorized"}}', 401)
 
-    assert str(caught.value) == "GET /subscription/42 answered 401: Unauthorized: check the API login and password"
+    assert str(caught.value) == (
+        "GET /subscription/42 answered 401, at attempt 2: Unauthorized: check the API login and password"
+    )
 
 
 def test_an_error_with_a_compressed_body_that_is_broken_is_still_typed():
@@ -780,6 +793,26 @@ def test_no_filter_and_an_empty_one_are_the_same():
     subscription = Subscription(1, **WELL, filter=SubscriptionFilter())
 
     assert same_subscription(create_subscription(WELL).form, subscription)
+
+
+@pytest.mark.parametrize(
+    ("changes", "took_effect"),
+    [
+        ({"filter": SubscriptionFilter(to_number="67076:keyword")}, True),
+        ({"enabled": True, "notification_format": NotificationFormat.XML, "request_id": "r"}, True),
+        ({}, True),
+        ({"enabled": False}, False),
+        ({"notification_format": NotificationFormat.JSON}, False),
+        ({"non_strict_ssl": False}, False),
+        ({"endpoint": "https://hooks.example.com/callfire/other"}, False),
+        ({"enabled": True, "filter": SubscriptionFilter(batch_id=7)}, False),
+    ],
+)
+def test_an_update_took_effect_if_all_that_it_says_is_so(changes, took_effect):
+    """What it does not say makes no difference."""
+    subscription = found(enabled=True, notification_format=NotificationFormat.XML)
+
+    assert as_updated(update_subscription(1, changes).form, subscription) is took_effect
 
 
 def test_an_operation_is_named_by_method_and_path():

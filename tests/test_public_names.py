@@ -37,7 +37,7 @@ PROMISED = {
         *EVENTS,
     },
 }
-NOT_FOR_EVERYBODY = "aiohttp fastapi starlette uvicorn sqlite3 typer rich pytest".split()
+NOT_FOR_EVERYBODY = "aiohttp fastapi starlette uvicorn sqlite3 typer rich pytest opentelemetry".split()
 
 each_module = pytest.mark.parametrize("module", PROMISED)
 

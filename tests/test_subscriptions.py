@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from callfire_async._wire import read_form
 from callfire_async.connection import Connection
-from callfire_async.errors import NotFoundError, ServerError, TransportError
+from callfire_async.errors import BadRequestError, NotFoundError, ServerError, TransportError
 from callfire_async.models import NotificationFormat, ResourceReference, Subscription, SubscriptionFilter, TriggerEvent
 from callfire_async.subscriptions import Subscriptions
 from callfire_async.testing import FakeCallFire
@@ -61,6 +61,7 @@ def create(subscriptions, **details):
 # --- the operations ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:non_strict_ssl")
 async def test_what_is_created_can_be_fetched(subscriptions):
     """It is what was asked for, with an id."""
     reference = await create(
@@ -223,6 +224,57 @@ async def test_an_update_in_doubt_is_repeated(fake, subscriptions, fault):
     await subscriptions.update(reference.id, enabled=False)
 
     assert fake.subscriptions[0].enabled is False
+
+
+@pytest.mark.parametrize("fault", LOST, ids=str)
+async def test_an_update_whose_answer_is_lost_is_a_success(fake, subscriptions, fault):
+    """Where its repetition is refused, the client looks: if all that was to change is so, it was carried out."""
+    reference = await create(subscriptions, enabled=True)
+    before = await subscriptions.get(reference.id)
+    fake.fail_next(fault)
+
+    await subscriptions.update(reference.id, enabled=False, endpoint="me@example.com")
+
+    assert fake.subscriptions == (evolve(before, enabled=False, endpoint="me@example.com"),)
+
+
+async def test_an_update_that_was_refused_for_another_reason_is_an_error(fake, subscriptions):
+    """What is there is not what was wanted; that an earlier attempt may have done it is said."""
+    reference = await create(subscriptions, enabled=True)
+    fake.fail_next(Fault(cut="request"), Fault(status=400))
+
+    with pytest.raises(BadRequestError) as caught:
+        await subscriptions.update(reference.id, enabled=False)
+
+    path = f"/subscription/{reference.id}"
+    assert caught.value.__notes__ == [f"PUT {path} may have been carried out all the same"]
+    assert fake.subscriptions[0].enabled is True
+
+
+async def test_an_update_that_is_refused_at_once_is_not_looked_at(fake, subscriptions):
+    """That things are as wanted is no success where nothing is in doubt."""
+    reference = await create(subscriptions, enabled=True)
+    fake.fail_next(Fault(status=400))
+
+    with pytest.raises(BadRequestError) as caught:
+        await subscriptions.update(reference.id, enabled=True)
+
+    assert not hasattr(caught.value, "__notes__")
+
+
+async def test_an_update_of_what_was_deleted_meanwhile_is_an_error(fake, subscriptions):
+    """The look finds nothing, and the error is that of the update."""
+    reference = await create(subscriptions)
+    fake.fail_next(Fault(cut="answer"))
+
+    async def delete_meanwhile(_):
+        fake._account.delete(reference.id)
+
+    subscriptions._connection._clockwork = evolve(subscriptions._connection._clockwork, sleep=delete_meanwhile)
+    with pytest.raises(NotFoundError) as caught:
+        await subscriptions.update(reference.id, enabled=False)
+
+    assert caught.value.method == "PUT"
 
 
 # --- RequestId --------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from callfire_async.testing import (
     samples,
 )
 
-ENDPOINT = "http://hooks.example.com/callfire/token"
+ENDPOINT = "https://hooks.example.com/callfire/token"
 OUTBOUND = TriggerEvent.OUTBOUND_TEXT_FINISHED
 
 each_format = pytest.mark.parametrize("response_format", ["json", "xml"])
@@ -123,6 +123,7 @@ async def subscribe(
 @each_format
 @pytest.mark.parametrize("list_of_one", ["object", "array"])
 @pytest.mark.parametrize("update_status", [204, 200])
+@pytest.mark.filterwarnings("ignore:non_strict_ssl")
 async def test_a_whole_life_of_a_subscription(response_format, list_of_one, update_status):
     """Created, found, changed and deleted by the real client."""
     fake = FakeCallFire(list_of_one=list_of_one, update_status=update_status)

@@ -1,0 +1,103 @@
+"""A real HTTP server on loopback whose answers a test writes by hand."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+
+class Request(NamedTuple):
+    """What a server was asked."""
+
+    method: str
+    target: str
+    headers: str
+    body: bytes
+    reader: asyncio.StreamReader
+
+    async def hang(self):
+        """Stay silent until whoever asked is gone."""
+        await self.reader.read()
+        raise ConnectionError
+
+
+class Server:
+    """A real HTTP server that hands each request to a coroutine function, which writes the answer by hand."""
+
+    def __init__(self, answer=None):
+        self._answer = answer
+        self.requests = []
+        self.open = 0
+        self._changed = asyncio.Event()
+
+    async def serve(self, reader, writer):
+        """Serve one connection."""
+        self.open += 1
+        self._changed.set()
+        try:
+            while True:
+                await self.exchange(reader, writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+            self._changed.set()
+
+    async def exchange(self, reader, writer):
+        """Read one request and have it answered."""
+        self.requests.append(await read_request(reader))
+        await self._answer(self.requests[-1], writer)
+
+    async def until(self, condition):
+        """Wait until *condition* holds of this server."""
+        async with asyncio.timeout(5):
+            while not condition(self):
+                self._changed.clear()
+                await self._changed.wait()
+
+
+async def read_request(reader):
+    """Read one request, by its Content-Length."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    method, target, _ = head.split(" ", 2)
+    length = next((int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length:")), 0)
+    return Request(method, target, head, await reader.readexactly(length), reader)
+
+
+def serving(answer):
+    """Run a server whose requests go to *answer*."""
+    return running(Server(answer))
+
+
+@asynccontextmanager
+async def running(server):
+    """Run a server; its base URL is its `url`."""
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listener.close()
+        await server.until(lambda server: not server.open)
+
+
+def answer_bytes(body=b'{"Resource":{"Subscription":{"@id":42}}}', status="200 OK", headers=""):
+    """Word an answer."""
+    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def well(_, writer):
+    """Answer as CallFire does when all is well."""
+    writer.write(answer_bytes())
+
+
+def hung():
+    """Make an answer that never comes, and the event that it was asked for."""
+    arrived = asyncio.Event()
+
+    async def answer(request, _):
+        arrived.set()
+        await request.hang()
+
+    return answer, arrived
