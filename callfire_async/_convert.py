@@ -8,14 +8,14 @@ as long as it is not the identity of the thing. The one importer of cattrs; it i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any, TypeVar
 
 from attrs import NOTHING, fields, fields_dict, has
-from cattrs import ClassValidationError, Converter, IterableValidationError
+from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from callfire_async import models
@@ -36,7 +36,15 @@ from callfire_async.models import (
 )
 
 T = TypeVar("T")
-Path = tuple[str | int, ...]
+Hook = Callable[[Any, Any], object]
+
+# How many retries' results, or kinds of phones, one field may hold: ten times what CallFire has.
+_MOST_WORDS = 200
+# How much of a thing may be unreadable: more than a call of a hundred records has fields that could be, and so little
+# that nobody can make it dear.
+_MOST_PROBLEMS = 1_000
+# How many problems a message names: it ends up in logs, and as the reason of a dead letter.
+_LISTED = 10
 
 _CONFIGS = {kind.__name__: kind for kind in (TextBroadcastConfig, VoiceBroadcastConfig, IvrBroadcastConfig)}
 
@@ -70,8 +78,14 @@ class Unreadable(ValueError):  # a signal between these rooms; callers see an er
     """What makes a thing the thing it is cannot be read."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__(", ".join(problems))
+        super().__init__(in_words(problems))
         self.problems = problems
+
+
+def in_words(problems: Sequence[str]) -> str:
+    """Word problems for a message: the first ten, and how many more there are."""
+    more = len(problems) - _LISTED
+    return ", ".join(problems[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def structure(kind: type[T], content: object, at: str) -> tuple[T, tuple[str, ...]]:
@@ -92,7 +106,13 @@ def structure(kind: type[T], content: object, at: str) -> tuple[T, tuple[str, ..
     try:
         return _reader().structure(content, kind), ()
     except (ValueError, KeyError):
-        return _structure_what_can_be_read(kind, content, at)
+        # The price of naming what is wrong is paid only where something is.
+        problems: list[str] = []
+        found = _readable(kind, content, at, problems)
+    unlike = tuple(dict.fromkeys(problems))
+    if found is None:
+        raise Unreadable(unlike)
+    return found, unlike
 
 
 def read_id(value: object, at: str) -> int | None:
@@ -103,66 +123,78 @@ def read_id(value: object, at: str) -> int | None:
         raise Unreadable((f"{error} @ {at}",)) from None
 
 
-def _structure_what_can_be_read(kind: type[T], content: Tree, at: str) -> tuple[T, tuple[str, ...]]:
-    """Find all that cannot be read in a second, detailed pass, and structure the rest."""
-    failures: list[tuple[Path, str]] = []
+# --- what can be read of a thing that cannot be read as a whole -------------------------------------------
+
+Read = Callable[[Tree, str, list[str]], object]
+
+
+def _readable(kind: type[Any], content: Tree, at: str, problems: list[str]) -> Any:
+    """Make a model of what can be read, and name the rest; None where its id is not among what can."""
+    if not isinstance(content, dict):
+        _note(problems, f"not an object @ {at}")
+        return None
+    values: dict[str, object] = {}
+    for name, wire, read in _tolerant_fields(kind):  # type: ignore[arg-type]  # mypy knows no hash of classes
+        if wire in content and name not in values:
+            value = read(content[wire], f"{at}.{wire}", problems)
+            values |= {} if value is None else {name: value}
+    missing = _required(kind) - values.keys()  # type: ignore[arg-type]  # likewise
+    for wire in (wire_name(kind, name) for name in missing):
+        if wire not in content:
+            _note(problems, f"missing @ {at}.{wire}")
+    return None if missing else kind(**values)
+
+
+def _note(problems: list[str], problem: str) -> None:
+    problems.append(problem)
+    if len(problems) > _MOST_PROBLEMS:
+        raise Unreadable((f"more than {_MOST_PROBLEMS} unreadable fields, among them: {problems[0]}",))
+
+
+@cache
+def _required(kind: type) -> frozenset[str]:
+    return frozenset(name for name, field in fields_dict(kind).items() if field.default is NOTHING)
+
+
+@cache
+def _tolerant_fields(kind: type) -> tuple[tuple[str, str, Read], ...]:
+    """Return for each field what it is called here and on the wire, and what reads it; the first that can is taken."""
+    found: list[tuple[str, str, Read]] = []
+    for attribute in fields(kind):
+        wires = _CONFIGS if attribute.name == "config" else {wire_name(kind, attribute.name): None}
+        found += [(attribute.name, wire, _tolerant(attribute, part)) for wire, part in wires.items()]
+    return tuple(found)
+
+
+def _tolerant(attribute: Any, part: type | None) -> Read:
+    """Make what reads a field, or names it; *part* is the model of one that says no more than that it is one."""
+    hook, many = _scalar_hook(attribute), False
+    if hook is not None:
+        return lambda value, at, problems: _tried(hook, value, at, problems)
+    if part is None:
+        part, many = _part_of(attribute.type)
+    if many:
+        return lambda value, at, problems: _readable_items(part, value, at, problems)
+    return lambda value, at, problems: _readable_part(part, value, at, problems)
+
+
+def _readable_part(kind: type[Any], value: Tree, at: str, problems: list[str]) -> Any:
+    """Make the one model that a field holds; where nothing in it can be read, it is as if it were not there."""
+    found = _readable(kind, value, at, problems) if value else None
+    return None if found == kind() else found
+
+
+def _tried(hook: Hook, value: Tree, at: str, problems: list[str]) -> object:
     try:
-        _detailed_reader().structure(content, kind)
-    except (ClassValidationError, ValueError) as error:
-        failures += _failures(error, content, ())
-    problems = tuple(f"{problem} @ {_worded((at, *path))}" for path, problem in failures)
-    if any(_is_required(kind, path) for path, _ in failures):
-        raise Unreadable(problems)
-    unreadable: dict[Any, Any] = {}
-    for path, _ in failures:
-        node = unreadable
-        for step in path:
-            node = node.setdefault(step, {})
-    # Once a broadcast's first configuration is left out, its second is read, and may not be readable either.
-    found, more = structure(kind, _without(content, unreadable), at)
-    return found, problems + more
+        return hook(value, None)
+    except (ValueError, KeyError) as error:
+        _note(problems, f"{'missing' if isinstance(error, KeyError) else error} @ {at}")
+        return None
 
 
-def _is_required(kind: type, path: Path) -> bool:
-    names = [wire_name(kind, name) for name, field in fields_dict(kind).items() if field.default is NOTHING]
-    return not path or (len(path) == 1 and path[0] in names)
-
-
-def _failures(error: BaseException, node: Tree, path: Path) -> Iterator[tuple[Path, str]]:
-    """Walk what a detailed pass raised: each place that cannot be read, and why."""
-    if isinstance(error, ClassValidationError):
-        for cause, note in error.group_exceptions()[0]:
-            name = _name_in(node, error.cl, note.name)
-            yield from _failures(cause, node.get(name), (*path, name))
-    elif isinstance(error, IterableValidationError):
-        for cause, at in error.group_exceptions()[0]:
-            item = node[int(at.index)] if isinstance(node, list) else node
-            yield from _failures(cause, item, (*path, at.index))
-    else:
-        yield path, "missing" if isinstance(error, KeyError) else str(error)
-
-
-def _name_in(node: Mapping[str, Any], kind: type, attribute: str) -> str:
-    if attribute == "config":
-        return next(name for name in _CONFIGS if node.get(name))
-    return wire_name(kind, attribute)
-
-
-def _without(node: Tree, unreadable: Mapping[Any, Any]) -> Tree:
-    """Copy a tree without the places in *unreadable*, a tree of steps whose leaves are empty."""
-    if isinstance(node, list):
-        kept = [(item, unreadable.get(index)) for index, item in enumerate(node)]
-        return [item if below is None else _without(item, below) for item, below in kept if below != {}]
-    # A bare object where others send a list is its own first item.
-    below_first = unreadable.get(0)
-    if below_first is not None:
-        return _without(node, below_first) if below_first else None
-    pairs = ((key, value, unreadable.get(key)) for key, value in node.items())
-    return {key: value if below is None else _without(value, below) for key, value, below in pairs if below != {}}
-
-
-def _worded(path: Path) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+def _readable_items(kind: type[Any], value: Tree, at: str, problems: list[str]) -> tuple[Any, ...]:
+    read = (_readable(kind, item, f"{at}[{index}]", problems) for index, item in enumerate(_listed(value)))
+    return tuple(item for item in read if item is not None)
 
 
 # --- scalars ----------------------------------------------------------------------------------------------
@@ -250,7 +282,10 @@ def _listed(value: object) -> list[Any]:
 
 def _words(value: object, _: object) -> tuple[str, ...]:
     """Read a list that CallFire words as one value, items separated by spaces."""
-    return tuple(word for item in _listed(value) for word in (_text(item, str) or "").split())
+    words = [word for item in _listed(value) for word in (_text(item, str) or "").split(None, _MOST_WORDS)]
+    if len(words) > _MOST_WORDS:
+        raise ValueError("too many words")
+    return tuple(words)
 
 
 def _results(value: object, _: object) -> tuple[Result, ...]:
@@ -270,13 +305,13 @@ def _attached(value: object, _: object) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, text or "") for name, text in pairs))
 
 
-_HOOKS: dict[str, Callable[[Any, Any], object]] = {
+_HOOKS: dict[str, Hook] = {
     "labels": _labels,
     "to_number_attributes": _attached,
     "retry_results": _results,
     "retry_phone_types": _words,
 }
-_SCALARS: dict[object, Callable[[Any, Any], object]] = {
+_SCALARS: dict[object, Hook] = {
     int: _id,
     int | None: _integer,
     str | None: _text,
@@ -288,36 +323,53 @@ _SCALARS: dict[object, Callable[[Any, Any], object]] = {
 }
 
 
+def _scalar_hook(attribute: Any) -> Hook | None:
+    """Return what reads a field that holds no models."""
+    if attribute.name == "config":
+        return None
+    return _HOOKS.get(attribute.name) or _SCALARS.get(attribute.type) or _enum_hook(attribute.type)
+
+
+def _enum_hook(annotation: Any) -> Hook | None:
+    part, _ = _part_of(annotation)
+    return _scalar(part, "not a word") if issubclass(part, OpenEnum) else None
+
+
+def _part_of(annotation: Any) -> tuple[type[Any], bool]:
+    """Return the class in ``X | None`` or ``tuple[X, ...]``, and whether there may be many."""
+    (part,) = (argument for argument in annotation.__args__ if argument not in (type(None), ...))
+    return part, getattr(annotation, "__origin__", None) is tuple
+
+
 @cache
 def _reader() -> Converter:
-    return _make_reader(detailed=False)
+    """Make the converter of mappings to models: quick, and it stops at the first thing that cannot be read."""
+    converter = Converter(detailed_validation=False)
 
-
-@cache
-def _detailed_reader() -> Converter:
-    return _make_reader(detailed=True)
-
-
-def _make_reader(*, detailed: bool) -> Converter:
-    """Make the converter of mappings to models; a detailed one says of everything that fails where it stands."""
-    converter = Converter(detailed_validation=detailed, unstruct_collection_overrides={})
-
-    def hook_for(attribute: Any) -> Callable[[Any, Any], object] | None:
-        if attribute.name == "config":
-            return lambda named, _: converter.structure(named[1], _CONFIGS[named[0]])
-        return _HOOKS.get(attribute.name) or _SCALARS.get(attribute.type) or _part_hook(converter, attribute.type)
-
-    def reader(kind: type[Any]) -> Callable[[Any, Any], object]:
+    def reader(kind: type[Any]) -> Hook:
         names: dict[str, Any] = {
-            attribute.name: override(rename=wire_name(kind, attribute.name), struct_hook=hook_for(attribute))
+            attribute.name: override(
+                rename=wire_name(kind, attribute.name),
+                struct_hook=_scalar_hook(attribute) or _part_hook(converter, attribute),
+            )
             for attribute in fields(kind)
         }
-        read = make_dict_structure_fn(kind, converter, _cattrs_detailed_validation=detailed, **names)
+        read = make_dict_structure_fn(kind, converter, _cattrs_detailed_validation=False, **names)
         prepare = _with_config if kind is Broadcast else _object
         return lambda value, _: read(prepare(value), kind)
 
     converter.register_structure_hook_factory(has, reader)
     return converter
+
+
+def _part_hook(converter: Converter, attribute: Any) -> Hook:
+    """Make the hook of a field that holds models, one or many."""
+    if attribute.name == "config":
+        return lambda named, _: converter.structure(named[1], _CONFIGS[named[0]])
+    part, many = _part_of(attribute.type)
+    if many:
+        return lambda value, _: tuple([converter.structure(item, part) for item in _listed(value)])
+    return lambda value, _: converter.structure(value, part) if value else None
 
 
 def _object(value: object) -> Tree:
@@ -333,18 +385,6 @@ def _with_config(value: object) -> Tree:
         if content.get(name):
             return {**content, "Config": (name, content[name])}
     return content
-
-
-def _part_hook(converter: Converter, annotation: Any) -> Callable[[Any, Any], object]:
-    """Make the hook of a field that holds models, one or many, or an open enumeration."""
-    arguments = [argument for argument in annotation.__args__ if argument not in (type(None), ...)]
-    (part,) = arguments
-    if issubclass(part, OpenEnum):
-        return _scalar(part, "not a word")
-    if getattr(annotation, "__origin__", None) is tuple:
-        parts = list[part]  # type: ignore[valid-type]  # known only at run time
-        return lambda value, _: tuple(converter.structure(_listed(value), parts))
-    return lambda value, _: converter.structure(value, part) if value else None
 
 
 # --- model to mapping -------------------------------------------------------------------------------------

@@ -35,6 +35,13 @@ SOAP_12 = "http://www.w3.org/2003/05/soap-envelope"
 
 # A real notification has some forty elements; plain xmltodict spends a second and 65 MB on a megabyte of them.
 MAX_ELEMENTS = 10_000
+# A name of a namespace that is not CallFire's costs a second parse; a real document has none of them.
+MAX_STRANGE_NAMES = 1_000
+# CallFire's have some forty letters.
+MAX_NAMESPACE_LENGTH = 256
+# Expat puts the namespace before every name in it. No more bytes than this can come of a document whose length, times
+# its names, is less; of a longer one it is looked first how long its namespaces are. A notification comes to a tenth.
+_MAX_JOINED_BYTES = 8_000_000
 # The deepest known document has eight levels. Far below where comparing or printing a value meets the recursion limit.
 MAX_DEPTH = 64
 
@@ -63,7 +70,8 @@ def read(
     Args:
         body: As it came. In text, an encoding in the XML declaration is ignored.
         content_type: A hint: its charset is used for a single-byte body that does not say its own.
-        max_elements: How many tags an XML document may have; twice as many attributes, or commas in JSON.
+        max_elements: How many tags an XML document may have, or objects and lists a JSON one; of attributes or commas
+            twice as many.
 
     Returns:
         The root's local name, and what stands inside it.
@@ -135,6 +143,7 @@ class _Expat:
     which costs nothing where xmltodict's mapping of namespaces would cost a third of the parse.
     """
 
+    # Both are set by xmltodict; attributes come in order whatever it says.
     ordered_attributes = buffer_text = True
 
     def __init__(self, names: dict[str, str], *, trust_declaration: bool) -> None:
@@ -151,15 +160,26 @@ class _Expat:
 
     def Parse(self, document: bytes, final: bool) -> None:  # noqa: N802, FBT001  # expat's own signature
         parser = expat.ParserCreate(self._encoding, " ", self._names)
-        parser.ordered_attributes = self.ordered_attributes
+        parser = _guarded(parser, trust_declaration=self._trust_declaration)
         parser.buffer_text = self.buffer_text
         parser.StartElementHandler = self.StartElementHandler
         parser.EndElementHandler = self.EndElementHandler
         parser.CharacterDataHandler = self.CharacterDataHandler
-        parser.StartDoctypeDeclHandler = _refuse_doctype
-        if self._trust_declaration:
-            parser.XmlDeclHandler = _check_encoding
         parser.Parse(document, final)
+
+
+def _guarded(parser: expat.XMLParserType, *, trust_declaration: bool) -> expat.XMLParserType:
+    parser.ordered_attributes = True
+    parser.StartDoctypeDeclHandler = _refuse_doctype
+    if trust_declaration:
+        parser.XmlDeclHandler = _check_encoding
+    return parser
+
+
+def _check_namespaces(_: str, attributes: list[str]) -> None:
+    for name, value in zip(attributes[::2], attributes[1::2], strict=True):
+        if len(value) > MAX_NAMESPACE_LENGTH and name.startswith("xmlns"):
+            raise NotADocument("an XML document with a long namespace is not read")
 
 
 def _refuse_doctype(*_: object) -> NoReturn:
@@ -184,11 +204,16 @@ def _read_xml(source: bytes | str, max_elements: int) -> tuple[str, dict[str, An
 
 
 def _parsed(document: bytes, max_elements: int, *, trust_declaration: bool) -> tuple[str, Any]:
-    elements = document.count(b"<")
-    if elements > max_elements or document.count(b"=") > 2 * max_elements:
+    elements, attributes = document.count(b"<"), document.count(b"=")
+    if elements > max_elements or attributes > 2 * max_elements:
         raise NotADocument("an XML document with too many elements or attributes is not read")
-    names = dict(_NAMES)
     encoding = None if trust_declaration else "utf-8"
+    if len(document) * (elements + attributes) > _MAX_JOINED_BYTES:
+        # A parser that knows no namespaces joins nothing. A handler of them would come too late: expat ends the tag.
+        parser = _guarded(expat.ParserCreate(encoding), trust_declaration=trust_declaration)
+        parser.StartElementHandler = _check_namespaces
+        parser.Parse(document, True)  # noqa: FBT003  # expat's own signature
+    names = dict(_NAMES)
 
     def parse() -> Tree:
         guarded = _Expat(names, trust_declaration=trust_declaration)
@@ -196,6 +221,8 @@ def _parsed(document: bytes, max_elements: int, *, trust_declaration: bool) -> t
 
     tree = parse()
     strangers = [name for name in islice(names, len(_NAMES), None) if " " in name]
+    if len(strangers) > MAX_STRANGE_NAMES:
+        raise NotADocument("an XML document with too many strange names is not read")
     if strangers:
         names.update((name, name.rpartition(" ")[2]) for name in strangers)
         tree = parse()
@@ -243,10 +270,13 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite, 
 
 def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any]]:
     text = source if isinstance(source, str) else _decoded(source, json.detect_encoding(source))
-    # Decoding a megabyte of them costs little; finding out that none can be read would cost seconds.
-    if text.count(",") > 2 * max_elements:
+    # Those in a text count too: no message has thousands.
+    containers = text.count("{") + text.count("[")
+    if text.count(",") > 2 * max_elements or containers > max_elements:
         raise NotADocument("a JSON document with too many values is not read")
     tree = _decoded_json(text)
+    if containers > MAX_DEPTH and _is_deep(tree):
+        raise NotADocument("a JSON document nested too deeply is not read")
     if not isinstance(tree, dict) or len(tree) != 1:
         raise NotOneObject("a JSON document that is not an object with one key")
     ((root, content),) = tree.items()
@@ -257,16 +287,13 @@ def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, A
 
 def _decoded_json(text: str) -> Tree:
     try:
-        tree = _DECODER.decode(text)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise NotADocument(f"neither XML nor JSON: at line {error.lineno}, column {error.colno}") from None
     except NotADocument:
         raise
     except (ValueError, RecursionError):
         raise NotADocument("not JSON: a number or a nesting out of range") from None
-    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(tree):
-        raise NotADocument("a JSON document nested too deeply is not read")
-    return tree
 
 
 def _is_deep(tree: object) -> bool:

@@ -46,6 +46,10 @@ T = TypeVar("T")
 # --- what a repr may show ---------------------------------------------------------------------------------
 
 
+# Seven digits or more, in groups or not. A port has five, and the dots of an address are no part of it.
+_NUMBER = re.compile(r"\d(?:-?\d){6,}")
+
+
 def masked_number(number: str | None) -> str:
     """Mask a phone number for a ``repr``: its last two digits stay."""
     if number is None:
@@ -59,7 +63,11 @@ def masked_text(text: object) -> str:
 
 
 def masked_endpoint(endpoint: str | None) -> str:
-    """Mask an endpoint for a ``repr``: its last path segment, query and userinfo, or the name in a mail address."""
+    """
+    Mask an endpoint for a ``repr``: its last path segment, query and userinfo, or the name in a mail address.
+
+    What looks like a phone number is masked wherever it stands.
+    """
     if endpoint is None:
         return "None"
     try:
@@ -70,7 +78,8 @@ def masked_endpoint(endpoint: str | None) -> str:
     if not host:
         return repr("***" + "".join(endpoint.rpartition("@")[1:]) if "@" in endpoint else "***")
     folder, slash, _ = parts.path.rstrip("/").rpartition("/")
-    shown = f"{parts.scheme}://{'***' if userinfo else ''}{at}{host}{folder}{slash}{'***' if slash else ''}"
+    place = _NUMBER.sub(lambda number: masked_number(number[0]).strip("'"), host + folder)
+    shown = f"{parts.scheme}://{'***' if userinfo else ''}{at}{place}{slash}{'***' if slash else ''}"
     return repr(shown + ("?***" if parts.query else "") + ("#***" if parts.fragment else ""))
 
 

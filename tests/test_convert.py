@@ -697,3 +697,18 @@ def test_every_model_can_be_converted(name):
     required = {field.name: 1 for field in attrs.fields(kind) if field.default is attrs.NOTHING}
 
     assert read(kind, unstructure(kind(**required))) == kind(**required)
+
+
+def test_what_is_unreadable_all_over_is_not_read_in_part():
+    """Naming a thousand fields is work enough; nothing real has as many."""
+    records = [{"@id": "x"}] * 1001
+
+    with pytest.raises(Unreadable, match="more than 1000 unreadable fields"):
+        structure(Call, {"@id": 1, "CallRecord": records}, "Call")
+
+
+def test_a_thousand_unreadable_fields_are_named():
+    """And the rest is there."""
+    call, problems = structure(Call, {"@id": 1, "CallRecord": [{"@id": "x"}] * 1000}, "Call")
+
+    assert (len(call.records), len(problems)) == (1000, 1000)

@@ -22,7 +22,7 @@ from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.receiver import Postback, Receiver, ReceiverStats, Reply
 from callfire_async.notifications.retrying import Reject, RetryPolicy
 from callfire_async.notifications.routing import Handler, Router
-from callfire_async.notifications.tokens import EndpointTokens
+from callfire_async.notifications.tokens import EndpointTokens, RedactTokenFilter
 
 if TYPE_CHECKING:
     from callfire_async.notifications.inbox.sqlite import SqliteInbox
@@ -45,6 +45,7 @@ __all__ = [
     "Postback",
     "Receiver",
     "ReceiverStats",
+    "RedactTokenFilter",
     "Reject",
     "Reply",
     "RetryPolicy",

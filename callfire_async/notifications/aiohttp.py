@@ -32,6 +32,7 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
         async with receiver:
             yield
 
+    receiver.redact("aiohttp.access")
     app.cleanup_ctx.append(running)
     prefix = prefix.rstrip("/")
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):

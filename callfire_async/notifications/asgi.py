@@ -26,6 +26,7 @@ class NotificationApp:
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
+        receiver.redact("uvicorn.access")
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002  # what frameworks call it with

@@ -7,8 +7,10 @@ It imports `tokens`.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
@@ -17,12 +19,15 @@ from callfire_async.notifications.tokens import EndpointTokens
 
 __all__ = ["Door", "Postback", "Reply"]
 
+_log = logging.getLogger(__name__)
+
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
 # How much of a refused body is read and dropped, and for how long, so that its sender sees the answer instead of a
 # reset connection. Whoever sends more, or more slowly, is cut off.
 _DROPPED_BYTES = 2 * 1024 * 1024
 _DROPPING_SECONDS = 0.5
+_WARNED_EVERY_SECONDS = 60.0
 # CallFire documents no second delivery; what stands before us (a proxy with a queue, a test) may well try again.
 TRY_AGAIN = ("Retry-After", "5")
 
@@ -60,14 +65,25 @@ class Door:
         tokens: What opens it; None leaves it open to anyone.
         max_body_bytes: A larger body is answered 413.
         body_timeout: Seconds for the whole body; a slower one is answered 408.
+        clock: Tells the time in seconds.
     """
 
-    def __init__(self, tokens: EndpointTokens | None, *, max_body_bytes: int, body_timeout: float) -> None:
+    def __init__(
+        self,
+        tokens: EndpointTokens | None,
+        *,
+        max_body_bytes: int,
+        body_timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.tokens = tokens
         #: How many requests were refused, by reason.
         self.refused: Counter[str] = Counter()
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
+        self._clock = clock
+        self._warned_at = float("-inf")
+        self._unsaid = 0
 
     async def admit(self, postback: Postback, *, is_running: bool) -> bytes | Reply:
         """Read a body under the limits, or answer instead."""
@@ -76,8 +92,16 @@ class Door:
             self._check(postback, is_running=is_running)
             return await self._content(body)
         except _Refusal as refusal:
-            self.refused[refusal.reason] += 1
+            self._note(refusal.reason)
             return await _turned_away(refusal, postback, body)
+
+    def _note(self, reason: str) -> None:
+        """Count a refusal; warn of wrong tokens once a minute, of how many and not of which: one may be a near miss."""
+        self.refused[reason] += 1
+        self._unsaid += reason == "token"
+        if self._unsaid and self._clock() - self._warned_at >= _WARNED_EVERY_SECONDS:
+            _log.warning("requests with a wrong token, or none, were answered 404: %d", self._unsaid)
+            self._warned_at, self._unsaid = self._clock(), 0
 
     def _check(self, postback: Postback, *, is_running: bool) -> None:
         """Refuse what can be refused before the body is read."""

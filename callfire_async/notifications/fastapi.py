@@ -42,6 +42,7 @@ def notification_routes(receiver: Receiver) -> APIRouter:
         closing = {"Connection": "close"} if reply.close else {}
         return Response(reply.body, reply.status, {**dict(reply.headers), **closing})
 
+    receiver.redact("uvicorn.access")
     routes = APIRouter(lifespan=running)
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         routes.add_api_route(

@@ -24,7 +24,7 @@ from callfire_async.notifications.known_subscriptions import KnownSubscriptions
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.retrying import RetryPolicy
 from callfire_async.notifications.routing import Router
-from callfire_async.notifications.tokens import EndpointTokens
+from callfire_async.notifications.tokens import EndpointTokens, RedactTokenFilter
 from callfire_async.notifications.worker import OnDeadLetter, Worker, described, log_failure
 
 __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
@@ -133,6 +133,7 @@ class Receiver:
                 on_dead_letter=on_dead_letter,
             )
             self._way = _Keep(inbox, worker)
+        self._filters: dict[str, RedactTokenFilter] = {}
         self._entries = 0
         self._changing = asyncio.Lock()
         self._in_hand = 0
@@ -151,6 +152,7 @@ class Receiver:
             if not self._entries:
                 await self._way.start()
             self._entries += 1
+            self._redact()
         return self
 
     async def __aexit__(
@@ -160,7 +162,31 @@ class Receiver:
         async with self._changing:
             self._entries -= 1
             if not self._entries:
-                await self._way.stop()
+                try:
+                    await self._way.stop()
+                finally:
+                    self._stop_redacting()
+
+    # --- silence ------------------------------------------------------------------------------------------
+
+    def redact(self, *loggers: str) -> None:
+        """
+        Have the tokens masked in what is logged with these loggers, while the receiver runs.
+
+        The adapters name their servers' access loggers, which write down the path.
+        """
+        if self._door.tokens is not None:
+            self._filters = {name: RedactTokenFilter(self._door.tokens) for name in loggers} | self._filters
+        if self._entries:
+            self._redact()
+
+    def _redact(self) -> None:
+        for name, redacting in self._filters.items():
+            logging.getLogger(name).addFilter(redacting)
+
+    def _stop_redacting(self) -> None:
+        for name, redacting in self._filters.items():
+            logging.getLogger(name).removeFilter(redacting)
 
     # --- looking after it ---------------------------------------------------------------------------------
 
@@ -211,14 +237,17 @@ class Receiver:
         try:
             content = await self._door.admit(postback, is_running=self._entries > 0)
             if isinstance(content, Reply):
-                self._say_not_running(content)
+                if content.status == 503:
+                    self._say_not_running()
                 return content
             return await self._way.take(Delivery(content, header(postback, "content-type")))
         finally:
             self._in_hand -= 1
 
-    def _say_not_running(self, reply: Reply) -> None:
-        if reply.status == 503 and not self._said_not_running:
+    def _say_not_running(self) -> None:
+        # The server is about to log the path, with a token that is right.
+        self._redact()
+        if not self._said_not_running:
             self._said_not_running = True
             _log.error(_NOT_RUNNING)
 
@@ -230,6 +259,7 @@ class _Keep:
     _inbox: Inbox
     _worker: Worker
     _is_writable: bool = True
+    _storing: set[asyncio.Task[Reply]] = field(factory=set)
 
     async def start(self) -> None:
         await self._inbox.__aenter__()
@@ -237,9 +267,18 @@ class _Keep:
 
     async def stop(self) -> None:
         await self._worker.stop()
+        if self._storing:
+            await asyncio.wait(self._storing)
         await self._inbox.__aexit__(None, None, None)
 
     async def take(self, delivery: Delivery) -> Reply:
+        # A server may cancel whoever waits for the answer when its client goes: what came whole is stored all the same.
+        storing = asyncio.create_task(self._store(delivery))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        return await asyncio.shield(storing)
+
+    async def _store(self, delivery: Delivery) -> Reply:
         try:
             appended = await self._inbox.append(delivery)
         except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; nothing was stored
@@ -264,7 +303,7 @@ class _Keep:
 
     async def is_idle(self) -> bool:
         stats = await self._inbox.stats()
-        return not (stats.ready or stats.leased or self._worker.is_busy)
+        return not (stats.ready or stats.leased or self._worker.is_busy or self._storing)
 
     async def changed(self, timeout: float) -> None:
         await self._worker.changed(timeout)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import warnings
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["EndpointTokens"]
+__all__ = ["EndpointTokens", "RedactTokenFilter"]
 
 # 16 of these characters are 95 bits: out of reach for whoever guesses over a network.
 _SHORTEST = 16
@@ -40,7 +43,9 @@ class EndpointTokens:
             raise ValueError("a token is made of ASCII letters, digits, - and _; EndpointTokens.generate() makes one")
         if any(len(token) < _SHORTEST for token in tokens):
             warnings.warn(f"a token of fewer than {_SHORTEST} characters can be guessed", stacklevel=2)
-        self._current = current
+        self._current = _Secret(current)
+        # The method alone: a printed pattern would show what it looks for.
+        self._mask = re.compile("|".join(map(_in_a_url, sorted(tokens, key=len, reverse=True)))).sub
         self._digests = [_digest(token) for token in tokens]
 
     @staticmethod
@@ -69,6 +74,10 @@ class EndpointTokens:
             raise ValueError("base must be an https URL without a query or fragment")
         return f"{base.rstrip('/')}/{self._current}"
 
+    def masked(self, text: str) -> str:
+        """Return *text* with three asterisks for each of the tokens, as it is or percent-encoded."""
+        return self._mask("***", text)
+
     def __repr__(self) -> str:
         """Say how many there are, and nothing else."""
         return f"<EndpointTokens: {len(self._digests)}>"
@@ -77,3 +86,65 @@ class EndpointTokens:
 def _digest(token: str) -> bytes:
     # compare_digest refuses text that is not ASCII, and what a stranger sends need not be.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _in_a_url(token: str) -> str:
+    """Make the pattern of a token any of whose characters may be percent-encoded."""
+    return "".join(f"(?:{letter}|(?i:%{ord(letter):02x}))" for letter in token)
+
+
+class _Secret(str):
+    """A text that is not shown where what holds it is printed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class RedactTokenFilter(logging.Filter):
+    """
+    Masks an endpoint's tokens in all that a log record says: its message, arguments, traceback and extra fields.
+
+    The adapters put one on their servers' access logs while the receiver runs. Put one on whatever else logs paths::
+
+        logging.getLogger("gunicorn.access").addFilter(RedactTokenFilter(tokens))
+
+    A logger's filter sees what is logged with that logger, not with those below it; a handler's filter sees all that
+    the handler writes.
+
+    Args:
+        tokens: What to mask; a string is one token.
+    """
+
+    def __init__(self, tokens: EndpointTokens | str) -> None:
+        super().__init__()
+        self._tokens = EndpointTokens(tokens) if isinstance(tokens, str) else tokens
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mask; every record passes."""
+        self._mask_traceback(record)
+        for name, value in record.__dict__.items():
+            if name != "exc_info":
+                record.__dict__[name] = self._masked(value)
+        return True
+
+    def _mask_traceback(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            said = logging.Formatter().formatException(record.exc_info)
+            masked = self._tokens.masked(said)
+            if masked != said:
+                record.exc_info, record.exc_text = None, masked
+
+    def _masked(self, value: Any) -> Any:
+        """Mask in texts and in what holds them; anything else becomes a text only where it would show a token."""
+        if isinstance(value, str):
+            return self._tokens.masked(value)
+        if type(value) in (tuple, list):
+            return type(value)(map(self._masked, value))
+        if isinstance(value, Mapping):
+            return {key: self._masked(item) for key, item in value.items()}
+        if value is None or isinstance(value, int | float):
+            return value
+        said = f"{value} {value!r}"
+        return value if self._tokens.masked(said) == said else self._tokens.masked(str(value))

@@ -13,6 +13,11 @@ from typing import Any, Literal
 
 MEGABYTE = 1024 * 1024
 SAMPLE = "<TextSent><Text id='1'><Message>{}</Message></Text></TextSent>"
+CALL = b"<CallFinished><Call id='1'>%s</Call></CallFinished>"
+BROADCAST = (
+    b"<BroadcastStarted><Broadcast id='1'><TextBroadcastConfig><RetryConfig>%s</RetryConfig></TextBroadcastConfig>"
+    b"</Broadcast></BroadcastStarted>"
+)
 NESTED_ENTITIES = "".join(f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for level in range(1, 9))
 
 
@@ -113,6 +118,59 @@ XML = [
         lambda: b"<z>" + b"".join(b"<a xmlns='u%d'/>" % number for number in range(9_000)) + b"</z>",
         "bounded",
     ),
+    Case(
+        "9,900 names in a namespace of 800,000 letters",
+        lambda: b"<z xmlns='%s'>" % (b"u" * 800_000) + b"".join(b"<a%d/>" % n for n in range(9_900)) + b"</z>",
+    ),
+    Case(
+        "19,900 attributes in a namespace of 700,000 letters",
+        lambda: (
+            b"<z xmlns:q='%s' " % (b"u" * 700_000) + b" ".join(b"q:a%d=''" % number for number in range(19_900)) + b"/>"
+        ),
+    ),
+    Case(
+        "19,000 attributes in a namespace of 280,000 quotation marks, in UTF-16",
+        lambda: (
+            "<z xmlns:q='%s' " % ("\u2727" * 280_000) + " ".join(f"q:a{number}=''" for number in range(19_000)) + "/>"
+        ).encode("utf-16-le"),
+    ),
+    Case(
+        "a long namespace where nothing is in it",
+        lambda: b"<TextSent xmlns:q='%s'><Text id='1'/></TextSent>" % (b"u" * 100_000),
+        "accepted",
+    ),
+    Case(
+        "9,990 elements, each with two strange attributes",
+        lambda: b"<z xmlns:q='q'>" + b"".join(b"<b%d q:a%d='' q:b%d=''/>" % (n, n, n) for n in range(9_990)) + b"</z>",
+    ),
+    Case(
+        "9,000 namespaces, each used once",
+        lambda: (
+            b"<z "
+            + b" ".join(b"xmlns:a%d='u%d'" % (number, number) for number in range(9_000))
+            + b">"
+            + b"".join(b"<a%d:b/>" % number for number in range(9_000))
+            + b"</z>"
+        ),
+    ),
+    Case("9,990 empty records", lambda: CALL % (b"<CallRecord/>" * 9_990)),
+    Case("9,990 records with ids that are none", lambda: CALL % (b"<CallRecord id='x'/>" * 9_990)),
+    Case(
+        "a megabyte of results",
+        lambda: BROADCAST % (b"<RetryResults>" + b"a " * (MEGABYTE // 2 - 100) + b"</RetryResults>"),
+        "accepted",
+        problem("too many words @ Broadcast.TextBroadcastConfig.RetryConfig.RetryResults"),
+    ),
+    Case(
+        "a megabyte of kinds of phones",
+        lambda: BROADCAST % (b"<RetryPhoneTypes>" + b"a " * (MEGABYTE // 2 - 100) + b"</RetryPhoneTypes>"),
+        "accepted",
+        problem("too many words @ Broadcast.TextBroadcastConfig.RetryConfig.RetryPhoneTypes"),
+    ),
+    Case(
+        "a megabyte of references to characters", lambda: b"<z>" + b"&#65;" * (MEGABYTE // 5 - 2) + b"</z>", "accepted"
+    ),
+    Case("a megabyte of line ends", lambda: b"<z>" + b"\r\n" * (MEGABYTE // 2 - 4) + b"</z>", "accepted"),
     Case("text of a megabyte", xml(SAMPLE.format("x" * MEGABYTE)), "bounded"),
     Case("attribute of a megabyte", xml(f"<TextSent><Text id='1' x='{'x' * MEGABYTE}'/></TextSent>"), "bounded"),
     Case("name of a megabyte", xml(f"<{'x' * MEGABYTE}/>"), "bounded"),
@@ -261,6 +319,53 @@ JSON = [
         lambda: b'{"CallFinished":{"Call":{"@id":1,"CallRecord":[' + b'"x",' * 170_000 + b'"x"]}}}',
         "bounded",
     ),
+    Case(
+        "4,950 recordings that cannot be read",
+        lambda: (
+            b'{"CallFinished":{"Call":{"@id":1,"CallRecord":[' + b'{"RecordingMeta":{"@id":"x"}},' * 4_950 + b"{}]}}}"
+        ),
+    ),
+    Case(
+        "9,900 records with long ids that are none",
+        lambda: b'{"CallFinished":{"Call":{"@id":1,"CallRecord":[' + b'{"@id":"%s"},' % (b"x" * 38) * 9_900 + b"{}]}}}",
+    ),
+    Case(
+        "19,900 answers that cannot be read",
+        lambda: (
+            b'{"CallFinished":{"Call":{"@id":1,"CallRecord":{"@id":1,"QuestionResponse":[' + b"1," * 19_900 + b"1]}}}}"
+        ),
+    ),
+    Case(
+        "900 parts that cannot be read",
+        lambda: b'{"CallFinished":{"Call":{"@id":1,"CallRecord":[' + b"1," * 900 + b"{}]}}}",
+        "accepted",
+        lambda event: len(event.problems) == 900,
+    ),
+    Case(
+        "three configurations that cannot be read, among many labels",
+        lambda: (
+            b'{"BroadcastStarted":{"Broadcast":{"@id":1,"TextBroadcastConfig":{"@id":"x"},'
+            b'"VoiceBroadcastConfig":{"@id":"x"},"IvrBroadcastConfig":{"@id":"x"},"Label":['
+            + b'{"Name":"a"},' * 9_900
+            + b"1]}}}"
+        ),
+        "bounded",
+    ),
+    Case(
+        "a megabyte of results in JSON",
+        lambda: (
+            b'{"BroadcastStarted":{"Broadcast":{"@id":1,"TextBroadcastConfig":{"@id":"x","RetryConfig":'
+            b'{"RetryResults":"' + b"a " * (MEGABYTE // 2 - 100) + b'"}}}}}'
+        ),
+        "accepted",
+        lambda event: len(event.problems) == 2,
+    ),
+    Case(
+        "400,000 lists in lists",
+        lambda: b'{"Ping":{"a":[' + (b"[" * 20 + b"]" * 20 + b",") * 19_900 + b"1]}}",
+    ),
+    Case("a fraction of a megabyte", lambda: b'{"Ping":{"a":1.' + b"1" * MEGABYTE + b"}}", "bounded"),
+    Case("240 integers of 4,300 digits", lambda: b'{"Ping":{"a":[' + (b"9" * 4_300 + b",") * 240 + b"1]}}", "bounded"),
     Case("text of a megabyte in JSON", lambda: json.dumps({"Ping": {"a": "x" * MEGABYTE}}).encode(), "bounded"),
     Case("megabyte of escapes", lambda: b'{"Ping":{"a":"' + b"\\u0041" * (MEGABYTE // 6) + b'"}}', "bounded"),
     Case("megabyte of backslashes", lambda: b'{"a":"' + b"\\" * MEGABYTE),
@@ -322,5 +427,54 @@ VALUES = [
     ),
     Case("an error about a phone number", call(**{"@id": "12135551212x"})),
 ]
+
+#: The rows about HTTP, and which tests of the adapters, each behind a real server, show what must come of them.
+HTTP = {
+    "chunked without end, 64 MB": ["test_an_endless_body_is_refused_and_its_sender_cut_off"],
+    "the client goes on sending after its 413 or 408": [
+        "test_a_sender_that_goes_on_after_its_413_is_cut_off_within_a_second",
+        "test_a_sender_that_goes_on_after_its_408_is_cut_off_within_a_second",
+        "test_a_sender_that_goes_on_after_a_wrong_token_is_cut_off",
+    ],
+    "Content-Encoding: gzip, bomb or broken": [
+        "test_a_gzip_bomb_is_refused_and_takes_no_memory",
+        "test_a_broken_gzip_is_refused",
+        "test_an_encoded_body_is_not_supported",
+    ],
+    "body that drips": ["test_a_body_that_drips_is_timed_out", "test_an_abandoned_request_is_timed_out"],
+    "token in the query": [
+        "test_a_token_in_the_query_opens_nothing",
+        "test_the_access_log_shows_no_token",
+    ],
+    "X-Forwarded-For": ["test_x_forwarded_for_decides_nothing"],
+    "/callfire/TOKEN/": ["test_a_trailing_slash_is_taken_alike"],
+    "token compared as text": ["test_a_wrong_or_missing_token_is_not_found", "test_a_token_beyond_ascii_opens_nothing"],
+    "client gone while we store": ["test_what_is_being_stored_when_its_client_goes_is_stored"],
+}
+
+#: Likewise the rows about the client's side.
+CLIENT = {
+    "tasks cancelled while they wait for a connection": ["test_the_pool_is_healthy_after_many_cancellations"],
+    "redirects": ["test_redirects_are_never_followed", "test_no_redirect_takes_the_credentials_elsewhere"],
+    "logging": ["test_no_log_holds_a_query"],
+    "answer of 195 KB gzip -> 200 MB": ["test_an_answer_that_inflates_to_200_megabytes_is_capped"],
+    "HTTPS_PROXY, .netrc": [
+        "test_the_environment_is_not_obeyed_unless_asked",
+        "test_netrc_gives_no_credentials",
+        "test_proxies_of_the_environment_are_not_obeyed_unless_asked",
+    ],
+    "repr(BasicAuth), vars(), URLs with user:password": [
+        "test_no_credentials_are_printed",
+        "test_a_setting_out_of_its_range_is_refused",
+    ],
+    "used from a second event loop; after close": [
+        "test_a_connection_is_made_anywhere_and_used_in_one_loop",
+        "test_after_closing_a_call_says_that_it_was_closed",
+    ],
+    "reset before or in the middle of an answer; short body; HTML 502; empty 503": [
+        "test_an_answer_that_is_cut_anywhere_is_repaired",
+        "test_what_is_safe_to_repeat_is_repeated",
+    ],
+}
 
 CASES = {case.name: case for case in [*XML, *JSON, *VALUES]}

@@ -1,5 +1,6 @@
 """Hostile and broken input: every case of `attacks`, each in a process of its own with little time and memory."""
 
+import ast
 import json
 import os
 import subprocess
@@ -28,8 +29,23 @@ def test_the_number_of_cases():
     """No row of the corpus gets lost: a row more or less is a decision."""
     rows = [*attacks.XML, *attacks.JSON, *attacks.VALUES]
 
-    assert (len(attacks.XML), len(attacks.JSON), len(attacks.VALUES)) == (68, 40, 34)
+    assert (len(attacks.XML), len(attacks.JSON), len(attacks.VALUES)) == (80, 49, 34)
     assert len(attacks.CASES) == len(rows)
+
+
+@pytest.mark.parametrize(("rows", "number"), [(attacks.HTTP, 9), (attacks.CLIENT, 8)], ids=["HTTP", "client"])
+def test_every_row_about_the_wire_has_its_tests(rows, number):
+    """They are where the table says, and none is left out."""
+    there = {
+        node.name
+        for path in TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+    assert len(rows) == number
+    assert all(rows.values())
+    assert {name for names in rows.values() for name in names} - there == set()
 
 
 @pytest.mark.parametrize("case", attacks.CASES.values(), ids=attacks.CASES)

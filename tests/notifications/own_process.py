@@ -1,0 +1,81 @@
+"""
+A receiver behind a real server in a process of its own, so that its memory is that of nobody else.
+
+Run as a program, with the name of a way to embed a receiver, it prints port and prefix and serves until its standard
+input ends.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from attrs import frozen
+from notifications.servers import DEADLINE, WAYS, Endpoint, connection
+
+from callfire_async.notifications import Notification, Receiver, Router
+
+TOKEN = "0123456789abcdef"
+BOMB_BYTES = 200_000_000
+
+
+@frozen
+class OwnServer:
+    """A server in another process."""
+
+    process: int
+    endpoint: Endpoint
+
+    async def post(self, body: bytes, *headers: str) -> int:
+        """Post a body; return the status."""
+        async with connection(self.endpoint) as sender:
+            sender.head(self.endpoint.path(TOKEN), f"Content-Length: {len(body)}", *headers)
+            sender.send(body)
+            return await sender.status()
+
+    def memory(self) -> int:
+        """Return how many bytes it has in memory."""
+        return self._memory("VmRSS")
+
+    def most_memory(self) -> int:
+        """Return how many bytes it had in memory at most."""
+        return self._memory("VmHWM")
+
+    def _memory(self, line: str) -> int:
+        status = Path(f"/proc/{self.process}/status").read_text().splitlines()
+        return next(int(found.split()[1]) * 1024 for found in status if found.startswith(line))
+
+
+@asynccontextmanager
+async def own_server(way: str) -> AsyncIterator[OwnServer]:
+    """Start one; stop it at the end, and hold that it was still alive."""
+    pipe = asyncio.subprocess.PIPE
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = (sys.executable, "-W", "error", __file__, way)
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=environment)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            port, prefix = (await process.stdout.readline()).decode().rstrip("\n").split(" ")
+        yield OwnServer(process.pid, Endpoint(int(port), prefix))
+    finally:
+        process.stdin.close()
+        status = await process.wait()
+    assert status == 0
+
+
+async def serve(way: str) -> None:
+    """Serve until nobody wants it any more."""
+    router = Router()
+
+    @router.on(Notification)
+    async def take(event: Notification) -> None: ...
+
+    async with WAYS[way](Receiver(router, tokens=TOKEN)) as endpoint:
+        print(endpoint.port, endpoint.prefix, flush=True)  # noqa: T201  # for whoever has started it
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))
