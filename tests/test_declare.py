@@ -214,6 +214,13 @@ def test_pruning_deletes_owned_duplicates():
     assert shape(plan) == {"leave": [2], "delete": [3, 4], "duplicates": [1, 3, 4]}
 
 
+def test_what_is_owned_may_change_with_the_update():
+    """The next plan keeps the same one, though it is owned no longer."""
+    plan = plan_of([spec(enabled=False)], [found(1, enabled=False), found(2)], owned=lambda one: one.enabled)
+
+    assert shape(plan) == {"leave": [1], "duplicates": [2]}
+
+
 # --- pruning ----------------------------------------------------------------------------------------------
 
 UNWANTED = [
