@@ -6,6 +6,7 @@ Here are the client, the errors and the models; what receives notifications is i
 
 from callfire_async.client import CallFire
 from callfire_async.connection import Connection
+from callfire_async.declare import Applied, Match, Plan, SubscriptionSpec
 from callfire_async.errors import (
     APIError,
     AuthenticationError,
@@ -56,6 +57,7 @@ from callfire_async.subscriptions import Subscriptions
 __all__ = [
     "APIError",
     "ActionState",
+    "Applied",
     "AuthenticationError",
     "BadRequestError",
     "Broadcast",
@@ -75,11 +77,13 @@ __all__ = [
     "IvrBroadcastConfig",
     "LocalTimeZoneRestriction",
     "MalformedNotificationError",
+    "Match",
     "NotFoundError",
     "NotificationError",
     "NotificationFormat",
     "Page",
     "PermissionDeniedError",
+    "Plan",
     "QuestionResponse",
     "RateLimitError",
     "RecordingMeta",
@@ -91,6 +95,7 @@ __all__ = [
     "ServerError",
     "Subscription",
     "SubscriptionFilter",
+    "SubscriptionSpec",
     "Subscriptions",
     "Text",
     "TextBroadcastConfig",

@@ -297,8 +297,13 @@ def _comparable(name: str, form: Mapping[str, str]) -> str:
     """Word a field so that what means the same is the same: CallFire may word a number in its own way."""
     text = form.get(name, "").strip()
     if name in ("FromNumber", "ToNumber"):
-        return re.sub(r"[^\w:]", "", text).upper()
+        return comparable_number(text)
     return text
+
+
+def comparable_number(number: str) -> str:
+    """Word a number, or ``SHORTCODE:KEYWORD``, so that what means the same is the same."""
+    return re.sub(r"[^\w:]", "", number).upper()
 
 
 # --- reading a success ------------------------------------------------------------------------------------

@@ -1,16 +1,20 @@
 """
 The operations on subscriptions.
 
-It imports `connection`, `_protocol` and what stands above them.
+It imports `declare`, `connection`, `_protocol` and what stands above them.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 from warnings import warn
+
+from attrs import asdict
 
 from callfire_async._protocol import (
     MAX_RESULTS,
@@ -25,6 +29,8 @@ from callfire_async._protocol import (
     update_subscription,
 )
 from callfire_async.connection import Connection
+from callfire_async.declare import Applied, Key, Match, Owned, Plan, SubscriptionSpec, Tokens, by_key, compare, key_of
+from callfire_async.errors import CallFireError, NotFoundError
 from callfire_async.models import (
     NotificationFormat,
     Page,
@@ -36,10 +42,14 @@ from callfire_async.models import (
 
 __all__ = ["Subscriptions"]
 
+C = TypeVar("C", bound=SubscriptionSpec | Match | Subscription)
+
 # A list that still goes on at ten times what an account may hold is none.
 _MAX_LISTED = 100_000
 # A page can be all known because others were added before it meanwhile; so much in a row is the same page for ever.
 _MAX_STALE = 100
+# How many changes of a plan are under way at once: most of the pool stays free for others.
+_CHANGES_AT_ONCE = 4
 
 
 class Subscriptions:
@@ -164,6 +174,76 @@ class Subscriptions:
         """Delete one subscription; that it is gone when an attempt of unknown outcome is repeated is a success."""
         await self._connection.execute(delete_subscription(subscription_id))
 
+    # --- declaring ----------------------------------------------------------------------------------------
+
+    async def plan(
+        self,
+        specs: Iterable[SubscriptionSpec],
+        *,
+        tokens: Tokens | None = None,
+        prune: bool = False,
+        owned: Owned | None = None,
+    ) -> Plan:
+        """
+        Compare what the account is to have with what it has; nothing is changed.
+
+        Two are the same when endpoint, trigger and filter are; one that is the same as a spec is that spec's, whoever
+        made it.
+
+        Args:
+            specs: What the account is to have.
+            tokens: The `EndpointTokens`. Given, endpoints are compared without a last segment that is one of these,
+                so that a subscription with an older token is updated, and another application's is another.
+            prune: Whether to delete what is owned and not wanted. Where only the filter differs, it is changed to what
+                is wanted instead.
+            owned: Tells what may be pruned; default: endpoints that *tokens* recognises, and nothing without them.
+
+        Raises:
+            ValueError: Two specs say different things of one subscription.
+        """
+        wanted = by_key(specs, tokens)
+        return compare(wanted, [item async for item in self.all()], tokens=tokens, prune=prune, owned=owned)
+
+    async def apply(self, plan: Plan) -> Applied:
+        """
+        Carry out a plan, four changes at a time; after an error it goes on with the rest.
+
+        The account is read once more where something is to be created, so that a plan that has become old, or is
+        applied again, creates nothing twice. Deletions come last. What is gone already counts as deleted.
+
+        Returns:
+            The ids, and the errors of what failed. Planning and applying once more tries that again.
+
+        Raises:
+            CallFireError: The account could not be read; nothing was changed.
+        """
+        applying = _Applying(self, plan.tokens, await self._already_there(plan))
+        return await applying.run(plan)
+
+    async def ensure(self, *specs: SubscriptionSpec, tokens: Tokens | None = None) -> tuple[int, ...]:
+        """
+        Make sure that the account has these subscriptions: `plan` and `apply` in one. Nothing is deleted.
+
+        Returns:
+            Their ids, in the order of *specs*.
+
+        Raises:
+            ValueError: Two specs say different things of one subscription.
+            CallFireError: What failed first, once all the others were tried; a note says how many failed. It is safe
+                to try again.
+        """
+        applied = await self.apply(await self.plan(specs, tokens=tokens))
+        if applied.errors:
+            raise _first(applied.errors.values(), of=len(specs))
+        ids = {key_of(spec, tokens): subscription_id for spec, subscription_id in applied.ids.items()}
+        return tuple(ids[key_of(spec, tokens)] for spec in specs)
+
+    async def _already_there(self, plan: Plan) -> dict[Key, int]:
+        """Look which of a plan's new subscriptions there are meanwhile."""
+        if not (plan.create or plan.replace):
+            return {}
+        return {key_of(item, plan.tokens): item.id async for item in self.all()}
+
     async def _find(self, operation: Operation[ResourceReference]) -> ResourceReference | None:
         """Look for what a create would make, once: it is part of an attempt that has its own retries."""
         listed = Subscriptions(self._connection.with_options(max_retries=0)).all()
@@ -186,3 +266,63 @@ def _warn_of_risks(operation: Operation[Any]) -> None:
     # Not in the log: like a token that is too short, it belongs to a line of code, at which a warning points.
     for risk in risks(operation.form or {}):
         warn(risk, stacklevel=3)
+
+
+def _first(errors: Collection[CallFireError], *, of: int) -> CallFireError:
+    first = next(iter(errors))
+    first.add_note(f"{len(errors)} of {of} subscriptions could not be ensured; the others are as they should be")
+    return first
+
+
+class _Applying:
+    """A plan being carried out, and what has come of it so far."""
+
+    def __init__(self, subscriptions: Subscriptions, tokens: Tokens | None, there: Mapping[Key, int]) -> None:
+        self._subscriptions = subscriptions
+        self._tokens = tokens
+        self._there = there
+        self._ids: dict[SubscriptionSpec, int] = {}
+        self._errors: dict[SubscriptionSpec | Subscription, CallFireError] = {}
+
+    async def run(self, plan: Plan) -> Applied:
+        """Carry it out; what is new is there before what is old goes, so that no event falls between the two."""
+        self._ids |= {match.spec: match.subscription.id for match in (*plan.leave, *plan.update)}
+        await self._each(plan.create, self._create)
+        await self._each(plan.update, self._update)
+        await self._each(plan.replace, self._replace)
+        await self._each(plan.delete, self._delete)
+        return Applied(self._ids, self._errors)
+
+    async def _each(self, items: Sequence[C], change: Callable[[C], Awaitable[None]]) -> None:
+        """Change a few at a time; keep what each raises."""
+        waiting = iter(items)
+
+        async def work() -> None:
+            for item in waiting:
+                try:
+                    await change(item)
+                except CallFireError as error:
+                    self._errors[item.spec if isinstance(item, Match) else item] = error
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in items[:_CHANGES_AT_ONCE]:
+                tasks.create_task(work())
+
+    async def _create(self, spec: SubscriptionSpec) -> None:
+        subscription_id = self._there.get(key_of(spec, self._tokens))
+        if subscription_id is None:
+            created = await self._subscriptions.create(**asdict(spec, recurse=False))
+            subscription_id = created.id
+        self._ids[spec] = subscription_id
+
+    async def _update(self, match: Match) -> None:
+        changes: dict[str, Any] = {name: getattr(match.spec, name) for name in match.changed}
+        await self._subscriptions.update(match.subscription.id, **changes)
+
+    async def _replace(self, match: Match) -> None:
+        await self._create(match.spec)
+        await self._delete(match.subscription)
+
+    async def _delete(self, subscription: Subscription) -> None:
+        with suppress(NotFoundError):
+            await self._subscriptions.delete(subscription.id)

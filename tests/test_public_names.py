@@ -21,6 +21,7 @@ Text TextRecord Call CallRecord RecordingMeta
 Broadcast TextBroadcastConfig VoiceBroadcastConfig IvrBroadcastConfig
 NotificationFormat TriggerEvent ActionState Result BroadcastStatus BroadcastType
 """.split()
+DECLARED = ["Applied", "Match", "Plan", "SubscriptionSpec"]
 EVENTS = """
 Notification
 TextNotification TextFinished TextSent TextReceived
@@ -29,7 +30,7 @@ CampaignNotification CampaignStarted CampaignStopped CampaignFinished
 UnknownNotification
 """.split()
 PROMISED = {
-    "callfire_async": {"CallFire", "Connection", "Subscriptions", *ERRORS, *MODELS},
+    "callfire_async": {"CallFire", "Connection", "Subscriptions", *DECLARED, *ERRORS, *MODELS},
     "callfire_async.notifications": {
         *("parse", "Router", "EndpointTokens", "Receiver", "Postback", "Reply"),
         *("Inbox", "MemoryInbox", "SqliteInbox", "Delivery", "Appended", "Lease", "Entry", "Stats"),

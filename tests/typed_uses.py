@@ -7,20 +7,24 @@ A use that must be rejected bears an ignore that names the error; that the ignor
 from typing import assert_type
 
 from callfire_async import (
+    Applied,
     Call,
     CallFire,
     Connection,
     Page,
+    Plan,
     ResourceReference,
     Result,
     Subscription,
     SubscriptionFilter,
     Subscriptions,
+    SubscriptionSpec,
     Text,
     TriggerEvent,
 )
 from callfire_async.notifications import (
     CallFinished,
+    EndpointTokens,
     Notification,
     Receiver,
     Router,
@@ -28,6 +32,7 @@ from callfire_async.notifications import (
     TextSent,
     parse,
 )
+from callfire_async.reconcile import Findings, check
 
 router = Router()
 
@@ -83,6 +88,16 @@ async def client() -> None:
 async def by_itself(connection: Connection) -> None:
     await Subscriptions(connection).update(1, enabled=False)
     await Subscriptions(connection).update("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def declare(subscriptions: Subscriptions, tokens: EndpointTokens) -> None:
+    specs = [SubscriptionSpec(tokens.url("https://a.example"), trigger) for trigger in router.trigger_events]
+    plan = await subscriptions.plan(specs, tokens=tokens, prune=True, owned=lambda one: one.enabled is True)
+    assert_type(plan, Plan)
+    assert_type(await subscriptions.apply(plan), Applied)
+    assert_type(await subscriptions.ensure(*specs, tokens=tokens), tuple[int, ...])
+    await subscriptions.ensure(specs)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(check(router, [one async for one in subscriptions.all()]), Findings)
 
 
 async def receive(receiver: Receiver) -> None:

@@ -32,7 +32,8 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
         async with receiver:
             yield
 
-    receiver.redact("aiohttp.access")
+    # The second quotes what it cannot read of a request.
+    receiver.redact("aiohttp.access", "aiohttp.server")
     app.cleanup_ctx.append(running)
     prefix = prefix.rstrip("/")
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):

@@ -23,6 +23,7 @@ from callfire_async.notifications.events import (
     Notification,
     TextReceived,
     TextSent,
+    UnknownNotification,
 )
 
 __all__ = ["Handler", "Router"]
@@ -57,9 +58,16 @@ class Handler:
         """Tell whether the event is of its type, from its subscription, and what ``where`` wants."""
         return (
             isinstance(event, self.event_type)
-            and (self.subscription_id is None or _contains(self.subscription_id, event.subscription_id))
+            and self._hears(event.subscription_id)
             and (self.where is None or bool(self.where(event)))
         )
+
+    def is_fed(self, event_type: type[Notification], subscription_id: int) -> bool:
+        """Tell whether it takes events of a type from a subscription; what ``where`` wants is not asked."""
+        return issubclass(event_type, self.event_type) and self._hears(subscription_id)
+
+    def _hears(self, subscription_id: int | None) -> bool:
+        return self.subscription_id is None or _contains(self.subscription_id, subscription_id)
 
 
 class Router:
@@ -178,6 +186,21 @@ class Router:
     def is_empty(self) -> bool:
         """Whether there is neither a handler nor a fallback."""
         return not self._handlers and self._fallback is None
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        """The handlers in the order of registration; the fallback is not among them."""
+        return tuple(self._handlers.values())
+
+    def handlers_of(self, subscription: Subscription) -> tuple[Handler, ...]:
+        """
+        Return the handlers that get what a subscription posts, as far as ``where`` lets them; or else the fallback.
+
+        What a trigger that is not known makes CallFire post is an `UnknownNotification`.
+        """
+        posted = _POSTED.get(subscription.trigger_event or TriggerEvent.UNDEFINED_EVENT, UnknownNotification)
+        taken = tuple(handler for handler in self._handlers.values() if handler.is_fed(posted, subscription.id))
+        return taken or ((self._fallback,) if self._fallback else ())
 
     def matching(self, event: Notification) -> tuple[Handler, ...]:
         """

@@ -97,7 +97,9 @@ class Sender:
         self._writer = writer
 
     def head(self, path: str, *headers: str, method: str = "POST") -> None:
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
+        if not any(header.startswith("Content-Type:") for header in headers):
+            headers = ("Content-Type: application/json", *headers)
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
         self._writer.write("\r\n".join([*lines, "", ""]).encode())
 
     def send(self, data: bytes) -> None:

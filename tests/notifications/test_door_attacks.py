@@ -226,13 +226,24 @@ async def test_the_access_log_shows_no_token(endpoint, caplog, path):
 
 async def test_the_filters_go_with_the_receiver(serve, receiver):
     """Other applications of the process have logs of their own."""
-    loggers = [logging.getLogger(name) for name in ("uvicorn.access", "aiohttp.access")]
+    loggers = [logging.getLogger(name) for name in ("uvicorn.access", "aiohttp.access", "aiohttp.server")]
     before = [list(logger.filters) for logger in loggers]
     async with serve(receiver):
-        during = sum(len(logger.filters) for logger in loggers)
+        during = [list(logger.filters) for logger in loggers]
 
-    assert during == sum(map(len, before)) + 1
+    assert during != before
     assert [logger.filters for logger in loggers] == before
+
+
+async def test_what_aiohttp_cannot_read_is_logged_without_the_token(receiver, caplog):
+    """It quotes the line that it stumbles over, with a traceback."""
+    async with WAYS["aiohttp"](receiver) as endpoint, connection(endpoint) as sender:
+        sender.send(f"POST {endpoint.path(CURRENT)} HTTP/1.1 {CURRENT}\r\n\r\n".encode())
+        await sender.status()
+
+    formatter = logging.Formatter()
+    written = "".join(formatter.format(record) for record in caplog.records if record.name == "aiohttp.server")
+    assert ("Traceback" in written, CURRENT in written) == (True, False)
 
 
 # --- a client that goes -----------------------------------------------------------------------------------

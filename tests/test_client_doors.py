@@ -1,0 +1,273 @@
+"""What the client does not let itself be talked into: by redirects, the environment, certificates and large answers."""
+
+import asyncio
+import gzip
+import ssl
+import tracemalloc
+import warnings
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trustme
+from loopback import Server, answer_bytes, serving, well
+
+from callfire_async import CallFire, Connection, ResponseError, Subscription, SubscriptionFilter, TransportError
+from callfire_async._protocol import get_subscription
+from callfire_async.models import NotificationFormat, TriggerEvent
+from callfire_async.testing import FakeCallFire
+
+GET = get_subscription(42)
+SUBSCRIPTION = Subscription(42)
+HTTPS, MAIL = "https://hooks.example.com/callfire/Tok3n", "somebody@example.com"
+
+
+def connect(url: str, **settings: object) -> Connection:
+    return Connection("login", "password", base_url=url, **{"max_retries": 0} | settings)
+
+
+# --- redirects --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_redirect_takes_the_credentials_elsewhere(status):
+    """Another server is never asked, whatever kind of redirect it is."""
+
+    async def answer(_, writer):
+        writer.write(answer_bytes(b"", f"{status} Elsewhere", f"Location: {elsewhere.url}\r\n"))
+
+    async with serving(well) as elsewhere, serving(answer) as server, connect(server.url) as connection:
+        with pytest.raises(ResponseError, match="a redirect, which is never followed"):
+            await connection.execute(GET)
+
+    assert (len(server.requests), elsewhere.requests) == (1, [])
+
+
+# --- the environment --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+async def test_proxies_of_the_environment_are_not_obeyed_unless_asked(monkeypatch, variable):
+    """`trust_env` asks."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with serving(well) as proxy, serving(well) as server:
+        monkeypatch.setenv(variable, proxy.url)
+        async with connect(server.url) as direct, connect(server.url, trust_env=True) as proxied:
+            await direct.execute(GET)
+            await proxied.execute(GET)
+
+        assert (len(server.requests), len(proxy.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize("trust_env", [False, True])
+async def test_netrc_gives_no_credentials(monkeypatch, tmp_path, trust_env):
+    """Those that were passed are sent, whatever a file in somebody's home says."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login other password other\ndefault login other password other\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async with serving(well) as server, connect(server.url, trust_env=trust_env) as connection:
+        await connection.execute(GET)
+
+    (request,) = server.requests
+    assert "Authorization: Basic bG9naW46cGFzc3dvcmQ=\r\n" in request.headers
+
+
+# --- certificates -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@asynccontextmanager
+async def https(certificate: trustme.LeafCert) -> AsyncIterator[Server]:
+    """Serve on loopback behind TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    server = Server(well)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
+    server.url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with listener:
+        yield server
+        await server.until(lambda server: not server.open)
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def test_an_authority_of_ones_own_is_trusted_through_ssl_context(authority):
+    """The certificate is for this server, and the authority is in the context."""
+    async with https(authority.issue_cert("127.0.0.1")) as server:
+        async with connect(server.url, ssl_context=trusting(authority)) as connection:
+            assert await connection.execute(GET) == SUBSCRIPTION
+
+
+@pytest.mark.parametrize("case", ["self-signed", "another authority", "another host", "in the environment"])
+async def test_a_certificate_that_is_not_trusted_gets_no_password(authority, monkeypatch, tmp_path, case):
+    """Nobody's word is taken for it; SSL_CERT_FILE counts with `trust_env` only."""
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    contexts = {
+        "self-signed": None,
+        "another authority": trusting(trustme.CA()),
+        "another host": trusting(authority),
+        "in the environment": None,
+    }
+    host = "other.example.com" if case == "another host" else "127.0.0.1"
+    async with https(authority.issue_cert(host)) as server:
+        async with connect(server.url, ssl_context=contexts[case]) as connection:
+            with pytest.raises(TransportError, match="failed with ConnectError.*while connecting"):
+                await connection.execute(GET)
+
+    assert server.requests == []
+
+
+async def test_the_authorities_of_the_environment_count_when_asked_for(authority, monkeypatch, tmp_path):
+    """With `trust_env`."""
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    async with https(authority.issue_cert("127.0.0.1")) as server:
+        async with connect(server.url, trust_env=True) as connection:
+            assert await connection.execute(GET) == SUBSCRIPTION
+
+
+@pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_OPTIONAL])
+def test_checks_cannot_be_turned_off(mode):
+    """A context that would send the password to anybody is refused."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = mode
+
+    with pytest.raises(ValueError, match="verify certificates"):
+        connect("https://www.callfire.com", ssl_context=context)
+
+
+# --- large answers ----------------------------------------------------------------------------------------
+
+MEBIBYTE = 1024 * 1024
+
+
+def compressed(encoding: str, plain: bytes) -> bytes:
+    return gzip.compress(plain) if encoding == "gzip" else zlib.compress(plain)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_an_answer_that_inflates_to_200_megabytes_is_capped(encoding):
+    """The server compresses although nothing compressed was asked for: no more than the cap is ever in memory."""
+    bomb = compressed(encoding, bytes(200_000_000))
+
+    async def answer(request, writer):
+        assert "accept-encoding: identity" in request.headers.lower()
+        writer.write(answer_bytes(bomb, headers=f"Content-Encoding: {encoding}\r\n"))
+
+    async with serving(answer) as server, connect(server.url) as connection:
+        tracemalloc.start()
+        try:
+            with pytest.raises(ResponseError, match="longer than 16777216 bytes"):
+                await connection.execute(GET)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert most < 64 * MEBIBYTE
+
+
+async def test_an_answer_above_16_mebibytes_is_capped():
+    """Before it is decompressed, too."""
+
+    async def answer(_, writer):
+        writer.write(answer_bytes(b"<a>" + b" " * (17 * MEBIBYTE)))
+
+    async with serving(answer) as server, connect(server.url) as connection:
+        with pytest.raises(ResponseError, match="longer than 16777216 bytes") as caught:
+            await connection.execute(GET)
+
+    assert len(caught.value.body) == 16 * MEBIBYTE
+
+
+async def test_a_compressed_answer_that_is_small_is_read():
+    """A server may not know what was asked."""
+
+    async def answer(_, writer):
+        body = gzip.compress(b'{"Resource":{"Subscription":{"@id":42}}}')
+        writer.write(answer_bytes(body, headers="Content-Encoding: gzip\r\n"))
+
+    async with serving(answer) as server, connect(server.url) as connection:
+        assert await connection.execute(GET) == SUBSCRIPTION
+
+
+# --- risky subscriptions ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def callfire() -> AsyncIterator[CallFire]:
+    async with FakeCallFire().client() as callfire:
+        yield callfire
+
+
+async def warned(callfire: CallFire, endpoint: str, *, non_strict_ssl: bool | None = None) -> list[str]:
+    """Create, then change to the same; return what each warned of, and hold that this line is named."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        filter_ = SubscriptionFilter(to_number="12135551212")
+        create, update = callfire.subscriptions.create, callfire.subscriptions.update
+        made = await create(endpoint, TriggerEvent.CAMPAIGN_STARTED, non_strict_ssl=non_strict_ssl, filter=filter_)
+        await update(made.id, endpoint=endpoint, non_strict_ssl=non_strict_ssl)
+    said = [str(warning.message) for warning in caught]
+    assert {(warning.category, warning.filename) for warning in caught} <= {(UserWarning, __file__)}
+    assert said[: len(said) // 2] == said[len(said) // 2 :]
+    return said[: len(said) // 2]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://hooks.example.com/callfire/Tok3n",
+        "HTTP://hooks.example.com",
+        "http://10.0.0.1/Tok3n",
+        " http://a/Tok3n",
+        "http://[Tok3n",
+    ],
+)
+async def test_an_endpoint_in_the_open_is_warned_of(callfire, endpoint):
+    """Phone numbers and the token itself would travel readable; the warning quotes nothing."""
+    (warning,) = await warned(callfire, endpoint)
+
+    assert ("http://" in warning, "Tok3n" in warning) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "endpoint", [HTTPS, MAIL, "http://127.0.0.1:8000/Tok3n", "http://localhost/Tok3n", "http://[::1]:80/Tok3n"]
+)
+async def test_an_endpoint_that_nobody_overhears_is_not_warned_of(callfire, endpoint):
+    """TLS, loopback, and an address for mail."""
+    assert await warned(callfire, endpoint) == []
+
+
+@pytest.mark.parametrize(("non_strict_ssl", "number"), [(True, 1), (False, 0), (None, 0)])
+async def test_non_strict_ssl_is_warned_of(callfire, non_strict_ssl, number):
+    """CallFire would post to whoever claims to be the endpoint."""
+    said = await warned(callfire, HTTPS, non_strict_ssl=non_strict_ssl)
+
+    assert [warning.startswith("non_strict_ssl=True") for warning in said] == [True] * number
+
+
+async def test_a_warning_that_is_an_error_comes_before_anything_is_sent(callfire):
+    """A test run that refuses warnings has made nothing."""
+    with pytest.raises(UserWarning):
+        await callfire.subscriptions.create(
+            "http://hooks.example.com", TriggerEvent.CAMPAIGN_STARTED, notification_format=NotificationFormat.JSON
+        )
+
+    assert [subscription async for subscription in callfire.subscriptions.all()] == []
