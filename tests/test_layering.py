@@ -13,8 +13,9 @@ import callfire_async
 # From the top down. A folder stands for all that is in it where its files are not named.
 ORDER = """
 errors models _wire _convert
-_protocol _pool connection declare subscriptions texts calls client
-notifications.events notifications.parsing notifications.routing notifications.tokens notifications.door
+_protocol _pool connection paging declare subscriptions actions texts calls client
+notifications.events notifications.encoding notifications.matching notifications.parsing
+notifications.routing notifications.tokens notifications.door
 notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
@@ -26,7 +27,8 @@ reconcile telemetry
 __init__ notifications.__init__
 testing cli
 """.split()
-CLIENT_HALF = {"__init__", "_protocol", "_pool", "connection", "declare", "subscriptions", "texts", "calls", "client"}
+CLIENT_HALF = {"__init__", "_protocol", "_pool", "connection", "paging"}
+CLIENT_HALF |= {"declare", "subscriptions", "actions", "texts", "calls", "client"}
 GATHER_PUBLIC_NAMES = {"__init__", "notifications.__init__"}
 ONLY_IMPORTERS = {
     "json": {"_wire", "cli"},
@@ -39,8 +41,7 @@ NAMES_THAT_SAY_NOTHING = {"utils", "helpers", "common", "base", "core", "misc", 
 PACKAGE = callfire_async.__name__
 ROOT = Path(callfire_async.__file__).parent
 MODULES = {
-    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path
-    for path in sorted(ROOT.rglob("*.py"))
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in sorted(ROOT.rglob("*.py"))
 }
 
 
@@ -119,9 +120,7 @@ def test_the_halves_do_not_know_each_other(module):
 def test_a_library_has_one_importer(library):
     """What JSON, XML, cattrs and httpx are is known in one room each."""
     importers = {
-        room_of(module)
-        for module in MODULES
-        if library in {name.split(".")[0] for name in imported_names(module)}
+        room_of(module) for module in MODULES if library in {name.split(".")[0] for name in imported_names(module)}
     }
 
     assert importers <= ONLY_IMPORTERS[library]
