@@ -15,7 +15,7 @@ ORDER = """
 errors models _wire _convert
 _protocol _pool connection paging declare subscriptions actions texts calls client
 notifications.events notifications.encoding notifications.matching notifications.parsing
-notifications.routing notifications.tokens notifications.door
+notifications.expecting notifications.routing notifications.tokens notifications.door
 notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
