@@ -49,6 +49,7 @@ class FakeCallFire:
         finishes_texts: Whether texts that are sent reach their recipients once the sending was answered; otherwise
             when `finish_texts` is called.
         drop_share: How many of its postbacks never come, from 0 to 1.
+        duplicate_share: How many come twice.
         seed: What the choice of those begins from.
         transport: What postbacks go through: real HTTP, unless given (``httpx.ASGITransport(app)``).
         concurrency: Postbacks under way at once.
@@ -67,6 +68,7 @@ class FakeCallFire:
         max_subscriptions: int = 10_000,
         finishes_texts: bool = True,
         drop_share: float = 0.0,
+        duplicate_share: float = 0.0,
         seed: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         concurrency: int = 16,
@@ -82,6 +84,8 @@ class FakeCallFire:
         self._finishes_texts = finishes_texts
         #: How many of its postbacks never come, from 0 to 1; those for which `postback_faults` has a word not counted.
         self.drop_share = drop_share
+        #: How many come twice, likewise.
+        self.duplicate_share = duplicate_share
         #: Postbacks that never came: the subscription's id, and the event's key.
         self.dropped: list[tuple[int, Key]] = []
         self._random = Random(seed)  # noqa: S311  # a choice that can be repeated
@@ -187,7 +191,10 @@ class FakeCallFire:
         return [(what, fault is PostbackFault.CUT)] * (2 if fault is PostbackFault.DUPLICATED else 1)
 
     def _chance(self) -> PostbackFault | None:
-        return PostbackFault.DROPPED if self._random.random() < self.drop_share else None
+        chance = self._random.random()
+        if chance < self.drop_share:
+            return PostbackFault.DROPPED
+        return PostbackFault.DUPLICATED if chance < self.drop_share + self.duplicate_share else None
 
     @asynccontextmanager
     async def _posting(self) -> AsyncIterator[Poster]:
