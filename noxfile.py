@@ -57,6 +57,15 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def torture(session: nox.Session) -> None:
+    """Run the long forms: kills, power cuts, byte cuts, cancellations, missed postbacks; hours, on a small machine."""
+    session.install("--editable", ".", *group("tests"))
+    long = ("--torture", "-o", "faulthandler_timeout=0", *session.posargs)
+    session.run("pytest", "--hypothesis-profile=torture", "tests/notifications/inbox", *long)
+    session.run("pytest", "tests", "--ignore=tests/notifications/inbox", *long)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install("--editable", f".[{EXTRAS}]", *group("docs"))
@@ -73,9 +82,7 @@ def package(session: nox.Session) -> None:
     (wheel,) = dist.glob("*.whl")
     session.install(f"{wheel}[{EXTRAS}]", *group("tests"))
     session.chdir(copy_tests(dist.parent / "tests-only"))
-    session.run(
-        "python", "-c", "import callfire_async as c; assert 'site-packages' in c.__file__, c.__file__"
-    )
+    session.run("python", "-c", "import callfire_async as c; assert 'site-packages' in c.__file__, c.__file__")
     session.run("pytest", *session.posargs)
 
 

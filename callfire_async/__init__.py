@@ -4,6 +4,7 @@ Subscribe to CallFire's notifications, receive them and hand them to typed handl
 Here are the client, the errors and the models; what receives notifications is in `callfire_async.notifications`.
 """
 
+from callfire_async.calls import Calls
 from callfire_async.client import CallFire
 from callfire_async.connection import Connection
 from callfire_async.declare import Applied, Match, Plan, SubscriptionSpec
@@ -53,6 +54,7 @@ from callfire_async.models import (
     VoiceBroadcastConfig,
 )
 from callfire_async.subscriptions import Subscriptions
+from callfire_async.texts import Texts
 
 __all__ = [
     "APIError",
@@ -67,6 +69,7 @@ __all__ = [
     "CallFire",
     "CallFireError",
     "CallRecord",
+    "Calls",
     "ClientClosedError",
     "Connection",
     "HandlerErrors",
@@ -100,6 +103,7 @@ __all__ = [
     "Text",
     "TextBroadcastConfig",
     "TextRecord",
+    "Texts",
     "TransportError",
     "TriggerEvent",
     "VoiceBroadcastConfig",

@@ -36,14 +36,17 @@ from callfire_async.errors import (
     ServerError,
 )
 from callfire_async.models import (
+    Call,
     Page,
     ResourceReference,
     Subscription,
+    Text,
     masked_endpoint,
     masked_number,
 )
 
 T = TypeVar("T")
+A = TypeVar("A", Text, Call)
 Problems = tuple[str, ...]
 ResponseFormat = Literal["json", "xml"]
 
@@ -79,16 +82,20 @@ class Operation(Generic[T]):
         success: The statuses that mean that it was done.
         repeatable: Whether doing it twice is the same as doing it once.
         success_if_repeated: Further statuses that mean so, if an earlier attempt may have done it.
+        at_most_once: Whether it is never sent again once a byte may have left, not even where it was turned away.
+        doubt: What an error is to say where it may have been done all the same.
     """
 
     method: str
     path: str
     read: Callable[[bytes, str | None], tuple[T, Problems]]
-    query: Mapping[str, str] = field(factory=dict)
+    query: Mapping[str, str] = field(factory=dict, repr=False)
     form: Mapping[str, str] | None = field(default=None, repr=False)
     success: frozenset[int] = frozenset([200])
     repeatable: bool = True
     success_if_repeated: frozenset[int] = frozenset()
+    at_most_once: bool = False
+    doubt: str = "may have been carried out all the same"
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -209,16 +216,19 @@ def create_subscription(values: Mapping[str, object]) -> Operation[ResourceRefer
 
 def query_subscriptions(*, max_results: int, first_result: int) -> Operation[Page[Subscription]]:
     """Word a query for one page of subscriptions."""
+    query = form_fields(_checked_page(max_results, first_result))
+    return Operation("GET", "/subscription", _page_reader(Subscription, first_result), query=query)
+
+
+def _checked_page(max_results: int, first_result: int) -> dict[str, object]:
     if checked_count("max_results", max_results, least=1) > MAX_RESULTS:
         raise ValueError(f"max_results must not be above {MAX_RESULTS}")
-    checked_count("first_result", first_result, least=0)
-    query = form_fields({"max_results": max_results, "first_result": first_result})
-    return Operation("GET", "/subscription", _page_reader(Subscription, first_result), query=query)
+    return {"max_results": max_results, "first_result": checked_count("first_result", first_result, least=0)}
 
 
 def get_subscription(subscription_id: int) -> Operation[Subscription]:
     """Word a look at one subscription."""
-    return Operation("GET", _subscription_path(subscription_id), _read_subscription)
+    return Operation("GET", _subscription_path(subscription_id), _resource_reader(Subscription))
 
 
 def update_subscription(subscription_id: int, values: Mapping[str, object]) -> Operation[Subscription | None]:
@@ -306,6 +316,75 @@ def comparable_number(number: str) -> str:
     return re.sub(r"[^\w:]", "", number).upper()
 
 
+# --- texts and calls --------------------------------------------------------------------------------------
+
+
+def query_actions(
+    kind: type[A], filters: Mapping[str, object], *, max_results: int, first_result: int
+) -> Operation[Page[A]]:
+    """Word a query for one page of texts or calls, given the filters by name; None is not sent."""
+    query = form_fields({**_checked_page(max_results, first_result), **_worded(filters)})
+    return Operation("GET", _actions_path(kind), _page_reader(kind, first_result), query=query)
+
+
+def get_action(kind: type[A], id: int) -> Operation[A]:
+    """Word a look at one text or call."""
+    checked_count(f"the id of a {kind.__name__.lower()}", id, least=1)
+    return Operation("GET", f"{_actions_path(kind)}/{id}", _resource_reader(kind))
+
+
+def send_text(values: Mapping[str, object]) -> Operation[ResourceReference]:
+    """
+    Word the sending of a text from its values by name: ``to``, ``message`` and what else is not None.
+
+    No ``RequestId`` is documented for it, and nobody wants a text twice.
+    """
+    if not values["message"]:
+        raise ValueError("message must not be empty")
+    form = form_fields({"type": "TEXT", **values, "to": _list_of_words("to", values["to"])})
+    return Operation(
+        "POST",
+        "/text",
+        _read_reference,
+        form=form,
+        success=frozenset([200, 201]),
+        repeatable=False,
+        at_most_once=True,
+        doubt="may have been carried out: the text may have been sent",
+    )
+
+
+def _actions_path(kind: type[Text | Call]) -> str:
+    return f"/{kind.__name__.lower()}"
+
+
+_LISTS = ("state", "result", "to_number")
+_IDS = ("broadcast_id", "batch_id")
+
+
+def _worded(filters: Mapping[str, object]) -> dict[str, object]:
+    """Make values of the filters that are given: lists as tuples, times to the second, from within to without."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    for name in given.keys() & {*_IDS}:
+        checked_count(name, int(str(given[name])), least=1)
+    given |= {name: _list_of_words(name, given[name]) for name in _LISTS if name in given}
+    if isinstance(begin := given.get("interval_begin"), datetime):
+        given["interval_begin"] = begin.replace(microsecond=0)
+    if isinstance(end := given.get("interval_end"), datetime):
+        given["interval_end"] = end.replace(microsecond=0) + timedelta(seconds=end.microsecond > 0)
+    return given
+
+
+def _list_of_words(name: str, value: object) -> tuple[str, ...]:
+    """Make a tuple of one word or many; none of them may hold what separates them on the wire."""
+    words = tuple(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else (str(value),)
+    if not words or not all(re.fullmatch(r"[^\s,]+", word) for word in words):
+        raise ValueError(
+            f"{name} must be at least one word, none of which is empty or has white space or a comma in it"
+        )
+    return words
+
+
 # --- reading a success ------------------------------------------------------------------------------------
 
 
@@ -318,11 +397,16 @@ def _read_reference(body: bytes, content_type: str | None) -> tuple[ResourceRefe
     return structure(ResourceReference, content, "ResourceReference")
 
 
-def _read_subscription(body: bytes, content_type: str | None) -> tuple[Subscription, Problems]:
-    items = _items(_content_of("Resource", body, content_type).get("Subscription"))
-    if len(items) != 1:
-        raise NotOneObject(f"{len(items)} resources, not one")
-    return structure(Subscription, items[0], "Resource.Subscription")
+def _resource_reader(kind: type[T]) -> Callable[[bytes, str | None], tuple[T, Problems]]:
+    """Make the reader of one resource, called after its model."""
+
+    def read_resource(body: bytes, content_type: str | None) -> tuple[T, Problems]:
+        items = _items(_content_of("Resource", body, content_type).get(kind.__name__))
+        if len(items) != 1:
+            raise NotOneObject(f"{len(items)} resources, not one")
+        return structure(kind, items[0], f"Resource.{kind.__name__}")
+
+    return read_resource
 
 
 def _page_reader(kind: type[T], first_result: int) -> Callable[[bytes, str | None], tuple[Page[T], Problems]]:

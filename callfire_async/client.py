@@ -12,8 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from callfire_async._protocol import ResponseFormat
+from callfire_async.calls import Calls
 from callfire_async.connection import DEFAULT_BASE_URL, Connection
 from callfire_async.subscriptions import Subscriptions
+from callfire_async.texts import Texts
 
 if TYPE_CHECKING:
     from callfire_async._pool import HttpClient
@@ -35,6 +37,8 @@ class CallFire:
 
     Attributes:
         subscriptions: The operations on subscriptions.
+        texts: What became of texts, and sending them.
+        calls: What became of calls.
 
     Raises:
         ValueError: A setting is missing or out of its range.
@@ -42,6 +46,8 @@ class CallFire:
     """
 
     subscriptions: Subscriptions
+    texts: Texts
+    calls: Calls
 
     def __init__(
         self,
@@ -97,6 +103,8 @@ class CallFire:
     def _connect(self, connection: Connection) -> None:
         self._connection = connection
         self.subscriptions = Subscriptions(connection)
+        self.texts = Texts(connection)
+        self.calls = Calls(connection)
 
 
 def _credential(given: str | None, variable: str) -> str:

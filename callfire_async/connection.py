@@ -340,6 +340,8 @@ class _Call(Generic[T]):
         """Tell whether another attempt is safe, and likely to be worth it."""
         if not isinstance(error, CallFireError) or (_retry_after(error) or 0) > MAX_RETRY_AFTER_SECONDS:
             return False
+        if self._operation.at_most_once and isinstance(error, APIError):
+            return False
         if self._outcome is Outcome.UNKNOWN:
             return self._operation.repeatable or self._recover is not None
         return self._outcome is Outcome.NOT_DONE
@@ -356,7 +358,7 @@ class _Call(Generic[T]):
     def annotate(self, error: CallFireError) -> None:
         """Say it with the error that leaves, if CallFire may have done what was asked all the same."""
         if self._in_doubt is not None and self._operation.method != "GET":
-            error.add_note(f"{self._operation} may have been carried out all the same")
+            error.add_note(f"{self._operation} {self._operation.doubt}")
 
 
 def _raised(state: RetryCallState) -> BaseException | None:

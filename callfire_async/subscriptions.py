@@ -1,7 +1,7 @@
 """
 The operations on subscriptions.
 
-It imports `declare`, `connection`, `_protocol` and what stands above them.
+It imports `declare`, `connection`, `_protocol`, `paging` and what stands above them.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from callfire_async.models import (
     SubscriptionFilter,
     TriggerEvent,
 )
+from callfire_async.paging import steps
 
 __all__ = ["Subscriptions"]
 
@@ -46,8 +47,6 @@ C = TypeVar("C", bound=SubscriptionSpec | Match | Subscription)
 
 # A list that still goes on at ten times what an account may hold is none.
 _MAX_LISTED = 100_000
-# A page can be all known because others were added before it meanwhile; so much in a row is the same page for ever.
-_MAX_STALE = 100
 # How many changes of a plan are under way at once: most of the pool stays free for others.
 _CHANGES_AT_ONCE = 4
 
@@ -120,18 +119,9 @@ class Subscriptions:
         Always ends, also where CallFire says no total or gives short pages. One may be missed if others are deleted
         meanwhile.
         """
-        seen: set[int] = set()
-        first_result = stale = 0
-        while first_result < _MAX_LISTED and stale < max(_MAX_STALE, 3 * page_size):
-            page = await self.query(max_results=page_size, first_result=first_result)
-            fresh = {item.id: item for item in page.items if item.id not in seen}
-            seen |= fresh.keys()
-            for item in fresh.values():
-                yield item
-            first_result += len(page.items)
-            stale = 0 if fresh else stale + page_size
-            if not page.items or first_result >= (_MAX_LISTED if page.total_results is None else page.total_results):
-                return
+        async for step in steps(self.query, page_size=page_size, most=_MAX_LISTED):
+            for subscription in step.items:
+                yield subscription
 
     async def get(self, subscription_id: int) -> Subscription:
         """Fetch one subscription; `NotFoundError` where there is none."""

@@ -88,7 +88,7 @@ def authority() -> trustme.CA:
 
 
 @asynccontextmanager
-async def https(certificate: trustme.LeafCert) -> AsyncIterator[Server]:
+async def https(certificate: object) -> AsyncIterator[Server]:
     """Serve on loopback behind TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
@@ -101,34 +101,48 @@ async def https(certificate: trustme.LeafCert) -> AsyncIterator[Server]:
 
 
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     return context
 
 
 async def test_an_authority_of_ones_own_is_trusted_through_ssl_context(authority):
     """The certificate is for this server, and the authority is in the context."""
-    async with https(authority.issue_cert("127.0.0.1")) as server:
-        async with connect(server.url, ssl_context=trusting(authority)) as connection:
-            assert await connection.execute(GET) == SUBSCRIPTION
+    async with (
+        https(authority.issue_cert("127.0.0.1")) as server,
+        connect(server.url, ssl_context=trusting(authority)) as connection,
+    ):
+        assert await connection.execute(GET) == SUBSCRIPTION
 
 
-@pytest.mark.parametrize("case", ["self-signed", "another authority", "another host", "in the environment"])
+class SelfSigned:
+    """A certificate that vouches for itself."""
+
+    def configure_cert(self, context: ssl.SSLContext) -> None:
+        own = trustme.CA()
+        with own.cert_pem.tempfile() as certificate, own.private_key_pem.tempfile() as key:
+            context.load_cert_chain(certificate, key)
+
+
+# The authority of all of them is in SSL_CERT_FILE, which counts with `trust_env` only.
+UNTRUSTED = {
+    "self-signed": lambda _: (SelfSigned(), None),
+    "an authority that certifi does not know": lambda known: (known.issue_cert("127.0.0.1"), None),
+    "an authority that is not in the context": lambda known: (known.issue_cert("127.0.0.1"), trusting(trustme.CA())),
+    "of another host": lambda known: (known.issue_cert("other.example.com"), trusting(known)),
+}
+
+
+@pytest.mark.parametrize("case", UNTRUSTED)
 async def test_a_certificate_that_is_not_trusted_gets_no_password(authority, monkeypatch, tmp_path, case):
-    """Nobody's word is taken for it; SSL_CERT_FILE counts with `trust_env` only."""
+    """Nobody's word is taken for it."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    contexts = {
-        "self-signed": None,
-        "another authority": trusting(trustme.CA()),
-        "another host": trusting(authority),
-        "in the environment": None,
-    }
-    host = "other.example.com" if case == "another host" else "127.0.0.1"
-    async with https(authority.issue_cert(host)) as server:
-        async with connect(server.url, ssl_context=contexts[case]) as connection:
-            with pytest.raises(TransportError, match="failed with ConnectError.*while connecting"):
-                await connection.execute(GET)
+    certificate, context = UNTRUSTED[case](authority)
+
+    async with https(certificate) as server, connect(server.url, ssl_context=context) as connection:
+        with pytest.raises(TransportError, match=r"failed with ConnectError .*while connecting"):
+            await connection.execute(GET)
 
     assert server.requests == []
 
@@ -137,9 +151,8 @@ async def test_the_authorities_of_the_environment_count_when_asked_for(authority
     """With `trust_env`."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    async with https(authority.issue_cert("127.0.0.1")) as server:
-        async with connect(server.url, trust_env=True) as connection:
-            assert await connection.execute(GET) == SUBSCRIPTION
+    async with https(authority.issue_cert("127.0.0.1")) as server, connect(server.url, trust_env=True) as connection:
+        assert await connection.execute(GET) == SUBSCRIPTION
 
 
 @pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_OPTIONAL])

@@ -13,8 +13,9 @@ import callfire_async
 # From the top down. A folder stands for all that is in it where its files are not named.
 ORDER = """
 errors models _wire _convert
-_protocol _pool connection declare subscriptions texts calls client
-notifications.events notifications.parsing notifications.routing notifications.tokens notifications.door
+_protocol _pool connection paging declare subscriptions actions texts calls client
+notifications.events notifications.encoding notifications.matching notifications.parsing
+notifications.expecting notifications.routing notifications.tokens notifications.door
 notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
@@ -26,7 +27,8 @@ reconcile telemetry
 __init__ notifications.__init__
 testing cli
 """.split()
-CLIENT_HALF = {"__init__", "_protocol", "_pool", "connection", "declare", "subscriptions", "texts", "calls", "client"}
+CLIENT_HALF = {"__init__", "_protocol", "_pool", "connection", "paging"}
+CLIENT_HALF |= {"declare", "subscriptions", "actions", "texts", "calls", "client"}
 GATHER_PUBLIC_NAMES = {"__init__", "notifications.__init__"}
 ONLY_IMPORTERS = {
     "json": {"_wire", "cli"},

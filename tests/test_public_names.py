@@ -30,7 +30,7 @@ CampaignNotification CampaignStarted CampaignStopped CampaignFinished
 UnknownNotification
 """.split()
 PROMISED = {
-    "callfire_async": {"CallFire", "Connection", "Subscriptions", *DECLARED, *ERRORS, *MODELS},
+    "callfire_async": {"CallFire", "Connection", "Subscriptions", "Texts", "Calls", *DECLARED, *ERRORS, *MODELS},
     "callfire_async.notifications": {
         *("parse", "Router", "EndpointTokens", "Receiver", "Postback", "Reply"),
         *("Inbox", "MemoryInbox", "SqliteInbox", "Delivery", "Appended", "Lease", "Entry", "Stats"),

@@ -334,7 +334,6 @@ class Case:
 
 # What is risky is warned of; here it is wanted at random.
 @pytest.mark.filterwarnings("ignore:non_strict_ssl")
-@pytest.mark.filterwarnings("ignore:.*http://")
 @given(data=st.data())
 @settings(max_examples=100, deadline=None)
 async def test_an_account_becomes_what_is_wanted_whatever_goes_wrong(data):

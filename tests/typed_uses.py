@@ -4,6 +4,7 @@ Uses of the public names that mypy and pyright check; nothing here runs.
 A use that must be rejected bears an ignore that names the error; that the ignore is needed is checked too.
 """
 
+from datetime import UTC, datetime
 from typing import assert_type
 
 from callfire_async import (
@@ -20,11 +21,13 @@ from callfire_async import (
     Subscriptions,
     SubscriptionSpec,
     Text,
+    Texts,
     TriggerEvent,
 )
 from callfire_async.notifications import (
     CallFinished,
     EndpointTokens,
+    Inbox,
     Notification,
     Receiver,
     Router,
@@ -32,7 +35,7 @@ from callfire_async.notifications import (
     TextSent,
     parse,
 )
-from callfire_async.reconcile import Findings, check
+from callfire_async.reconcile import Findings, check, outcomes, reconcile
 
 router = Router()
 
@@ -98,6 +101,20 @@ async def declare(subscriptions: Subscriptions, tokens: EndpointTokens) -> None:
     assert_type(await subscriptions.ensure(*specs, tokens=tokens), tuple[int, ...])
     await subscriptions.ensure(specs)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(check(router, [one async for one in subscriptions.all()]), Findings)
+
+
+async def pull(callfire: CallFire, texts: Texts, inbox: Inbox) -> None:
+    assert_type(await texts.send(["12135550142"], "Hello"), ResourceReference)
+    assert_type(await callfire.calls.query(result=[Result.LA]), Page[Call])
+    async for text in callfire.texts.all(broadcast_id=1):
+        assert_type(text, Text)
+    texts.all(brodcast_id=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    async for text in outcomes(1, texts=texts, router=router):
+        assert_type(text, Text)
+    async with router.expect(TextSent, where=lambda event: event.text.id == 1) as expected:
+        assert_type(await expected.get(timeout=1), TextSent)
+    found = await reconcile(callfire, inbox, callfire.subscriptions, since=datetime.now(UTC))
+    assert_type(found.appended, int)
 
 
 async def receive(receiver: Receiver) -> None:

@@ -10,6 +10,18 @@ from rich.console import Console
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
+def share(text: str | float) -> float:
+    """Read a share: ``5%`` or ``0.05``."""
+    words = str(text).strip()
+    try:
+        number = float(words.removesuffix("%")) / (100 if words.endswith("%") else 1)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise typer.BadParameter("a share is from 0 to less than 1, or so many %")
+    return number
+
+
 @app.callback()
 def callfire_async() -> None:
     """CallFire's subscriptions and notifications."""
@@ -22,15 +34,19 @@ def demo(
         int,
         typer.Option(min=0, max=100, help="How often the receiver is killed in the middle of it, and started again."),
     ] = 0,
+    drop: Annotated[
+        float,
+        typer.Option(parser=share, metavar="SHARE", help="How many postbacks never come, as in 5%; then reconcile."),
+    ] = 0.0,
 ) -> None:
     """
     Do the whole job on this machine, with no account.
 
     A fake CallFire and a receiver meet over loopback HTTP: subscribe, run a campaign, count what became of it.
     What is posted while the receiver is down is refused, and CallFire does not repeat it. The exit status is 0 only
-    if nothing that was acknowledged was lost.
+    if nothing that was acknowledged was lost, and with --drop only if every text and call was handled all the same.
     """
     from callfire_async.cli.demo import run
 
-    lost = asyncio.run(run(events, Console(highlight=False), crashes=crash))
+    lost = asyncio.run(run(events, Console(highlight=False), crashes=crash, drop=drop))
     sys.exit(1 if lost else 0)

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +23,16 @@ from callfire_async.cli.demo_report import Ledger, Watch, report
 from callfire_async.cli.loopback import served
 from callfire_async.client import CallFire
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
-from callfire_async.notifications import EndpointTokens, Notification, SqliteInbox, parse
+from callfire_async.notifications import (
+    CallFinished,
+    CampaignNotification,
+    EndpointTokens,
+    Notification,
+    SqliteInbox,
+    TextNotification,
+    parse,
+)
+from callfire_async.reconcile import Reconciled, reconcile
 from callfire_async.testing import (
     FakeCallFire,
     make_call_finished,
@@ -47,7 +58,7 @@ _FILTERED = (
 )
 
 
-async def run(events: int, console: Console, *, crashes: int = 0) -> int:
+async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 0.0) -> int:
     """
     Run the demo.
 
@@ -55,9 +66,11 @@ async def run(events: int, console: Console, *, crashes: int = 0) -> int:
         events: How many texts and calls there are.
         console: Where it is shown.
         crashes: How often the receiver's process is killed in the middle of it, and started again.
+        drop: How many of the postbacks about texts and calls never come, from 0 to 1; what was missed is then found.
 
     Returns:
-        How many events were acknowledged and neither handled nor kept as dead letters.
+        How many events were acknowledged and neither handled nor kept as dead letters; with *drop* also how many
+        texts and calls no handler ever got.
     """
     console.print(f"A fake CallFire and a receiver on loopback; a campaign of {events} texts and calls.\n")
     with tempfile.TemporaryDirectory(prefix="callfire-demo-") as folder:
@@ -66,10 +79,16 @@ async def run(events: int, console: Console, *, crashes: int = 0) -> int:
         fake = FakeCallFire(concurrency=CONCURRENCY)
         async with served(fake) as callfire_port, ReceiverProcess(settings, crashes) as receiver:
             endpoint = EndpointTokens(settings.token).url(f"http://127.0.0.1:{receiver.port}")
-            await subscribe(callfire_port, endpoint, console)
+            base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
+            await subscribe(base_url, endpoint, console)
             with Watch(console, ledger, events + 3) as watch:
-                await post(fake, campaign(events), watch, receiver)
+                await post(fake, lossy(fake, campaign(events), drop), watch, receiver)
             await settled(ledger)
+            if drop:
+                ledger.dropped.extend(fake.dropped)
+                async with receiver.stopped():
+                    ledger.found = await catch_up(base_url, Path(settings.inbox))
+                await settled(ledger)
         ledger.dead.update([line async for line in dead_letters(Path(settings.inbox))])
         return report(ledger, console)
 
@@ -98,6 +117,13 @@ class ReceiverProcess:
         """Stop it by ending its input."""
         await self._process.communicate(b"")
 
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """Stop it, and start it again: nobody else can open its inbox while it runs."""
+        await self._process.communicate(b"")
+        yield
+        await self._start()
+
     async def _start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "callfire_async.cli.demo_receiver", self._settings.dumps(),
@@ -120,10 +146,9 @@ class ReceiverProcess:
             await self._start()
 
 
-async def subscribe(callfire_port: int, endpoint: str, console: Console) -> None:
+async def subscribe(base_url: str, endpoint: str, console: Console) -> None:
     """Subscribe to every trigger, in one format after the other, and twice with a filter."""
     wanted = [(trigger, None) for trigger in TriggerEvent if trigger != TriggerEvent.UNDEFINED_EVENT]
-    base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
     async with CallFire("login", "password", base_url=base_url) as callfire:
         for number, (trigger, chosen) in enumerate([*wanted, *_FILTERED]):
             await callfire.subscriptions.create(
@@ -163,6 +188,25 @@ def _made(number: int) -> Notification:
             return make_call_finished(result="LA" if number % 3 else "AM", broadcast_id=BROADCAST_ID)
 
 
+def lossy(fake: FakeCallFire, events: Iterator[Notification], drop: float) -> Iterator[Notification]:
+    """Let a share of the postbacks about texts and calls be dropped: those about campaigns could not be found again."""
+    for event in events:
+        if drop and isinstance(event, TextNotification):
+            fake.add(event.text)
+        if drop and isinstance(event, CallFinished):
+            fake.add(event.call)
+        # Read by the fake before anything else can run.
+        fake.drop_share = 0.0 if isinstance(event, CampaignNotification) else drop
+        yield event
+
+
+async def catch_up(base_url: str, path: Path) -> Reconciled:
+    """Put what the inbox has not seen there."""
+    since = datetime.now(UTC) - timedelta(hours=1)
+    async with CallFire("login", "password", base_url=base_url) as callfire, SqliteInbox(path) as inbox:
+        return await reconcile(callfire, inbox, callfire.subscriptions, since=since)
+
+
 async def post(fake: FakeCallFire, events: Iterator[Notification], watch: Watch, receiver: ReceiverProcess) -> None:
     """Post events, several at once, and keep what their sender saw."""
 
@@ -182,12 +226,12 @@ async def post(fake: FakeCallFire, events: Iterator[Notification], watch: Watch,
 
 async def settled(ledger: Ledger) -> None:
     """Wait until all that was acknowledged is handled, or nothing more happens."""
-    lost, since = ledger.tally().lost, time.monotonic()
-    while lost and time.monotonic() - since < PATIENCE_SECONDS:
+    left, since = ledger.left(), time.monotonic()
+    while left and time.monotonic() - since < PATIENCE_SECONDS:
         await asyncio.sleep(0.1)
-        still = ledger.tally().lost
-        if still < lost:
-            lost, since = still, time.monotonic()
+        still = ledger.left()
+        if still < left:
+            left, since = still, time.monotonic()
 
 
 async def dead_letters(path: Path) -> AsyncIterator[str]:

@@ -1,5 +1,6 @@
 """What the demo counts and shows: what the posting side saw, beside what the handlers wrote down."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,7 +9,7 @@ from statistics import quantiles
 from types import TracebackType
 from typing import Self
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from callfire_async.cli.demo_receiver import journal_line
+from callfire_async.notifications.events import Key
+from callfire_async.reconcile import Reconciled
 from callfire_async.testing import Posted
 
 _KINDS = {"text": "texts", "call": "calls", "broadcast": "campaigns"}
@@ -36,7 +39,7 @@ class Tally:
     lost: int
 
 
-@frozen
+@define
 class Ledger:
     """All that was posted, and where the handlers write down what they have handled."""
 
@@ -44,6 +47,10 @@ class Ledger:
     posted: list[Posted] = field(factory=list)
     #: Lines like those of the journal, for what became a dead letter.
     dead: Counter[str] = field(factory=Counter)
+    #: Postbacks that never came: for which subscription, and about which event.
+    dropped: list[tuple[int, Key]] = field(factory=list)
+    #: What was found of those in the end; None where nobody has looked.
+    found: Reconciled | None = None
 
     def tally(self, kind: str | None = None) -> Tally:
         """Count what became of one kind of event, or of all."""
@@ -59,6 +66,16 @@ class Ledger:
             dead=sum(1 for line in acknowledged if self.dead[line]),
             lost=sum(1 for line in acknowledged if not handled[line] and not self.dead[line]),
         )
+
+    def left(self) -> int:
+        """Count what is still to be handled, as far as anybody can know of it."""
+        return self.tally().lost + (self.missed() if self.found else 0)
+
+    def missed(self) -> int:
+        """Count the texts and calls that no handler has got, for whatever subscription."""
+        happened = {one.key for one in self.posted} | {key for _, key in self.dropped}
+        handled = {tuple(json.loads(line)[1:]) for line in self.journal.read_text().splitlines()}
+        return sum(1 for key in happened - handled if key[0] in ("text", "call"))
 
 
 def _line(one: Posted) -> str:
@@ -140,10 +157,24 @@ def report(ledger: Ledger, console: Console) -> int:
     table.add_row("all", *_numbers(total))
     table.caption = _latency(one.latency for one in ledger.posted if one.status == 204)
     console.print(table)
+    missed = _report_found(ledger, console)
     if total.refused:
         console.print("Refused: posted while the receiver was down. CallFire is not known to repeat anything.")
     console.print(f"\n{total.lost or 'Nothing'} of what was acknowledged was lost.")
-    return total.lost
+    return total.lost + missed
+
+
+def _report_found(ledger: Ledger, console: Console) -> int:
+    """Say what became of what was dropped; return how many events no handler got."""
+    if ledger.found is None:
+        return 0
+    found, missed = ledger.found, ledger.missed()
+    table = _table("What was missed", ["dropped", "listed", "seen", "found again", "never handled"])
+    table.add_row("texts and calls", *map(str, [len(ledger.dropped), found.listed, found.seen, found.appended, missed]))
+    table.caption = "dropped: postbacks; listed, seen: events; found again: deliveries put into the inbox"
+    console.print(table)
+    console.print(f"{missed} never reached a handler.\n" if missed else "Every one of them has reached a handler.\n")
+    return missed
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:

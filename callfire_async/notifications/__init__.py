@@ -16,6 +16,7 @@ from callfire_async.notifications.events import (
     TextSent,
     UnknownNotification,
 )
+from callfire_async.notifications.expecting import Expected
 from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox, Lease, Stats
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.parsing import parse
@@ -37,6 +38,7 @@ __all__ = [
     "Delivery",
     "EndpointTokens",
     "Entry",
+    "Expected",
     "Handler",
     "Inbox",
     "Lease",

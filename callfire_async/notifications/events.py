@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 from attrs import Factory, field, frozen
 
 from callfire_async import _wire
-from callfire_async.models import Broadcast, Call, Result, Text
+from callfire_async.models import ActionState, Broadcast, Call, Result, Text
 
 __all__ = [
     "CallFinished",
@@ -172,6 +172,11 @@ class UnknownNotification(Notification):
 def result_of(action: Text | Call) -> Result | None:
     """Return how a text or a call ended: its final result, else that of its last record."""
     return action.final_result or (action.records[-1].result if action.records else None)
+
+
+def is_final(action: Text | Call) -> bool:
+    """Tell whether a text or a call is in its final state."""
+    return action.state == ActionState.FINISHED or action.final_result is not None
 
 
 def _outcome(action: Text | Call) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from callfire_async import _convert, _wire
 from callfire_async.errors import InvalidNotificationError, MalformedNotificationError
-from callfire_async.models import ActionState, Broadcast, BroadcastStatus, Call, Result, Text
+from callfire_async.models import Broadcast, BroadcastStatus, Call, Result, Text
 from callfire_async.notifications.events import (
     CallFinished,
     CampaignFinished,
@@ -23,6 +23,7 @@ from callfire_async.notifications.events import (
     TextReceived,
     TextSent,
     UnknownNotification,
+    is_final,
     result_of,
 )
 
@@ -81,7 +82,7 @@ def _text(name: str, payload: dict[str, Any]) -> Notification:
 
 def _text_kind(text: Text) -> type[TextNotification]:
     """Pick the kind of an event whose root says no more than that it is about a text."""
-    if text.state != ActionState.FINISHED and text.final_result is None:
+    if not is_final(text):
         return TextNotification
     if text.inbound:
         return TextReceived

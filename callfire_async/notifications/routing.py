@@ -1,14 +1,16 @@
 """
 Which handlers an event goes to, and running them.
 
-It imports `errors`, `models` and `events`.
+It imports `errors`, `models`, `events` and `expecting`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Container, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import frozen
@@ -25,6 +27,7 @@ from callfire_async.notifications.events import (
     TextSent,
     UnknownNotification,
 )
+from callfire_async.notifications.expecting import Expectations, Expected
 
 __all__ = ["Handler", "Router"]
 
@@ -56,11 +59,7 @@ class Handler:
 
     def accepts(self, event: Notification) -> bool:
         """Tell whether the event is of its type, from its subscription, and what ``where`` wants."""
-        return (
-            isinstance(event, self.event_type)
-            and self._hears(event.subscription_id)
-            and (self.where is None or bool(self.where(event)))
-        )
+        return isinstance(event, self.event_type) and _fits(self.subscription_id, self.where, event)
 
     def is_fed(self, event_type: type[Notification], subscription_id: int) -> bool:
         """Tell whether it takes events of a type from a subscription; what ``where`` wants is not asked."""
@@ -82,6 +81,7 @@ class Router:
         self._handlers: dict[str, Handler] = {}
         self._fallback: Handler | None = None
         self._dispatching = False
+        self._expectations = Expectations()
 
     # --- registering --------------------------------------------------------------------------------------
 
@@ -109,8 +109,7 @@ class Router:
             ValueError: The name is taken, or the id is below 1.
             RuntimeError: An event was dispatched already.
         """
-        if not _is_event_type(event_type):
-            raise TypeError("event_type must be Notification or a class below it")
+        _check_event_type(event_type)
         ids = _container(subscription_id)
 
         def register(function: HandlerFunction[E]) -> HandlerFunction[E]:
@@ -251,7 +250,38 @@ class Router:
                 completed.add(handler.name)
         if failures:
             raise _errors(failures, frozenset(returned))
+        self._expectations.show(event)
         return frozenset(returned)
+
+    @asynccontextmanager
+    async def expect(
+        self,
+        event_type: type[E],
+        *,
+        where: Callable[[E], bool] | None = None,
+        subscription_id: SubscriptionSource | None = None,
+    ) -> AsyncIterator[Expected[E]]:
+        """
+        Wait for an event in the middle of other work: ``async with router.expect(TextFinished) as expected``.
+
+        Armed from the beginning of the block to its end, so what causes the event belongs inside it; then
+        ``await expected.get(timeout=30)``. An event counts once a dispatch of *this* router, in this process, has run
+        its handlers and none has failed; it need not have a handler, though a receiver with an inbox makes a dead
+        letter of what nobody handles. May be used before and after the first dispatch, many at once.
+
+        Args:
+            event_type: ``Notification`` is any.
+            where: Only an event for which this is true. What it raises is raised by ``get``, not by the dispatch.
+            subscription_id: Only what this subscription sent; as of `on`.
+
+        Raises:
+            TypeError: Not an event type, or not a subscription.
+            ValueError: The id is below 1.
+        """
+        _check_event_type(event_type)
+        expected: Expected[E] = Expected(partial(_fits, _container(subscription_id), where))
+        with self._expectations.armed(event_type, expected):
+            yield expected
 
     def _selected(self, event: Notification) -> Iterator[tuple[Handler, Exception | None]]:
         """Choose who gets an event; beside one whose ``where`` raised stands what it raised."""
@@ -314,12 +344,17 @@ def _default_name(function: Callable[..., object]) -> str:
         raise TypeError("this handler has no name of its own; pass name=") from None
 
 
+def _fits(ids: Container[int] | None, where: Callable[[Any], bool] | None, event: Notification) -> bool:
+    return (ids is None or _contains(ids, event.subscription_id)) and (where is None or bool(where(event)))
+
+
 def _contains(ids: Container[int], id: int | None) -> bool:
     return id is not None and id in ids
 
 
-def _is_event_type(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Notification)
+def _check_event_type(kind: object) -> None:
+    if not (isinstance(kind, type) and issubclass(kind, Notification)):
+        raise TypeError("event_type must be Notification or a class below it")
 
 
 def _container(source: SubscriptionSource | None) -> Container[int] | None:

@@ -96,6 +96,7 @@ class Worker:
     #: How many were ``handled``, ``failed`` (attempts), ``dead``, ``unhandled`` and ``unknown``.
     counts: Counter[str] = field(factory=Counter)
     _running: dict[asyncio.Task[None], Lease] = field(factory=dict)
+    _settling: set[int | str] = field(factory=set)
     _unwritten: set[int | str] = field(factory=set)
     #: The one that claims, and the one that extends.
     _tasks: list[asyncio.Task[None]] = field(factory=list)
@@ -198,7 +199,9 @@ class Worker:
         task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        self._unwritten.discard(self._running.pop(task).id)
+        id = self._running.pop(task).id
+        self._settling.discard(id)
+        self._unwritten.discard(id)
         self._changed.set()
 
     async def _until(self, holds: Callable[[], bool]) -> None:
@@ -210,12 +213,20 @@ class Worker:
         """Extend every lease that is held, at each third of it."""
         while True:
             await asyncio.sleep(self._lease / 3)
-            for lease in list(self._running.values()):
-                try:
-                    if not await self.inbox.extend(lease, self._lease):
-                        _log.warning("the lease of delivery %s was lost; another worker may handle it too", lease.id)
-                except Exception as error:  # noqa: BLE001  # likewise
-                    _log.error("the lease of delivery %s cannot be extended: %s", lease.id, described(error))
+            for task, lease in list(self._running.items()):
+                if self._is_held(task, lease) and not await self._extend(lease) and self._is_held(task, lease):
+                    _log.warning("the lease of delivery %s was lost; another worker may handle it too", lease.id)
+
+    def _is_held(self, task: asyncio.Task[None], lease: Lease) -> bool:
+        """Tell whether a lease is still needed: what is settled, or is being, has none to lose."""
+        return task in self._running and lease.id not in self._settling
+
+    async def _extend(self, lease: Lease) -> bool:
+        try:
+            return await self.inbox.extend(lease, self._lease)
+        except Exception as error:  # noqa: BLE001  # likewise
+            _log.error("the lease of delivery %s cannot be extended: %s", lease.id, described(error))
+            return True
 
     @property
     def _lease(self) -> float:
@@ -225,6 +236,7 @@ class Worker:
 
     async def _handle(self, lease: Lease) -> None:
         outcome = await self._outcome(lease)
+        self._settling.add(lease.id)
         while True:
             try:
                 return await self._settle(lease, outcome)

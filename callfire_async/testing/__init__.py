@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from callfire_async.notifications.encoding import encode
     from callfire_async.testing import samples
-    from callfire_async.testing.encoding import encode
     from callfire_async.testing.factories import (
         make_call_finished,
         make_campaign_finished,
@@ -44,11 +44,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FakeCallFire": "fake",
-    "Fault": "faults",
-    "PostbackFault": "faults",
-    "Posted": "posting",
-    "encode": "encoding",
+    "FakeCallFire": ".fake",
+    "Fault": ".faults",
+    "PostbackFault": ".faults",
+    "Posted": ".posting",
+    "encode": "..notifications.encoding",
 }
 
 
@@ -57,4 +57,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "samples":
         return import_module(f"{__name__}.samples")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'factories')}"), name)
+    return getattr(import_module(_HOMES.get(name, ".factories"), __name__), name)

@@ -22,6 +22,7 @@ from callfire_async.models import (
     TextBroadcastConfig,
     TextRecord,
 )
+from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import (
     CallFinished,
     CampaignFinished,
@@ -35,7 +36,6 @@ from callfire_async.notifications.events import (
     TextSent,
 )
 from callfire_async.notifications.parsing import parse
-from callfire_async.testing.encoding import encode
 
 __all__ = [
     "ActionFields",

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from random import Random
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,13 +18,14 @@ import httpx
 from starlette.types import Receive, Scope, Send
 
 from callfire_async.client import CallFire
-from callfire_async.models import Subscription
-from callfire_async.notifications.events import Notification
+from callfire_async.models import Call, Subscription, Text
+from callfire_async.notifications.events import Key, Notification
+from callfire_async.notifications.matching import is_for
 from callfire_async.testing.account import Account, RepeatedRequestId
 from callfire_async.testing.faults import ConnectionCut, Fault, PostbackFault, with_fault
-from callfire_async.testing.matching import is_for
 from callfire_async.testing.posting import POSTED_FORMATS, Posted, Poster, Posting, posting
-from callfire_async.testing.rest import ListOfOne, SubscriptionService, UpdateStatus, error_application
+from callfire_async.testing.rest import ListOfOne, RestService, UpdateStatus, error_application
+from callfire_async.testing.traffic import Traffic
 
 __all__ = ["FakeCallFire"]
 
@@ -32,9 +34,9 @@ class FakeCallFire:
     """
     A CallFire in memory, as an ASGI application.
 
-    It serves the subscription operations in XML and JSON below any base path, ``/api/1.1/rest`` among them, and posts
-    events to the endpoints that were subscribed, once each, as the real one does. ``async with`` keeps the connections
-    to endpoints open between events; a server that runs it (``uvicorn.run(fake)``) does the same.
+    It serves the operations on subscriptions, texts and calls in XML and JSON below any base path, ``/api/1.1/rest``
+    among them, and posts events to the endpoints that were subscribed, once each, as the real one does. ``async with``
+    keeps the connections to endpoints open between events; a server that runs it (``uvicorn.run(fake)``) does the same.
 
     Args:
         login: The API login that opens it.
@@ -44,6 +46,11 @@ class FakeCallFire:
         list_of_one: How JSON words a list of one: as a bare ``object``, or as an ``array``.
         update_status: What an update answers: 204, or 200 with an empty body.
         max_subscriptions: The ceiling of the account.
+        finishes_texts: Whether texts that are sent reach their recipients once the sending was answered; otherwise
+            when `finish_texts` is called.
+        drop_share: How many of its postbacks never come, from 0 to 1.
+        duplicate_share: How many come twice.
+        seed: What the choice of those begins from.
         transport: What postbacks go through: real HTTP, unless given (``httpx.ASGITransport(app)``).
         concurrency: Postbacks under way at once.
         postback_timeout: Seconds that an endpoint may be silent.
@@ -59,6 +66,10 @@ class FakeCallFire:
         list_of_one: ListOfOne = "object",
         update_status: UpdateStatus = 204,
         max_subscriptions: int = 10_000,
+        finishes_texts: bool = True,
+        drop_share: float = 0.0,
+        duplicate_share: float = 0.0,
+        seed: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         concurrency: int = 16,
         postback_timeout: float = 30.0,
@@ -69,8 +80,19 @@ class FakeCallFire:
         #: What goes wrong with the postbacks to come, one after the other; None is a postback that goes well.
         self.postback_faults: deque[PostbackFault | None] = deque()
         self._account = Account(max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id)
-        service = SubscriptionService(
+        self._traffic = Traffic()
+        self._finishes_texts = finishes_texts
+        #: How many of its postbacks never come, from 0 to 1; those for which `postback_faults` has a word not counted.
+        self.drop_share = drop_share
+        #: How many come twice, likewise.
+        self.duplicate_share = duplicate_share
+        #: Postbacks that never came: the subscription's id, and the event's key.
+        self.dropped: list[tuple[int, Key]] = []
+        self._random = Random(seed)  # noqa: S311  # a choice that can be repeated
+        service = RestService(
             self._account,
+            self._traffic,
+            self._after_send,
             login=login,
             password=password,
             list_of_one=list_of_one,
@@ -114,6 +136,21 @@ class FakeCallFire:
         fault = self._faults.popleft()
         await with_fault(fault, self._rest, error_application(fault))(scope, receive, send)
 
+    # --- texts and calls ----------------------------------------------------------------------------------
+
+    def add(self, *actions: Text | Call) -> None:
+        """Let texts and calls be found; one with the id of another replaces it. Nothing is posted: see `emit`."""
+        for action in actions:
+            self._traffic.add(action)
+
+    async def finish_texts(self) -> list[Posted]:
+        """Let every text that was sent through the service reach its recipient, and post that."""
+        return [posted for event in self._traffic.finish() for posted in await self.emit(event)]
+
+    async def _after_send(self) -> None:
+        if self._finishes_texts:
+            await self.finish_texts()
+
     # --- postbacks ----------------------------------------------------------------------------------------
 
     async def emit(self, event: Notification) -> list[Posted]:
@@ -144,12 +181,20 @@ class FakeCallFire:
 
     def _due(self, what: Posting) -> list[tuple[Posting, bool]]:
         """Return what is to be posted now, and whether it is cut."""
-        fault = self.postback_faults.popleft() if self.postback_faults else None
+        fault = self.postback_faults.popleft() if self.postback_faults else self._chance()
         if fault is PostbackFault.LATE:
             self._late.append(what)
+        if fault is PostbackFault.DROPPED:
+            self.dropped.append((what.subscription_id, what.key))
         if fault in (PostbackFault.LATE, PostbackFault.DROPPED):
             return []
         return [(what, fault is PostbackFault.CUT)] * (2 if fault is PostbackFault.DUPLICATED else 1)
+
+    def _chance(self) -> PostbackFault | None:
+        chance = self._random.random()
+        if chance < self.drop_share:
+            return PostbackFault.DROPPED
+        return PostbackFault.DUPLICATED if chance < self.drop_share + self.duplicate_share else None
 
     @asynccontextmanager
     async def _posting(self) -> AsyncIterator[Poster]:

@@ -11,8 +11,8 @@ import httpx
 from attrs import evolve, field, frozen
 
 from callfire_async.models import NotificationFormat, Subscription, masked_endpoint
+from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import Key, Notification
-from callfire_async.testing.encoding import encode
 
 __all__ = ["POSTED_FORMATS", "Posted", "Poster", "Posting", "posting"]
 

@@ -1,15 +1,17 @@
 """
-The five subscription operations as a Starlette application, with CallFire's oddities.
+CallFire's operations as a Starlette application, with its oddities.
 
-It imports `_wire`, `_convert` and `account`.
+It imports `_wire`, `_convert`, `account` and `traffic`.
 """
 
 import base64
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -17,11 +19,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from callfire_async import _convert, _wire
-from callfire_async.models import Subscription
+from callfire_async.models import Call, Subscription, Text
 from callfire_async.testing.account import Account, Refused
 from callfire_async.testing.faults import Fault
+from callfire_async.testing.traffic import Traffic
 
-__all__ = ["ListOfOne", "SubscriptionService", "UpdateStatus", "error_application"]
+__all__ = ["ListOfOne", "RestService", "UpdateStatus", "error_application"]
 
 #: How JSON words a list that holds one item.
 ListOfOne = Literal["object", "array"]
@@ -34,12 +37,14 @@ _HTML = "<html><head><title>{status}</title></head><body><h1>{status}</h1><hr>ga
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class SubscriptionService:
-    """``/subscription`` below any base path, in XML and (``.json``) in JSON."""
+class RestService:
+    """``/subscription``, ``/text`` and ``/call`` below any base path, in XML and (``.json``) in JSON."""
 
     def __init__(
         self,
         account: Account,
+        traffic: Traffic,
+        after_send: Callable[[], Awaitable[None]],
         *,
         login: str,
         password: str,
@@ -47,6 +52,8 @@ class SubscriptionService:
         update_status: UpdateStatus,
     ) -> None:
         self._account = account
+        self._traffic = traffic
+        self._after_send = after_send
         self._credentials = f"{login}:{password}".encode()
         self._list_of_one = list_of_one
         self._update_status = update_status
@@ -54,14 +61,19 @@ class SubscriptionService:
     def application(self, lifespan: Lifespan[Starlette]) -> Starlette:
         """Make the ASGI application."""
         routes = [
-            Route(f"{base}/subscription{path}{ending}", self._checked(handler), methods=[method])
+            Route(f"{base}{path}{ending}", self._checked(handler), methods=[method])
             for base in ("", "/{base:path}")
             for path, method, handler in (
-                ("", "POST", self._create),
-                ("", "GET", self._query),
-                ("/{id:int}", "GET", self._get),
-                ("/{id:int}", "PUT", self._update),
-                ("/{id:int}", "DELETE", self._delete),
+                ("/subscription", "POST", self._create),
+                ("/subscription", "GET", self._query),
+                ("/subscription/{id:int}", "GET", self._get),
+                ("/subscription/{id:int}", "PUT", self._update),
+                ("/subscription/{id:int}", "DELETE", self._delete),
+                ("/text", "POST", self._send),
+                ("/text", "GET", partial(self._query_actions, Text)),
+                ("/text/{id:int}", "GET", partial(self._get_action, Text)),
+                ("/call", "GET", partial(self._query_actions, Call)),
+                ("/call/{id:int}", "GET", partial(self._get_action, Call)),
             )
             for ending in ("", ".json")
         ]
@@ -89,22 +101,21 @@ class SubscriptionService:
 
     async def _create(self, request: Request) -> Response:
         subscription_id = self._account.create(await _form(request))
-        url = request.url.replace(query="")
-        location = f"{url.replace(path=url.path.removesuffix('.json'))}/{subscription_id}"
-        reference = {"Id": subscription_id, "Location": location}
-        return _answer(request, "ResourceReference", reference, status=201)
+        return _reference(request, subscription_id, "subscription")
 
     async def _query(self, request: Request) -> Response:
+        return self._page(request, Subscription, [*self._account.subscriptions.values()])
+
+    def _page(self, request: Request, kind: type, found: Sequence[object]) -> Response:
         count = _number(request, "MaxResults", MAX_RESULTS)
         if not 1 <= count <= MAX_RESULTS:
             raise Refused(400, f"MaxResults must be from 1 to {MAX_RESULTS}")
         first = _number(request, "FirstResult", 0)
-        subscriptions = [*self._account.subscriptions.values()]
-        items = [_resource(subscription) for subscription in subscriptions[first : first + count]]
-        resource_list: dict[str, Any] = {"@totalResults": len(subscriptions)}
+        items = [_resource(one) for one in found[first : first + count]]
+        resource_list: dict[str, Any] = {"@totalResults": len(found)}
         if items:
             bare = len(items) == 1 and self._list_of_one == "object"
-            resource_list["Subscription"] = items[0] if bare else items
+            resource_list[kind.__name__] = items[0] if bare else items
         return _answer(request, "ResourceList", resource_list)
 
     async def _get(self, request: Request) -> Response:
@@ -118,6 +129,18 @@ class SubscriptionService:
     async def _delete(self, request: Request) -> Response:
         self._account.delete(request.path_params["id"])
         return Response(status_code=204)
+
+    async def _send(self, request: Request) -> Response:
+        response = _reference(request, self._traffic.send(await _form(request)), "broadcast")
+        response.background = BackgroundTask(self._after_send)
+        return response
+
+    async def _query_actions(self, kind: type[Text | Call], request: Request) -> Response:
+        return self._page(request, kind, self._traffic.query(kind, request.query_params))
+
+    async def _get_action(self, kind: type[Text | Call], request: Request) -> Response:
+        action = self._traffic.get(kind, request.path_params["id"])
+        return _answer(request, "Resource", {kind.__name__: _resource(action)})
 
 
 def error_application(fault: Fault) -> ASGIApp:
@@ -150,9 +173,17 @@ def _number(request: Request, name: str, default: int) -> int:
     return int(words)
 
 
-def _resource(subscription: Subscription) -> dict[str, Any]:
+def _resource(model: object) -> dict[str, Any]:
     # A filter that says nothing is there all the same, empty.
-    return {"SubscriptionFilter": {}} | _convert.unstructure(subscription)
+    filter_of: dict[str, Any] = {"SubscriptionFilter": {}} if isinstance(model, Subscription) else {}
+    return filter_of | _convert.unstructure(model)
+
+
+def _reference(request: Request, id: int, kind: str) -> Response:
+    url = request.url.replace(query="")
+    folder, _, _ = url.path.rpartition("/")
+    location = str(url.replace(path=f"{folder}/{kind}/{id}"))
+    return _answer(request, "ResourceReference", {"Id": id, "Location": location}, status=201)
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
@@ -172,6 +203,7 @@ def _answer(
 
 def _element(wrapper: str, content: dict[str, Any]) -> dict[str, Any]:
     """Put the wrapper's own fields into its namespace, and add the note that nobody asked for."""
-    inside = {name if name in ("Subscription", "@totalResults") else f"r:{name}": content[name] for name in content}
+    plain = ("Subscription", "Text", "Call", "@totalResults")
+    inside = {name if name in plain else f"r:{name}": content[name] for name in content}
     namespaces = {"@xmlns": _wire.DATA, "@xmlns:r": _wire.RESOURCE}
     return {f"r:{wrapper}": namespaces | inside | {"r:note": "Processing time was 38.7ms"}}

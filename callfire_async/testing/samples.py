@@ -28,6 +28,7 @@ from callfire_async.models import (
     TextRecord,
     VoiceBroadcastConfig,
 )
+from callfire_async.notifications.encoding import SoapVersion, encode
 from callfire_async.notifications.events import (
     CallFinished,
     CampaignFinished,
@@ -38,7 +39,6 @@ from callfire_async.notifications.events import (
     TextReceived,
     TextSent,
 )
-from callfire_async.testing.encoding import SoapVersion, encode
 
 __all__ = ["EVENTS", "body"]
 

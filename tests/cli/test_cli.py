@@ -31,20 +31,30 @@ def test_without_a_command_it_shows_what_there_is(monkeypatch, capsys):
     assert "demo" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["demo", "--events", "0"], ["demo", "--events", "many"], ["dance"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo", "--events", "0"],
+        ["demo", "--events", "many"],
+        ["dance"],
+        ["demo", "--drop", "100%"],
+        ["demo", "--drop", "some"],
+    ],
+)
 def test_wrong_use_is_status_2(arguments):
     """As every command line says it."""
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
+@pytest.mark.parametrize("share", ["5%", "0.05"])
 @pytest.mark.parametrize(("lost", "status"), [(0, 0), (3, 1)])
-def test_the_demo_s_status_tells_the_truth(monkeypatch, lost, status):
+def test_the_demo_s_status_tells_the_truth(monkeypatch, lost, status, share):
     """0 only if nothing that was acknowledged was lost."""
 
-    async def run(events: int, console: object, *, crashes: int) -> int:
-        assert (events, crashes) == (7, 2)
+    async def run(events: int, console: object, *, crashes: int, drop: float) -> int:
+        assert (events, crashes, drop) == (7, 2, 0.05)
         return lost
 
     monkeypatch.setattr("callfire_async.cli.demo.run", run)
 
-    assert CliRunner().invoke(app, ["demo", "--events", "7", "--crash", "2"]).exit_code == status
+    assert CliRunner().invoke(app, ["demo", "--events", "7", "--crash", "2", "--drop", share]).exit_code == status

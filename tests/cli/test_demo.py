@@ -13,6 +13,7 @@ from rich.console import Console
 from callfire_async.cli import demo, demo_receiver
 from callfire_async.cli.demo_report import Ledger, Tally, Watch, report
 from callfire_async.notifications import Delivery, SqliteInbox
+from callfire_async.reconcile import Reconciled
 from callfire_async.testing import Posted, encode, make_text_sent
 
 TOKEN = "0123456789abcdef"
@@ -66,6 +67,29 @@ async def test_a_receiver_that_is_killed_loses_nothing_that_it_acknowledged():
     lost = await demo.run(200, screen, crashes=2)
 
     assert (lost, "Nothing of what was acknowledged was lost" in screen.file.getvalue()) == (0, True)
+
+
+async def test_what_never_came_is_found_again():
+    """With a share of the postbacks dropped, and the receiver killed, every text and call is handled all the same."""
+    screen = console()
+
+    lost = await demo.run(100, screen, crashes=1, drop=0.2)
+
+    shown = screen.file.getvalue()
+    assert (lost, "Every one of them has reached a handler" in shown) == (0, True)
+    assert "found again" in shown
+
+
+def test_what_was_never_found_again_is_reported(ledger):
+    """It counts for the exit status; campaigns are in no list, and so do not."""
+    ledger.dropped.extend([(1, ("text", 1, "SENT")), (2, ("text", 2, "SENT")), (3, ("broadcast", 3, "started", 0))])
+    ledger.posted.extend([posted(1), posted(3, None)])
+    ledger.found = Reconciled(listed=3)
+    handle(ledger, 1)
+    screen = console()
+
+    assert (report(ledger, screen), ledger.left()) == (2, 2)
+    assert "2 never reached a handler" in screen.file.getvalue()
 
 
 async def test_what_is_never_handled_is_waited_for_in_vain(ledger, monkeypatch):

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from callfire_async import _wire
-from callfire_async.testing import encoding, samples
+from callfire_async.notifications import encoding
+from callfire_async.testing import samples
 
 Tree = dict[str, Any]
 

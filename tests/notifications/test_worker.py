@@ -629,6 +629,39 @@ class LosingInbox(MemoryInbox):
         return await super().claim(limit, lease=60.0)
 
 
+async def test_a_lease_that_ends_while_it_is_extended_was_not_lost(handlers, extending, caplog):
+    """It was settled: there is nothing to warn of."""
+    handlers.add_waiting("waits")
+    inbox = SlowlyExtending()
+    await inbox.append(Delivery(body()))
+    extending(inbox)
+    await inbox.extending.wait()
+    handlers.go_on.set()
+    await until(lambda: inbox._rows[1].state == "done")
+    inbox.go_on.set()
+    await until(lambda: inbox.extended)
+
+    assert caplog.records == []
+
+
+class SlowlyExtending(MemoryInbox):
+    """One whose extensions take their time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extending, self.go_on = asyncio.Event(), asyncio.Event()
+        self.extended = False
+
+    async def extend(self, lease: Lease, seconds: float) -> bool:
+        self.extending.set()
+        await self.go_on.wait()
+        self.extended = True
+        return await super().extend(lease, seconds)
+
+    async def claim(self, limit: int, *, lease: float) -> list[Lease]:
+        return await super().claim(limit, lease=60.0)
+
+
 async def test_an_extension_that_fails_is_tried_again(handlers, extending, caplog):
     """The lease has two thirds left."""
     handlers.add_waiting("waits")

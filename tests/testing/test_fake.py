@@ -456,3 +456,22 @@ def test_every_option_has_a_word_of_documentation():
     options = inspect.signature(FakeCallFire).parameters
 
     assert all(f"{name}:" in FakeCallFire.__doc__ for name in options)
+
+
+async def test_a_share_of_the_postbacks_is_dropped_or_comes_twice(fake, endpoint):
+    """By a chance that a seed repeats; what was dropped can be asked for."""
+    lossy = [
+        FakeCallFire(seed=1, drop_share=0.2, duplicate_share=0.1, transport=httpx.ASGITransport(endpoint)) for _ in "ab"
+    ]
+    events = [make_text_sent() for _ in range(200)]
+    posted = []
+    for one in lossy:
+        await subscribe(one)
+        posted.append([[again.key for again in await one.emit(event)] for event in events])
+
+    assert posted[0] == posted[1]
+    counts = [len(keys) for keys in posted[0]]
+    assert [counts.count(times) / 200 for times in (0, 2)] == pytest.approx([0.2, 0.1], abs=0.08)
+    assert [key for _, key in lossy[0].dropped] == [
+        event.key for event, times in zip(events, counts, strict=True) if not times
+    ]

@@ -52,9 +52,12 @@ class SqliteFolder:
     Args:
         folder: Made where it is missing, with mode 0700.
         open_file: Makes the inbox of one file.
+        retention: Seconds for which a file keeps the keys of what is done; None where that is not known.
     """
 
-    def __init__(self, folder: Path, open_file: OpenFile) -> None:
+    def __init__(self, folder: Path, open_file: OpenFile, *, retention: float | None = None) -> None:
+        #: How far back ``seen`` knows everything, in seconds.
+        self.retention = retention
         self._folder = folder
         self._open_file = open_file
         self._own = ""

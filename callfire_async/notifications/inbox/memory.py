@@ -98,6 +98,11 @@ class MemoryInbox:
     ) -> None:
         """Close it; what it holds is there when it is opened again."""
 
+    @property
+    def retention(self) -> float:
+        """Seconds for which the keys of what is done are kept: how far back ``seen`` knows everything."""
+        return self._retention
+
     # --- taking in ----------------------------------------------------------------------------------------
 
     async def append(self, delivery: Delivery) -> Appended:

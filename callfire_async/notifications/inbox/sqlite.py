@@ -34,6 +34,8 @@ from callfire_async.notifications.inbox._sqlite_folder import SqliteFolder
 
 __all__ = ["SqliteInbox"]
 
+_RETENTION_SECONDS = 30 * 86400.0
+
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
@@ -87,7 +89,7 @@ class SqliteInbox:
         *,
         lock_timeout: float = 30.0,
         dedupe_window: float = 3600.0,
-        retention: float = 30 * 86400.0,
+        retention: float = _RETENTION_SECONDS,
         keep_bodies: bool = False,
         read_only: bool = False,
         clock: Clock | None = None,
@@ -116,8 +118,15 @@ class SqliteInbox:
         A process takes over, at its start and every minute, each file that no living process owns, and drains it.
         """
         return SqliteFolder(
-            Path(path), lambda file, *, read_only=False: cls(file, lock_timeout=0.0, read_only=read_only, **options)
+            Path(path),
+            lambda file, *, read_only=False: cls(file, lock_timeout=0.0, read_only=read_only, **options),
+            retention=options.get("retention", _RETENTION_SECONDS),
         )
+
+    @property
+    def retention(self) -> float:
+        """Seconds for which the keys of what is done are kept: how far back ``seen`` knows everything."""
+        return self._retention
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 

@@ -1,10 +1,11 @@
 """
 Which subscriptions an event goes to.
 
-Pure. It imports `models` and `notifications.events`.
+Pure. It imports `models` and `events`.
 """
 
 import re
+from collections.abc import Iterator
 
 from callfire_async.models import Broadcast, Call, Subscription, SubscriptionFilter, Text, TriggerEvent
 from callfire_async.notifications.events import (
@@ -15,7 +16,6 @@ from callfire_async.notifications.events import (
     CampaignStopped,
     Notification,
     TextFinished,
-    TextNotification,
 )
 
 __all__ = ["is_for", "trigger_event_of"]
@@ -35,7 +35,7 @@ def is_for(event: Notification, subscription: Subscription) -> bool:
     wanted = subscription.filter or SubscriptionFilter()
     if isinstance(event, CampaignNotification):
         return _campaign_fits(event.broadcast, wanted)
-    return _action_fits(_action(event), wanted)
+    return any(_action_fits(action, wanted) for action in _actions(event))
 
 
 def trigger_event_of(event: Notification) -> TriggerEvent | None:
@@ -51,11 +51,11 @@ def _either(action: Text | Call, inbound: TriggerEvent, outbound: TriggerEvent) 
     return inbound if action.inbound else outbound
 
 
-def _action(event: Notification) -> Text | Call:
-    if isinstance(event, TextNotification):
-        return event.text
-    assert isinstance(event, CallFinished)  # nothing else has a trigger
-    return event.call
+def _actions(event: Notification) -> Iterator[Text | Call]:
+    if isinstance(event, TextFinished):
+        yield event.text
+    if isinstance(event, CallFinished):
+        yield event.call
 
 
 def _action_fits(action: Text | Call, wanted: SubscriptionFilter) -> bool:

@@ -1,7 +1,7 @@
 """
 Events to the bytes that CallFire would post: the one writer of notifications.
 
-It imports `_wire`, `_convert`, `models` and `notifications.events`.
+It imports `_wire`, `_convert`, `models` and `events`.
 """
 
 from typing import Any, Literal

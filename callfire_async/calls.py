@@ -1,0 +1,18 @@
+"""
+Calls: what became of them.
+
+It imports `actions` and what stands above it.
+"""
+
+from __future__ import annotations
+
+from callfire_async.actions import Actions
+from callfire_async.models import Call
+
+__all__ = ["Calls"]
+
+
+class Calls(Actions[Call]):
+    """The calls of an account: what became of them."""
+
+    _kind = Call

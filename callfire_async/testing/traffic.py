@@ -1,0 +1,131 @@
+"""
+What the fake CallFire remembers of texts and calls, and how it finds them.
+
+It imports `models`, `_convert`, `notifications.events`, `account` and `factories`.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import count
+
+from attrs import evolve, fields, frozen
+
+from callfire_async import _convert
+from callfire_async.models import Call, Text
+from callfire_async.notifications.events import TextSent, result_of
+from callfire_async.testing.account import Refused
+from callfire_async.testing.factories import make_text_notification, make_text_sent
+
+__all__ = ["Traffic"]
+
+
+@frozen
+class _Wanted:
+    """The filters of a query; lists as they come, one value with spaces."""
+
+    broadcast_id: int | None = None
+    batch_id: int | None = None
+    state: str | None = None
+    result: str | None = None
+    inbound: bool | None = None
+    interval_begin: datetime | None = None
+    interval_end: datetime | None = None
+    from_number: str | None = None
+    to_number: str | None = None
+    label_name: str | None = None
+
+    def accepts(self, action: Text | Call) -> bool:
+        """Hold a text or a call against each filter that says something; an interval is one of creation."""
+        return (
+            self.broadcast_id in (None, action.broadcast_id)
+            and self.batch_id in (None, action.batch_id)
+            and _is_one_of(self.state, action.state)
+            and _is_one_of(self.result, result_of(action))
+            and self.inbound in (None, bool(action.inbound))
+            and _not_after(self.interval_begin, action.created)
+            and _not_after(action.created, self.interval_end)
+            and self.from_number in (None, action.from_number)
+            and _is_one_of(self.to_number, action.to_number)
+            and (self.label_name is None or self.label_name in action.labels)
+        )
+
+
+_FILTERS = frozenset(_convert.wire_name(_Wanted, field.name) for field in fields(_Wanted))
+
+
+class Traffic:
+    """The texts and calls of one account."""
+
+    def __init__(self) -> None:
+        self._actions: dict[type[Text | Call], dict[int, Text | Call]] = {Text: {}, Call: {}}
+        # CallFire's ids look like these.
+        self._broadcast_ids = count(12_345_003, 1000)
+        self._text_ids = count(896_807_881_003, 1000)
+        self._unfinished: list[Text] = []
+
+    def add(self, action: Text | Call) -> None:
+        """Remember a text or a call; one with the same id is replaced."""
+        self._actions[type(action)][action.id] = action
+
+    def get(self, kind: type[Text | Call], id: int) -> Text | Call:
+        """Return one text or call."""
+        if id not in self._actions[kind]:
+            raise Refused(404, f"{kind.__name__} {id} not found")
+        return self._actions[kind][id]
+
+    def query(self, kind: type[Text | Call], parameters: Mapping[str, str]) -> list[Text | Call]:
+        """Return those that fit, in the order in which they were added."""
+        chosen = {name: value for name, value in parameters.items() if name in _FILTERS}
+        wanted, problems = _convert.structure(_Wanted, chosen, "query")
+        if problems:
+            raise Refused(400, ", ".join(problems))
+        return [action for action in self._actions[kind].values() if wanted.accepts(action)]
+
+    def send(self, form: Mapping[str, str]) -> int:
+        """Make a text for each recipient, not finished yet; return the id of the broadcast."""
+        for name in ("To", "Message"):
+            if not form.get(name, "").strip():
+                raise Refused(400, f"{name} is required")
+        broadcast_id = next(self._broadcast_ids)
+        for number in dict.fromkeys(form["To"].replace(",", " ").split()):
+            text = self._text(broadcast_id, number, form)
+            self.add(text)
+            self._unfinished.append(text)
+        return broadcast_id
+
+    def _text(self, broadcast_id: int, number: str, form: Mapping[str, str]) -> Text:
+        event = make_text_notification(
+            id=next(self._text_ids),
+            broadcast_id=broadcast_id,
+            from_number=form.get("From", "67076"),
+            to_number=number,
+        )
+        return evolve(event.text, message=form["Message"])
+
+    def finish(self) -> Iterator[TextSent]:
+        """Let every text that was sent reach its recipient; return what is to be posted of each."""
+        unfinished, self._unfinished = self._unfinished, []
+        for text in unfinished:
+            event = make_text_sent(
+                id=text.id,
+                broadcast_id=text.broadcast_id,
+                from_number=text.from_number,
+                to_number=text.to_number,
+                contact_id=text.contact_id,
+                created=text.created,
+                message=text.message or "",
+            )
+            self.add(event.text)
+            yield event
+
+
+def _is_one_of(wanted: str | None, found: str | None) -> bool:
+    return wanted is None or found in wanted.split()
+
+
+def _not_after(one: datetime | None, other: datetime | None) -> bool:
+    return one is None or other is None or _aware(one) <= _aware(other)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

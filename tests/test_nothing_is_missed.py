@@ -1,0 +1,42 @@
+"""The whole promise: with postbacks dropped and doubled and the receiver killed, each event reaches its handler."""
+
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from callfire_async.cli import demo
+from callfire_async.cli.demo_receiver import Settings
+from callfire_async.cli.demo_report import Ledger, Watch
+from callfire_async.cli.loopback import served
+from callfire_async.notifications import EndpointTokens
+from callfire_async.testing import FakeCallFire
+
+DROPPED, DUPLICATED, KILLED = 0.05, 0.03, 2
+
+
+async def test_each_event_reaches_its_handler(tmp_path: Path, torture, seed, record_property):
+    """At least once; how many were delivered twice is reported (the property ``second_deliveries``, and printed)."""
+    events = 20_000 if torture else 400
+    console = Console(file=StringIO())
+    ledger = Ledger(tmp_path / "handled.jsonl")
+    settings = Settings(EndpointTokens.generate(), str(ledger.journal), str(tmp_path / "inbox.db"))
+    fake = FakeCallFire(concurrency=demo.CONCURRENCY, duplicate_share=DUPLICATED, seed=seed)
+    async with served(fake) as port, demo.ReceiverProcess(settings, KILLED) as receiver:
+        base_url = f"http://127.0.0.1:{port}/api/1.1/rest"
+        endpoint = EndpointTokens(settings.token).url(f"http://127.0.0.1:{receiver.port}")
+        await demo.subscribe(base_url, endpoint, console)
+        with Watch(console, ledger, events + 3) as watch:
+            await demo.post(fake, demo.lossy(fake, demo.campaign(events), DROPPED), watch, receiver)
+        await demo.settled(ledger)
+        ledger.dropped.extend(fake.dropped)
+        async with receiver.stopped():
+            ledger.found = await demo.catch_up(base_url, Path(settings.inbox))
+        await demo.settled(ledger)
+
+    handled = Counter(ledger.journal.read_text().splitlines())
+    second = handled.total() - len(handled)
+    record_property("second_deliveries", second)
+    print(f"{events} events, {len(ledger.dropped)} postbacks dropped: {ledger.found}, {second} second deliveries")  # noqa: T201  # the report
+    assert (ledger.missed(), ledger.tally().lost, len(ledger.dropped) > 0) == (0, 0, True)

@@ -1,0 +1,352 @@
+"""What became of texts and calls, and sending texts: against a CallFire in memory, and what is said to it."""
+
+import inspect
+from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+import respx
+from attrs import evolve
+
+from callfire_async import (
+    ActionState,
+    BadRequestError,
+    CallFire,
+    Connection,
+    NotFoundError,
+    RateLimitError,
+    ResponseError,
+    Result,
+    ServerError,
+    Texts,
+    TransportError,
+    TriggerEvent,
+)
+from callfire_async.testing import FakeCallFire, Fault, make_call_finished, make_text_received, make_text_sent
+
+BASE = "https://callfire.example/rest"
+MOMENT = datetime(2012, 10, 26, 21, 32, 52, tzinfo=UTC)
+
+
+async def no_sleep(_):
+    """Let no time pass."""
+
+
+@pytest.fixture(params=["json", "xml"])
+def response_format(request):
+    """Everything works with either."""
+    return request.param
+
+
+@pytest.fixture
+def fake():
+    return FakeCallFire()
+
+
+@pytest.fixture
+async def callfire(fake, response_format):
+    async with fake.client(response_format=response_format) as client:
+        view = client._connection
+        view._clockwork = evolve(view._clockwork, sleep=no_sleep)
+        yield client
+
+
+async def sent_parameters(call, **answer):
+    """Return the query, or the form, of the one request that *call* makes of a client."""
+    with respx.mock() as network:
+        route = network.route().respond(**{"json": {"ResourceList": {}}} | answer)
+        async with CallFire("login", "password", base_url=BASE) as client:
+            await call(client)
+    request = route.calls.last.request
+    return request.url.path, parse_qs(str(request.url.query, "ascii") or request.content.decode())
+
+
+# --- asking -----------------------------------------------------------------------------------------------
+
+
+async def test_texts_and_calls_can_be_fetched(fake, callfire):
+    """They are the models that notifications carry."""
+    text, call = make_text_sent().text, make_call_finished().call
+    fake.add(text, call)
+
+    assert (await callfire.texts.get(text.id), await callfire.calls.get(call.id)) == (text, call)
+
+
+async def test_what_is_not_there_is_not_found(callfire):
+    """Neither a text nor a call."""
+    for service in (callfire.texts, callfire.calls):
+        with pytest.raises(NotFoundError, match="5 not found"):
+            await service.get(5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+async def test_all_are_listed_and_found_by_page(fake, callfire, count):
+    """None, one and many; a page says how many there are in all."""
+    calls = [make_call_finished().call for _ in range(count)]
+    fake.add(*calls)
+
+    page = await callfire.calls.query(max_results=2, first_result=1)
+
+    assert [call async for call in callfire.calls.all(page_size=2)] == calls
+    assert (page.items, page.total_results, page.first_result) == (tuple(calls[1:3]), count, 1)
+
+
+async def test_every_parameter_is_worded_as_callfire_has_it():
+    """Lists are one value with spaces, times are in UTC, booleans are lower case."""
+    east = timezone(timedelta(hours=2))
+    path, query = await sent_parameters(
+        lambda callfire: callfire.texts.query(
+            max_results=10,
+            first_result=20,
+            broadcast_id=896807881003,
+            batch_id=7,
+            state=[ActionState.FINISHED, ActionState.DNC],
+            result=iter([Result.SENT, Result("NEW_ONE")]),
+            inbound=False,
+            interval_begin=MOMENT.astimezone(east).replace(microsecond=999),
+            interval_end=MOMENT.replace(microsecond=1),
+            from_number="67076",
+            to_number={"12135550142": 1, "12135550143": 2},
+            label_name="two words",
+        )
+    )
+
+    assert path == "/rest/text.json"
+    assert {name: value for name, (value,) in query.items()} == {
+        "MaxResults": "10",
+        "FirstResult": "20",
+        "BroadcastId": "896807881003",
+        "BatchId": "7",
+        "State": "FINISHED DNC",
+        "Result": "SENT NEW_ONE",
+        "Inbound": "false",
+        "IntervalBegin": "2012-10-26T21:32:52Z",
+        "IntervalEnd": "2012-10-26T21:32:53Z",
+        "FromNumber": "67076",
+        "ToNumber": "12135550142 12135550143",
+        "LabelName": "two words",
+    }
+
+
+async def test_what_is_not_given_is_not_sent():
+    """CallFire's own defaults are for the rest; one value is a list of one."""
+    path, query = await sent_parameters(lambda callfire: callfire.calls.query(result=Result.LA))
+
+    assert (path, query) == ("/rest/call.json", {"MaxResults": ["1000"], "FirstResult": ["0"], "Result": ["LA"]})
+
+
+async def test_a_time_without_an_offset_is_sent_without_one():
+    """Some of CallFire's endpoints take a local time."""
+    _, query = await sent_parameters(lambda callfire: callfire.calls.query(interval_end=datetime(2012, 10, 26)))  # noqa: DTZ001
+
+    assert query["IntervalEnd"] == ["2012-10-26T00:00:00"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({"broadcast_id": 1}, "a"),
+        ({"batch_id": 2}, "b"),
+        ({"state": ActionState.FINISHED}, "abc"),
+        ({"state": [ActionState.READY]}, ""),
+        ({"result": (Result.RECEIVED, Result.BUSY)}, "c"),
+        ({"inbound": True}, "c"),
+        ({"inbound": False}, "ab"),
+        ({"interval_begin": MOMENT}, "bc"),
+        ({"interval_end": datetime(2012, 10, 26, 21, 32, 52)}, "ab"),  # noqa: DTZ001
+        ({"from_number": "67076"}, "ab"),
+        ({"to_number": ["12135550142", "1"]}, "ab"),
+        ({"label_name": "mine"}, "b"),
+    ],
+)
+async def test_filters_choose(fake, callfire, filters, found):
+    """Each of them, in every page."""
+    texts = {
+        "a": make_text_sent(broadcast_id=1, created=MOMENT - timedelta(days=1)).text,
+        "b": make_text_sent(batch_id=2, labels=("mine",), created=MOMENT).text,
+        "c": make_text_received(created=MOMENT + timedelta(days=1)).text,
+    }
+    fake.add(*texts.values())
+
+    listed = [text async for text in callfire.texts.all(page_size=1, **filters)]
+
+    assert listed == [texts[name] for name in found]
+
+
+async def test_a_list_that_can_be_read_only_once_serves_every_page(fake, callfire):
+    """A generator of states is not used up by the first page."""
+    fake.add(*(make_text_sent().text for _ in range(3)), make_text_sent().text)
+
+    states = (state for state in [ActionState.FINISHED])
+
+    assert len([text async for text in callfire.texts.all(page_size=2, state=states)]) == 4
+
+
+async def test_a_query_that_the_fake_cannot_read_is_refused(callfire):
+    """As CallFire would."""
+    operation = callfire.texts.query
+    with pytest.raises(BadRequestError, match="not a time"):
+        await operation(interval_begin="yesterday")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda texts: texts.get(0),
+        lambda texts: texts.query(max_results=1001),
+        lambda texts: texts.query(first_result=-1),
+        lambda texts: texts.query(broadcast_id=0),
+        lambda texts: texts.query(batch_id=-1),
+        lambda texts: texts.query(state=[]),
+        lambda texts: texts.query(to_number="121 3555"),
+        lambda texts: texts.query(result=["SENT,DNT"]),
+        lambda texts: anext(texts.all(page_size=0)),
+        lambda texts: texts.send([], "Hello"),
+        lambda texts: texts.send("", "Hello"),
+        lambda texts: texts.send(["12135550142", "(213) 555"], "Hello"),
+        lambda texts: texts.send("12135550142", ""),
+    ],
+)
+async def test_what_is_out_of_its_range_is_never_sent(call):
+    """A ValueError, before anything leaves; it shows no number."""
+    with respx.mock(assert_all_called=False) as network:
+        route = network.route()
+        async with Connection("login", "password", base_url=BASE) as connection:
+            with pytest.raises(ValueError, match="must") as raised:
+                await call(Texts(connection))
+
+    assert (route.called, "555" in str(raised.value)) == (False, False)
+
+
+async def test_a_parameter_that_does_not_exist_is_an_error_at_once(callfire):
+    """It is not sent as if CallFire knew it."""
+    with pytest.raises(TypeError, match="brodcast_id"):
+        await anext(callfire.texts.all(brodcast_id=1))
+
+
+def test_the_two_services_have_the_same_questions():
+    """What `all` takes beside its page size is what `query` takes beside its page."""
+    filters = inspect.signature(Texts.query).parameters.keys() - {"self", "max_results", "first_result"}
+    from callfire_async.actions import Filters
+
+    assert filters == Filters.__annotations__.keys()
+
+
+# --- sending ----------------------------------------------------------------------------------------------
+
+
+async def test_a_text_that_is_sent_becomes_one_for_each_recipient(callfire):
+    """The answer is the broadcast, by which they are found."""
+    broadcast = await callfire.texts.send(["12135550142", "12135550143"], "Café?", from_number="67076")
+
+    texts = [text async for text in callfire.texts.all(broadcast_id=broadcast.id)]
+    assert broadcast.location.endswith(f"/broadcast/{broadcast.id}")
+    assert [(text.to_number, text.from_number, text.records[0].message, text.final_result) for text in texts] == [
+        ("12135550142", "67076", "Café?", "SENT"),
+        ("12135550143", "67076", "Café?", "SENT"),
+    ]
+
+
+async def test_sending_is_worded_as_callfire_has_it():
+    """A form, with one value for all numbers."""
+    path, form = await sent_parameters(
+        lambda callfire: callfire.texts.send(
+            (number for number in ["12135550142", "12135550143"]),
+            "Hello there",
+            from_number="67076",
+            broadcast_name="Spring",
+            big_message_strategy="TRIM",
+        ),
+        json={"ResourceReference": {"Id": 5}},
+        status_code=201,
+    )
+
+    assert path == "/rest/text.json"
+    assert {name: value for name, (value,) in form.items()} == {
+        "Type": "TEXT",
+        "To": "12135550142 12135550143",
+        "Message": "Hello there",
+        "From": "67076",
+        "BroadcastName": "Spring",
+        "BigMessageStrategy": "TRIM",
+    }
+
+
+@pytest.mark.parametrize("form", [{"Message": "Hello"}, {"To": "12135550142"}, {"To": " ", "Message": "Hello"}])
+async def test_the_fake_refuses_a_text_without_what_it_needs(fake, form):
+    """As CallFire would."""
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(fake), base_url=BASE, auth=("login", "password"))
+
+    response = await client.post("/text", data=form)
+
+    assert response.status_code == 400
+
+
+async def test_texts_finish_when_they_are_told_to():
+    """Until then they are there and not final; then subscribers are told."""
+    fake = FakeCallFire(finishes_texts=False)
+    async with fake.client() as callfire:
+        await callfire.subscriptions.create("http://127.0.0.1:9/callfire", TriggerEvent.OUTBOUND_TEXT_FINISHED)
+        broadcast = await callfire.texts.send("12135550142", "Hello")
+        (before,) = (await callfire.texts.query(broadcast_id=broadcast.id)).items
+
+        posted = await fake.finish_texts()
+
+        after = await callfire.texts.get(before.id)
+    assert (before.state, before.final_result, after.state, after.final_result) == ("READY", None, "FINISHED", "SENT")
+    assert [one.key for one in posted] == [("text", before.id, "SENT")]
+    assert await fake.finish_texts() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(cut="request"), TransportError),
+        (Fault(cut="answer"), TransportError),
+        (Fault(status=503), ServerError),
+        (Fault(status=500, carried_out=True), ServerError),
+    ],
+)
+async def test_a_text_is_never_sent_twice(fake, callfire, fault, error):
+    """Once a byte may have left there is no other attempt, and the error says that the text may have been sent."""
+    fake.fail_next(fault)
+
+    with pytest.raises(error) as raised:
+        await callfire.texts.send("12135550142", "Hello")
+
+    assert len([text async for text in callfire.texts.all()]) <= 1
+    assert "the text may have been sent" in raised.value.__notes__[0]
+
+
+async def test_a_text_that_was_turned_away_is_not_sent_again(fake, callfire):
+    """429 says that it was not sent: whoever asked decides, and nothing is in doubt."""
+    fake.fail_next(Fault(status=429, retry_after=1))
+
+    with pytest.raises(RateLimitError) as raised:
+        await callfire.texts.send("12135550142", "Hello")
+
+    assert (raised.value.retry_after, getattr(raised.value, "__notes__", [])) == (1.0, [])
+
+
+async def test_a_text_that_never_left_is_sent_again():
+    """No connection, no byte: another attempt is safe."""
+    with respx.mock() as network:
+        answer = httpx.Response(201, json={"ResourceReference": {"Id": 5}})
+        route = network.route().mock(side_effect=[httpx.ConnectError("refused"), answer])
+        async with Connection("login", "password", base_url=BASE) as connection:
+            connection._clockwork = evolve(connection._clockwork, sleep=no_sleep)
+            broadcast = await Texts(connection).send("12135550142", "Hello")
+
+    assert (broadcast.id, route.call_count) == (5, 2)
+
+
+async def test_an_answer_that_cannot_be_read_leaves_a_text_in_doubt():
+    """A success that says nothing is not repeated either."""
+    with respx.mock() as network:
+        route = network.route().respond(201, text="OK")
+        async with Connection("login", "password", base_url=BASE) as connection:
+            with pytest.raises(ResponseError) as raised:
+                await Texts(connection).send("12135550142", "Hello")
+
+    assert (route.call_count, "may have been sent" in raised.value.__notes__[0]) == (1, True)
