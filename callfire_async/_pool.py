@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import ssl
 import sys
 import warnings
@@ -90,6 +91,10 @@ _PHASES: Mapping[str, str] = {
 }
 
 
+# The representation of bytes, as h11 words them.
+_QUOTED = re.compile(r"""b(?:'[^']*'|"[^"]*")""")
+
+
 class _Exchange:
     """One request on its way, in a task of its own: how far it has come, and until when it may take."""
 
@@ -142,6 +147,13 @@ class _Exchange:
         elif step == "start_tls.failed":
             # httpcore 1.0.9 leaves the socket open when it is cancelled in the middle of a handshake.
             await self._socket.aclose()
+
+
+def _remove_quotes(error: BaseException | None) -> None:
+    """Take out of protocol errors, and their causes, what they quote of an answer: it may be a phone number."""
+    while error is not None:
+        error.args = tuple(_QUOTED.sub("***", text) if isinstance(text, str) else text for text in error.args)
+        error = error.__cause__ or error.__context__
 
 
 async def _read(response: httpx.Response) -> Answer:
@@ -245,6 +257,7 @@ class Pool:
             raise
         except Exception as error:
             # Whatever it is: httpx lets errors of ssl and anyio pass, and a transport may be the caller's own.
+            _remove_quotes(error)
             raise exchange.failure(error, loop.time()) from error
 
     async def _take_slot(self, deadline: float, timeout: float) -> None:

@@ -23,6 +23,16 @@ _RESPONSES: dict[int | str, dict[str, object]] = {
     503: {"description": "The receiver is not running"},
 }
 
+# What FastAPI cannot see in a function that takes the request as it is.
+_REQUEST: dict[str, object] = {
+    "parameters": [{"name": "token", "in": "path", "required": True, "schema": {"type": "string"}}],
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": {"type": "string"}} for kind in ("application/xml", "text/xml")}
+        | {"application/json": {"schema": {"type": "object"}}},
+    },
+}
+
 
 def notification_routes(receiver: Receiver) -> APIRouter:
     """
@@ -47,6 +57,6 @@ def notification_routes(receiver: Receiver) -> APIRouter:
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         routes.add_api_route(
             path, take, methods=["POST"], status_code=204, response_class=Response, responses=_RESPONSES,
-            name="callfire_notification", summary="Take a CallFire postback", include_in_schema=path == "/{token}",
+            openapi_extra=_REQUEST, name="callfire_notification", summary="Take a CallFire postback", include_in_schema=path == "/{token}",
         )  # fmt: skip
     return routes

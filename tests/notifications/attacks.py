@@ -472,7 +472,7 @@ CLIENT = {
         "test_after_closing_a_call_says_that_it_was_closed",
     ],
     "reset before or in the middle of an answer; short body; HTML 502; empty 503": [
-        "test_an_answer_that_is_cut_anywhere_is_repaired",
+        "test_what_was_cut_is_carried_out_once",
         "test_what_is_safe_to_repeat_is_repeated",
     ],
 }
