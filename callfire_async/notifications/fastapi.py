@@ -57,6 +57,7 @@ def notification_routes(receiver: Receiver) -> APIRouter:
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         routes.add_api_route(
             path, take, methods=["POST"], status_code=204, response_class=Response, responses=_RESPONSES,
-            openapi_extra=_REQUEST, name="callfire_notification", summary="Take a CallFire postback", include_in_schema=path == "/{token}",
+            name="callfire_notification", summary="Take a CallFire postback", include_in_schema=path == "/{token}",
+            openapi_extra=_REQUEST,
         )  # fmt: skip
     return routes
