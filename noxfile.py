@@ -51,15 +51,15 @@ def coverage(session: nox.Session) -> None:
 
     pytest loads the package's own plugin before it could start measuring, so coverage starts pytest.
     """
-    session.install("--editable", ".", *group("tests"))
+    session.install("--editable", ".", *group("tests"), *group("torture"))
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "report")
 
 
 @nox.session
 def torture(session: nox.Session) -> None:
-    """Run the long forms: kills, power cuts, byte cuts, cancellations, missed postbacks; hours, on a small machine."""
-    session.install("--editable", ".", *group("tests"))
+    """Run the long forms: kills, power and byte cuts, cancellations, missed postbacks, fuzzing; it takes hours."""
+    session.install("--editable", ".", *group("tests"), *group("torture"))
     long = ("--torture", "-o", "faulthandler_timeout=0", *session.posargs)
     session.run("pytest", "--hypothesis-profile=torture", "tests/notifications/inbox", *long)
     session.run("pytest", "tests", "--ignore=tests/notifications/inbox", *long)
