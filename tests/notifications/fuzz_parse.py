@@ -1,0 +1,64 @@
+"""
+Feed `parse` with whatever libFuzzer comes up with, and hold that an event or a `NotificationError` comes out.
+
+Run as a program, with libFuzzer's options and the folder of a corpus: it ends with status 0 once ``-runs`` are done,
+and otherwise says what it found. ``-seed`` repeats a run; ``--write-corpus FOLDER`` writes what to begin from.
+"""
+
+import sys
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["callfire_async", "cattrs", "json", "xmltodict"]):
+    from callfire_async.errors import NotificationError
+    from callfire_async.notifications.parsing import parse
+
+CONTENT_TYPES = (None, "application/json", "text/xml; charset=latin-1", "text/xml; charset=windows-1252")
+
+
+def test_one(data: bytes) -> None:
+    """Parse one body; the first byte says of which content type, and whether it comes as text."""
+    kind, body = data[:1], data[1:]
+    number = kind[0] if kind else 0
+    content_type = CONTENT_TYPES[number % len(CONTENT_TYPES)]
+    document = body.decode("utf-8", "surrogatepass" if number & 16 else "replace") if is_text(number, body) else body
+    try:
+        event = parse(document, content_type)
+    except NotificationError as error:
+        str(error).encode()
+        return
+    repr((event, hash(event), event.key)).encode()
+    if event != parse(document, content_type):
+        raise AssertionError("one body, two events")
+
+
+def is_text(number: int, body: bytes) -> bool:
+    """Tell whether a body is to be parsed as text, and can be."""
+    if not number & 8:
+        return False
+    try:
+        body.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return bool(not number & 16)
+    return True
+
+
+def write_corpus(folder: Path) -> None:
+    """Write one body of each event in each format, and the shorter attacks."""
+    from notifications.attacks import CASES
+
+    from callfire_async.testing import samples
+
+    bodies = [samples.body(root, form) for root in samples.EVENTS for form in ("XML", "JSON", "SOAP")]
+    bodies += [body for case in CASES.values() if "megabyte" not in case.name and len(body := case.body()) < 4_000]
+    for number, body in enumerate(bodies):
+        (folder / f"{number:03}").write_bytes(bytes([number % 32]) + body)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--write-corpus"]:
+        write_corpus(Path(sys.argv[2]))
+    else:
+        atheris.Setup(sys.argv, test_one)
+        atheris.Fuzz()

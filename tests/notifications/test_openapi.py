@@ -1,0 +1,35 @@
+"""What schemathesis makes of the FastAPI adapter's own description, against a real server."""
+
+import asyncio
+import importlib.util
+import sys
+
+import pytest
+from notifications.own_process import TOKEN, own_server
+
+needs_schemathesis = pytest.mark.skipif(
+    importlib.util.find_spec("schemathesis") is None, reason="schemathesis is not installed (the group torture)"
+)
+CHECKS = "not_a_server_error,status_code_conformance,unsupported_method"
+
+
+@needs_schemathesis
+@pytest.mark.parametrize("token", [None, TOKEN], ids=["any token", "the token"])
+async def test_only_documented_statuses_are_answered(token, tmp_path, torture, seed):
+    """And none of them is a 5xx, whatever is sent; with the token it comes as far as the parser."""
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(f'[parameters]\n"path.token" = "{token}"\n' if token else "")
+    async with own_server("fastapi") as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run"),
+            f"http://127.0.0.1:{server.endpoint.port}/openapi.json",
+            *("--checks", CHECKS, "--phases", "coverage,fuzzing", "--max-examples", "500" if torture else "20"),
+            *("--seed", str(seed), "--generation-database", "none", "--no-color"),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        assert await server.post(b'{"TextSent":{"Text":{"@id":42}}}') == 204
+
+    assert (process.returncode, b"Tested: 1" in said) == (0, True), said.decode()

@@ -1,0 +1,418 @@
+"""
+Nothing that is secret is said: marked secrets go down every path that fails, and all that was said is searched.
+
+*Said* is what was logged, by anybody, at any level, with all that the records hold; what an exception of ours prints
+with its causes; what our values and objects print; the reasons of dead letters; the statistics.
+"""
+
+import asyncio
+import base64
+import gzip
+import logging
+import ssl
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+import pytest
+from loopback import answer_bytes, hung, serving
+from notifications.servers import WAYS, Serve, connection
+
+from callfire_async import (
+    BroadcastType,
+    CallFire,
+    CallFireError,
+    Connection,
+    NotificationFormat,
+    SubscriptionFilter,
+    SubscriptionSpec,
+    TriggerEvent,
+)
+from callfire_async.models import Broadcast, Subscription, TextBroadcastConfig
+from callfire_async.notifications import (
+    Delivery,
+    EndpointTokens,
+    Entry,
+    MemoryInbox,
+    Postback,
+    Receiver,
+    Reject,
+    RetryPolicy,
+    Router,
+    SqliteInbox,
+    TextFinished,
+    UnknownNotification,
+    parse,
+)
+
+LOGIN, PASSWORD = "canary-login", "canary-passw0rd"
+TOKEN, OLD_TOKEN, GUESS = "canary-token-0123456789", "canary-older-0123456789", "canary-guess-0123456789"
+NUMBER, PRINTED_NUMBER = "12135550173", "(213) 555-0173"
+MESSAGE, RAW = "canary words of a message", "canary-raw-body"
+ENDPOINT = f"https://user:{PASSWORD}@hooks.example.com/{NUMBER}/callfire/{TOKEN}?key={OLD_TOKEN}"
+SECRETS = {
+    "login": LOGIN,
+    "password": PASSWORD,
+    "credentials": base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()).decode(),
+    "token": TOKEN,
+    "older token": OLD_TOKEN,
+    "guess": GUESS,
+    "number": NUMBER,
+    "number without its country": NUMBER[1:],
+    "printed number": PRINTED_NUMBER,
+    "message": MESSAGE,
+    "body": RAW,
+}
+# A server's own access log may show what strangers guess: it opens nothing. And httpcore, at DEBUG, quotes what came
+# instead of HTTP; an answer that is one is never quoted.
+PERMITTED = {
+    ".access": {"guess"},
+}
+NOT_HTTP = {"no HTTP", "a broken header", "a broken chunk"}
+QUOTED_BY_HTTPCORE = {"httpcore.http11": {"body", "number", "number without its country"}}
+
+
+class Said:
+    """All that was said."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+        self._printed: list[tuple[str, str]] = []
+
+    def error(self, error: BaseException) -> None:
+        """Take what an exception prints, with its causes."""
+        self.printed(type(error).__name__, str(error), *traceback.format_exception(error))
+        self.printed(type(error).__name__, error)
+
+    def printed(self, where: str, *things: object) -> None:
+        """Take what things print."""
+        self._printed += [(where, thing if isinstance(thing, str) else repr(thing)) for thing in things]
+
+    def secrets(self, permitted: Mapping[str, set[str]] = PERMITTED) -> set[tuple[str, str]]:
+        """Return which secrets are in it, and where."""
+        written = logging.Formatter()
+        logged = [
+            (record.name, f"{written.format(record)} {vars(record)}")
+            for when in ("setup", "call")
+            for record in self._caplog.get_records(when)
+        ]
+        return {
+            (where, name)
+            for where, text in [*self._printed, *logged]
+            for name, secret in SECRETS.items()
+            if secret in text and not any(where.endswith(end) and name in names for end, names in permitted.items())
+        }
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[Said]:
+    caplog.set_level(logging.DEBUG)
+    logging.raiseExceptions, before = True, logging.raiseExceptions
+    yield Said(caplog)
+    logging.raiseExceptions = before
+
+
+# --- the client -------------------------------------------------------------------------------------------
+
+QUOTING = f"for {ENDPOINT} and {NUMBER}, {PRINTED_NUMBER}: {TOKEN} is not allowed"
+WRONG_FIELDS = (
+    f'{{"Resource":{{"Subscription":{{"@id":1,"Enabled":"{NUMBER}","TriggerEvent":{{"a":"{MESSAGE}"}},'
+    f'"Endpoint":"{ENDPOINT}","SubscriptionFilter":{{"BroadcastId":"{NUMBER}x","FromNumber":"{NUMBER}"}}}}}}}}'
+)
+
+
+def exception(status: str, media: str = "json") -> bytes:
+    """Word an error that quotes what was sent."""
+    json = f'{{"ResourceException":{{"HttpStatus":{status[:3]},"Message":"{QUOTING}"}}}}'
+    xml = f"<ResourceException><Message>{QUOTING.replace('&', '&amp;')}</Message></ResourceException>"
+    return answer_bytes((json if media == "json" else xml).encode(), status)
+
+
+ANSWERS = {
+    **{
+        f"{status} in {media}": exception(status, media)
+        for status in ("400 Bad", "401 No", "403 No", "404 No", "418 No", "429 Wait", "500 Oh", "503 Oh")
+        for media in ("json", "xml")
+    },
+    "an error that is a page": answer_bytes(f"<html>{RAW} {NUMBER}".encode(), "502 Bad Gateway"),
+    "a redirect": answer_bytes(RAW.encode(), "302 Found", "Location: /elsewhere\r\n"),
+    "a strange status": answer_bytes(RAW.encode(), "299 Perhaps"),
+    "nonsense": answer_bytes(f"{RAW} {NUMBER}".encode()),
+    "another document": answer_bytes(f'{{"{RAW}":{{"a":"{NUMBER}"}}}}'.encode()),
+    "broken XML": answer_bytes(f"<{RAW}>{NUMBER}</a>".encode()),
+    "fields that cannot be read": answer_bytes(WRONG_FIELDS.encode()),
+    "an id that is none": answer_bytes(f'{{"Resource":{{"Subscription":{{"@id":"{NUMBER}x"}}}}}}'.encode()),
+    "a broken gzip": answer_bytes(gzip.compress(RAW.encode())[:-9], headers="Content-Encoding: gzip\r\n"),
+    "another encoding": answer_bytes(RAW.encode(), headers="Content-Encoding: rot13\r\n"),
+    "half an answer": answer_bytes(WRONG_FIELDS.encode())[:200],
+    "no HTTP": f"{RAW} {NUMBER}\r\n\r\n".encode(),
+    "a broken header": f"HTTP/1.1 200 OK\r\n{RAW} {NUMBER}\r\n\r\n".encode(),
+    "a broken chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{RAW} {NUMBER}\r\n".encode(),
+}
+
+
+async def use(callfire: CallFire, said: Said) -> None:
+    """Do all that carries secrets, and note what is raised and returned."""
+    subscriptions = callfire.subscriptions
+    chosen = SubscriptionFilter(from_number=NUMBER, to_number=f"{NUMBER}:{MESSAGE}")
+    spec = SubscriptionSpec(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, filter=chosen)
+    said.printed("spec", spec, str(spec))
+    for operation in (
+        subscriptions.create(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, filter=chosen, request_id="r"),
+        subscriptions.update(1, endpoint=ENDPOINT, filter=chosen, notification_format=NotificationFormat.JSON),
+        subscriptions.query(),
+        subscriptions.get(1),
+        subscriptions.delete(1),
+        subscriptions.ensure(spec),
+        callfire.texts.send([NUMBER, PRINTED_NUMBER.replace(" ", "")], MESSAGE, from_number=NUMBER),
+        callfire.texts.query(from_number=NUMBER, to_number=NUMBER),
+        callfire.calls.get(1),
+    ):
+        try:
+            said.printed("result", await operation)
+        except CallFireError as error:
+            said.error(error)
+    said.printed("client", callfire, subscriptions, vars(callfire._connection), vars(callfire._connection._pool))
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("response_format", ["json", "xml"])
+async def test_the_client_keeps_to_itself_what_was_sent_and_answered(said, name, response_format):
+    """Whatever CallFire, or something that pretends to be it, answers."""
+
+    async def answer(_, writer):
+        writer.write(ANSWERS[name])
+        await writer.drain()
+        if not name[0].isdigit():
+            raise ConnectionError
+
+    async with (
+        serving(answer) as server,
+        CallFire(LOGIN, PASSWORD, base_url=server.url, response_format=response_format, max_retries=0) as callfire,
+    ):
+        await use(callfire, said)
+
+    assert said.secrets(QUOTED_BY_HTTPCORE if name in NOT_HTTP else {}) == set()
+
+
+@pytest.mark.parametrize("fault", ["hangs", "refuses", "speaks no TLS", "closed"])
+async def test_the_client_keeps_to_itself_what_did_not_arrive(said, fault):
+    """No answer in time, nobody there, another protocol, or a client that was closed."""
+    answer, _ = hung()
+    async with serving(answer) as server:
+        url = server.url.replace("http:", "https:") if fault == "speaks no TLS" else server.url
+        callfire = CallFire(LOGIN, PASSWORD, base_url=url, timeout=0.1, max_retries=1)
+        callfire._connection._clockwork = type(callfire._connection._clockwork)(random=lambda: 0.0)
+        if fault == "closed":
+            await callfire.aclose()
+        if fault != "refuses":
+            await use(callfire, said)
+    if fault == "refuses":
+        await use(callfire, said)
+    await callfire.aclose()
+
+    assert said.secrets() == set()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"base_url": f"https://{LOGIN}:{PASSWORD}@www.callfire.com"},
+        {"base_url": f"http://{NUMBER}.example.com/{TOKEN}"},
+        {"base_url": f"https://www.callfire.com/?{TOKEN}"},
+        {"base_url": f"https://[{TOKEN}"},
+        {"password": ""},
+        {"response_format": RAW},
+        {"ssl_context": ssl._create_unverified_context()},
+        {"http_client": RAW},
+    ],
+    ids=repr,
+)
+def test_a_setting_that_is_refused_is_not_quoted(said, settings):
+    """It may be a secret in the wrong place."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        Connection(**{"login": LOGIN, "password": PASSWORD} | settings)
+
+    said.printed("error", str(caught.value), repr(caught.value))
+    assert said.secrets() == set()
+
+
+async def test_what_is_refused_before_it_is_sent_is_not_quoted(said):
+    """Nor is what was wrong with it."""
+    async with CallFire(LOGIN, PASSWORD, base_url="http://localhost") as callfire:
+        for endpoint, trigger in ((" ", TriggerEvent.CAMPAIGN_STARTED), (ENDPOINT, "")):
+            with pytest.raises(ValueError, match="empty") as caught:
+                await callfire.subscriptions.create(endpoint, trigger)
+            said.printed("error", str(caught.value))
+
+    assert said.secrets() == set()
+
+
+# --- bodies and events ------------------------------------------------------------------------------------
+
+TEXT = (
+    f'{{"TextSent":{{"SubscriptionId":%s,"Text":{{"@id":%s,"FromNumber":"{NUMBER}","ToNumber":{{"@ClientData":"{RAW}",'
+    f'"value":"{NUMBER}"}},"Message":"{MESSAGE}","Created":"%s","Inbound":"%s","TextRecord":{{"@id":2,'
+    f'"Message":"{MESSAGE}","BilledAmount":"%s","CallerName":"{RAW}","QuestionResponse":{{"Question":"?",'
+    f'"Response":"{MESSAGE}"}}}}}}}}}}'
+)
+WELL = TEXT % (1, 42, "2024-05-06T07:08:09Z", "false", "1.5")
+BODIES = {
+    "well": WELL,
+    "fields that cannot be read": TEXT % (1, 42, NUMBER, MESSAGE, NUMBER + "x"),
+    "an id that is none": TEXT % (1, f'"{NUMBER}x"', "", "", ""),
+    "a subscription that is none": TEXT % (f'"{NUMBER}x"', 42, "", "", ""),
+    "cut off": WELL[:-9],
+    "nonsense": f"{RAW} {NUMBER} {MESSAGE}",
+    "an object that is none": f'{{"TextSent":{{"Text":"{NUMBER}"}}}}',
+    "an unknown root": f'{{"Surprise":{{"{RAW}":"{NUMBER}"}}}}',
+    "two roots": f'{{"{RAW}":{{}},"{NUMBER}":{{}}}}',
+    "a number out of range": f'{{"TextSent":{{"Text":{{"@id":1,"Message":"{MESSAGE}","a":1e999}}}}}}',
+    "XML cut off": f"<TextSent><Text id='1'><Message>{MESSAGE}</Message><FromNumber>{NUMBER}</FromNumber>",
+    "XML with a DTD": f"<!DOCTYPE a [<!ENTITY e '{NUMBER}'>]><a>&e;</a>",
+    "XML in an unknown encoding": f"<?xml version='1.0' encoding='{RAW}'?><a>{NUMBER}</a>",
+    "XML with a lone surrogate": f"<a>{MESSAGE}&#xD800;</a>",
+    "HTML": f"<html>{NUMBER}</html>",
+    "SOAP that holds two": f"<Envelope><Body><a>{NUMBER}</a><b>{MESSAGE}</b></Body></Envelope>",
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("charset", ["utf-8", "utf-16", "latin-1"])
+def test_no_body_is_quoted(said, name, charset):
+    """By an event or by the reason why it is none."""
+    try:
+        event = parse(BODIES[name].encode(charset), f"text/plain; charset={charset}")
+        said.printed("event", event, event.key, event.problems, str(event))
+    except CallFireError as error:
+        said.error(error)
+
+    assert said.secrets() == set()
+
+
+def test_values_print_no_secret(said):
+    """Of any kind that holds some, within others too."""
+    said.printed(
+        "value",
+        Subscription(1, endpoint=ENDPOINT, filter=SubscriptionFilter(from_number=NUMBER, to_number=PRINTED_NUMBER)),
+        Subscription(1, endpoint=f"https://{NUMBER}.example.com/{NUMBER}/{NUMBER}"),
+        Subscription(1, endpoint=f"{NUMBER}@example.com"),
+        Broadcast(1, type=BroadcastType.TEXT, config=TextBroadcastConfig(1, from_number=NUMBER, message=MESSAGE)),
+        UnknownNotification(name="Surprise", payload={RAW: NUMBER}),
+        Delivery(RAW.encode()),
+        Postback("POST", TOKEN, {"Authorization": PASSWORD}, RAW.encode()),
+        EndpointTokens(TOKEN, OLD_TOKEN),
+        vars(EndpointTokens(TOKEN, OLD_TOKEN)),
+    )
+
+    assert said.secrets() == set()
+
+
+# --- the receiver -----------------------------------------------------------------------------------------
+
+
+class Unwilling(MemoryInbox):
+    """An inbox of the user's own, whose errors quote what it was given."""
+
+    async def append(self, delivery: Delivery) -> None:
+        raise OSError(delivery.body.decode())
+
+
+@pytest.fixture
+def router() -> Router:
+    router = Router()
+
+    @router.on(TextFinished, where=lambda event: event.subscription_id == 1)
+    async def fail(event: TextFinished) -> None:
+        raise ValueError(event.text.from_number, repr(event.payload)) from LookupError(event.text.message)
+
+    @router.on(TextFinished, where=lambda event: event.subscription_id == 2)
+    async def hang(event: TextFinished) -> None:
+        await asyncio.Event().wait()
+
+    @router.on(TextFinished, where=lambda event: event.subscription_id == 3)
+    async def reject(event: TextFinished) -> None:
+        raise Reject("not one of ours")
+
+    @router.on(TextFinished, where=lambda event: event.payload["unheard"][event.text.message])
+    async def choose(event: TextFinished) -> None: ...
+
+    return router
+
+
+def inboxes(tmp_path: object) -> dict[str, object]:
+    return {
+        "none": lambda: None,
+        "memory": MemoryInbox,
+        "SQLite": lambda: SqliteInbox(tmp_path / "inbox.db"),
+        "unwilling": Unwilling,
+    }
+
+
+@pytest.fixture(params=WAYS)
+def serve(request: pytest.FixtureRequest) -> Serve:
+    return WAYS[request.param]
+
+
+async def test_a_postback_is_not_quoted(said, serve, router, tmp_path):
+    """Whatever is wrong with it, with the handlers or with the inbox, behind any server."""
+    for inbox in inboxes(tmp_path).values():
+        receiver = make_receiver(router, inbox())
+        async with serve(receiver) as endpoint:
+            await provoke(endpoint, said)
+            await look(receiver, said)
+        await receiver.receive(Postback("POST", TOKEN, {}, WELL.encode()))
+
+    assert said.secrets() == set()
+
+
+def make_receiver(router: Router, inbox: object) -> Receiver:
+    """Make one that fails wherever it can."""
+
+    async def ask() -> set[int]:
+        return {1, 2, 3}
+
+    async def tell(entry: Entry) -> None:
+        raise OSError(entry.delivery.body.decode(errors="replace"))
+
+    kept = {} if inbox is None else {"inbox": inbox, "retry": RetryPolicy(2, 0.0), "on_dead_letter": tell}
+    tokens = EndpointTokens(TOKEN, OLD_TOKEN)
+    limits = {"body_timeout": 0.2, "handler_timeout": 0.05, "max_body_bytes": 10_000}
+    return Receiver(router, tokens=tokens, known_subscriptions=ask, **limits, **kept)
+
+
+async def provoke(endpoint: object, said: Said) -> None:
+    """Post all that goes wrong."""
+    bodies = [*BODIES.values(), *(TEXT % (number, 42, "", "", "") for number in (2, 3, 4)), RAW * 1_000, ""]
+    for body in bodies:
+        for path in (TOKEN, f"{OLD_TOKEN}/?{TOKEN}", GUESS):
+            async with connection(endpoint) as sender:
+                sender.head(endpoint.path(path), f"Content-Length: {len(body.encode())}")
+                sender.send(body.encode())
+                await sender.status()
+    for start in (
+        f"GET {endpoint.path(TOKEN)} HTTP/1.1\r\nHost: a\r\n\r\n",
+        f"POST {endpoint.path(TOKEN)} HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        f"POST {endpoint.path(TOKEN)} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{RAW}",
+        f"POST {endpoint.path(TOKEN)} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{TOKEN}\r\n",
+        f"POST {endpoint.path(TOKEN)} HTTP/1.1 {TOKEN}\r\n\r\n",
+        f"POST {endpoint.path(TOKEN)} HTTP/1.1\r\n{TOKEN}\r\n\r\n",
+        f"{TOKEN}\r\n\r\n",
+    ):
+        async with connection(endpoint) as sender:
+            sender.send(start.encode())
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await sender.status()
+
+
+async def look(receiver: Receiver, said: Said) -> None:
+    """Look at all that it shows of itself."""
+    await receiver.idle(timeout=20)
+    said.printed("receiver", receiver, vars(receiver), vars(receiver._door), await receiver.stats())
+    inbox = getattr(receiver._way, "_inbox", None)
+    if inbox is None:
+        return
+    async for entry in inbox.entries():
+        said.printed("entry", entry, entry.reason)
+    await inbox.replay()
+    said.printed("lease", await inbox.claim(3, lease=60))
