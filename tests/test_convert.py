@@ -707,6 +707,17 @@ def test_what_is_unreadable_all_over_is_not_read_in_part():
         structure(Call, {"@id": 1, "CallRecord": records}, "Call")
 
 
+@pytest.mark.parametrize("name", ["RetryResults", "RetryPhoneTypes"])
+def test_a_list_of_too_many_words_is_left_out(name):
+    """Each would be a value of its own."""
+    content = {"@id": 1, "TextBroadcastConfig": {"@id": 2, "RetryConfig": {"MaxAttempts": 2, name: "LA " * 201}}}
+
+    broadcast, problems = structure(Broadcast, content, "Broadcast")
+
+    assert problems == (f"too many words @ Broadcast.TextBroadcastConfig.RetryConfig.{name}",)
+    assert broadcast.config.retry_config == RetryConfig(2)
+
+
 def test_a_thousand_unreadable_fields_are_named():
     """And the rest is there."""
     call, problems = structure(Call, {"@id": 1, "CallRecord": [{"@id": "x"}] * 1000}, "Call")

@@ -495,6 +495,16 @@ def test_a_status_that_nobody_promised_is_a_response_error(operation, status):
         read(operation, "", status)
 
 
+def test_a_page_that_is_unreadable_all_over_is_a_response_error():
+    """Naming what is wrong in five thousand places is work enough; the error names ten."""
+    page = b'{"ResourceList":{"Subscription":[' + b'{"@id":1,"Enabled":"x"},' * 6_000 + b'{"@id":2}]}}'
+
+    with pytest.raises(ResponseError, match=r"Subscription\[9\].Enabled and 4991 more") as caught:
+        read(QUERY, page)
+
+    assert len(str(caught.value)) < 1_000
+
+
 def test_an_answer_that_is_too_long_is_refused():
     """The error does not keep more of it than the limit."""
     with pytest.raises(ResponseError, match="longer than 16777216 bytes") as caught:
