@@ -1,6 +1,7 @@
 """Real servers on loopback, one for each way to embed a receiver, and a raw client that keeps no manners."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
@@ -34,9 +35,18 @@ class Endpoint:
         return f"http://127.0.0.1:{self.port}{self.path(token)}"
 
 
+def _let_uvicorn_log() -> None:
+    # Its configuration is the process's own, and the demo, which another test runs here, has turned it down.
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+
+
 @asynccontextmanager
 async def uvicorn_server(app: Callable) -> AsyncIterator[int]:
     """Serve an ASGI application; yield the port."""
+    _let_uvicorn_log()
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=1))
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
