@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from notifications import attacks, case_runner
 
+from callfire_async.notifications import MemoryInbox, Notification, Postback, Receiver, Router
+
 TESTS = Path(__file__).parents[1]
 PERSONAL = "12135551212"
 
@@ -59,3 +61,34 @@ def test_case(runner, case):
     assert result["outcome"] in ((case.outcome,) if case.outcome != "bounded" else ("bad", "accepted")), result
     assert result["holds"]
     assert PERSONAL not in result["shown"]
+
+
+STATES = {"bad": {"dead"}, "accepted": {"done"}, "bounded": {"dead", "done"}}
+
+
+@pytest.mark.parametrize("case", attacks.CASES.values(), ids=attacks.CASES)
+async def test_a_receiver_with_an_inbox_keeps_and_buries_it(case):
+    """It is acknowledged whatever stands in it; what is bad is there to be looked at, byte for byte, and says why."""
+    body, inbox = case.body(), MemoryInbox(keep_bodies=True)
+    headers = {} if case.content_type is None else {"Content-Type": case.content_type}
+    async with Receiver(taking(), tokens=None, inbox=inbox, max_body_bytes=4 * attacks.MEGABYTE) as receiver:
+        reply = await receiver.receive(Postback("POST", None, headers, body))
+        await receiver.idle(timeout=20)
+    entries = [entry async for entry in inbox.entries()]
+
+    if not body:
+        assert (reply.status, entries) == (400, [])
+        return
+    assert (reply.status, [entry.delivery.body == body for entry in entries]) == (204, [True])
+    assert entries[0].state in STATES[case.outcome]
+    assert (bool(entries[0].reason), PERSONAL in entries[0].reason) == (entries[0].state == "dead", False)
+    assert len(entries[0].reason) < 1_000
+
+
+def taking() -> Router:
+    router = Router()
+
+    @router.on(Notification)
+    async def take(event: Notification) -> None: ...
+
+    return router
