@@ -79,3 +79,9 @@ def test_importing_is_light(module):
     )
 
     assert result.stdout.split() == []
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    """Though one of the names is loaded only when it is asked for."""
+    with pytest.raises(AttributeError, match="Missing"):
+        getattr(importlib.import_module("callfire_async.notifications"), "Missing")  # noqa: B009  # asked as users ask

@@ -76,5 +76,5 @@ def main() -> None:
     asyncio.run(serve(settings, lambda: asyncio.to_thread(sys.stdin.read)))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover  # the demo runs it in a process that nobody measures
     main()
