@@ -6,6 +6,7 @@ its capabilities; what only a turned clock can show is then skipped.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
@@ -84,14 +85,14 @@ async def dead_letter(inbox: Inbox, body: bytes = b"dead") -> Lease:
     return lease
 
 
-class InboxSuite:
+class InboxSuite(ABC):
     """The tests; a subclass says what ``make`` makes, and what that can do."""
 
     capabilities: ClassVar[frozenset[str]] = frozenset([CLOCK])
 
+    @abstractmethod
     def make(self, world: World, **options: Any) -> Inbox:
         """Make an inbox; called again with one world, one that holds what the last one held."""
-        raise NotImplementedError
 
     @pytest.fixture
     def world(self, tmp_path: Path) -> World:
