@@ -20,6 +20,7 @@ notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
 notifications.inbox.postgres notifications.inbox.jetstream notifications.inbox.spool
+notifications.observing
 notifications.known_subscriptions notifications.retrying notifications.dead_letters
 notifications.worker notifications.receiver
 notifications.asgi notifications.aiohttp notifications.fastapi

@@ -19,6 +19,7 @@ from callfire_async.notifications.events import (
 from callfire_async.notifications.expecting import Expected
 from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox, Lease, Stats
 from callfire_async.notifications.inbox.memory import MemoryInbox
+from callfire_async.notifications.observing import Handling, Observer, Receiving
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.receiver import Postback, Receiver, ReceiverStats, Reply
 from callfire_async.notifications.retrying import Reject, RetryPolicy
@@ -40,13 +41,16 @@ __all__ = [
     "Entry",
     "Expected",
     "Handler",
+    "Handling",
     "Inbox",
     "Lease",
     "MemoryInbox",
     "Notification",
+    "Observer",
     "Postback",
     "Receiver",
     "ReceiverStats",
+    "Receiving",
     "RedactTokenFilter",
     "Reject",
     "Reply",

@@ -57,6 +57,14 @@ class Reply:
     close: bool = False
 
 
+@frozen
+class TurnedAway:
+    """Why a request does not come in, and what to answer."""
+
+    reason: str
+    reply: Reply
+
+
 class Door:
     """
     Lets in the bodies of requests that may come in, and answers the others.
@@ -85,7 +93,7 @@ class Door:
         self._warned_at = float("-inf")
         self._unsaid = 0
 
-    async def admit(self, postback: Postback, *, is_running: bool) -> bytes | Reply:
+    async def admit(self, postback: Postback, *, is_running: bool) -> bytes | TurnedAway:
         """Read a body under the limits, or answer instead."""
         body = _Body(postback.body)
         try:
@@ -93,7 +101,7 @@ class Door:
             return await self._content(body)
         except _Refusal as refusal:
             self._note(refusal.reason)
-            return await _turned_away(refusal, postback, body)
+            return TurnedAway(refusal.reason, await _answered_early(refusal, postback, body))
 
     def _note(self, reason: str) -> None:
         """Count a refusal; warn of wrong tokens once a minute, of how many and not of which: one may be a near miss."""
@@ -176,7 +184,7 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-async def _turned_away(refusal: _Refusal, postback: Postback, body: _Body) -> Reply:
+async def _answered_early(refusal: _Refusal, postback: Postback, body: _Body) -> Reply:
     """Answer early; see to it that the sender reads the answer, or is cut off."""
     # A sender that waits to be told to go on has sent nothing yet, and is not told.
     if refusal.drop and not body.ended and header(postback, "expect") is None:

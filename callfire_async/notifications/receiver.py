@@ -10,22 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from attrs import define, field, frozen
 
 from callfire_async.errors import HandlerErrors, NotificationError
-from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, header
+from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, TurnedAway, header
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox import Delivery, Inbox, Stats
 from callfire_async.notifications.known_subscriptions import KnownSubscriptions
+from callfire_async.notifications.observing import Handling, Observer, Observers, Receiving
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.retrying import RetryPolicy
 from callfire_async.notifications.routing import Router
 from callfire_async.notifications.tokens import EndpointTokens, RedactTokenFilter
-from callfire_async.notifications.worker import OnDeadLetter, Worker, described, log_failure
+from callfire_async.notifications.worker import OnDeadLetter, Worker, described, log_failure, reason_of
 
 __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
 
@@ -119,8 +120,9 @@ class Receiver:
             raise TypeError(f"without an inbox there is no use for {', '.join(given)}")
         self._door = Door(_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout)
         subscriptions = KnownSubscriptions(known_subscriptions)
+        self._observers = Observers()
         if inbox is None:
-            self._way: _Handle | _Keep = _Handle(router, subscriptions, handler_timeout)
+            self._way: _Handle | _Keep = _Handle(router, subscriptions, handler_timeout, self._observers)
         else:
             worker = Worker(
                 inbox=inbox,
@@ -131,6 +133,7 @@ class Receiver:
                 grace=10.0 if grace is None else grace,
                 subscriptions=subscriptions,
                 on_dead_letter=on_dead_letter,
+                observers=self._observers,
             )
             self._way = _Keep(inbox, worker)
         self._filters: dict[str, RedactTokenFilter] = {}
@@ -190,6 +193,10 @@ class Receiver:
 
     # --- looking after it ---------------------------------------------------------------------------------
 
+    def observe(self, observer: Observer) -> None:
+        """Tell an observer of every request, delivery and handler from now on."""
+        self._observers.add(observer)
+
     @property
     def is_open(self) -> bool:
         """Whether there is no token: anyone may post, and an adapter routes the bare prefix too."""
@@ -233,16 +240,24 @@ class Receiver:
         Never raises but when it is cancelled: what the sender did wrong, what handlers raised, and that nothing could
         be stored, is the status of the reply.
         """
+        receiving = Receiving(postback.method)
         self._in_hand += 1
         try:
-            content = await self._door.admit(postback, is_running=self._entries > 0)
-            if isinstance(content, Reply):
-                if content.status == 503:
-                    self._say_not_running()
-                return content
-            return await self._way.take(Delivery(content, header(postback, "content-type")))
+            with self._observers.receiving(receiving):
+                receiving.reply = await self._reply(postback, receiving)
+                return receiving.reply
         finally:
             self._in_hand -= 1
+
+    async def _reply(self, postback: Postback, receiving: Receiving) -> Reply:
+        content = await self._door.admit(postback, is_running=self._entries > 0)
+        if isinstance(content, TurnedAway):
+            receiving.refused = content.reason
+            if content.reply.status == 503:
+                self._say_not_running()
+            return content.reply
+        receiving.delivery = Delivery(content, header(postback, "content-type"))
+        return await self._way.take(receiving.delivery, receiving)
 
     def _say_not_running(self) -> None:
         # The server is about to log the path, with a token that is right.
@@ -271,18 +286,19 @@ class _Keep:
             await asyncio.wait(self._storing)
         await self._inbox.__aexit__(None, None, None)
 
-    async def take(self, delivery: Delivery) -> Reply:
+    async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
         # A server may cancel whoever waits for the answer when its client goes: what came whole is stored all the same.
-        storing = asyncio.create_task(self._store(delivery))
+        storing = asyncio.create_task(self._store(delivery, receiving))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
         return await asyncio.shield(storing)
 
-    async def _store(self, delivery: Delivery) -> Reply:
+    async def _store(self, delivery: Delivery, receiving: Receiving) -> Reply:
         try:
-            appended = await self._inbox.append(delivery)
+            appended = receiving.appended = await self._inbox.append(delivery)
         except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; nothing was stored
             self._is_writable = False
+            receiving.refused = "storage"
             self.counts["not stored"] += 1
             _log.error("a postback cannot be stored and was answered 503: %s", described(error))
             return Reply(503, (TRY_AGAIN,))
@@ -316,6 +332,7 @@ class _Handle:
     _router: Router
     _subscriptions: KnownSubscriptions
     _handler_timeout: float | None
+    _observers: Observers
     counts: Counter[str] = field(factory=Counter)
     _unhandled: set[type[Notification]] = field(factory=set)
 
@@ -327,33 +344,39 @@ class _Handle:
     async def stop(self) -> None:
         """Have nothing to stop."""
 
-    async def take(self, delivery: Delivery) -> Reply:
-        try:
-            event = parse(delivery.body, delivery.content_type)
-        except NotificationError as error:
-            _log.warning("a body that is no notification was answered %d: %s", error.status_hint, error)
-            return Reply(error.status_hint)
-        self.counts["unknown"] += isinstance(event, UnknownNotification)
-        return await self._dispatch(event)
+    async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
+        handling = Handling(delivery)
+        with self._observers.handling(handling):
+            try:
+                event = handling.event = parse(delivery.body, delivery.content_type)
+            except NotificationError as error:
+                _log.warning("a body that is no notification was answered %d: %s", error.status_hint, error)
+                handling.outcome, handling.reason = "refused", str(error)
+                receiving.refused = "no notification"
+                return Reply(error.status_hint)
+            self.counts["unknown"] += isinstance(event, UnknownNotification)
+            return await self._dispatch(event, handling)
 
-    async def _dispatch(self, event: Notification) -> Reply:
+    async def _dispatch(self, event: Notification, handling: Handling) -> Reply:
         try:
             ran = await self._subscriptions.include(event.subscription_id) and await self._router.dispatch(
-                event, handler_timeout=self._handler_timeout
+                event, handler_timeout=self._handler_timeout, around=self._observers.running(handling)
             )
         except HandlerErrors as errors:
-            return self._failed(zip(errors.failed, errors.exceptions, strict=True))
+            return self._failed(list(zip(errors.failed, errors.exceptions, strict=True)), handling)
         except Exception as error:  # noqa: BLE001  # known_subscriptions is the user's own
-            return self._failed([("known_subscriptions", error)])
-        self.counts["handled" if ran else "unhandled"] += 1
+            return self._failed([("known_subscriptions", error)], handling)
+        handling.outcome = "handled" if ran else "unhandled"
+        self.counts[handling.outcome] += 1
         if not ran:
             self._say_unhandled(event)
         return Reply(204)
 
-    def _failed(self, failures: Iterable[tuple[str, Exception]]) -> Reply:
+    def _failed(self, failures: Sequence[tuple[str, Exception]], handling: Handling) -> Reply:
         self.counts["failed"] += 1
         for name, error in failures:
             log_failure(name, error)
+        handling.outcome, handling.reason = "failed", reason_of(failures)
         return Reply(500)
 
     def _say_unhandled(self, event: Notification) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -218,6 +218,7 @@ class Router:
         skip: Container[str] = frozenset(),
         handler_timeout: float | None = None,
         completed: set[str] | None = None,
+        around: Callable[[str], AbstractContextManager[object]] | None = None,
     ) -> frozenset[str]:
         """
         Run every handler that takes an event, one after the other.
@@ -228,6 +229,7 @@ class Router:
             handler_timeout: Seconds for each handler.
             completed: A set of the caller's; the name of a handler is added the moment that it has returned, so that
                 the set is right even where the dispatch is cancelled.
+            around: Called with the name of each handler; what it returns is entered around the handler's run.
 
         Returns:
             The names of the handlers that ran.
@@ -241,7 +243,10 @@ class Router:
         for handler, refused in self._selected(event):
             if handler.name in skip:
                 continue
-            error = refused or await _run(handler, event, handler_timeout)
+            if around is None:
+                error = refused or await _run(handler, event, handler_timeout)
+            else:
+                error = await _run_inside(around(handler.name), handler, event, handler_timeout, refused)
             if error is not None:
                 failures[handler.name] = error
                 continue
@@ -309,6 +314,24 @@ async def _run(handler: Handler, event: Notification, seconds: float | None) -> 
         if limit.expired():
             error.add_note(f"the handler took longer than {seconds} seconds")
         return error
+    return None
+
+
+async def _run_inside(
+    context: AbstractContextManager[object],
+    handler: Handler,
+    event: Notification,
+    seconds: float | None,
+    refused: Exception | None,
+) -> Exception | None:
+    """Run one handler inside a context that sees what it raised; what its ``where`` raised is as if it had."""
+    try:
+        with context:
+            error = refused or await _run(handler, event, seconds)
+            if error is not None:
+                raise error  # noqa: TRY301  # through the context, which is to see it
+    except Exception as seen:  # noqa: BLE001  # the others are to run all the same
+        return seen
     return None
 
 

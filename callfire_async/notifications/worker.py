@@ -13,7 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -22,6 +22,7 @@ from callfire_async.notifications.dead_letters import DeadLetters
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox import SUSPECT_CRASHES, Entry, Inbox, Lease
 from callfire_async.notifications.known_subscriptions import KnownSubscriptions
+from callfire_async.notifications.observing import Handling, Observers
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.retrying import Reject, RetryPolicy
 from callfire_async.notifications.routing import Router
@@ -46,22 +47,28 @@ _WRITE_AGAIN_SECONDS = 1.0
 @frozen
 class _Handled:
     event_key: str
+    reason: str = ""
+    name: ClassVar[str] = "handled"
 
 
 @frozen
 class _Failed:
     completed: frozenset[str]
     reason: str
+    name: ClassVar[str] = "failed"
 
 
 @frozen
 class _Dead:
     reason: str
+    name: ClassVar[str] = "dead"
 
 
 @frozen
 class _Interrupted:
     completed: frozenset[str]
+    reason: str = ""
+    name: ClassVar[str] = "released"
 
 
 _Outcome: TypeAlias = _Handled | _Failed | _Dead | _Interrupted
@@ -89,6 +96,7 @@ class Worker:
     grace: float
     subscriptions: KnownSubscriptions
     on_dead_letter: OnDeadLetter | None
+    observers: Observers = field(factory=Observers)
     lease_seconds: float | None = None
     random: Callable[[], float] = random.random
 
@@ -235,7 +243,14 @@ class Worker:
     # --- handling -----------------------------------------------------------------------------------------
 
     async def _handle(self, lease: Lease) -> None:
-        outcome = await self._outcome(lease)
+        handling = Handling(lease.delivery, lease.id, lease.attempt)
+        with self.observers.handling(handling):
+            outcome = await self._outcome(lease, handling)
+            handling.reason = outcome.reason
+            handling.outcome = outcome.name if await self._settle_at_last(lease, outcome) else "lost"
+
+    async def _settle_at_last(self, lease: Lease, outcome: _Outcome) -> bool:
+        """Settle as soon as the inbox takes it; tell whether the lease was still ours."""
         self._settling.add(lease.id)
         while True:
             try:
@@ -246,12 +261,12 @@ class Worker:
                 _log.error("what became of delivery %s cannot be written: %s", lease.id, described(error))
                 await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
-    async def _outcome(self, lease: Lease) -> _Outcome:
+    async def _outcome(self, lease: Lease, handling: Handling) -> _Outcome:
         if lease.crashes >= _MOST_CRASHES:
             return _Dead(f"{lease.crashes} processes ended while it was handled")
         completed = set(lease.completed)
         try:
-            return await self._dispatched(lease, completed)
+            return await self._dispatched(lease, completed, handling)
         except NotificationError as error:
             return _Dead(str(error))
         except HandlerErrors as errors:
@@ -262,13 +277,17 @@ class Worker:
                 return _Interrupted(frozenset(completed))
             return self._after([("(unknown)", error)], lease, frozenset(completed))
 
-    async def _dispatched(self, lease: Lease, completed: set[str]) -> _Outcome:
-        event = parse(lease.delivery.body, lease.delivery.content_type)
+    async def _dispatched(self, lease: Lease, completed: set[str], handling: Handling) -> _Outcome:
+        event = handling.event = parse(lease.delivery.body, lease.delivery.content_type)
         if not await self.subscriptions.include(event.subscription_id):
             return _Dead(f"subscription {event.subscription_id} is not one of ours")
         self.counts["unknown"] += isinstance(event, UnknownNotification) and lease.attempt == 1
         await self.router.dispatch(
-            event, skip=lease.completed, handler_timeout=self.handler_timeout, completed=completed
+            event,
+            skip=lease.completed,
+            handler_timeout=self.handler_timeout,
+            completed=completed,
+            around=self.observers.running(handling),
         )
         if not completed:
             self.counts["unhandled"] += 1
@@ -285,19 +304,20 @@ class Worker:
         rejections = [error for _, error in failures if isinstance(error, Reject)]
         if rejections:
             return _Dead(f"rejected: {rejections[0]}")
-        reason = ", ".join(f"{name}: {_kind(error)}" for name, error in failures)
+        reason = reason_of(failures)
         if lease.attempt >= self.retry.max_attempts:
             return _Dead(f"{lease.attempt} attempts failed, at last {reason}")
         return _Failed(completed, reason)
 
-    async def _settle(self, lease: Lease, outcome: _Outcome) -> None:
+    async def _settle(self, lease: Lease, outcome: _Outcome) -> bool:
         if not await self._write(lease, outcome):
             _log.warning("delivery %s was handed to another worker before it was settled", lease.id)
-            return
+            return False
         if isinstance(outcome, _Handled):
             self.counts["handled"] += 1
         if isinstance(outcome, _Dead):
             await self._say_dead(lease, outcome.reason)
+        return True
 
     def _write(self, lease: Lease, outcome: _Outcome) -> Awaitable[bool]:
         if isinstance(outcome, _Handled):
@@ -326,6 +346,11 @@ def log_failure(name: str, error: BaseException) -> None:
     """Log where something of the user's failed, without its own words: they may quote a number or a message."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     _log.error("handler %s failed: %s\n%s", name, _kind(error), frames)
+
+
+def reason_of(failures: Sequence[tuple[str, BaseException]]) -> str:
+    """Word why handlers failed: whose names, and the types of what they raised."""
+    return ", ".join(f"{name}: {_kind(error)}" for name, error in failures)
 
 
 def _kind(error: BaseException) -> str:

@@ -1,0 +1,140 @@
+"""
+What can be seen of a receiver's work from outside: metrics, traces and an inspector are put on here.
+
+An `Observer` is told of each request, of the handling of each delivery and of the run of each handler, as contexts that
+last as long as what they are about. It imports `events`, `door` and the inbox's values.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from types import TracebackType
+
+from attrs import define, field
+
+from callfire_async.notifications.door import Reply
+from callfire_async.notifications.events import Notification
+from callfire_async.notifications.inbox import Appended, Delivery
+
+__all__ = ["Handling", "Observer", "Receiving"]
+
+_log = logging.getLogger(__name__)
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+@define(eq=False)
+class Receiving:
+    """One request, as far as it is known: complete when its context ends."""
+
+    method: str
+    #: What was in it; None where it was refused before it was read to its end.
+    delivery: Delivery | None = None
+    #: What the inbox made of it; None without an inbox, and where it could not be stored.
+    appended: Appended | None = None
+    #: The answer; None where the server cancelled it.
+    reply: Reply | None = None
+    #: Why it was refused, in a word or two of which there are few; None where it was not.
+    refused: str | None = None
+
+
+@define(eq=False)
+class Handling:
+    """One attempt at handling a delivery, as far as it is known: complete when its context ends."""
+
+    delivery: Delivery
+    #: As the inbox knows the delivery; None without an inbox.
+    id: int | str | None = None
+    #: From 1.
+    attempt: int = 1
+    #: What was parsed; None until it is, and where the body is no notification.
+    event: Notification | None = None
+    #: ``handled``, ``failed``, ``dead``, ``released`` (the receiver stops) or ``lost`` (another worker has it); without
+    #: an inbox also ``unhandled`` and ``refused`` (no notification), which an inbox makes dead letters of. None until
+    #: it is known, and where it could not be written.
+    outcome: str | None = None
+    #: Why, where it was not handled: safe to print.
+    reason: str = ""
+
+
+class Observer:
+    """
+    Is told what a receiver does; each method here tells nobody.
+
+    Each returns a context that is entered when the thing begins and left when it has ended, in the event loop: it must
+    not block. What it raises is logged, and changes nothing.
+    """
+
+    def receiving(self, receiving: Receiving) -> AbstractContextManager[None]:  # noqa: ARG002  # for those below
+        """Watch a request until its answer is known; without an inbox its handling is inside."""
+        return _NOTHING
+
+    def handling(self, handling: Handling) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
+        """Watch an attempt at a delivery until it is settled."""
+        return _NOTHING
+
+    def running(self, handling: Handling, handler: str) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
+        """Watch a handler, by name; what it raised comes through the context, and cannot be kept back."""
+        return _NOTHING
+
+
+@define(eq=False)
+class Observers:
+    """Several observers as one; none of them can do harm."""
+
+    _observers: tuple[Observer, ...] = field(default=())
+
+    def add(self, observer: Observer) -> None:
+        """Tell one more, after the others."""
+        self._observers = (*self._observers, observer)
+
+    def receiving(self, receiving: Receiving) -> AbstractContextManager[object]:
+        """Enter every observer's context."""
+        return self._all(lambda observer: observer.receiving(receiving)) if self._observers else _NOTHING
+
+    def handling(self, handling: Handling) -> AbstractContextManager[object]:
+        """Enter every observer's context."""
+        return self._all(lambda observer: observer.handling(handling)) if self._observers else _NOTHING
+
+    def running(self, handling: Handling) -> Callable[[str], AbstractContextManager[object]] | None:
+        """Return what enters every observer's context for a handler; None where there is nobody to tell."""
+        if not self._observers:
+            return None
+        return lambda handler: self._all(lambda observer: observer.running(handling, handler))
+
+    def _all(self, watch: Callable[[Observer], AbstractContextManager[None]]) -> AbstractContextManager[object]:
+        contexts = ExitStack()
+        for observer in self._observers:
+            contexts.enter_context(_Harmless(watch, observer))
+        return contexts
+
+
+class _Harmless(AbstractContextManager[None]):
+    """An observer's context: what it raises is logged, and what is raised inside goes on."""
+
+    def __init__(self, watch: Callable[[Observer], AbstractContextManager[None]], observer: Observer) -> None:
+        self._watch = watch
+        self._observer = observer
+        self._context = _NOTHING
+
+    def __enter__(self) -> None:
+        try:
+            context = self._watch(self._observer)
+            context.__enter__()
+            self._context = context
+        except Exception as error:  # noqa: BLE001  # whatever it is, deliveries go on
+            self._say(error)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._context.__exit__(kind, error, trace)
+        except Exception as own:  # noqa: BLE001  # likewise
+            if own is not error:
+                self._say(own)
+
+    def _say(self, error: Exception) -> None:
+        _log.error("observer %s failed: %s", type(self._observer).__name__, type(error).__name__)

@@ -1,0 +1,264 @@
+"""What can be seen of a receiver from outside, and that seeing it changes nothing."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from callfire_async import InboxUnavailableError
+from callfire_async.notifications import (
+    Appended,
+    CallFinished,
+    Delivery,
+    Handling,
+    MemoryInbox,
+    Observer,
+    Postback,
+    Receiver,
+    Receiving,
+    Reply,
+    RetryPolicy,
+    Router,
+    TextFinished,
+)
+
+TOKEN = "0123456789abcdef"
+DEADLINE = 20
+FINE = b'{"TextSent": {"SubscriptionId": 1, "Text": {"@id": 42}}}'
+FAILING = b'{"TextSent": {"SubscriptionId": 13, "Text": {"@id": 43}}}'
+SELDOM = b'{"CallFinished": {"SubscriptionId": 1, "Call": {"@id": 44}}}'
+UNWANTED = b'{"CampaignStarted": {"Broadcast": {"@id": 45}}}'
+NEVER_AGAIN = RetryPolicy(max_attempts=1)
+
+
+class Diary(Observer):
+    """Writes down what it was told, once it is over."""
+
+    def __init__(self) -> None:
+        self.requests: list[Receiving] = []
+        self.handlings: list[Handling] = []
+        self.runs: list[tuple[str, str | None]] = []
+
+    @contextmanager
+    def receiving(self, receiving: Receiving) -> Iterator[None]:
+        yield
+        self.requests.append(receiving)
+
+    @contextmanager
+    def handling(self, handling: Handling) -> Iterator[None]:
+        yield
+        self.handlings.append(handling)
+
+    @contextmanager
+    def running(self, handling: Handling, handler: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.runs.append((handler, type(error).__name__))
+            raise
+        self.runs.append((handler, None))
+
+
+class FailingAtFirst(Observer):
+    """Fails when it is asked."""
+
+    def receiving(self, receiving: Receiving):
+        raise ValueError(receiving.method)
+
+    handling = receiving
+
+
+class FailingAtLast(Observer):
+    """Fails when it is over; keeps back what it may not."""
+
+    @contextmanager
+    def receiving(self, receiving: Receiving) -> Iterator[None]:
+        yield
+        raise ValueError(receiving.method)
+
+    @contextmanager
+    def running(self, handling: Handling, handler: str) -> Iterator[None]:
+        try:
+            yield
+        except ValueError:
+            return
+
+
+class FullInbox(MemoryInbox):
+    """Takes nothing."""
+
+    async def append(self, delivery: Delivery) -> Appended:
+        raise InboxUnavailableError("the inbox is full")
+
+
+@pytest.fixture
+def router() -> Router:
+    router = Router()
+
+    @router.on(TextFinished, name="text")
+    async def text(event: TextFinished) -> None:
+        if event.subscription_id == 13:
+            raise ValueError("secret words")
+
+    @router.on(CallFinished, name="call", where=lambda event: event.call.nothing_of_the_kind)
+    async def call(event: CallFinished) -> None:
+        raise AssertionError("its where fails")
+
+    return router
+
+
+@pytest.fixture
+def diary() -> Diary:
+    return Diary()
+
+
+async def post(receiver: Receiver, *bodies: bytes, method: str = "POST", token: str = TOKEN) -> list[Reply]:
+    return [await receiver.receive(Postback(method, token, {}, body)) for body in bodies]
+
+
+async def test_a_request_is_told_with_what_became_of_it(router, diary):
+    """Whether it was refused and why, what was in it, and whether it was there already."""
+    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox()) as receiver:
+        receiver.observe(diary)
+
+        await post(receiver, FINE, FINE, b"")
+        await post(receiver, FINE, token="wrong")
+        await post(receiver, FINE, method="GET")
+
+    told = [(one.method, one.reply.status, one.refused, one.appended) for one in diary.requests]
+    assert told == [
+        ("POST", 204, None, Appended(1, duplicate=False)),
+        ("POST", 204, None, Appended(1, duplicate=True)),
+        ("POST", 400, "empty", None),
+        ("POST", 404, "token", None),
+        ("GET", 405, "method", None),
+    ]
+    assert [one.delivery and one.delivery.body for one in diary.requests] == [FINE, FINE, None, None, None]
+
+
+async def test_a_request_that_cannot_be_stored_is_told(router, diary):
+    """The reason is the storage's."""
+    async with Receiver(router, tokens=TOKEN, inbox=FullInbox()) as receiver:
+        receiver.observe(diary)
+
+        await post(receiver, FINE)
+
+    (request,) = diary.requests
+    assert (request.reply.status, request.refused, request.appended) == (503, "storage", None)
+
+
+async def test_an_attempt_is_told_with_its_outcome(router, diary):
+    """What was parsed, which attempt it was, what came of it, and why: never in a handler's own words."""
+    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), retry=NEVER_AGAIN, concurrency=1) as receiver:
+        receiver.observe(diary)
+
+        await post(receiver, FINE, FAILING, UNWANTED, b"{")
+        await receiver.idle(timeout=DEADLINE)
+
+    told = [(one.id, one.attempt, one.event and one.event.name, one.outcome) for one in diary.handlings]
+    assert told == [
+        (1, 1, "TextSent", "handled"),
+        (2, 1, "TextSent", "dead"),
+        (3, 1, "CampaignStarted", "dead"),
+        (4, 1, None, "dead"),
+    ]
+    assert "text: ValueError" in diary.handlings[1].reason
+    assert "secret" not in diary.handlings[1].reason
+
+
+async def test_a_failed_attempt_is_told_apart_from_the_end(router, diary):
+    """What is to be tried again has failed; it is not dead."""
+    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox()) as receiver:
+        receiver.observe(diary)
+
+        await post(receiver, FAILING)
+        await receiver.idle(timeout=DEADLINE)
+
+    assert [one.outcome for one in diary.handlings] == ["failed"]
+
+
+async def test_what_is_put_back_when_the_receiver_stops_is_told(diary):
+    """It was neither handled nor has it failed."""
+    router, begun = Router(), asyncio.Event()
+
+    @router.on(TextFinished)
+    async def text(event: TextFinished) -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), grace=0) as receiver:
+        receiver.observe(diary)
+        await post(receiver, FINE)
+        async with asyncio.timeout(DEADLINE):
+            await begun.wait()
+
+    assert [one.outcome for one in diary.handlings] == ["released"]
+
+
+async def test_what_another_worker_has_is_told_as_lost(diary):
+    """Whatever came of it here."""
+    router, inbox, begun = Router(), MemoryInbox(), asyncio.Event()
+
+    @router.on(TextFinished)
+    async def text(event: TextFinished) -> None:
+        begun.set()
+        async for entry in inbox.entries("leased"):
+            inbox._rows[entry.id].token = "another worker's"
+
+    async with Receiver(router, tokens=TOKEN, inbox=inbox) as receiver:
+        receiver.observe(diary)
+        await post(receiver, FINE)
+        async with asyncio.timeout(DEADLINE):
+            await begun.wait()
+
+    assert [one.outcome for one in diary.handlings] == ["lost"]
+
+
+async def test_each_handler_is_told_with_what_it_raised(router, diary):
+    """Where its ``where`` raised, it is as if the handler had."""
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        receiver.observe(diary)
+
+        await post(receiver, FINE, FAILING, SELDOM)
+
+    assert diary.runs == [("text", None), ("text", "ValueError"), ("call", "AttributeError")]
+
+
+async def test_without_an_inbox_requests_and_handlings_are_told_alike(router, diary):
+    """The handling takes place inside the request; what an inbox would bury is unhandled, or refused."""
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        receiver.observe(diary)
+
+        await post(receiver, FINE, FAILING, UNWANTED, b"{")
+
+    assert [one.outcome for one in diary.handlings] == ["handled", "failed", "unhandled", "refused"]
+    assert [(one.reply.status, one.refused) for one in diary.requests] == [
+        (204, None),
+        (500, None),
+        (204, None),
+        (400, "no notification"),
+    ]
+
+
+@pytest.mark.parametrize("harmful", [FailingAtFirst, FailingAtLast])
+async def test_an_observer_cannot_do_harm(router, diary, caplog, harmful):
+    """What it raises is logged without its words; answers, handlers, failures and other observers are as without it."""
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        receiver.observe(harmful())
+        receiver.observe(diary)
+
+        replies = await post(receiver, FINE, FAILING)
+
+    assert [reply.status for reply in replies] == [204, 500]
+    assert [one.outcome for one in diary.handlings] == ["handled", "failed"]
+    assert f"observer {harmful.__name__} failed: ValueError" in caplog.text
+    assert "POST" not in caplog.text
+
+
+async def test_an_observer_that_wants_nothing_needs_nothing(router):
+    """Each method of the base tells nobody."""
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        receiver.observe(Observer())
+
+        assert await post(receiver, FINE) == [Reply(204)]
