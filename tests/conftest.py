@@ -1,8 +1,21 @@
 """What every test may ask of the run: how long it may take, and what its chances begin from."""
 
+import os
 import random
 
 import pytest
+from hypothesis import settings
+
+# No example is held to the clock: the machine may be busy with others.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
+# The long form: pytest --hypothesis-profile=torture tests/notifications/inbox
+settings.register_profile("torture", max_examples=5_000, deadline=None)
+
+# Where the tests are measured, the processes that they start are not: those are killed, and held to limits of memory.
+for variable in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.pop(variable, None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
