@@ -133,8 +133,7 @@ class _Harmless(AbstractContextManager[None]):
         try:
             self._context.__exit__(kind, error, trace)
         except Exception as own:  # noqa: BLE001  # likewise
-            if own is not error:
-                self._say(own)
+            self._say(own)
 
     def _say(self, error: Exception) -> None:
         _log.error("observer %s failed: %s", type(self._observer).__name__, type(error).__name__)
