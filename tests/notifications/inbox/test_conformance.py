@@ -1,11 +1,15 @@
 """One conformance suite over every inbox."""
 
+import secrets
 from typing import Any
 
+import pytest
+from engines.postgres import PostgresServer
 from notifications.inbox.suite import InboxSuite, World
 
 from callfire_async.notifications.inbox import Inbox
 from callfire_async.notifications.inbox.memory import MemoryInbox
+from callfire_async.notifications.inbox.postgres import PostgresInbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 
@@ -30,3 +34,17 @@ class TestSqliteFolder(InboxSuite):
 
     def make(self, world: World, **options: Any) -> Inbox:
         return SqliteInbox.in_folder(world.folder / "inbox", clock=world.clocks.clock(), **options)
+
+
+class TestPostgresInbox(InboxSuite):
+    """The one for many machines; the server owns the clock, and leases run on whatever became of a host."""
+
+    capabilities = frozenset()
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres: PostgresServer) -> None:
+        self.postgres = postgres
+
+    def make(self, world: World, **options: Any) -> Inbox:
+        schema = world.kept.setdefault("schema", f"test_{secrets.token_hex(8)}")
+        return PostgresInbox(self.postgres.dsn(), schema=schema, **options)
