@@ -1,9 +1,11 @@
-"""What every test may ask of the run: how long it may take, and what its chances begin from."""
+"""What every test may ask of the run: how long it may take, what its chances begin from, and a server of its kind."""
 
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
+from engines.postgres import PostgresServer, running_postgres
 from hypothesis import settings
 
 # No example is held to the clock: the machine may be busy with others.
@@ -40,3 +42,10 @@ def torture(pytestconfig: pytest.Config) -> bool:
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config) -> int:
     return pytestconfig.getoption("--seed")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Run one PostgreSQL for all tests; each makes a schema of its own in it."""
+    with running_postgres() as server:
+        yield server
