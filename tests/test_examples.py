@@ -1,5 +1,6 @@
 """The folders in `examples`: their own tests, the services as processes, and what starts them elsewhere."""
 
+import asyncio
 import os
 import re
 import signal
@@ -9,7 +10,9 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 import yaml
@@ -62,17 +65,41 @@ def test_the_services_differ_in_the_framework_only(file):
 # --- as a process -----------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def dsn(postgres):
+    """A database of the test's own, since the examples choose no schema."""
+    name = f"examples_{uuid4().hex}"
+
+    async def make():
+        connection = await asyncpg.connect(postgres.dsn())
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+
+    asyncio.run(make())
+    return postgres.dsn(database=name)
+
+
+@pytest.fixture(params=["files", "postgres"])
+def state(request, tmp_path):
+    """Where a service keeps what it has, in its own settings."""
+    if request.param == "files":
+        database = f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
+        return {"CALLFIRE_INBOX": str(tmp_path / "inbox.db"), "DATABASE_URL": database}
+    pytest.importorskip("callfire_async.notifications.inbox.spool")
+    dsn = request.getfixturevalue("dsn")
+    return {
+        "CALLFIRE_INBOX": dsn,
+        "CALLFIRE_SPOOL": str(tmp_path / "spool.db"),
+        "DATABASE_URL": dsn.replace("postgresql:", "postgresql+asyncpg:"),
+    }
+
+
 @contextmanager
-def serving(name, folder):
-    """Start a service with its state in *folder*; yield where it listens; stop it as a deployment would."""
+def serving(name, state):
+    """Start a service; yield where it listens; stop it as a deployment would."""
     port = free_port()
     command = SERVICES[name] + ([str(port)] if name == "fastapi" else [])
-    environment = {
-        "CALLFIRE_TOKEN": TOKEN,
-        "CALLFIRE_INBOX": str(folder / "inbox.db"),
-        "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'ledger.db'}",
-        "PORT": str(port),
-    }
+    environment = state | {"CALLFIRE_TOKEN": TOKEN, "PORT": str(port)}
     process = subprocess.Popen([sys.executable, "-m", *command], cwd=EXAMPLES / name, env=os.environ | environment)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -112,12 +139,12 @@ def until(url, expected):
 
 
 @each_service
-def test_a_service_books_what_is_posted_and_keeps_it(name, tmp_path):
+def test_a_service_books_what_is_posted_and_keeps_it(name, state):
     """Started anew, it has what it had, and an event that comes again is booked no more."""
     call = make_call_finished(broadcast_id=7)
 
     for body in (call.to_xml(), call.to_json()):
-        with serving(name, tmp_path) as url:
+        with serving(name, state) as url:
             assert httpx.post(f"{url}/callfire/{TOKEN}", content=body, trust_env=False).status_code == 204
             until(f"{url}/health", {"healthy": True, "waiting": 0, "dead": 0})
             until(f"{url}/broadcasts/7/spent", {"credits": 1.0})
@@ -131,6 +158,14 @@ def test_three_receivers_share_the_work():
     result = run("run_local.py", folder=EXAMPLES / "scale-out")
 
     assert result.returncode == 0, result.stderr
+    assert "300 posted, 300 acknowledged, 300 handled" in result.stdout
+
+
+def test_three_receivers_share_an_inbox_in_postgresql(dsn):
+    """Whoever has taken a postback, any of them handles it."""
+    result = run("run_local.py", dsn, folder=EXAMPLES / "scale-out")
+
+    assert result.returncode == 0, result.stdout + result.stderr
     assert "300 posted, 300 acknowledged, 300 handled" in result.stdout
 
 
