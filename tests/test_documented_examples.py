@@ -92,5 +92,6 @@ def test_a_documented_example_runs(example, readers, monkeypatch):
     callfire = httpx.ASGITransport(reader.fake)
 
     with respx.mock(assert_all_called=False) as network:
+        network.route(host="127.0.0.1").pass_through()
         network.route(url__startswith=CALLFIRE).mock(side_effect=callfire.handle_async_request)
         reader.run(example)
