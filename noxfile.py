@@ -102,7 +102,7 @@ def copy_tests(target: Path) -> Path:
     """Copy what the tests need, and nothing of the package, to *target*."""
     shutil.rmtree(target, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "_build")
-    for folder in ("docs", "tests"):
+    for folder in ("docs", "examples", "tests"):
         shutil.copytree(folder, target / folder, ignore=ignored)
     for file in ("CHANGELOG.md", "README.md", "pyproject.toml"):
         shutil.copy(file, target)

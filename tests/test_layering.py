@@ -14,7 +14,7 @@ import callfire_async
 ORDER = """
 errors models _wire _convert
 _protocol _pool connection paging declare subscriptions actions texts calls client
-notifications.events notifications.encoding notifications.matching notifications.parsing
+notifications.encoding notifications.events notifications.matching notifications.parsing
 notifications.expecting notifications.routing notifications.tokens notifications.door
 notifications.inbox
 notifications.inbox.memory

@@ -15,7 +15,7 @@ The events that CallFire posts: `Notification` and its kinds.
     │   └── CampaignFinished
     └── UnknownNotification      a root that API 1.1 does not name
 
-It imports `models` and, for what two unknown documents have in common, `_wire`.
+It imports `models`, `encoding` and, for what two unknown documents have in common, `_wire`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from typing import Any, ClassVar
 from attrs import Factory, field, frozen
 
 from callfire_async import _wire
-from callfire_async.models import ActionState, Broadcast, Call, Result, Text
+from callfire_async.models import ActionState, Broadcast, Call, NotificationFormat, Result, Text
+from callfire_async.notifications.encoding import SoapVersion, encode
 
 __all__ = [
     "CallFinished",
@@ -85,12 +86,39 @@ class Notification:
         """
         return "unknown", _fingerprint(self.payload)
 
+    @property
+    def carried(self) -> Text | Call | Broadcast | None:
+        """The text, call or broadcast that it is about; None where the root says nothing of that."""
+        return None
+
+    def to_xml(self) -> bytes:
+        """
+        Return the body that CallFire would post, under the root that ``name`` says.
+
+        What the model does not know of the payload, and what could not be read, is left out; `parse` gives an equal
+        event back.
+        """
+        return encode(self, NotificationFormat.XML)[1]
+
+    def to_json(self) -> bytes:
+        """Return that body as JSON, with CallFire's oddities: ids as text, numbers as objects."""
+        return encode(self, NotificationFormat.JSON)[1]
+
+    def to_soap(self, version: SoapVersion = "1.1") -> bytes:
+        """Return that body in a SOAP envelope."""
+        return encode(self, NotificationFormat.SOAP, soap_version=version)[1]
+
 
 @frozen(kw_only=True)
 class TextNotification(Notification):
     """News of a text that is not in its final state."""
 
     text: Text
+
+    @property
+    def carried(self) -> Text:
+        """The text."""
+        return self.text
 
     @property
     def key(self) -> Key:
@@ -120,6 +148,11 @@ class CallFinished(Notification):
     call: Call
 
     @property
+    def carried(self) -> Call:
+        """The call."""
+        return self.call
+
+    @property
     def key(self) -> Key:
         """``("call", id, result or state)``."""
         return "call", self.call.id, _outcome(self.call)
@@ -133,6 +166,11 @@ class CampaignNotification(Notification):
 
     root: ClassVar[str] = "BroadcastNotification"
     _kind: ClassVar[str] = ""
+
+    @property
+    def carried(self) -> Broadcast:
+        """The broadcast."""
+        return self.broadcast
 
     @property
     def key(self) -> Key:

@@ -90,6 +90,10 @@ class Observers:
         """Tell one more, after the others."""
         self._observers = (*self._observers, observer)
 
+    def remove(self, observer: Observer) -> None:
+        """Tell one no more."""
+        self._observers = tuple(one for one in self._observers if one is not observer)
+
     def receiving(self, receiving: Receiving) -> AbstractContextManager[object]:
         """Enter every observer's context."""
         return self._all(lambda observer: observer.receiving(receiving)) if self._observers else _NOTHING
