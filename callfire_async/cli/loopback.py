@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, closing, contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from callfire_async.cli.ending import Ended
+
 __all__ = ["served"]
 
 
@@ -25,10 +27,10 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
         The port.
 
     Raises:
-        OSError: The port is taken.
+        Ended: The port is taken.
     """
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
-    with closing(socket.create_server(("127.0.0.1", port))) as listener, _terminated_like_interrupted():
+    with closing(_listener(port)) as listener, _terminated_like_interrupted():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
             await asyncio.sleep(0.01)
@@ -37,6 +39,13 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
         finally:
             server.should_exit = True
             await serving
+
+
+def _listener(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise Ended(f"port {port} cannot be had ({error.strerror}); choose another with --port") from None
 
 
 @contextmanager
