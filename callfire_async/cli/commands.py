@@ -175,8 +175,8 @@ def doctor(
     """
     Check what a service needs, and say what to do where something is wrong.
 
-    ✓ is well, ✗ is not, – was not looked at. Nothing is changed: the endpoint gets postbacks with nothing in them, which
-    are refused. Status 1 where something is wrong, 3 where that is the credentials alone.
+    A check is well (✓), or not (✗), or was not made. Nothing is changed: the endpoint gets postbacks with nothing in
+    them, which are refused. Status 1 where something is wrong, 3 where that is the credentials alone.
     """
     from callfire_async.cli.doctor import run
 

@@ -32,8 +32,12 @@ def listen_tokens() -> EndpointTokens:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(EndpointTokens.generate() + "\n")
+            _keep(path, EndpointTokens.generate())
         return EndpointTokens(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as error:
         raise Ended(f"no token can be kept in {path} ({error}): set CALLFIRE_TOKEN in the environment") from None
+
+
+def _keep(path: Path, token: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(token + "\n")
