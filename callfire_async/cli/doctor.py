@@ -13,8 +13,9 @@ from xml.parsers import expat
 import httpx
 from attrs import frozen
 
-from callfire_async.cli.account import Account, own_tokens, with_token
+from callfire_async.cli.account import Account
 from callfire_async.cli.ending import FAILED, MISSING_CREDENTIALS, WRONG_USE, Ended
+from callfire_async.cli.own_tokens import own_tokens, with_token
 from callfire_async.cli.showing import printable, say, say_json
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
 from callfire_async.notifications.inbox._sqlite_file import FLEETING, file_system

@@ -13,13 +13,13 @@ from attrs import frozen
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from callfire_async.cli.account import own_tokens
 from callfire_async.cli.ending import WRONG_USE, Ended
 from callfire_async.cli.forwarding import Answer, Forwarder, forwarder
 from callfire_async.cli.inboxes import LOCK_TIMEOUT_SECONDS
 from callfire_async.cli.listen_token import listen_tokens, token_file
 from callfire_async.cli.logs import passed_over
 from callfire_async.cli.loopback import served
+from callfire_async.cli.own_tokens import own_tokens
 from callfire_async.cli.showing import printable, say, say_json
 from callfire_async.errors import NotificationError
 from callfire_async.models import masked_endpoint

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import typer
 
-from callfire_async.cli.account import own_tokens
 from callfire_async.cli.ending import Ended
+from callfire_async.cli.own_tokens import own_tokens
 from callfire_async.notifications.tokens import EndpointTokens
 
 __all__ = ["listen_tokens", "token_file"]

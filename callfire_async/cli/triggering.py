@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 
-from callfire_async.cli.account import PLACEHOLDER, with_token
 from callfire_async.cli.ending import FAILED, WRONG_USE, Ended
 from callfire_async.cli.listen_token import listen_tokens
+from callfire_async.cli.own_tokens import PLACEHOLDER, with_token
 from callfire_async.cli.showing import say, say_json, say_table
 from callfire_async.models import ActionState, BroadcastStatus, BroadcastType, NotificationFormat, Result
 from callfire_async.notifications import Notification, UnknownNotification

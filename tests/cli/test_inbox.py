@@ -297,6 +297,7 @@ def test_a_file_that_is_no_inbox_stays_as_it_is(tmp_path, command):
 
 def test_an_inbox_on_a_server_is_opened_by_its_name(monkeypatch, tmp_path):
     """The class is that of the scheme, and gets the whole name."""
+
     class Elsewhere(SqliteInbox):
         def __init__(self, dsn):
             assert dsn == "nats://localhost"

@@ -1,13 +1,12 @@
 """`listen`, on a real port of loopback."""
 
 import asyncio
-import json
 import stat
 
 import httpx
 import pytest
 from cli.listening import listening
-from cli.typing_commands import TOKEN
+from cli.typing_commands import DEADLINE, TOKEN, typed
 from loopback import answer_bytes, serving
 
 from callfire_async.cli import listen, listen_token
@@ -40,7 +39,12 @@ async def test_each_event_is_a_line(capsys):
         status = await post(base, event)
         await screen.shows(r"^\d\d:\d\d:\d\d --> TextReceived \(TextNotification\) text:7:RECEIVED subscription 5$")
 
-    assert (status, "secret" in screen.text, "1213555" in screen.text, TOKEN in screen.text) == (204, False, False, False)
+    assert (status, "secret" in screen.text, "1213555" in screen.text, TOKEN in screen.text) == (
+        204,
+        False,
+        False,
+        False,
+    )
 
 
 async def test_what_is_shown_tells_how_to_subscribe(capsys, monkeypatch):
@@ -83,10 +87,12 @@ async def test_a_postback_is_handed_on_as_it_came(capsys):
 
 async def test_a_refusal_of_the_other_side_is_shown(capsys):
     """With the beginning of its body, as it can be printed; without an inbox the postback is refused too."""
-    async with answering("500 Oops", b"Traceback:\n  \x1b[31mnope") as target:
-        async with listening(capsys, forward_to=target.url) as (screen, base):
-            status = await post(base, make_text_sent())
-            await screen.shows(r"<-- 500 in \d+ ms: Traceback: \\x1b\[31mnope$")
+    async with (
+        answering("500 Oops", b"Traceback:\n  \x1b[31mnope") as target,
+        listening(capsys, forward_to=target.url) as (screen, base),
+    ):
+        status = await post(base, make_text_sent())
+        await screen.shows(r"<-- 500 in \d+ ms: Traceback: \\x1b\[31mnope$")
 
     assert status == 500
 
@@ -98,11 +104,13 @@ async def test_what_is_kept_is_handed_on_again(capsys, tmp_path):
     async def answer(_, writer):
         writer.write(answer_bytes(b"", next(answers)))
 
-    async with serving(answer) as target:
-        async with listening(capsys, forward_to=target.url, inbox=str(tmp_path / "a.db")) as (screen, base):
-            status = await post(base, make_text_sent(id=9))
-            await screen.shows("--> TextSent .* text:9:SENT attempt 2$")
-            await screen.shows("<-- 204 in")
+    async with (
+        serving(answer) as target,
+        listening(capsys, forward_to=target.url, inbox=str(tmp_path / "a.db")) as (screen, base),
+    ):
+        status = await post(base, make_text_sent(id=9))
+        await screen.shows("--> TextSent .* text:9:SENT attempt 2$")
+        await screen.shows("<-- 204 in")
 
     assert status == 204
 
@@ -153,11 +161,13 @@ async def test_without_an_inbox_it_remembers_what_came(capsys, monkeypatch):
 
 async def test_a_script_reads_the_same_in_json(capsys):
     """A line of JSON each."""
-    async with answering("500 Oops", b"nope") as target:
-        async with listening(capsys, forward_to=target.url, as_json=True) as (screen, base):
-            await post(base, make_text_sent(id=3, subscription_id=5))
-            await post(base, make_text_sent(), token="x" * 20)
-            await screen.shows("refused")
+    async with (
+        answering("500 Oops", b"nope") as target,
+        listening(capsys, forward_to=target.url, as_json=True) as (screen, base),
+    ):
+        await post(base, make_text_sent(id=3, subscription_id=5))
+        await post(base, make_text_sent(), token="x" * 20)
+        await screen.shows("refused")
 
     ready, event, answer, refused = screen.items
     assert (ready["what"], ready["forward_to"]) == ("ready", target.url)
@@ -180,7 +190,7 @@ async def test_what_is_not_asked_for_is_passed_over(capsys):
 
 async def test_an_event_that_is_none_is_wrong_use(capsys):
     """The message has the list."""
-    with pytest.raises(Ended, match="no event Text; there are .*TextSent"):
+    with pytest.raises(Ended, match=r"no event Text; there are .*TextSent"):
         async with listening(capsys, events=("Text",)):
             pass
 
@@ -189,7 +199,7 @@ async def test_a_port_that_is_taken_is_told(capsys):
     """With the way out."""
     async with listening(capsys) as (_, base):
         port = int(base.split(":")[2].split("/")[0])
-        with pytest.raises(Ended, match=f"port {port} cannot be had .*--port"):
+        with pytest.raises(Ended, match=rf"port {port} cannot be had .*--port"):
             async with listening(capsys, port=port):
                 pass
 
@@ -206,25 +216,19 @@ async def test_an_inbox_that_is_owned_is_told(capsys, tmp_path, monkeypatch):
 async def test_it_ends_when_nobody_reads(capsys, monkeypatch):
     """The event that found that out was handled all the same."""
 
-    async def run(base):
-        return await post(base, make_text_sent())
-
     def gone(_):
         raise BrokenPipeError
 
-    with pytest.raises(BrokenPipeError):
-        async with listening(capsys) as (_, base):
-            monkeypatch.setattr("callfire_async.cli.listen.say", gone)
-            assert await run(base) == 204
-            async with asyncio.timeout(10):
-                while len(asyncio.all_tasks()) > 1:
-                    await asyncio.sleep(0.01)
+    async with listening(capsys) as (screen, base):
+        monkeypatch.setattr(listen, "say", gone)
+        status = await post(base, make_text_sent())
+        await asyncio.wait([screen.ended], timeout=DEADLINE)
+
+    assert (status, type(screen.ended.exception())) == (204, BrokenPipeError)
 
 
 def test_settings_of_the_command_are_its_own(monkeypatch):
     """What is typed is what is run."""
-    from cli.typing_commands import typed
-
     seen = []
 
     async def run(settings):
@@ -234,4 +238,3 @@ def test_settings_of_the_command_are_its_own(monkeypatch):
     typed("listen", "--port", "1", "--events", "TextSent", "--events", "CallFinished", "--subscription", "5", "--json")
 
     assert seen == [listen.Settings(1, None, ("TextSent", "CallFinished"), 5, None, as_json=True)]
-    assert json.dumps(listen.PREFIX) == '"/callfire"'
