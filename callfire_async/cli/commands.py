@@ -2,12 +2,33 @@
 
 import asyncio
 import sys
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+from callfire_async.cli.account import Account
+from callfire_async.cli.commands_inbox import inbox
+from callfire_async.cli.commands_subscriptions import subscriptions
+from callfire_async.cli.ending import Commands
+from callfire_async.cli.options import AsJson, BaseUrl, Login
+from callfire_async.models import NotificationFormat
+
+# Where `listen` is found by whoever does not say otherwise.
+LISTEN_PORT = 8484
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app.add_typer(subscriptions, name="subscriptions")
+app.add_typer(inbox, name="inbox")
+
+
+class Format(StrEnum):
+    """How a postback is worded."""
+
+    xml = "xml"
+    json = "json"
+    soap = "soap"
 
 
 def share(text: str | float) -> float:
@@ -46,7 +67,117 @@ def demo(
     What is posted while the receiver is down is refused, and CallFire does not repeat it. The exit status is 0 only
     if nothing that was acknowledged was lost, and with --drop only if every text and call was handled all the same.
     """
+    from rich.console import Console
+
     from callfire_async.cli.demo import run
 
     lost = asyncio.run(run(events, Console(highlight=False), crashes=crash, drop=drop))
     sys.exit(1 if lost else 0)
+
+
+@app.command(epilog="Example: `callfire-async parse postback.xml --json`")
+def parse(
+    file: Annotated[Path, typer.Argument(help="A body as it was posted; - for standard input.")],
+    *,
+    content_type: Annotated[str | None, typer.Option(help="Its Content-Type: a hint, the body decides.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="On one line, for scripts; the error too.")] = False,
+) -> None:
+    """Show the event in a body as JSON, with its numbers and messages, or say why there is none (status 2)."""
+    from callfire_async.cli import parsing
+
+    parsing.show(file, content_type, as_json=as_json)
+
+
+@app.command(epilog="Example: `callfire-async sandbox --port 8480`")
+def sandbox(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8480,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a CallFire in memory on loopback: subscribe at it, send texts to nobody, and get the postbacks."""
+    from callfire_async.cli.sandbox import run
+
+    asyncio.run(run(port, as_json=as_json))
+
+
+@app.command(epilog="Example: `callfire-async listen --forward-to http://127.0.0.1:8000/callfire/secret`")
+def listen(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = LISTEN_PORT,
+    forward_to: Annotated[
+        str | None, typer.Option(metavar="URL", help="Hand each postback on, as it came; what is not taken has failed.")
+    ] = None,
+    events: Annotated[
+        list[str] | None, typer.Option(metavar="EVENT", help="Only these, as in TextSent; may be said several times.")
+    ] = None,
+    subscription: Annotated[int | None, typer.Option(min=1, metavar="ID", help="Only what this one sends.")] = None,
+    inbox: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Keep postbacks first; what fails is tried again.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show what CallFire posts, and hand it on to a program of yours.
+
+    A receiver on loopback. Its token is the environment's CALLFIRE_TOKEN, or one of its own that `trigger` finds too.
+    Each event is a line that begins with -->, each answer to one that was handed on a line with <--. Other lines begin
+    with a word: dup came before, dead is a dead letter, refused was not let in; an event is unknown where API 1.1 does
+    not name it.
+    """
+    from callfire_async.cli.listen import Settings, run
+
+    asyncio.run(run(Settings(port, forward_to, tuple(events or ()), subscription, inbox, as_json)))
+
+
+@app.command(epilog="Example: `callfire-async trigger CallFinished --set call.result=AM --print`")
+def trigger(
+    event: Annotated[str | None, typer.Argument(help="The root; without one, there is a list of them.")] = None,
+    *,
+    to: Annotated[
+        str, typer.Option(metavar="URL", help="Where to; {token} at its end is the token that `listen` has.")
+    ] = f"http://127.0.0.1:{LISTEN_PORT}/callfire/{{token}}",
+    format: Annotated[Format, typer.Option(help="How it is worded.")] = Format.xml,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="As in call.result=AM; may be said several times."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many different ones.")] = 1,
+    duplicate: Annotated[int, typer.Option(min=0, help="How often each is posted once more.")] = 0,
+    only_print: Annotated[bool, typer.Option("--print", help="Show the bodies, and post nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Post an event as CallFire would: to `listen`, or to your own receiver. Status 1 unless all are taken."""
+    from callfire_async.cli import triggering
+
+    if event is None:
+        triggering.list_events(as_json=as_json)
+        return
+    wanted = triggering.Trigger(
+        event, to, NotificationFormat(format.name.upper()), tuple(settings or ()), count, duplicate, as_json
+    )
+    if only_print:
+        triggering.show(wanted)
+    else:
+        sys.exit(asyncio.run(triggering.run(wanted)))
+
+
+@app.command(epilog="Example: `callfire-async doctor --endpoint 'https://hooks.example.com/callfire/{token}'`")
+def doctor(
+    *,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Your receiver's, with {token} for the token in CALLFIRE_TOKEN.")
+    ] = None,
+    inbox: Annotated[str | None, typer.Option(metavar="FILE", help="Your inbox's file, or folder.")] = None,
+    login: Login = None,
+    base_url: BaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Check what a service needs, and say what to do where something is wrong.
+
+    A check is well (✓), or not (✗), or was not made. Nothing is changed: the endpoint gets postbacks with nothing in
+    them, which are refused. Status 1 where something is wrong, 3 where that is the credentials alone.
+    """
+    from callfire_async.cli.doctor import run
+
+    sys.exit(asyncio.run(run(Account(login, base_url), endpoint, inbox, as_json=as_json)))

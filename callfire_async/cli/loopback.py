@@ -1,12 +1,17 @@
 """ASGI applications served on loopback, for the commands that need a server."""
 
 import asyncio
+import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from callfire_async.cli.ending import Ended
+
+__all__ = ["served"]
 
 
 @asynccontextmanager
@@ -22,10 +27,10 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
         The port.
 
     Raises:
-        OSError: The port is taken.
+        Ended: The port is taken.
     """
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
-    with closing(socket.create_server(("127.0.0.1", port))) as listener:
+    with closing(_listener(port)) as listener, _terminated_like_interrupted():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
             await asyncio.sleep(0.01)
@@ -34,3 +39,20 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
         finally:
             server.should_exit = True
             await serving
+
+
+def _listener(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise Ended(f"port {port} cannot be had ({error.strerror}); choose another with --port") from None
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which uvicorn raises once more when it has stopped, close what is open around the server too."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
