@@ -36,7 +36,7 @@ from callfire_async.models import (
 )
 
 T = TypeVar("T")
-Hook = Callable[[Any, Any], object]
+Hook = Callable[[Any, Any], Any]
 
 # How many retries' results, or kinds of phones, one field may hold: ten times what CallFire has.
 _MOST_WORDS = 200
@@ -244,7 +244,7 @@ def _scalar(read: Callable[[str], T], problem: str) -> Callable[[Any, Any], T | 
 def _word_hook(part: type[OpenEnum]) -> Callable[[Any, Any], OpenEnum | None]:
     """Make the hook of an open enumeration; to call one takes three times as long as to look its members up."""
     known = {str(member): member for member in part}
-    read = _scalar(lambda text: part(normalised(text)), "not a word")
+    read = _scalar(lambda text: part(normalised(text) or text), "not a word")
 
     def hook(value: object, _: object) -> OpenEnum | None:
         return (known.get(value) if type(value) is str else None) or read(value, str)
@@ -284,6 +284,8 @@ def _read_date_and_time(text: str) -> datetime:
 
 
 _any_integer = _scalar(_read_integer, "not an integer")
+_any_boolean = _scalar(_read_boolean, "not a boolean")
+_any_date_and_time = _scalar(_read_date_and_time, "not a time")
 
 
 def _integer(value: object, _: object) -> int | None:
@@ -293,6 +295,21 @@ def _integer(value: object, _: object) -> int | None:
     if type(value) is int and 0 <= value < 2**63:
         return value
     return _any_integer(value, int)
+
+
+def _boolean(value: object, _: object) -> bool | None:
+    if type(value) is bool:
+        return value
+    return _any_boolean(value, bool)
+
+
+def _date_and_time(value: object, _: object) -> datetime | None:
+    if type(value) is str and value[7:14:3] == "-T:":
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass  # white space may stand around it
+    return _any_date_and_time(value, datetime)
 
 
 def _id(value: object, _: object) -> int:
@@ -331,8 +348,7 @@ def _attached(value: object, _: object) -> tuple[tuple[str, str], ...]:
     """Read what the sender attached to a number; sorted, since no format promises an order."""
     if not isinstance(value, dict):
         return ()
-    pairs = ((name[1:], _text(item, str)) for name, item in value.items() if name.startswith("@"))
-    return tuple(sorted((name, text or "") for name, text in pairs))
+    return tuple(sorted([(name[1:], _text(item, str) or "") for name, item in value.items() if name.startswith("@")]))
 
 
 _HOOKS: dict[str, Hook] = {
@@ -345,10 +361,10 @@ _SCALARS: dict[object, Hook] = {
     int: _id,
     int | None: _integer,
     str | None: _text,
-    bool | None: _scalar(_read_boolean, "not a boolean"),
+    bool | None: _boolean,
     Decimal | None: _scalar(_read_decimal, "not a decimal"),
     timedelta | None: _scalar(lambda text: timedelta(seconds=float(_read_decimal(text))), "not a duration"),
-    datetime | None: _scalar(_read_date_and_time, "not a time"),
+    datetime | None: _date_and_time,
     time | None: _scalar(time.fromisoformat, "not a time of day"),
 }
 
@@ -392,7 +408,7 @@ def _reader() -> Converter:
 
 
 @cache
-def _hook_of(kind: type) -> Hook:
+def _hook_of(kind: Any) -> Hook:
     """Return what makes a model of a mapping, without the converter's search for it."""
     return _reader().get_structure_hook(kind)
 
