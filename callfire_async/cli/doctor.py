@@ -202,6 +202,8 @@ def _version(name: str, found: Sequence[int], sound: Sequence[int], fault: str) 
 def _disk(inbox: str | None) -> Check:
     if inbox is None:
         return Check("inbox", is_well=None, words="not looked at; say which with --inbox")
+    if "://" in inbox:
+        return Check("inbox", is_well=None, words="on a server, which has to be looked at there")
     kind = file_system(Path(inbox).resolve())
     if kind is None:
         return Check("inbox", is_well=None, words="this system does not tell which file system it is on")

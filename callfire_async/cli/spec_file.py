@@ -201,7 +201,8 @@ def _read_fields(value: _Value, readers: dict[str, Read]) -> dict[str, Any]:
 
 
 def _spec(value: _Value, endpoint: _Value | None, tokens: EndpointTokens | None) -> SubscriptionSpec:
-    said = ({"endpoint": _text(endpoint)} if endpoint else {}) | _read_fields(value, _SPEC)
+    said: dict[str, Any] = {"endpoint": _text(endpoint)} if endpoint else {}
+    said |= _read_fields(value, _SPEC)
     for attribute in fields(SubscriptionSpec)[:2]:
         if attribute.name not in said:
             value.refuse(f"needs {attribute.name}")
