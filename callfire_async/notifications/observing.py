@@ -90,6 +90,10 @@ class Observers:
         """Tell one more, after the others."""
         self._observers = (*self._observers, observer)
 
+    def remove(self, observer: Observer) -> None:
+        """Tell one no more."""
+        self._observers = tuple(one for one in self._observers if one is not observer)
+
     def receiving(self, receiving: Receiving) -> AbstractContextManager[object]:
         """Enter every observer's context."""
         return self._all(lambda observer: observer.receiving(receiving)) if self._observers else _NOTHING
@@ -133,8 +137,7 @@ class _Harmless(AbstractContextManager[None]):
         try:
             self._context.__exit__(kind, error, trace)
         except Exception as own:  # noqa: BLE001  # likewise
-            if own is not error:
-                self._say(own)
+            self._say(own)
 
     def _say(self, error: Exception) -> None:
         _log.error("observer %s failed: %s", type(self._observer).__name__, type(error).__name__)

@@ -197,6 +197,20 @@ class Receiver:
         """Tell an observer of every request, delivery and handler from now on."""
         self._observers.add(observer)
 
+    def stop_observing(self, observer: Observer) -> None:
+        """Tell it no more; what it is in the middle of, it sees to the end."""
+        self._observers.remove(observer)
+
+    @property
+    def tokens(self) -> EndpointTokens | None:
+        """What opens the endpoint; None where anyone may post."""
+        return self._door.tokens
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started, and not stopped again."""
+        return self._entries > 0
+
     @property
     def is_open(self) -> bool:
         """Whether there is no token: anyone may post, and an adapter routes the bare prefix too."""
@@ -205,7 +219,7 @@ class Receiver:
     @property
     def healthy(self) -> bool:
         """Whether it runs, can write to its inbox, and has buried nothing for a quarter of an hour."""
-        return self._entries > 0 and self._way.is_healthy
+        return self.is_running and self._way.is_healthy
 
     async def stats(self) -> ReceiverStats:
         """
@@ -250,7 +264,7 @@ class Receiver:
             self._in_hand -= 1
 
     async def _reply(self, postback: Postback, receiving: Receiving) -> Reply:
-        content = await self._door.admit(postback, is_running=self._entries > 0)
+        content = await self._door.admit(postback, is_running=self.is_running)
         if isinstance(content, TurnedAway):
             receiving.refused = content.reason
             if content.reply.status == 503:
