@@ -83,5 +83,5 @@ def plain(value: Any, *, masked: bool = True) -> Any:
 def _plain_field(field: Any, value: Any, *, masked: bool) -> Any:
     mask: Any = field.repr
     if masked and callable(mask):
-        return plain(ast.literal_eval(mask(value)))
+        return plain(ast.literal_eval(str(mask(value))))
     return plain(value, masked=masked)
