@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from importlib.metadata import version as version_of
 from typing import Any
 
+from typer.main import get_command
+
+from callfire_async.cli.commands import app as command_line
+
 project = "callfire_async"
 author = "the callfire_async authors"
 copyright = author
@@ -48,19 +52,16 @@ def described(path: str, command: Any) -> Iterator[str]:
         names = " ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
         if parameter.param_type_name == "argument":
             names = f"`{parameter.metavar or parameter.name.upper()}`"
-        yield from (names, f": {parameter.help}", "")
+        default = f" Default: `{parameter.default}`." if parameter.default not in (None, False, 0) else ""
+        yield from (names, f": {parameter.help}{default}", "")
     yield from (command.epilog.replace("Example: `", "```sh\n").removesuffix("`") + "\n```", "")
 
 
 def add_commands(_: Any, page: str, source: list[str]) -> None:
     """Put the description of every command where a page wants it."""
-    if COMMANDS in source[0]:
-        from typer.main import get_command
-
-        from callfire_async.cli.commands import app
-
-        lines = described("callfire-async", get_command(app))
-        source[0] = source[0].replace(COMMANDS, "\n".join(lines))
+    if page == "command-line":
+        before, _, after = source[0].partition(COMMANDS)
+        source[0] = "\n".join([before, *described("callfire-async", get_command(command_line)), after])
 
 
 def setup(app: Any) -> None:

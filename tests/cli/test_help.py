@@ -145,3 +145,15 @@ def test_a_shell_can_complete_it():
     )
 
     assert (result.stdout.split(), "--show-completion" in typed("--help").out) == (["subscriptions"], True)
+
+
+def test_the_command_serves_the_sandbox(monkeypatch):
+    """At the port that was typed."""
+    seen = []
+
+    async def run(port, *, as_json):
+        seen.append((port, as_json))
+
+    monkeypatch.setattr("callfire_async.cli.sandbox.run", run)
+
+    assert (typed("sandbox", "--port", "5").status, seen) == (0, [(5, False)])

@@ -1,0 +1,40 @@
+"""The sandbox in the test's own event loop, and the package as a program."""
+
+import asyncio
+import re
+import runpy
+import sys
+from contextlib import suppress
+
+import pytest
+from cli.listening import Screen
+
+from callfire_async import CallFire
+from callfire_async.cli import sandbox
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_a_sandbox_is_a_callfire(capsys, as_json):
+    """At the URL that it shows, with the credentials that it shows."""
+    task = asyncio.create_task(sandbox.run(0, as_json=as_json))
+    screen = Screen(capsys, task)
+    base_url = (await screen.shows(r"http://127\.0\.0\.1:\d+/api/1\.1/rest"))[0]
+
+    async with CallFire("login", "password", base_url=base_url) as callfire:
+        found = await callfire.subscriptions.query()
+
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert (found.total_results, bool(re.search("CALLFIRE_API_LOGIN=login", screen.look()))) == (0, not as_json)
+
+
+def test_the_package_is_the_program(monkeypatch, capsys):
+    """`python -m callfire_async`; to import it runs nothing."""
+    monkeypatch.setattr(sys, "argv", ["callfire_async", "--help"])
+
+    runpy.run_module("callfire_async.__main__", run_name="looked_at")
+    with pytest.raises(SystemExit):
+        runpy.run_module("callfire_async.__main__", run_name="__main__")
+
+    assert capsys.readouterr().out.count("Usage:") == 1
