@@ -1,6 +1,11 @@
 """How the documentation is built."""
 
+import re
 from importlib.metadata import version as version_of
+from typing import Any
+
+import attrs
+from sphinx.application import Sphinx
 
 project = "callfire_async"
 author = "the callfire_async authors"
@@ -29,3 +34,31 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_title = "callfire_async"
+
+
+def setup(app: Sphinx) -> None:
+    """Mend what the extensions make of attrs classes and of our docstrings."""
+    # Before napoleon, whose priority is 500.
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)
+    app.connect("autodoc-process-signature", show_defaults)
+
+
+def keep_colons(_: Sphinx, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    """Keep napoleon from taking what stands before a colon, in the first line on an attribute, for its type."""
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")
+
+
+def show_defaults(  # what Sphinx calls it with
+    _: Sphinx, _what: str, _name: str, obj: Any, _options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Say what the default of a field is, in place of where the class that attrs has made finds it."""
+    if not (isinstance(obj, type) and attrs.has(obj) and signature):
+        return signature, returns
+    fields = attrs.fields_dict(obj)
+
+    def default(found: re.Match[str]) -> str:
+        value = fields[found[1]].default
+        return "…" if isinstance(value, attrs.Factory) else repr(value)
+
+    return re.sub(r"attr_dict\['(\w+)'\]\.default", default, signature), returns
