@@ -46,7 +46,7 @@ def setup(app: Sphinx) -> None:
 def keep_colons(_: Sphinx, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
     """Keep napoleon from taking what stands before a colon, in the first line on an attribute, for its type."""
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]  # an empty comment, which has no colon
 
 
 def show_defaults(  # what Sphinx calls it with
