@@ -41,6 +41,7 @@ accounts {{
         imports: [{{ service: {{ account: SYSTEM, subject: "$SYS.REQ.SERVER.PING.JSZ" }} }}]
     }}
 }}
+{more}
 """
 _ROUTES = """
 cluster {{ name: tests, listen: 127.0.0.1:{port}, routes: [{routes}] }}
@@ -56,7 +57,7 @@ class NatsServer:
         folder: The unprivileged user's own.
         name: Of several in one folder.
         routes: The ports of a cluster's servers among themselves, this one's first.
-        settings: What the configuration says otherwise: ``sync_interval``, ``max_payload``.
+        settings: What the configuration says otherwise: ``sync_interval``, ``max_payload``, ``more``.
     """
 
     def __init__(self, program: Path, folder: Path, name: str, routes: Sequence[int] = (), **settings: str) -> None:
@@ -66,7 +67,7 @@ class NatsServer:
         self.name = name
         self.port = free_port()
         self._configuration = folder / f"{name}.conf"
-        told = {"sync_interval": "2m", "max_payload": "8MB"} | settings
+        told = {"sync_interval": "2m", "max_payload": "8MB", "more": ""} | settings
         text = _CONFIGURATION.format(name=name, port=self.port, folder=folder, user=USER, password=PASSWORD, **told)
         if routes:
             others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes[1:])

@@ -154,9 +154,7 @@ def _shortcomings(found: Sequence[StreamInfo]) -> list[str]:
     if any(config.storage == StorageType.MEMORY for config in configs):
         wishes.append("a stream is kept in memory only (storage: memory)")
     if (fewest := min(config.num_replicas or 1 for config in configs)) < 3:
-        wishes.append(
-            f"{fewest} replica{'s' * (fewest > 1)}: one lost server may be the end of deliveries (replicas=3)"
-        )
+        wishes.append(f"replicas: {fewest}, so one lost server may be the end of deliveries; three outlast any one")
     if any(config.persist_mode == PersistMode.ASYNC for config in configs):
         wishes.append("a stream is written after the answer (persist_mode: async)")
     if any(config.max_age for config in configs):
