@@ -102,8 +102,9 @@ class NatsServer:
         self._process.wait(_DEADLINE_SECONDS)
 
     def freeze(self) -> None:
-        """Let it take no step."""
+        """Let it take no step; it stands still when this returns."""
         os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on."""
