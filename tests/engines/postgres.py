@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
+from attrs import frozen
 from engines.unprivileged import as_nobody, folder_of_nobody, give_to_nobody, missing, reachable_copies
 
 PASSWORD = "a-secret-of-postgres"
@@ -26,6 +28,28 @@ shared_buffers = 32MB
 log_min_messages = warning
 password_encryption = scram-sha-256
 """
+
+# Stands in for the server's own function where it comes first in the search path: the time is what a file says.
+_TURNED = """
+    CREATE SCHEMA turned;
+    CREATE FUNCTION turned.statement_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS
+    $$ SELECT pg_catalog.to_timestamp(pg_catalog.pg_read_file(pg_catalog.current_setting('turned.clock'))::float8) $$;
+"""
+
+
+@frozen
+class TurnedClock:
+    """The clock that a server shows to those who connect with this address."""
+
+    dsn: str
+    _file: Path
+
+    def show(self, seconds: float) -> None:
+        """Set it to so many seconds since 1970."""
+        new = self._file.with_suffix(".new")
+        new.write_text(repr(seconds))
+        give_to_nobody(new)
+        new.replace(self._file)
 
 
 class PostgresServer:
@@ -46,6 +70,16 @@ class PostgresServer:
     def dsn(self, *, database: str = "postgres", folder: Path | None = None, password: str = PASSWORD) -> str:
         """Return where to connect; with a *folder*, to what listens on a socket there."""
         return f"postgresql://postgres:{password}@/{database}?{urlencode({'host': str(folder or self.folder)})}"
+
+    def turned_clock(self) -> TurnedClock:
+        """Return a clock of one's own."""
+        file = self.folder / f"clock-{secrets.token_hex(8)}"
+        settings = urlencode({"search_path": "turned,pg_catalog", "turned.clock": str(file)})
+        return TurnedClock(f"{self.dsn()}&{settings}", file)
+
+    def execute(self, statements: str) -> None:
+        """Carry out statements as the administrator."""
+        self._run("psql", self.dsn(), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--command", statements)
 
     def initialise(self) -> None:
         """Make the data."""
@@ -121,6 +155,7 @@ def running_postgres() -> Iterator[PostgresServer]:
         server.initialise()
         server.start()
         try:
+            server.execute(_TURNED)
             yield server
         finally:
             server.stop(immediate=True)

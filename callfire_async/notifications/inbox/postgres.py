@@ -254,7 +254,7 @@ class PostgresInbox:
         while True:
             ((due_in,),) = await self._fetch(sql.DUE_IN)
             left = ends_at - loop.time() if due_in is None else min(ends_at - loop.time(), due_in)
-            if left <= 0 or await self._hears_of_work(min(left, _POLL_SECONDS)):
+            if left <= 0 or await self._hears_of_work(min(left, _POLL_SECONDS)) or left <= _POLL_SECONDS:
                 return
 
     async def _hears_of_work(self, seconds: float) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from engines.nats import NatsServer
 from engines.postgres import PostgresServer
+from notifications.inbox.clocks import ServerClocks
 from notifications.inbox.suite import CLOCK, InboxSuite, World
 
 from callfire_async.notifications.inbox import Inbox
@@ -39,21 +40,22 @@ class TestSqliteFolder(InboxSuite):
 
 
 class TestPostgresInbox(InboxSuite):
-    """The one for many machines; the server owns the clock, and leases run on whatever became of a host."""
+    """The one for many machines; what a host had leased outlives it, until the lease ends."""
 
-    capabilities = frozenset()
+    capabilities = frozenset([CLOCK])
 
     @pytest.fixture(autouse=True)
-    def server(self, postgres: PostgresServer) -> None:
-        self.postgres = postgres
+    def server(self, postgres: PostgresServer, world: World) -> None:
+        clock = postgres.turned_clock()
+        world.clocks = ServerClocks(clock)
+        world.kept |= {"address": clock.dsn, "schema": f"test_{secrets.token_hex(8)}"}
 
     def make(self, world: World, **options: Any) -> Inbox:
-        schema = world.kept.setdefault("schema", f"test_{secrets.token_hex(8)}")
-        return PostgresInbox(self.postgres.dsn(), schema=schema, **options)
+        return PostgresInbox(world.kept["address"], schema=world.kept["schema"], **options)
 
 
 class TestJetStreamInbox(InboxSuite):
-    """The distributed one; its servers own the clock."""
+    """The distributed one; its servers own the clock: what only a turned one shows, test_jetstream waits for."""
 
     capabilities = InboxSuite.capabilities - {CLOCK}
 
