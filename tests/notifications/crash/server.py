@@ -13,11 +13,12 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 
 import uvicorn
 from attrs import asdict, frozen
 
-from callfire_async.notifications import Receiver, RetryPolicy, Router, SqliteInbox, TextFinished
+from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox import _sqlite_folder
 
@@ -38,6 +39,10 @@ class Settings:
     max_attempts: int = 12
     #: How often the files of dead processes are looked for; where it is given, the inbox is a folder.
     take_over_seconds: float | None = None
+    #: Where NATS listens; then the inbox is kept there, under the name that is its path's last part.
+    nats: str | None = None
+    #: How long a process may be gone before others have what it held.
+    lease_seconds: float | None = None
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))
@@ -94,7 +99,7 @@ class Handlers:
 
 def make_receiver(settings: Settings) -> Receiver:
     journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    return Receiver(
+    receiver = Receiver(
         Handlers(journal).router(),
         tokens=None,
         inbox=make_inbox(settings),
@@ -102,13 +107,25 @@ def make_receiver(settings: Settings) -> Receiver:
         handler_timeout=settings.handler_timeout,
         retry=RetryPolicy(max_attempts=settings.max_attempts, initial_delay=0.0),
     )
+    receiver._way._worker.lease_seconds = settings.lease_seconds
+    return receiver
 
 
-def make_inbox(settings: Settings) -> SqliteInbox:
+def make_inbox(settings: Settings) -> Inbox:
+    if settings.nats is not None:
+        return jetstream_inbox(settings)
     if settings.take_over_seconds is None:
         return SqliteInbox(settings.inbox)
     _sqlite_folder._TAKE_OVER_SECONDS = settings.take_over_seconds
     return SqliteInbox.in_folder(settings.inbox)
+
+
+def jetstream_inbox(settings: Settings) -> Inbox:
+    from callfire_async.notifications.inbox import _jetstream_queue
+    from callfire_async.notifications.inbox.jetstream import JetStreamInbox
+
+    _jetstream_queue.ACK_WAIT_SECONDS = settings.lease_seconds
+    return JetStreamInbox(settings.nats, name=Path(settings.inbox).name)
 
 
 def make_listener(settings: Settings) -> socket.socket:
