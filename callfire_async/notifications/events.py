@@ -51,7 +51,7 @@ def _fingerprint(payload: dict[str, Any]) -> str:
     return _wire.fingerprint({name: value for name, value in payload.items() if name.lower() != "subscriptionid"})
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Notification:
     """
     What CallFire posted, whatever its format.
@@ -86,7 +86,7 @@ class Notification:
         return "unknown", _fingerprint(self.payload)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class TextNotification(Notification):
     """News of a text that is not in its final state."""
 
@@ -98,22 +98,22 @@ class TextNotification(Notification):
         return "text", self.text.id, _outcome(self.text)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class TextFinished(TextNotification):
     """A text in its final state: what both text triggers send."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class TextSent(TextFinished):
     """An outbound text that was sent."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class TextReceived(TextFinished):
     """An inbound text."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CallFinished(Notification):
     """A call that has ended, either way."""
 
@@ -125,7 +125,7 @@ class CallFinished(Notification):
         return "call", self.call.id, _outcome(self.call)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CampaignNotification(Notification):
     """News of a campaign whose status is neither running, stopped nor finished."""
 
@@ -141,28 +141,28 @@ class CampaignNotification(Notification):
         return "broadcast", self.broadcast.id, kind, _instant(self.broadcast.last_modified)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CampaignStarted(CampaignNotification):
     """A campaign has started."""
 
     _kind: ClassVar[str] = "started"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CampaignStopped(CampaignNotification):
     """A campaign was stopped."""
 
     _kind: ClassVar[str] = "stopped"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CampaignFinished(CampaignNotification):
     """A campaign has come to its end."""
 
     _kind: ClassVar[str] = "finished"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class UnknownNotification(Notification):
     """A notification whose root API 1.1 does not name; ``payload`` has all of it, and counts for equality."""
 

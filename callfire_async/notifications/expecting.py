@@ -57,6 +57,7 @@ class Expectations:
     """All that somebody waits for, by type of event, so that an event is shown to few of many."""
 
     def __init__(self) -> None:
+        # Empty where nobody waits, which the router looks up.
         self._by_type: dict[type[Notification], dict[Expected[Any], None]] = {}
 
     @contextmanager
@@ -73,7 +74,6 @@ class Expectations:
 
     def show(self, event: Notification) -> None:
         """Show an event to all who may wait for it."""
-        if self._by_type:
-            for kind in type(event).__mro__:
-                for expected in self._by_type.get(kind, ()):
-                    expected.show(event)
+        for kind in type(event).__mro__:
+            for expected in self._by_type.get(kind, ()):
+                expected.show(event)
