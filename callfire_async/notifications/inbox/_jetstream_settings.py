@@ -17,7 +17,6 @@ from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
     DiscardPolicy,
-    PersistMode,
     RetentionPolicy,
     StorageType,
     StreamConfig,
@@ -147,7 +146,7 @@ async def _stream(link: Link, wanted: StreamConfig) -> StreamInfo:
     except nats.js.errors.NotFoundError:
         try:
             info = await jetstream.add_stream(wanted)
-        except nats.js.errors.BadRequestError as error:
+        except nats.js.errors.APIError as error:
             if error.err_code != _OTHER_STREAM:
                 raise
             # Another process was first, with other wishes.
@@ -170,8 +169,6 @@ def _shortcomings(found: Sequence[StreamInfo]) -> list[str]:
         wishes.append("a stream is kept in memory only (storage: memory)")
     if (fewest := min(config.num_replicas or 1 for config in configs)) < 3:
         wishes.append(f"replicas: {fewest}, so one lost server may be the end of deliveries; three outlast any one")
-    if any(config.persist_mode == PersistMode.ASYNC for config in configs):
-        wishes.append("a stream is written after the answer (persist_mode: async)")
     if any(config.max_age for config in configs):
         wishes.append("a stream drops what is older than its max_age")
     return wishes

@@ -81,6 +81,7 @@ from callfire_async.notifications.inbox._jetstream_records import (
     READY,
     Message,
     Record,
+    Stored,
     digestible,
 )
 from callfire_async.notifications.inbox._jetstream_settings import HEAD_BYTES, Settings, prepare, server_clock
@@ -244,12 +245,11 @@ class JetStreamInbox:
     async def _appended(self, write: Write, taken: Taken) -> Appended:
         if not taken.duplicate:
             return Appended(taken.sequence, duplicate=False)
+        # In this order: what is settled meanwhile has left the queue and has a record.
+        queued = await self._opened.messages.at(taken.sequence)
         record = await self._record(taken.sequence)
-        if record is None and await self._opened.messages.at(taken.sequence) is None:
-            # It was handed out and settled meanwhile, or else long ago and nothing is known of it any more.
-            record = await self._record(taken.sequence)
-            if record is None:
-                return await self._append_anew(write, taken.sequence)
+        if queued is None and record is None:
+            return await self._append_anew(write, taken.sequence)
         if record is not None and record.state == DEAD:
             await self._begin_again(record, crashes=record.crashes)
         return Appended(taken.sequence, duplicate=True)
@@ -325,6 +325,9 @@ class JetStreamInbox:
             token=f"{secrets.token_hex(8)} {handed_out.reply}",
             write=secrets.token_hex(8),
         )
+        # Whoever has replayed it may have died over it; what is buried later is another letter.
+        is_replayed = handed_out.message.replays == record.revision != 0
+        letter = await self._letter(record.id) if is_replayed else None
         written = await self._write(leased)
         if written is None or written.write != leased.write:
             return None
@@ -332,9 +335,7 @@ class JetStreamInbox:
         leased_now = _lease(written, handed_out.message.delivery)
         if seconds != self._opened.queue.ack_wait:
             await self._hand_out_after(written, leased_now, seconds)
-        if handed_out.message.replays == record.revision != 0:
-            # Whoever replayed it may have died over it.
-            await self._opened.dead.delete_all(self._dead_subject(record.id))
+        await self._discard(letter)
         return leased_now
 
     # --- settling -----------------------------------------------------------------------------------------
@@ -449,6 +450,14 @@ class JetStreamInbox:
             return await self._record(changed.id)
         return evolve(changed, revision=taken.sequence)
 
+    async def _letter(self, id: int) -> Stored | None:
+        return await self._opened.dead.last(self._dead_subject(id))
+
+    async def _discard(self, letter: Stored | None) -> None:
+        """Delete a dead letter as it was read: what was buried since stays."""
+        if letter is not None:
+            await self._opened.dead.delete(letter.sequence)
+
     def _lasting(self) -> dict[str, str]:
         return {"Nats-TTL": f"{max(1, math.ceil(self._retention))}s"}
 
@@ -476,20 +485,20 @@ class JetStreamInbox:
         return await self._entry(number) if number else None
 
     async def _entry(self, id: int) -> Entry | None:
+        # In this order: what is settled meanwhile has left the queue and has a record.
+        stored = await self._opened.messages.at(id)
         record = await self._record(id)
-        if record is None:
-            stored = await self._opened.messages.at(id)
-            if stored is not None and (message := Message.read(stored)).id == id:
-                return self._told(Record.new(message), message.delivery)
-            # Handed out and settled between the two questions, or never there.
-            record = await self._record(id)
-        return None if record is None else self._told(record, await self._delivery(record))
+        if record is not None:
+            return self._told(record, await self._delivery(record))
+        if stored is None or (message := Message.read(stored)).id != id:
+            return None
+        return self._told(Record.new(message), message.delivery)
 
     async def _delivery(self, record: Record) -> Delivery:
         """Return a delivery with its body, from wherever that is."""
         if record.state == DONE:
             return record.delivery
-        letter = await self._opened.dead.last(self._dead_subject(record.id)) if record.state == DEAD else None
+        letter = await self._letter(record.id) if record.state == DEAD else None
         stored = letter or await self._opened.messages.at(record.message)
         return record.delivery if stored is None else Message.read(stored).delivery
 
@@ -529,18 +538,16 @@ class JetStreamInbox:
         return sorted(records, key=lambda record: record.id)
 
     async def _begin_again(self, record: Record, *, crashes: int) -> bool:
-        """Queue a dead letter anew; False: another has, or it is gone."""
-        delivery = await self._delivery(record)
+        """Queue a dead letter anew; False: another has."""
+        delivery, letter = await self._delivery(record), await self._letter(record.id)
         # Named after the revision that was dead: of several who do this, one does.
         id = f"{record.id}@{record.revision}"
         message = Write(self._settings.again, Message.written(delivery, record, crashes), {"Nats-Msg-Id": id})
         (taken,) = await self._opened.messages.publish(message)
-        begun = evolve(record.begun_again(taken.sequence, crashes, self._now()), write=secrets.token_hex(8))
-        written = await self._write(begun)
-        if written is None or written.message != taken.sequence:
-            return False
-        await self._opened.dead.delete_all(self._dead_subject(record.id))
-        return written.write == begun.write or not taken.duplicate
+        # Where this is refused, whoever was handed the message has been quicker.
+        await self._write(evolve(record.begun_again(taken.sequence, crashes, self._now()), write=secrets.token_hex(8)))
+        await self._discard(letter)
+        return not taken.duplicate
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
         """Delete what was done, or buried, before a time."""
@@ -555,11 +562,11 @@ class JetStreamInbox:
 
     async def _purge(self, record: Record) -> bool:
         """Delete a record as it was read, and what belongs to it."""
+        letter = await self._letter(record.id) if record.state == DEAD else None
         if not await self._opened.records.delete(record.revision):
             return False
-        if record.state == DEAD:
-            await self._opened.dead.delete_all(self._dead_subject(record.id))
-        elif record.event_key:
+        await self._discard(letter)
+        if record.event_key:
             await self._opened.records.delete_all(self._event_subject(record.event_key, record.id))
         return True
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import runpy
 import ssl
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import trustme
 from attrs import evolve
 from engines.nats import PASSWORD, NatsServer, free_port, running_nats
 from nats.js.api import StorageType
+from nats.js.errors import ServiceUnavailableError
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, dead_letter, lease_of
 from notifications.inbox.waiting import until
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, Inbox, Lease, Stats
+from callfire_async.notifications.inbox import Delivery, Inbox, Lease, Stats, _jetstream_link
+from callfire_async.notifications.inbox._jetstream_link import Link
 from callfire_async.notifications.inbox._jetstream_records import DEAD, DONE, Message, Record
 from callfire_async.notifications.inbox._jetstream_streams import Write
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
@@ -100,10 +103,18 @@ def again(inbox: JetStreamInbox, lease: Lease, record: Record, id: str = "again"
 
 def test_without_the_client_it_says_which_extra_brings_it():
     """Whoever imports it learns what to install."""
-    script = "import sys; sys.modules['nats.errors'] = None; import callfire_async.notifications.inbox.jetstream"
+    script = "import sys; sys.modules['nats'] = None; import callfire_async.notifications.inbox.jetstream"
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
 
     assert done.stderr.splitlines()[-1] == "ImportError: JetStreamInbox needs nats-py: install callfire-async[nats]"
+
+
+def test_the_room_that_needs_the_client_says_so_itself(monkeypatch):
+    """Whatever imports it first."""
+    monkeypatch.setitem(sys.modules, "nats.errors", None)
+
+    with pytest.raises(ImportError, match=r"callfire-async\[nats\]"):
+        runpy.run_path(_jetstream_link.__file__)
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "a*", "ä"])
@@ -162,14 +173,14 @@ async def test_a_server_that_syncs_gets_no_word_about_it(name, caplog):
 
 
 async def test_what_an_operator_has_made_is_used_and_judged(nats_server, make, name, caplog):
-    """A stream in memory, one that forgets, one that is written later."""
+    """A stream in memory, one that forgets; one that takes no groups cannot be."""
     async with make():
         pass
     async with administrator(nats_server) as jetstream:
         for stream, changes in {
             name: {"storage": StorageType.MEMORY},
             f"{name}-records": {"max_age": 3600.0},
-            f"{name}-dead": {"persist_mode": "async", "allow_atomic": False},
+            f"{name}-dead": {"allow_atomic": False},
         }.items():
             config = (await jetstream.stream_info(stream)).config
             await jetstream.delete_stream(stream)
@@ -337,6 +348,7 @@ async def test_a_server_that_stands_still_is_an_error_in_time_and_no_end(name):
                     inbox.stats(),
                     inbox.get(1),
                     inbox.seen(["event"]),
+                    inbox._opened.records.delete(1),
                     inbox.ack(lease, event_key="event"),
                 ):
                     with pytest.raises(InboxUnavailableError, match=r"did not answer in 0\.5 s"):
@@ -385,6 +397,79 @@ async def test_a_queue_that_is_gone_is_an_error(nats_server, inbox, name):
         await waiting
     with pytest.raises(InboxUnavailableError, match="hands out nothing"):
         await inbox.claim(1, lease=LEASE)
+
+
+async def test_records_that_are_gone_are_an_error(nats_server, make, name):
+    """Somebody has deleted the stream; in time, whatever is asked."""
+    async with make(timeout=0.5) as inbox:
+        await inbox.append(Delivery(b"body"))
+        async with administrator(nats_server) as jetstream:
+            await jetstream.delete_stream(f"{name}-records")
+
+        with pytest.raises(InboxUnavailableError, match="did not answer"):
+            await inbox.seen(["event"])
+        with pytest.raises(InboxUnavailableError, match="did not answer"):
+            await inbox.claim(1, lease=LEASE)
+
+
+async def test_a_connection_that_somebody_has_closed_is_an_error(make):
+    """It says which."""
+    async with make() as inbox:
+        await inbox._opened.link.client.close()
+
+        with pytest.raises(InboxUnavailableError, match="cannot be used: ConnectionClosedError"):
+            await inbox.append(Delivery(b"body"))
+
+
+async def test_what_will_pass_is_asked_again():
+    """No leader yet, no answer yet; anything else is said at once."""
+    answers = [ServiceUnavailableError(code=503), nats.errors.NoRespondersError()]
+
+    async def ask(seconds: float) -> str:
+        if answers:
+            raise answers.pop()
+        return "answer"
+
+    assert await Link(["nats://127.0.0.1"], 5.0, None).persist(ask) == "answer"
+
+
+@pytest.mark.parametrize("replicas", [3, 9])
+async def test_more_replicas_than_there_are_servers_are_refused(make, replicas):
+    """By the server, in its words."""
+    with pytest.raises(InboxError, match="replicas"):
+        async with make(replicas=replicas):
+            pass
+
+
+async def test_whoever_waits_for_less_long_is_told_too(inbox):
+    """The server was asked already."""
+    waiting = [asyncio.create_task(inbox.wait(LEASE / number)) for number in (1, 2)]
+    await inbox.stats()
+    await inbox.append(Delivery(b"body"))
+
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*waiting)
+
+
+async def test_a_wait_that_is_over_leaves_nothing_behind(inbox):
+    """The server says that it is over too, and that is no failure."""
+    await inbox.wait(0.001)
+    await inbox.claim(1, lease=LEASE)
+
+    async with asyncio.timeout(DEADLINE):
+        await inbox.wait(0.001)
+
+
+async def test_a_claim_that_was_given_up_takes_nothing(inbox):
+    """What comes for it later is there for the next."""
+    claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
+    await inbox.get(1)
+    claiming.cancel()
+    await asyncio.wait([claiming])
+
+    assert await inbox.claim(1, lease=LEASE) == []
+    await inbox.append(Delivery(b"body"))
+    assert (await next_lease(inbox)).crashes == 0
 
 
 # --- several processes ------------------------------------------------------------------------------------
@@ -455,6 +540,27 @@ async def until_ready(inbox: Inbox) -> None:
         return (await inbox.stats()).ready == 1
 
     await until(is_ready, deadline=DEADLINE)
+
+
+async def test_what_was_lost_is_not_given_up_when_it_closes(make, other):
+    """Another has it."""
+    async with make() as closed:
+        await closed.append(Delivery(b"body"))
+        await lease_of(closed, lease=SHORT)
+        lease = await next_lease(other)
+
+    assert await other.ack(lease)
+
+
+async def test_of_two_who_were_handed_one_message_one_has_it(inbox, other):
+    """The slower of them hands out nothing."""
+    await inbox.append(Delivery(b"body"))
+    (pulled,) = await inbox._opened.queue.take(1)
+    await inbox._opened.queue.hand_out_after(pulled.reply, 0)
+    lease = await next_lease(other)
+
+    assert await inbox._claim([pulled], LEASE) == []
+    assert await other.ack(lease)
 
 
 async def test_another_process_may_settle_a_lease(inbox, other):
@@ -616,6 +722,28 @@ async def test_what_was_replayed_again_since_is_stale(inbox):
     assert await inbox.claim(10, lease=LEASE) == []
     assert await inbox.ack(first)
     assert await inbox.stats() == Stats(done=1)
+
+
+async def test_what_was_buried_again_is_kept_by_a_slow_replay(inbox, other):
+    """It deletes the letter that it has read, and no later one."""
+    buried = await dead_letter(inbox)
+    letter = await inbox._letter(buried.id)
+    await other.replay()
+    await other.bury(await next_lease(other), "again")
+
+    await inbox._discard(letter)
+
+    assert (await inbox.get(buried.id)).delivery.body == b"dead"
+
+
+async def test_what_a_lagging_server_says_drops_nothing(inbox):
+    """A message that names a revision later than the record read is left for another time."""
+    buried = await dead_letter(inbox)
+    record = await inbox._record(buried.id)
+    await inbox._opened.messages.publish(again(inbox, buried, evolve(record, revision=record.revision + 10)))
+
+    assert await inbox.claim(1, lease=LEASE) == []
+    assert (await inbox._opened.messages.count(inbox._settings.queued))[0] == 1
 
 
 async def test_a_replay_outlasts_a_purge(inbox, other):

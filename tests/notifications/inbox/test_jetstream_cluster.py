@@ -32,7 +32,7 @@ def collected() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster():
-    with running_cluster() as servers:
+    with running_cluster(sync_interval="always") as servers:
         yield servers
 
 
@@ -51,6 +51,16 @@ async def is_opened(inbox: JetStreamInbox, opened: contextlib.AsyncExitStack) ->
         await opened.enter_async_context(inbox)
         return True
     return False
+
+
+async def test_where_nothing_is_left_to_be_wished_for_nothing_is_said(cluster, caplog):
+    """Three replicas, and disks that are synced before the answer."""
+    async with contextlib.AsyncExitStack() as opened:
+        inbox = JetStreamInbox([cluster[0].url("open")], name="wished_for", replicas=3, timeout=15.0)
+        await until(lambda: is_opened(inbox, opened), deadline=DEADLINE)
+        await inbox.append(Delivery(b"body"))
+
+    assert [record for record in caplog.records if "guarantee" in record.getMessage()] == []
 
 
 class Load:
