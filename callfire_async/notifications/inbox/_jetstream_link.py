@@ -39,7 +39,7 @@ _PING_SECONDS = 5
 # What may wait to be sent while no server is there; what does not fit is refused at once.
 _BUFFER_BYTES = 32 * 1024 * 1024
 # JetStream's words for: ask again soon. The message is under way already; no leader; no answer of one.
-_AGAIN = frozenset([10158, 10008, 10009, 10077, 10118])
+_AGAIN = frozenset([10158, 10008, 10009, 10118])
 
 
 class Link:

@@ -431,7 +431,12 @@ class JetStreamInbox:
 
     async def _record(self, id: int) -> Record | None:
         stored = await self._opened.records.last(self._record_subject(id)) if id else None
-        return None if stored is None else Record.read(stored)
+        try:
+            return None if stored is None else Record.read(stored)
+        except (KeyError, ValueError) as error:
+            raise InboxError(
+                f"the record of delivery {id} cannot be read; a later version may have written it"
+            ) from error
 
     async def _write(self, changed: Record) -> Record | None:
         """
@@ -475,9 +480,12 @@ class JetStreamInbox:
     async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked, within ``retention``."""
         keys = [key for key in dict.fromkeys(event_keys) if key]
-        records = self._opened.records
-        counts = await _all([records.count(self._event_subject(key, "*")) for key in keys])
-        return frozenset(key for key, (count, _) in zip(keys, counts, strict=True) if count)
+        found = [key for page in _pages(keys) for key in await _all([self._seen(key) for key in page])]
+        return frozenset(key for key in found if key is not None)
+
+    async def _seen(self, event_key: str) -> str | None:
+        count, _ = await self._opened.records.count(self._event_subject(event_key, "*"))
+        return event_key if count else None
 
     async def get(self, id: int | str) -> Entry | None:
         """Return what is known of one delivery."""
@@ -558,7 +566,7 @@ class JetStreamInbox:
         listed = self._opened.records.listed(self._record_subject("*"))
         records = [record async for stored in listed if (record := Record.read(stored)).state in limits]
         old = [record for record in records if record.updated_at < limits[record.state]]
-        return sum(await _all([self._purge(record) for record in old]))
+        return sum([sum(await _all([self._purge(record) for record in page])) for page in _pages(old)])
 
     async def _purge(self, record: Record) -> bool:
         """Delete a record as it was read, and what belongs to it."""

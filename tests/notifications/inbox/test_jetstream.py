@@ -786,6 +786,16 @@ async def test_what_somebody_else_has_queued_is_a_body(nats_server, inbox, name)
     assert [lease.delivery.body for lease in leases] == [b"key=x&what is this", b"\xff"]
 
 
+async def test_a_record_that_cannot_be_read_is_an_error_of_ours(nats_server, inbox, name):
+    """And what is beside it goes on."""
+    appended = await inbox.append(Delivery(b"body"))
+    async with administrator(nats_server) as jetstream:
+        await jetstream.publish(f"{name}-records.record.{appended.id}", b"from the future\n")
+
+    with pytest.raises(InboxError, match=f"the record of delivery {appended.id} cannot be read"):
+        await inbox.get(appended.id)
+
+
 async def test_what_is_done_is_forgotten_in_the_end(make):
     """By the servers, when its retention is over."""
     async with make(retention=1.0, dedupe_window=3600.0) as inbox:
