@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import nats.errors
 import nats.js.errors
 from attrs import evolve, field, frozen
 from nats.aio.msg import Msg

@@ -592,14 +592,14 @@ class JetStreamInbox:
         now = self._now()
         due = [record.due_at for record in open_records if record.due_at <= now]
         later = [record.state for record in open_records if record.due_at > now]
-        oldest = min([*due, *([first.at] if first is not None else [])], default=None)
+        ready_since = [*due, *([] if first is None else [first.at])]
         return Stats(
             ready=len(due) + waiting,
             delayed=later.count(READY),
             leased=later.count(LEASED),
             done=max(0, recorded - dead - again - sum(record.revision > 0 for record in open_records)),
             dead=dead,
-            oldest_ready_age=None if oldest is None else max(0.0, now - oldest),
+            oldest_ready_age=max(0.0, now - min(ready_since)) if ready_since else None,
         )
 
     async def _handed_out_until(self, last: int) -> list[Record]:
