@@ -13,14 +13,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
 
 import uvicorn
 from attrs import asdict, frozen
 
-from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished, worker
+from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished
 from callfire_async.notifications.asgi import NotificationApp
-from callfire_async.notifications.inbox import _sqlite_folder
+from callfire_async.notifications.inbox import _jetstream_queue, _sqlite_folder
+from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 
 
@@ -40,7 +40,7 @@ class Settings:
     max_attempts: int = 12
     #: How often the files of dead processes are looked for; where it is given, the inbox is a folder.
     take_over_seconds: float | None = None
-    #: For how long a delivery is leased.
+    #: How long a process may be gone before others have what it held.
     lease_seconds: float | None = None
 
     def dumps(self) -> str:
@@ -97,10 +97,8 @@ class Handlers:
 
 
 def make_receiver(settings: Settings) -> Receiver:
-    if settings.lease_seconds is not None:
-        worker._SHORTEST_LEASE_SECONDS = settings.lease_seconds
     journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    return Receiver(
+    receiver = Receiver(
         Handlers(journal).router(),
         tokens=None,
         inbox=make_inbox(settings),
@@ -108,20 +106,28 @@ def make_receiver(settings: Settings) -> Receiver:
         handler_timeout=settings.handler_timeout,
         retry=RetryPolicy(max_attempts=settings.max_attempts, initial_delay=0.0),
     )
-
-
-#: How an inbox is made that is on a server: what the address begins with says on which.
-ON_SERVERS: dict[str, Callable[[str], Inbox]] = {"postgresql": PostgresInbox}
+    receiver._way._worker.lease_seconds = settings.lease_seconds
+    return receiver
 
 
 def make_inbox(settings: Settings) -> Inbox:
-    scheme, is_address, _ = settings.inbox.partition("://")
-    if is_address:
-        return ON_SERVERS[scheme](settings.inbox)
+    match settings.inbox.partition("://")[0]:
+        case "postgresql":
+            return PostgresInbox(settings.inbox)
+        case "nats":
+            return jetstream_inbox(settings)
     if settings.take_over_seconds is None:
         return SqliteInbox(settings.inbox)
     _sqlite_folder._TAKE_OVER_SECONDS = settings.take_over_seconds
     return SqliteInbox.in_folder(settings.inbox)
+
+
+def jetstream_inbox(settings: Settings) -> Inbox:
+    """Take the last part of the address for the inbox's name."""
+    server, _, name = settings.inbox.rpartition("/")
+    if settings.lease_seconds is not None:
+        _jetstream_queue.ACK_WAIT_SECONDS = settings.lease_seconds
+    return JetStreamInbox(server, name=name)
 
 
 def make_listener(settings: Settings) -> socket.socket:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve, frozen
+from engines.nats import NatsServer
 from engines.postgres import PostgresServer, running_postgres
 from notifications.crash.ledger import SharedLedger
 from notifications.crash.poster import Poster, request
@@ -42,13 +43,16 @@ async def sharing(folder: Path, address: str) -> AsyncIterator[Shared]:
             yield Shared(processes, ledger)
 
 
-@pytest.fixture(params=["postgres"])
+@pytest.fixture(params=["postgres", "jetstream"])
 def address(request: pytest.FixtureRequest) -> str:
     """Return the address of an inbox of one's own, on each kind of server."""
-    server: PostgresServer = request.getfixturevalue(request.param)
     name = f"crash_{secrets.token_hex(4)}"
-    server.execute(f"CREATE DATABASE {name}")
-    return server.dsn(database=name)
+    if request.param == "jetstream":
+        server: NatsServer = request.getfixturevalue("nats_server")
+        return f"{server.url()}/{name}"
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    postgres.execute(f"CREATE DATABASE {name}")
+    return postgres.dsn(database=name)
 
 
 @pytest.fixture
