@@ -16,11 +16,12 @@ errors models _wire _convert
 _protocol _pool connection paging declare subscriptions actions texts calls client
 notifications.events notifications.encoding notifications.matching notifications.parsing
 notifications.expecting notifications.routing notifications.tokens notifications.door
-notifications.inbox
+notifications.dead_letters notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
-notifications.inbox.postgres notifications.inbox.jetstream notifications.inbox.spool
-notifications.known_subscriptions notifications.retrying notifications.dead_letters
+notifications.inbox.postgres notifications.inbox.jetstream
+notifications.inbox._spool_primary notifications.inbox._spool_forwarding notifications.inbox.spool
+notifications.known_subscriptions notifications.retrying
 notifications.worker notifications.receiver
 notifications.asgi notifications.aiohttp notifications.fastapi
 reconcile telemetry
