@@ -40,8 +40,9 @@ class Forwarder:
     """
     Opens the primary as soon as it can be opened, and sends it what is spooled, in order of arrival.
 
-    What the primary has is deleted from the spool, and not before. What it is sent is held until then: while the
-    primary is away nothing overtakes it. All of this is one task, which opens the primary and closes it.
+    What the primary has is deleted from the spool, and not before. What it is sent is held until then, so that nothing
+    overtakes it; only what is held when this is stopped, or killed, comes after what came later. All of this is one
+    task, which opens the primary and closes it.
 
     Args:
         spool: What is emptied; it is open.
@@ -130,14 +131,15 @@ class Forwarder:
                 await self._wait()
 
     async def _try(self) -> bool:
-        """Forward, or find out that it cannot be done now. False: there is nothing to do."""
+        """Forward, or find out that it cannot be done now. False: there is nothing to do, or no time for more."""
+        is_last = self._stopping.is_set()
         try:
             went_on = await self._forward()
         except Exception as error:  # noqa: BLE001  # either may be the user's own; what is spooled is kept
             if self._primary.is_reachable:
                 _log.error("what is spooled cannot be forwarded now: %s", worded(error))
             await self._pause()
-            return not self._stopping.is_set()
+            return not is_last
         self._pause_seconds = self._probe_after
         return went_on
 
@@ -150,16 +152,18 @@ class Forwarder:
     async def _wait(self) -> None:
         """Wait until there is something to forward, or to find out."""
         self._primary.lost.clear()
-        await first_of(self._stopping.wait(), self._primary.lost.wait(), self._spool.wait(_IDLE_SECONDS))
+        # It may have been lost since it was last asked.
+        if self._primary.is_reachable:
+            await first_of(self._stopping.wait(), self._primary.lost.wait(), self._spool.wait(_IDLE_SECONDS))
 
     # --- forwarding ---------------------------------------------------------------------------------------
 
     async def _forward(self) -> bool:
-        """Send what comes next; find out how a primary is that was away. False: there is nothing to do."""
+        """Send what comes next; find out first how a primary is that has failed. False: there is nothing to do."""
+        if not self._primary.is_well:
+            await self._find_out()
         self._held += await self._spool.claim(_BATCH - len(self._held), lease=_HELD_SECONDS)
         if not self._held:
-            if not self._primary.is_reachable:
-                await self._find_out()
             return False
         try:
             await self._send(self._held)

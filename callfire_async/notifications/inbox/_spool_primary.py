@@ -69,6 +69,11 @@ class Primary:
         """Whether it may be asked."""
         return self._is_open and self._failures < self._most_failures
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it has answered what it was last asked."""
+        return self._is_open and not self._failures
+
     async def open(self) -> bool:
         """Try to open it; say once where that fails."""
         try:
@@ -132,7 +137,7 @@ class Primary:
         late: Callable[[T], Awaitable[None]] | None = None,
     ) -> T:
         """Ask, even where it was away a moment ago."""
-        asking = self._own(_awaited(question(self.inbox)))
+        asking = self._own(_asked(question, self.inbox))
         try:
             await asyncio.wait([asking], timeout=seconds)
         finally:
@@ -208,5 +213,5 @@ async def ended(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:
         await asyncio.wait(ending, timeout=seconds)
 
 
-async def _awaited(asked: Awaitable[T]) -> T:
-    return await asked
+async def _asked(question: Callable[[Inbox], Awaitable[T]], inbox: Inbox) -> T:
+    return await question(inbox)
