@@ -1,8 +1,10 @@
-"""What every test may ask of the run: how long it may take, and what its chances begin from."""
+"""What every test may ask of the run: how long it may take, what its chances begin from, and a server of its kind."""
 
 import random
+from collections.abc import Iterator
 
 import pytest
+from engines.postgres import PostgresServer, running_postgres
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,3 +29,10 @@ def torture(pytestconfig: pytest.Config) -> bool:
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config) -> int:
     return pytestconfig.getoption("--seed")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Run one PostgreSQL for all tests; each makes a schema of its own in it."""
+    with running_postgres() as server:
+        yield server

@@ -19,7 +19,9 @@ notifications.expecting notifications.routing notifications.tokens notifications
 notifications.dead_letters notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
-notifications.inbox.postgres notifications.inbox.jetstream
+notifications.inbox._postgres_pool notifications.inbox._postgres_schema notifications.inbox._postgres_statements
+notifications.inbox._postgres_gathering notifications.inbox._postgres_hints notifications.inbox.postgres
+notifications.inbox.jetstream
 notifications.inbox._spool_primary notifications.inbox._spool_forwarding notifications.inbox.spool
 notifications.known_subscriptions notifications.retrying
 notifications.worker notifications.receiver
@@ -37,6 +39,7 @@ ONLY_IMPORTERS = {
     "cattrs": {"_convert"},
     "httpx": {"_pool", "testing", "cli"},
     "opentelemetry": {"telemetry"},
+    "asyncpg": {"notifications.inbox._postgres_pool"},
 }
 NAMES_THAT_SAY_NOTHING = {"utils", "helpers", "common", "base", "core", "misc", "contrib"}
 
