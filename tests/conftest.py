@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from engines.nats import NatsServer, running_nats
 from engines.postgres import PostgresServer, running_postgres
 
 
@@ -35,4 +36,11 @@ def seed(pytestconfig: pytest.Config) -> int:
 def postgres() -> Iterator[PostgresServer]:
     """Run one PostgreSQL for all tests; each makes a schema of its own in it."""
     with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[NatsServer]:
+    """Run one NATS for all tests; each makes streams of its own in it."""
+    with running_nats() as server:
         yield server

@@ -21,6 +21,8 @@ notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
 notifications.inbox._postgres_pool notifications.inbox._postgres_schema notifications.inbox._postgres_statements
 notifications.inbox._postgres_gathering notifications.inbox._postgres_hints notifications.inbox.postgres
+notifications.inbox._jetstream_link notifications.inbox._jetstream_records
+notifications.inbox._jetstream_streams notifications.inbox._jetstream_queue notifications.inbox._jetstream_settings
 notifications.inbox.jetstream
 notifications.inbox._spool_primary notifications.inbox._spool_forwarding notifications.inbox.spool
 notifications.known_subscriptions notifications.retrying
@@ -40,6 +42,7 @@ ONLY_IMPORTERS = {
     "httpx": {"_pool", "testing", "cli"},
     "opentelemetry": {"telemetry"},
     "asyncpg": {"notifications.inbox._postgres_pool"},
+    "nats": {f"notifications.inbox._jetstream_{room}" for room in ("link", "streams", "queue", "settings")},
 }
 NAMES_THAT_SAY_NOTHING = {"utils", "helpers", "common", "base", "core", "misc", "contrib"}
 

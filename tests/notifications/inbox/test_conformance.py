@@ -4,12 +4,14 @@ import secrets
 from typing import Any
 
 import pytest
+from engines.nats import NatsServer
 from engines.postgres import PostgresServer
 from notifications.inbox.clocks import ServerClocks
 from notifications.inbox.suite import CLOCK, InboxSuite, World
 from notifications.inbox.switched import SwitchedInbox, ThroughTheSpool
 
 from callfire_async.notifications.inbox import Inbox
+from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
@@ -52,6 +54,20 @@ class TestPostgresInbox(InboxSuite):
 
     def make(self, world: World, **options: Any) -> Inbox:
         return PostgresInbox(world.kept["address"], schema=world.kept["schema"], **options)
+
+
+class TestJetStreamInbox(InboxSuite):
+    """The distributed one; its servers own the clock."""
+
+    capabilities = InboxSuite.capabilities - {CLOCK}
+
+    @pytest.fixture(autouse=True)
+    def server(self, nats_server: NatsServer) -> None:
+        self.nats = nats_server
+
+    def make(self, world: World, **options: Any) -> Inbox:
+        name = world.kept.setdefault("name", f"test_{secrets.token_hex(8)}")
+        return JetStreamInbox(self.nats.url(), name=name, **options)
 
 
 class TestSpoolingInboxOverMemory(InboxSuite):

