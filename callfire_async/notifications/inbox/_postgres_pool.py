@@ -38,6 +38,7 @@ _LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     ConnectionError,
 )
 _RAISED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
@@ -77,13 +78,8 @@ class Database:
     async def close(self) -> None:
         """Close the pool, unless it is the caller's."""
         pool, self._pool = self._pool, None
-        if pool is None or pool is self._source:
-            return
-        try:
-            async with asyncio.timeout(self._timeout):
-                await pool.close()
-        except TimeoutError:
-            pool.terminate()
+        if pool is not None and pool is not self._source:
+            await pool.close()
 
     # --- asking -------------------------------------------------------------------------------------------
 
@@ -128,8 +124,8 @@ class Database:
         connection = await self._pool.acquire()
         try:
             return await work(connection)
-        except asyncio.CancelledError:
-            # What it was told may be under way, and its answer may never come.
+        except (asyncio.CancelledError, asyncpg.InternalClientError):
+            # What it was told may be under way, and its answer may never come, or not be understood.
             connection.terminate()
             raise
         finally:
