@@ -153,7 +153,7 @@ def _running(servers: Sequence[NatsServer]) -> Iterator[None]:
 
 def _wait_for_leader(servers: Sequence[NatsServer]) -> None:
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    while not all("JetStream cluster new metadata leader" in server.log for server in servers):
+    while not all("metadata leader" in server.log for server in servers):
         assert time.monotonic() < deadline, servers[0].log
         time.sleep(_POLL_SECONDS)
 

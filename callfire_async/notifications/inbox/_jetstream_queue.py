@@ -78,6 +78,11 @@ class Queue:
         self._wanted_until = 0.0
         self._failed = ""
 
+    @property
+    def ack_wait(self) -> float:
+        """Seconds after which a message is handed out again about which nobody has said a word."""
+        return ACK_WAIT_SECONDS
+
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Listen for what is handed out; give back in the end what nobody took."""
@@ -207,7 +212,7 @@ class Queue:
 
     async def hand_out_after(self, reply: str, seconds: float) -> None:
         """Have a message handed out again so many seconds from now; the server knows it when this returns."""
-        if seconds == ACK_WAIT_SECONDS:
+        if seconds == self.ack_wait:
             said = b"+WPI"
         elif seconds <= 0:
             said = b"-NAK"

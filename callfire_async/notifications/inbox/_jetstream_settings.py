@@ -63,8 +63,23 @@ class Settings:
 
     @property
     def queue(self) -> str:
-        """The stream with what is to be done, and its subject."""
+        """The stream with what is to be done."""
         return self.name
+
+    @property
+    def queued(self) -> str:
+        """All its subjects."""
+        return f"{self.name}.*"
+
+    @property
+    def new(self) -> str:
+        """Where a delivery is queued that comes."""
+        return f"{self.name}.new"
+
+    @property
+    def again(self) -> str:
+        """Where one is queued that was dead."""
+        return f"{self.name}.again"
 
     @property
     def records(self) -> str:
@@ -91,7 +106,7 @@ class Settings:
         newest = kept.evolve(retention=RetentionPolicy.LIMITS, max_msgs_per_subject=1)
         subjects = [f"{self.records}.>"]
         return [
-            queued.evolve(name=self.queue, subjects=[self.queue]),
+            queued.evolve(name=self.queue, subjects=[self.queued]),
             newest.evolve(name=self.records, subjects=subjects, allow_msg_ttl=True),
             newest.evolve(name=self.dead, subjects=[f"{self.dead}.*"]),
         ]

@@ -73,7 +73,7 @@ from callfire_async.notifications.inbox import (
     row_number,
 )
 from callfire_async.notifications.inbox._jetstream_link import Link
-from callfire_async.notifications.inbox._jetstream_queue import ACK_WAIT_SECONDS, HandedOut, Queue
+from callfire_async.notifications.inbox._jetstream_queue import HandedOut, Queue
 from callfire_async.notifications.inbox._jetstream_records import (
     DEAD,
     DONE,
@@ -179,10 +179,10 @@ class JetStreamInbox:
             streams = [Stream(link, name) for name in names]
             for stream in streams:
                 await opening.enter_async_context(_running(stream))
-            queue = Queue(link, self._settings.queue, self._settings.consumer)
-            await opening.enter_async_context(queue.opened())
+            pulling = Queue(link, self._settings.queue, self._settings.consumer)
+            await opening.enter_async_context(pulling.opened())
             opening.push_async_callback(self._give_up)
-            self._state = _Opened(link, clock, queue, *streams)
+            self._state = _Opened(link, clock, pulling, *streams)
             self._closing = opening.pop_all()
         return self
 
@@ -238,10 +238,8 @@ class JetStreamInbox:
         largest = self._opened.link.client.max_payload - HEAD_BYTES
         if len(data) > largest:
             raise InboxError(f"a delivery of {len(data)} bytes is too large; NATS here takes {largest} (max_payload)")
-        return self._message(data, _digest(delivery.key) if self._dedupe_window > 0 else secrets.token_hex(16))
-
-    def _message(self, data: bytes, id: str) -> Write:
-        return Write(self._settings.queue, data, {"Nats-Msg-Id": id})
+        id = _digest(delivery.key) if self._dedupe_window > 0 else secrets.token_hex(16)
+        return Write(self._settings.new, data, {"Nats-Msg-Id": id})
 
     async def _appended(self, write: Write, taken: Taken) -> Appended:
         if not taken.duplicate:
@@ -258,7 +256,7 @@ class JetStreamInbox:
 
     async def _append_anew(self, write: Write, forgotten: int) -> Appended:
         """Keep what repeats a delivery that was purged; the server still knows that one's name."""
-        anew = self._message(write.data, f"{write.headers['Nats-Msg-Id']}.{forgotten}")
+        anew = evolve(write, headers={"Nats-Msg-Id": f"{write.headers['Nats-Msg-Id']}.{forgotten}"})
         (taken,) = await self._opened.messages.publish(anew)
         return await self._appended(anew, taken)
 
@@ -301,18 +299,18 @@ class JetStreamInbox:
         return await self._due_by_record(record, handed_out)
 
     async def _due_by_record(self, record: Record, handed_out: HandedOut) -> Record | None:
-        message, queue = handed_out.message, self._opened.queue
+        message, pulled_from = handed_out.message, self._opened.queue
         if record.message != message.sequence:
             # A later message has taken its place; unless what was read is older than this message.
             if record.revision > message.replays:
-                await queue.finish(handed_out.reply, is_dead=False)
+                await pulled_from.finish(handed_out.reply, is_dead=False)
             return None
         if not record.is_open:
             await self._finish(record, handed_out.reply, message.delivery.body)
             return None
         early = record.due_at - self._now()
         if early > 0:
-            await queue.hand_out_after(handed_out.reply, early)
+            await pulled_from.hand_out_after(handed_out.reply, early)
             return None
         return record
 
@@ -332,7 +330,7 @@ class JetStreamInbox:
             return None
         self._held[written.id] = written
         leased_now = _lease(written, handed_out.message.delivery)
-        if seconds != ACK_WAIT_SECONDS:
+        if seconds != self._opened.queue.ack_wait:
             await self._hand_out_after(written, leased_now, seconds)
         if handed_out.message.replays == record.revision != 0:
             # Whoever replayed it may have died over it.
@@ -505,7 +503,7 @@ class JetStreamInbox:
         """Iterate over the deliveries that there are now, in order of arrival."""
         opened = self._opened
         # In this order: what is settled meanwhile has left the one and is in the other.
-        ids = {Message.read(stored).id async for stored in opened.messages.listed(self._settings.queue)}
+        ids = {Message.read(stored).id async for stored in opened.messages.listed(self._settings.queued)}
         ids |= {Record.read(stored).id async for stored in opened.records.listed(self._record_subject("*"))}
         for page in _pages(sorted(ids)):
             for entry in await _all([self._entry(id) for id in page]):
@@ -534,7 +532,8 @@ class JetStreamInbox:
         """Queue a dead letter anew; False: another has, or it is gone."""
         delivery = await self._delivery(record)
         # Named after the revision that was dead: of several who do this, one does.
-        message = self._message(Message.written(delivery, record, crashes), f"{record.id}@{record.revision}")
+        id = f"{record.id}@{record.revision}"
+        message = Write(self._settings.again, Message.written(delivery, record, crashes), {"Nats-Msg-Id": id})
         (taken,) = await self._opened.messages.publish(message)
         begun = evolve(record.begun_again(taken.sequence, crashes, self._now()), write=secrets.token_hex(8))
         written = await self._write(begun)
@@ -570,7 +569,8 @@ class JetStreamInbox:
         with opened.link.told():
             consumer = await opened.link.jetstream.consumer_info(settings.queue, settings.consumer)
         last = consumer.delivered.stream_seq if consumer.delivered is not None else 0
-        new, first = await opened.messages.count(settings.queue, after=last)
+        waiting, first = await opened.messages.count(settings.queued, after=last)
+        again, _ = await opened.messages.count(settings.again, after=last)
         open_records = await self._handed_out_until(last)
         recorded, _ = await opened.records.count(self._record_subject("*"))
         dead, _ = await opened.dead.count(f"{settings.dead}.*")
@@ -579,10 +579,10 @@ class JetStreamInbox:
         later = [record.state for record in open_records if record.due_at > now]
         oldest = min([*due, *([first.at] if first is not None else [])], default=None)
         return Stats(
-            ready=len(due) + new,
+            ready=len(due) + waiting,
             delayed=later.count(READY),
             leased=later.count(LEASED),
-            done=max(0, recorded - dead - sum(record.revision > 0 for record in open_records)),
+            done=max(0, recorded - dead - again - sum(record.revision > 0 for record in open_records)),
             dead=dead,
             oldest_ready_age=None if oldest is None else max(0.0, now - oldest),
         )
@@ -590,7 +590,7 @@ class JetStreamInbox:
     async def _handed_out_until(self, last: int) -> list[Record]:
         """Return the open records of what was handed out up to a message."""
         messages = []
-        async for stored in self._opened.messages.listed(self._settings.queue):
+        async for stored in self._opened.messages.listed(self._settings.queued):
             if stored.sequence > last:
                 break
             messages.append(Message.read(stored))

@@ -54,6 +54,17 @@ class Model:
             innocent.append(row)
         return [self._hand_out(row, now, lease) for row in innocent]
 
+    def claim_these(self, ids: list[int], limit: int, lease: float, now: float) -> list[Row]:
+        """Hand out what an inbox has chosen, if that is as it may be: due, in order, and suspects alone."""
+        due = [row for row in self.rows if self._is_due(row, now)]
+        chosen = [self.rows[id - 1] for id in ids]
+        assert len(chosen) <= limit
+        assert bool(chosen) == bool(due and limit)
+        assert all(row in due for row in chosen)
+        assert chosen == sorted(chosen, key=lambda row: (row.due_at, row.id))
+        assert len(chosen) == 1 or all(row.crashes + (row.state == "leased") < 2 for row in chosen)
+        return [self._hand_out(row, now, lease) for row in chosen]
+
     def _is_due(self, row: Row, now: float) -> bool:
         return row.state in ("ready", "leased") and row.due_at <= now
 

@@ -57,7 +57,7 @@ class TestPostgresInbox(InboxSuite):
 
 
 class TestJetStreamInbox(InboxSuite):
-    """The distributed one; its servers own the clock."""
+    """The distributed one; its servers own the clock: what only a turned one shows, test_jetstream waits for."""
 
     capabilities = InboxSuite.capabilities - {CLOCK}
 

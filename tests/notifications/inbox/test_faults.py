@@ -1,6 +1,7 @@
 """The inboxes elsewhere behind a network that fails: nothing hangs, nothing that was acknowledged is lost."""
 
 import asyncio
+import gc
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -50,8 +51,11 @@ async def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         async with proxying(server.port) as proxy:
             address = server.url().replace(str(server.port), str(proxy.port))
             yield Engine(proxy, lambda: JetStreamInbox(address, name=name, timeout=TIMEOUT_SECONDS))
+            gc.collect()  # here, where it may complain: see the test
 
 
+# nats-py forgets to close a connection that fails while it is made again; the garbage collector does it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("fault", Fault, ids=[fault.name for fault in Fault])
 @pytest.mark.parametrize("behind", ["postgres", "jetstream"], indirect=True)
 async def test_a_network_that_fails_loses_nothing(behind, fault, torture):

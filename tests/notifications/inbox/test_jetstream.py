@@ -20,7 +20,7 @@ from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, d
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, Inbox, Lease, Stats
-from callfire_async.notifications.inbox._jetstream_records import DEAD, DONE, Message
+from callfire_async.notifications.inbox._jetstream_records import DEAD, DONE, Message, Record
 from callfire_async.notifications.inbox._jetstream_streams import Write
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 
@@ -83,6 +83,10 @@ async def messages_in(server: NatsServer, stream: str) -> int:
 async def hand_out_again(inbox: JetStreamInbox, lease: Lease) -> None:
     """Let the consumer do what it does when nobody has said a word for long enough."""
     await inbox._opened.queue.hand_out_after(lease.token.partition(" ")[2], 0)
+
+
+def again(inbox: JetStreamInbox, lease: Lease, record: Record, id: str = "again") -> Write:
+    return Write(inbox._settings.again, Message.written(lease.delivery, record, 0), {"Nats-Msg-Id": id})
 
 
 # --- opening ----------------------------------------------------------------------------------------------
@@ -572,7 +576,7 @@ async def test_a_replay_is_completed_by_the_next(nats_server, name, inbox, other
     """The message is queued, and the record says dead still."""
     buried = await dead_letter(inbox)
     record = await inbox._record(buried.id)
-    queued = inbox._message(Message.written(buried.delivery, record, 0), "again")
+    queued = again(inbox, buried, record)
     await inbox._opened.messages.publish(queued)
 
     lease = await next_lease(other)
@@ -600,7 +604,7 @@ async def test_what_was_replayed_again_since_is_stale(inbox):
     buried = await dead_letter(inbox)
     record = await inbox._record(buried.id)
     for id in ("one", "two"):
-        await inbox._opened.messages.publish(inbox._message(Message.written(buried.delivery, record, 0), id))
+        await inbox._opened.messages.publish(again(inbox, buried, record, id))
 
     first = await next_lease(inbox)
     assert await inbox.claim(10, lease=LEASE) == []
@@ -612,7 +616,7 @@ async def test_a_replay_outlasts_a_purge(inbox, other):
     """Whoever asks for both at once keeps the delivery."""
     buried = await dead_letter(inbox)
     record = await inbox._record(buried.id)
-    await inbox._opened.messages.publish(inbox._message(Message.written(buried.delivery, record, 0), "again"))
+    await inbox._opened.messages.publish(again(inbox, buried, record))
     await other.purge(dead_before=datetime.now(UTC) + timedelta(days=1))
 
     assert (await next_lease(inbox)).delivery.body == b"dead"
@@ -641,8 +645,8 @@ async def test_numbers_that_begin_again_mix_nothing_up(nats_server, make, name):
 async def test_what_somebody_else_has_queued_is_a_body(nats_server, inbox, name):
     """Nothing is thrown away for being unreadable; whoever parses it will say."""
     async with administrator(nats_server) as jetstream:
-        await jetstream.publish(name, b"key=x&what is this")
-        await jetstream.publish(name, b"\xff")
+        await jetstream.publish(f"{name}.new", b"key=x&what is this")
+        await jetstream.publish(f"{name}.new", b"\xff")
 
     leases = await inbox.claim(10, lease=LEASE)
     assert [lease.delivery.body for lease in leases] == [b"key=x&what is this", b"\xff"]

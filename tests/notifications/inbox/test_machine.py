@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 from attrs import evolve
+from engines.nats import NatsServer
 from engines.postgres import PostgresServer
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from notifications.inbox.model import DEDUPE_WINDOW, Model, Row
 from notifications.inbox.switched import SwitchedInbox, ThroughTheSpool
 
 from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
@@ -257,6 +259,30 @@ class OwnClock(ManyHosts):
         self.clocks.advance(0.001)
 
 
+class OnStreams(OwnClock):
+    """What was put back comes first; leases end with the inbox that is closed."""
+
+    owned = True
+    nats: ClassVar[NatsServer]
+
+    def __init__(self) -> None:
+        Agreement.__init__(self)
+        self.name = f"machine_{secrets.token_hex(8)}"
+
+    def make(self) -> tuple[Any, ...]:
+        return (JetStreamInbox(self.nats.url(), name=self.name),)
+
+    @rule(target=Agreement.pairs, limit=st.integers(0, 4), lease=st.sampled_from([1.0, 60.0]))
+    def claim(self, limit: int, lease: float) -> Any:
+        (leases,) = self.ask(lambda inbox: inbox.claim(limit, lease=lease * self.second))
+
+        rows = self.model.claim_these([self.number(one.id) for one in leases], limit, lease * self.second, self.now)
+        assert [(one.delivery.body, one.attempt, one.crashes, one.completed) for one in leases] == [
+            (row.body, row.attempt, row.crashes, row.completed) for row in rows
+        ]
+        return multiple(*(Pair(row, (one,)) for row, one in zip(rows, leases, strict=True)))
+
+
 # An example is a file, and some fifty commits: a fifth of what the profile says.
 EXAMPLES = settings(
     max_examples=max(1, settings.default.max_examples // 5),
@@ -271,6 +297,11 @@ def postgres_machine(postgres: PostgresServer) -> None:
     ManyHosts.postgres = postgres
 
 
+@pytest.fixture(scope="module")
+def nats_machine(nats_server: NatsServer) -> None:
+    OnStreams.nats = nats_server
+
+
 TestAgreement = Agreement.TestCase
 TestAgreement.settings = EXAMPLES
 TestClockJumps = ClockJumps.TestCase
@@ -281,3 +312,5 @@ TestManyHosts = pytest.mark.usefixtures("postgres_machine")(ManyHosts.TestCase)
 TestManyHosts.settings = FEWER
 TestOwnClock = pytest.mark.usefixtures("postgres_machine")(OwnClock.TestCase)
 TestOwnClock.settings = FEWER
+TestOnStreams = pytest.mark.usefixtures("nats_machine")(OnStreams.TestCase)
+TestOnStreams.settings = FEWER
