@@ -14,11 +14,11 @@ from engines.proxy import Fault, Proxy, proxying
 from notifications.inbox.posting import BOUND_SECONDS, Handled, Posting
 
 from callfire_async.notifications import Receiver
-from callfire_async.notifications.inbox import Inbox, _jetstream_link, _jetstream_queue, jetstream
+from callfire_async.notifications.inbox import Inbox, _jetstream_link, _jetstream_queue
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 
-TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS = 0.5
 # What was handed out and never arrived is handed out again after this.
 LEASE_SECONDS = 2.0
 
@@ -47,7 +47,6 @@ async def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         server = request.getfixturevalue("nats_server")
         monkeypatch.setattr(_jetstream_link, "_PING_SECONDS", 0.5)
         monkeypatch.setattr(_jetstream_queue, "ACK_WAIT_SECONDS", LEASE_SECONDS)
-        monkeypatch.setattr(jetstream, "ACK_WAIT_SECONDS", LEASE_SECONDS)
         async with proxying(server.port) as proxy:
             address = server.url().replace(str(server.port), str(proxy.port))
             yield Engine(proxy, lambda: JetStreamInbox(address, name=name, timeout=TIMEOUT_SECONDS))
