@@ -79,7 +79,9 @@ class Primary:
         try:
             async with asyncio.timeout(self._patience):
                 await self.inbox.__aenter__()
-        except Exception as error:  # noqa: BLE001  # whatever it is, what is posted meanwhile must be kept
+        except (Exception, asyncio.CancelledError) as error:  # whatever it is, postbacks must be kept
+            if _is_cancelled():
+                raise
             self.say_not_open(worded(error))
             return False
         self._is_open = True
@@ -140,10 +142,12 @@ class Primary:
         asking = self._own(_asked(question, self.inbox))
         try:
             await asyncio.wait([asking], timeout=seconds)
-        finally:
-            if not asking.done():
-                self._leave(asking, late)
+        except asyncio.CancelledError:
+            # It may have been answered in the very moment.
+            self._leave(asking, late)
+            raise
         if not asking.done():
+            self._leave(asking, late)
             raise self._failed(f"the primary inbox has not answered within {seconds:g} s", None)
         return self._answer(asking)
 
@@ -202,6 +206,12 @@ class Primary:
 def worded(error: BaseException) -> str:
     """Word an error: our own words are safe to print, another's need not be."""
     return str(error) if isinstance(error, InboxError) else type(error).__name__
+
+
+def _is_cancelled() -> bool:
+    """Tell whether somebody wants this task to end; a driver that gives up looks the same."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def ended(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:

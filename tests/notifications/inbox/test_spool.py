@@ -487,6 +487,35 @@ async def test_what_is_handed_out_too_late_goes_back(make, primary, end):
         assert (lease.attempt, lease.crashes) == (1, 0)
 
 
+async def test_what_is_handed_out_when_nobody_waits_any_more_goes_back(make, primary):
+    """Cancelled in the very moment of the answer."""
+    async with make() as inbox:
+        await inbox.append(Delivery(b"body"))
+        inner = primary.inner
+        primary.inner = ClaimThatCancels(inner)
+        claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
+        primary.inner.claiming = claiming
+        with pytest.raises(asyncio.CancelledError):
+            await claiming
+        primary.inner = inner
+        await eventually(lambda: inner._rows[1].state == "ready")
+
+        assert (await lease_of(inbox)).crashes == 0
+
+
+class ClaimThatCancels:
+    """Whoever asks is cancelled when the answer is there."""
+
+    def __init__(self, inner: Inbox) -> None:
+        self._inner = inner
+        self.release = inner.release
+
+    async def claim(self, limit: int, *, lease: float) -> list[Lease]:
+        leases = await self._inner.claim(limit, lease=lease)
+        self.claiming.cancel()
+        return leases
+
+
 class SlowClaim:
     """Hands out leases and is slow to say so."""
 
@@ -607,6 +636,36 @@ async def test_it_does_not_wait_for_long_for_its_primary(make, primary, caplog):
     assert messages(caplog, "not open yet") == [
         "the primary inbox is not open yet, and deliveries are kept in the spool: it has taken more than 0.01 s"
     ]
+
+
+async def test_a_primary_that_breaks_off_when_it_is_opened_is_tried_again(primary, spool, caplog):
+    """A driver that gives up is not somebody who wants all of it to end."""
+    attempts = []
+
+    async def broken_at_first() -> MemoryInbox:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise asyncio.CancelledError
+        return await MemoryInbox.__aenter__(primary.inner)
+
+    primary.inner = Opening(broken_at_first)
+    async with SpoolingInbox(primary, spool, probe_after=0.001) as inbox:
+        await inbox.append(Delivery(b"body"))
+        await nothing_is_spooled(inbox)
+
+    assert len(attempts) == 2
+    assert messages(caplog, "not open yet")[0].endswith(": CancelledError")
+
+
+class Opening(MemoryInbox):
+    """Is opened as a test says."""
+
+    def __init__(self, opening: Callable[[], Awaitable[MemoryInbox]]) -> None:
+        super().__init__()
+        self._opening = opening
+
+    async def __aenter__(self) -> MemoryInbox:
+        return await self._opening()
 
 
 async def test_a_primary_that_hangs_when_it_is_opened_is_tried_again(make, primary):
