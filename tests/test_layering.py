@@ -16,7 +16,7 @@ errors models _wire _convert
 _protocol _pool connection paging declare subscriptions actions texts calls client
 notifications.encoding notifications.events notifications.matching notifications.parsing
 notifications.expecting notifications.routing notifications.tokens notifications.door
-notifications.inbox
+notifications.dead_letters notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
 notifications.inbox._postgres_pool notifications.inbox._postgres_schema notifications.inbox._postgres_statements
@@ -24,9 +24,9 @@ notifications.inbox._postgres_gathering notifications.inbox._postgres_hints noti
 notifications.inbox._jetstream_link notifications.inbox._jetstream_records
 notifications.inbox._jetstream_streams notifications.inbox._jetstream_queue notifications.inbox._jetstream_settings
 notifications.inbox.jetstream
-notifications.inbox.spool
+notifications.inbox._spool_primary notifications.inbox._spool_forwarding notifications.inbox.spool
 notifications.observing
-notifications.known_subscriptions notifications.retrying notifications.dead_letters
+notifications.known_subscriptions notifications.retrying
 notifications.worker notifications.receiver
 notifications.asgi notifications.aiohttp notifications.fastapi
 reconcile telemetry

@@ -16,7 +16,7 @@ from typing import Self
 
 from attrs import define, field, frozen
 
-from callfire_async.errors import HandlerErrors, NotificationError
+from callfire_async.errors import HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, TurnedAway, header
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox import Delivery, Inbox, Stats
@@ -332,7 +332,11 @@ class _Keep:
         return await self._inbox.stats()
 
     async def is_idle(self) -> bool:
-        stats = await self._inbox.stats()
+        try:
+            stats = await self._inbox.stats()
+        except InboxError:
+            # It cannot be reached now: who knows what waits there.
+            return False
         return not (stats.ready or stats.leased or self._worker.is_busy or self._storing)
 
     async def changed(self, timeout: float) -> None:

@@ -166,6 +166,72 @@ async def test_a_receiver_with_no_slots_only_takes_in(handlers, inbox):
     assert ((await inbox.stats()).ready, handlers.ran) == (1, [])
 
 
+async def test_what_a_receiver_with_no_slots_takes_in_waits_for_others(handlers, inbox):
+    """It is healthy, counts what waits, and is not idle while that does; nothing of it holds up its end."""
+    handlers.add("runs")
+    async with make_receiver(handlers, inbox, concurrency=0) as receiver:
+        before = receiver.healthy
+        await receiver.idle(timeout=DEADLINE)
+        await receiver.receive(postback(body()))
+        stats = await receiver.stats()
+        with pytest.raises(TimeoutError):
+            await receiver.idle(timeout=0.01)
+        (lease,) = await inbox.claim(1, lease=60)
+        await inbox.ack(lease)
+        await receiver.idle(timeout=DEADLINE)
+
+    assert (before, receiver.healthy, handlers.ran) == (True, False, [])
+    assert (stats.inbox.ready, stats.handled, stats.refused) == (1, 0, {})
+
+
+async def test_a_receiver_with_no_slots_that_cannot_store_is_not_healthy(handlers):
+    """Until it can; the next postback tells."""
+    inbox = MemoryInbox(max_deliveries=1)
+    async with make_receiver(handlers_with_one(handlers), inbox, concurrency=0) as receiver:
+        replies = [(await receiver.receive(postback(body(number)))).status for number in range(2)]
+        full = receiver.healthy
+        (lease,) = await inbox.claim(1, lease=60)
+        await inbox.ack(lease)
+        replies.append((await receiver.receive(postback(body(3)))).status)
+
+        assert (replies, full, receiver.healthy) == ([204, 503, 204], False, True)
+
+
+def handlers_with_one(handlers: Handlers) -> Handlers:
+    handlers.add("runs")
+    return handlers
+
+
+async def test_a_receiver_with_no_slots_may_be_started_again(handlers, inbox):
+    """As any other."""
+    receiver = make_receiver(handlers_with_one(handlers), inbox, concurrency=0)
+    for number in range(2):
+        async with receiver:
+            assert await receiver.receive(postback(body(number))) == Reply(204)
+
+    assert (await inbox.stats()).ready == 2
+
+
+async def test_a_receiver_may_only_work(handlers, inbox):
+    """With no server, until its process is told to end: what is not finished then goes back."""
+    handlers.add_waiting("waits")
+    await inbox.append(Delivery(body()))
+
+    async def work() -> None:
+        async with make_receiver(handlers, inbox, grace=0.0):
+            await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    async with asyncio.timeout(DEADLINE):
+        await handlers.started.wait()
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+
+    (lease,) = await inbox.claim(1, lease=60)
+    assert (lease.attempt, lease.crashes, handlers.ran) == (1, 0, ["waits"])
+
+
 # --- failed -----------------------------------------------------------------------------------------------
 
 

@@ -76,10 +76,13 @@ class Database:
         )
 
     async def close(self) -> None:
-        """Close the pool, unless it is the caller's."""
+        """Close the pool, unless it is the caller's; in bounded time."""
         pool, self._pool = self._pool, None
         if pool is not None and pool is not self._source:
-            await pool.close()
+            # A server that is silent takes no leave; asyncpg ends by force what it cannot close in time.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout):
+                    await pool.close()
 
     # --- asking -------------------------------------------------------------------------------------------
 

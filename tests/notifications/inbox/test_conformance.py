@@ -8,11 +8,13 @@ from engines.nats import NatsServer
 from engines.postgres import PostgresServer
 from notifications.inbox.clocks import ServerClocks
 from notifications.inbox.suite import CLOCK, InboxSuite, World
+from notifications.inbox.switched import SwitchedInbox, ThroughTheSpool
 
 from callfire_async.notifications.inbox import Inbox
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.postgres import PostgresInbox
+from callfire_async.notifications.inbox.spool import SpoolingInbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 
@@ -66,3 +68,32 @@ class TestJetStreamInbox(InboxSuite):
     def make(self, world: World, **options: Any) -> Inbox:
         name = world.kept.setdefault("name", f"test_{secrets.token_hex(8)}")
         return JetStreamInbox(self.nats.url(), name=name, **options)
+
+
+class TestSpoolingInboxOverMemory(InboxSuite):
+    """A spool that is never needed changes nothing."""
+
+    def make(self, world: World, **options: Any) -> Inbox:
+        clock = world.clocks.clock()
+        if "primary" not in world.kept:
+            world.kept["primary"] = MemoryInbox(clock=clock, **options)
+        return SpoolingInbox(world.kept["primary"], SqliteInbox(world.folder / "spool.db", clock=clock))
+
+
+class TestSpoolingInboxOverSqlite(InboxSuite):
+    """Likewise, with a folder of files as the spool."""
+
+    def make(self, world: World, **options: Any) -> Inbox:
+        clock = world.clocks.clock()
+        primary = SqliteInbox(world.folder / "primary.db", clock=clock, **options)
+        return SpoolingInbox(primary, SqliteInbox.in_folder(world.folder / "spool", clock=clock))
+
+
+class TestThroughTheSpool(InboxSuite):
+    """What is taken in while the primary is away comes out as it went in, with all that happens to it after that."""
+
+    def make(self, world: World, **options: Any) -> Inbox:
+        clock = world.clocks.clock()
+        primary = SwitchedInbox(SqliteInbox(world.folder / "primary.db", clock=clock, **options))
+        window = {name: value for name, value in options.items() if name == "dedupe_window"}
+        return ThroughTheSpool(primary, SqliteInbox(world.folder / "spool.db", clock=clock, **window))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from notifications.inbox.clocks import DAY, Clocks, ServerClocks
 from notifications.inbox.model import DEDUPE_WINDOW, Model, Row
+from notifications.inbox.switched import SwitchedInbox, ThroughTheSpool
 
 from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
@@ -68,10 +69,15 @@ class Agreement(RuleBasedStateMachine):
     def make(self) -> tuple[Any, ...]:
         """Make the inboxes, or make anew those that can be made on what is there."""
         memory = self.inboxes[0] if self.inboxes else MemoryInbox(clock=self.clocks.clock())
-        return memory, self.sqlite()
+        return memory, self.sqlite(), self.through_the_spool()
 
     def sqlite(self) -> SqliteInbox:
         return SqliteInbox(self.folder / "inbox.db", retention=1000 * DAY, clock=self.clocks.clock())
+
+    def through_the_spool(self) -> ThroughTheSpool:
+        primary = SqliteInbox(self.folder / "primary.db", retention=1000 * DAY, clock=self.clocks.clock())
+        spool = SqliteInbox(self.folder / "spool.db", clock=self.clocks.clock())
+        return ThroughTheSpool(SwitchedInbox(primary), spool)
 
     @property
     def now(self) -> float:

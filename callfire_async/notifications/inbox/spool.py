@@ -1,0 +1,300 @@
+"""
+`SpoolingInbox`: an inbox elsewhere, and one on this machine's disk for when that cannot be reached.
+
+It imports `errors`, the protocol, the primary as it is asked, and what forwards to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime
+from types import TracebackType
+from typing import Self, TypeVar
+
+from attrs import evolve
+
+from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox._spool_forwarding import Forwarder
+from callfire_async.notifications.inbox._spool_primary import Primary
+
+__all__ = ["SpoolingInbox"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_PREFIX = "spool/"
+
+
+class SpoolingInbox:
+    """
+    An inbox elsewhere, and one on this machine's disk for when that cannot be reached.
+
+    A delivery goes to the primary. Where that fails, or does not answer within *timeout*, or has failed so often that
+    it is not asked at present, the spool keeps it: either way it is durable when ``append`` returns. In the background
+    the spool is emptied into the primary, with the same keys and times, in order of arrival; it may be opened while the
+    primary is away. What a primary that takes others refuses five times becomes a dead letter of the spool.
+
+    All else is the primary's: while that is away, it raises `InboxUnavailableError`. What is spooled counts as ready,
+    is listed after what the primary has, and has ids that begin with ``spool/``; once it is forwarded it has the
+    primary's id.
+
+    At least once: where the primary took a delivery but could not say so, the spool has it too, and the primary finds
+    the repeat if it is forwarded within its ``dedupe_window``.
+
+    Args:
+        primary: Where deliveries belong; opened and closed here.
+        spool: Where they wait: a `SqliteInbox`, or one ``in_folder`` for several processes. Opened and closed here.
+        timeout: Seconds for the primary to keep a delivery, and to be opened at the start.
+        patience: Seconds for everything else that it is asked, and for a hundred deliveries that are forwarded.
+        failures: So many in a row, and the primary is not asked until it has answered a probe.
+        probe_after: Seconds until that probe; doubled with each that fails, up to 30.
+        grace: Seconds for what is spooled to be forwarded when this is closed. What is left waits for the next start.
+        sleep: Lets time pass between probes.
+
+    Raises:
+        ValueError: One of these is not positive; *grace* may be 0.
+    """
+
+    def __init__(
+        self,
+        primary: Inbox,
+        spool: Inbox,
+        *,
+        timeout: float = 2.0,
+        patience: float = 30.0,
+        failures: int = 3,
+        probe_after: float = 2.0,
+        grace: float = 5.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        _check_positive(timeout=timeout, patience=patience, failures=failures, probe_after=probe_after)
+        if not grace >= 0:
+            raise ValueError("grace must not be negative")
+        self._primary = Primary(primary, failures=failures, patience=patience)
+        self._spool = spool
+        self._forwarder = Forwarder(spool, self._primary, patience=patience, probe_after=probe_after, sleep=sleep)
+        self._timeout = timeout
+        self._patience = patience
+        self._grace = grace
+        self._closing = AsyncExitStack()
+
+    @property
+    def retention(self) -> float | None:
+        """Seconds for which the primary keeps the keys of what is done; None where it does not say."""
+        return getattr(self._primary.inbox, "retention", None)
+
+    @property
+    def spool(self) -> Inbox:
+        """What keeps deliveries while the primary is away: to look at it then."""
+        return self._spool
+
+    async def spooled(self) -> int:
+        """Return how many deliveries wait in the spool."""
+        return _waiting(await self._spool.stats())
+
+    # --- lifecycle ----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """
+        Open the spool, and the primary where that can be done; else that is tried again in the background.
+
+        Raises:
+            InboxError: The spool cannot be opened.
+        """
+        async with AsyncExitStack() as opened:
+            await opened.enter_async_context(self._spool)
+            opened.push_async_callback(self._say_what_stays)
+            await self._forwarder.start(self._timeout)
+            opened.push_async_callback(self._forwarder.stop, self._grace)
+            self._closing = opened.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Forward what can be forwarded, close the primary, then the spool."""
+        await self._closing.aclose()
+
+    async def _say_what_stays(self) -> None:
+        # Where it cannot be counted it says so itself, and is to be closed.
+        with suppress(InboxError):
+            if count := await self.spooled():
+                _log.warning("deliveries that stay in the spool until the next start: %d", count)
+
+    async def _ask(self, question: Callable[[Inbox], Awaitable[T]]) -> T:
+        return await self._primary.ask(question, self._patience)
+
+    # --- taking in ----------------------------------------------------------------------------------------
+
+    async def append(self, delivery: Delivery) -> Appended:
+        """
+        Keep a delivery in the primary, or in the spool.
+
+        Raises:
+            InboxError: Neither could keep it.
+        """
+        try:
+            appended = await self._primary.ask(lambda primary: primary.append(delivery), self._timeout)
+        except InboxError:
+            return _named(await self._spool.append(delivery))
+        self._forwarder.note_taken()
+        return appended
+
+    async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+        """
+        Keep several in the primary, or in the spool: all or none.
+
+        Raises:
+            InboxError: Neither could keep them.
+        """
+        try:
+            appended = await self._primary.ask(lambda primary: primary.append_many(deliveries), self._timeout)
+        except InboxError:
+            return [_named(one) for one in await self._spool.append_many(deliveries)]
+        self._forwarder.note_taken()
+        return appended
+
+    # --- handing out and settling -------------------------------------------------------------------------
+
+    async def claim(self, limit: int, *, lease: float) -> list[Lease]:
+        """Hand out what is due in the primary; what it hands out too late goes back."""
+        return await self._primary.ask(
+            lambda primary: primary.claim(limit, lease=lease), self._patience, late=self._put_back
+        )
+
+    async def _put_back(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            await self._primary.inbox.release(lease)
+
+    async def extend(self, lease: Lease, seconds: float) -> bool:
+        """Let a lease end so many seconds from now."""
+        return await self._ask(lambda primary: primary.extend(lease, seconds))
+
+    async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
+        """Note that a delivery was handled."""
+        return await self._ask(lambda primary: primary.ack(lease, event_key=event_key))
+
+    async def nack(
+        self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
+    ) -> bool:
+        """Put a delivery back for another attempt."""
+        return await self._ask(lambda primary: primary.nack(lease, delay=delay, completed=completed, reason=reason))
+
+    async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
+        """Put a delivery back at once."""
+        return await self._ask(lambda primary: primary.release(lease, completed=completed))
+
+    async def bury(self, lease: Lease, reason: str) -> bool:
+        """Make a delivery a dead letter."""
+        return await self._ask(lambda primary: primary.bury(lease, reason))
+
+    # --- looking after it ---------------------------------------------------------------------------------
+
+    async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
+        """Return which of these events were acked; what is spooled has not been handled."""
+        keys = list(event_keys)
+        return await self._ask(lambda primary: primary.seen(keys))
+
+    async def get(self, id: int | str) -> Entry | None:
+        """Return what is known of one delivery; of one with an id of the spool also while the primary is away."""
+        inner = _inner(id)
+        if inner is None:
+            return await self._ask(lambda primary: primary.get(id))
+        entry = await self._spool.get(inner)
+        return None if entry is None else _shown(entry)
+
+    async def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+        """Iterate over the deliveries: those of the primary, then what is spooled."""
+        primary = self._primary.inbox.entries(state)
+        while (entry := await self._ask(lambda _: anext(primary, None))) is not None:
+            yield entry
+        async for spooled in self._spool.entries():
+            shown = _shown(spooled)
+            if shown is not None and state in (None, shown.state):
+                yield shown
+
+    async def replay(self, ids: Iterable[int | str] | None = None) -> int:
+        """Make dead letters ready again; those of the spool are sent to the primary again."""
+        if ids is None:
+            return await self._ask(lambda primary: primary.replay()) + await self._spool.replay()
+        wanted = list(ids)
+        own = [id for id in wanted if _inner(id) is None]
+        spooled = [inner for inner in map(_inner, wanted) if inner is not None]
+        replayed = await self._ask(lambda primary: primary.replay(own)) if own else 0
+        return replayed + await self._spool.replay(spooled)
+
+    async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
+        """Delete what was done, or buried, before a time."""
+        if done_before is None and dead_before is None:
+            raise TypeError("say done_before, dead_before or both")
+        purged = await self._ask(lambda primary: primary.purge(done_before=done_before, dead_before=dead_before))
+        return purged + (0 if dead_before is None else await self._spool.purge(dead_before=dead_before))
+
+    async def stats(self) -> Stats:
+        """Count; what is spooled is ready, or delayed where the primary has refused it."""
+        there = await self._ask(lambda primary: primary.stats())
+        here = await self._spool.stats()
+        ages = [stats.oldest_ready_age for stats in (there, here) if stats.oldest_ready_age is not None]
+        return evolve(
+            there,
+            # Leased is what is about to be forwarded.
+            ready=there.ready + here.ready + here.leased,
+            delayed=there.delayed + here.delayed,
+            dead=there.dead + here.dead,
+            oldest_ready_age=max([*ages, *self._forwarder.held_ages()], default=None),
+        )
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until there may be work; where the primary is away, until it is back."""
+        self._primary.recovered.clear()
+        waits = [asyncio.ensure_future(self._recovered())]
+        if self._primary.is_reachable:
+            within = timeout + self._patience
+            waits.append(asyncio.ensure_future(self._primary.ask(lambda primary: primary.wait(timeout), within)))
+        try:
+            # The first does not end by itself, the second does.
+            done, _ = await asyncio.wait(
+                waits, timeout=timeout if len(waits) == 1 else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for one in done:
+                one.result()
+        finally:
+            for one in waits:
+                one.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _recovered(self) -> None:
+        await self._primary.recovered.wait()
+
+
+def _waiting(stats: Stats) -> int:
+    return stats.ready + stats.delayed + stats.leased
+
+
+def _inner(id: int | str) -> str | None:
+    """Return an id of the spool as the spool knows it; None for one of the primary."""
+    text = str(id)
+    return text.removeprefix(_PREFIX) if text.startswith(_PREFIX) else None
+
+
+def _named(appended: Appended) -> Appended:
+    return evolve(appended, id=f"{_PREFIX}{appended.id}")
+
+
+def _shown(entry: Entry) -> Entry | None:
+    """Show what is spooled as it is to whoever looks at the whole; None for what the primary has by now."""
+    if entry.state == "done":
+        return None
+    # Leased is what is about to be forwarded.
+    return evolve(entry, id=f"{_PREFIX}{entry.id}", state="ready" if entry.state == "leased" else entry.state)
+
+
+def _check_positive(**limits: float) -> None:
+    for name, limit in limits.items():
+        if not limit > 0:
+            raise ValueError(f"{name} must be more than 0")

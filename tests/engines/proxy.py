@@ -1,0 +1,261 @@
+"""A network between us and a server on loopback that does what networks do, when a test says so."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from attrs import define
+
+# A file, for a socket of a folder, or a port of loopback.
+Address: TypeAlias = Path | int
+Side = Literal["request", "answer"]
+
+_DELAY_SECONDS = 0.05
+_DEADLINE_SECONDS = 20
+
+
+class Fault(StrEnum):
+    """
+    What may be wrong with a network.
+
+    Whatever has become of a connection stays so when the fault is over: only what is connected after that is well.
+    """
+
+    DELAY = "everything takes a moment"
+    SLICES = "everything comes in segments of one byte"
+    REFUSED = "nobody listens"
+    RESET = "connections are reset"
+    CUT_AT_ONCE = "connections end before their first byte"
+    CUT_IN_REQUEST = "connections end in the middle of a request"
+    CUT_BEFORE_ANSWER = "connections end after a request and before its answer"
+    CUT_IN_ANSWER = "connections end in the middle of an answer"
+    BLACK_HOLE = "connections are taken and never answered"
+    SILENCE = "connections go silent in both directions"
+    REQUESTS_LOST = "nothing arrives there any more"
+    ANSWERS_LOST = "nothing arrives here any more"
+
+
+@define(eq=False)
+class _Connection:
+    ours: asyncio.StreamWriter
+    theirs: asyncio.StreamWriter
+    #: What is dropped of it from now on.
+    lost: frozenset[Side] = frozenset()
+
+    def end(self, *, reset: bool) -> None:
+        for writer in (self.ours, self.theirs):
+            if reset:
+                with suppress(OSError):
+                    linger = struct.pack("ii", 1, 0)
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writer.transport.abort()
+            else:
+                writer.close()
+
+
+class Proxy:
+    """
+    Passes bytes on between whoever connects and a server, under a fault that comes and goes.
+
+    Args:
+        server: Where the server listens.
+        address: Where this one listens: a file, or None for a port of its own, which stays the same.
+    """
+
+    def __init__(self, server: Address, address: Path | None = None) -> None:
+        self._server = server
+        self._path = address
+        self._listener: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: set[_Connection] = set()
+        self._changed = asyncio.Event()
+        #: The port, where it has one.
+        self.port = 0
+        self.fault: Fault | None = None
+        #: How often the fault has done harm since it was set.
+        self.struck = 0
+
+    # --- lifecycle ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        if self._path is not None:
+            self._listener = await asyncio.start_unix_server(self._serve, self._path)
+        else:
+            self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._stop_listening()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
+
+    # --- the fault ----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def under(self, fault: Fault) -> AsyncIterator[None]:
+        """Let a fault begin, and end."""
+        self.struck, self.fault = 0, fault
+        if fault is Fault.REFUSED:
+            self._stop_listening()
+            for connection in list(self._connections):
+                self._strike()
+                connection.end(reset=True)
+        try:
+            yield
+        finally:
+            self.fault = None
+            if self._listener is None:
+                await self.start()
+
+    def _strike(self) -> None:
+        self.struck += 1
+        self._changed.set()
+
+    async def strikes(self, times: int) -> None:
+        """Wait until the fault has done harm so often."""
+        async with asyncio.timeout(_DEADLINE_SECONDS):
+            while self.struck < times:
+                self._changed.clear()
+                await self._changed.wait()
+
+    # --- connections --------------------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        try:
+            with suppress(OSError):
+                await self._connect(reader, writer)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            await _ended(writer)
+            self._tasks.discard(task)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.fault is Fault.CUT_AT_ONCE:
+            self._strike()
+            return
+        if self.fault is Fault.BLACK_HOLE:
+            self._strike()
+            await _drained(reader)
+            return
+        their_reader, theirs = await self._reach()
+        connection = _Connection(writer, theirs)
+        self._connections.add(connection)
+        try:
+            await _first_of(
+                lambda: self._pump("request", connection, reader, theirs),
+                lambda: self._pump("answer", connection, their_reader, writer),
+            )
+        finally:
+            self._connections.discard(connection)
+            await _ended(theirs)
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._server, Path):
+            return await asyncio.open_unix_connection(self._server)
+        return await asyncio.open_connection("127.0.0.1", self._server)
+
+    async def _pump(
+        self, side: Side, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while data := await reader.read(2**16):
+            fault = self.fault
+            self._harm(fault, side, connection)
+            if side in connection.lost:
+                continue
+            if _ENDS.get(fault) in (side, "any"):
+                self._strike()
+                writer.write(data[: len(data) // 2] if fault in _IN_THE_MIDDLE else b"")
+                with suppress(OSError):
+                    await writer.drain()
+                connection.end(reset=fault is Fault.RESET)
+                return
+            await self._pass(fault, data, writer)
+
+    def _harm(self, fault: Fault | None, side: Side, connection: _Connection) -> None:
+        """Have a connection lose what goes one way, or both, from now on."""
+        lost = _LOSES.get(fault, frozenset())
+        if side in lost:
+            self._strike()
+            connection.lost |= lost
+
+    async def _pass(self, fault: Fault | None, data: bytes, writer: asyncio.StreamWriter) -> None:
+        if fault is Fault.DELAY:
+            self._strike()
+            await asyncio.sleep(_DELAY_SECONDS)
+        step = len(data)
+        if fault is Fault.SLICES:
+            self._strike()
+            step = 1
+        for start in range(0, len(data), step):
+            writer.write(data[start : start + step])
+            await writer.drain()
+            if step == 1:
+                # Else the loop would send them as one.
+                await asyncio.sleep(0)
+
+
+_LOSES: dict[Fault | None, frozenset[Side]] = {
+    Fault.SILENCE: frozenset(["request", "answer"]),
+    Fault.BLACK_HOLE: frozenset(["request", "answer"]),
+    Fault.REQUESTS_LOST: frozenset(["request"]),
+    Fault.ANSWERS_LOST: frozenset(["answer"]),
+}
+_ENDS: dict[Fault | None, str] = {
+    Fault.RESET: "any",
+    Fault.CUT_AT_ONCE: "any",
+    Fault.CUT_IN_REQUEST: "request",
+    Fault.CUT_BEFORE_ANSWER: "answer",
+    Fault.CUT_IN_ANSWER: "answer",
+}
+_IN_THE_MIDDLE = (Fault.CUT_IN_REQUEST, Fault.CUT_IN_ANSWER)
+
+
+async def _ended(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
+async def _drained(reader: asyncio.StreamReader) -> None:
+    """Read until whoever writes is gone."""
+    while await reader.read(2**16):
+        pass
+
+
+async def _first_of(*ways: Callable[[], Awaitable[None]]) -> None:
+    """Run until one of these ends, or fails as connections do."""
+    tasks = [asyncio.ensure_future(way()) for way in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def proxying(server: Address, address: Path | None = None) -> AsyncIterator[Proxy]:
+    """Run a proxy."""
+    proxy = Proxy(server, address)
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()
