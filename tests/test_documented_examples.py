@@ -6,7 +6,6 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple
@@ -34,10 +33,6 @@ class Example(NamedTuple):
     page: Path
     line: int
     source: str
-
-    def __str__(self) -> str:
-        """Say where it stands."""
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     def compile(self) -> CodeType:
         """Compile with the line numbers of the page, and `await` allowed outside functions."""
@@ -68,30 +63,23 @@ class Reader:
             self.runner.run(result)
 
 
-@pytest.fixture(scope="module")
-def readers():
-    """One reader a page."""
-    with ExitStack() as stack:
-        yield {page: Reader(stack.enter_context(asyncio.Runner())) for page in PAGES}
-
-
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch, tmp_path):
-    """Credentials in the environment, and a folder that may be written to."""
+def surroundings(monkeypatch):
+    """Credentials in the environment."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("example", [example for page in PAGES for example in examples(page)], ids=str)
-def test_a_documented_example_runs(example, readers, monkeypatch):
-    """An example can be pasted as it stands."""
-    reader = readers[example.page]
-    # Some libraries look for the module of a function.
-    monkeypatch.setitem(sys.modules, "documented", reader.module)
-    callfire = httpx.ASGITransport(reader.fake)
-
-    with respx.mock(assert_all_called=False) as network:
+@pytest.mark.parametrize("page", [page for page in PAGES if any(examples(page))], ids=lambda page: page.stem)
+def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path_factory):
+    """Each can be pasted as it stands, after those before it."""
+    with asyncio.Runner() as runner, respx.mock(assert_all_called=False) as network:
+        reader = Reader(runner)
+        # Some libraries look for the module of a function.
+        monkeypatch.setitem(sys.modules, "documented", reader.module)
         network.route(host="127.0.0.1").pass_through()
+        callfire = httpx.ASGITransport(reader.fake)
         network.route(url__startswith=CALLFIRE).mock(side_effect=callfire.handle_async_request)
-        reader.run(example)
+        for example in examples(page):
+            monkeypatch.chdir(tmp_path_factory.mktemp("example"))  # which may be written to
+            reader.run(example)
