@@ -32,7 +32,7 @@ async def processes(ledger: Ledger, nats_server: NatsServer) -> AsyncIterator[Pr
 
 async def test_nothing_acknowledged_is_lost_when_one_of_several_is_killed(processes, ledger, chance, torture, tell):
     """Of four processes under load one after the other is killed and started again: all is handled, none is buried."""
-    kills, total = (200, 40_000) if torture else (20, 3_000)
+    kills, total = (200, 40_000) if torture else (20, 2_000)
     started = await asyncio.gather(*[processes.start_ready() for _ in range(PROCESSES)])
     poster = Poster(processes.settings.port, lambda number: "" if number % 10 else "wait 0.01")
     begun = time.monotonic()
