@@ -25,6 +25,7 @@ _STORAGE = """
     autovacuum_analyze_scale_factor = 0.02, autovacuum_analyze_threshold = 1000
 """
 
+_EXISTS = "SELECT EXISTS (SELECT FROM pg_catalog."
 _MIGRATIONS = (
     f"""
     CREATE SEQUENCE {{schema}}.delivery_ids;
@@ -101,7 +102,8 @@ async def prepare(database: Database, schema: str) -> None:
 
 async def _version(connection: Connection, schema: str) -> int:
     version = 0
-    if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{schema}.inbox_version"):
+    # The catalogue, and not `to_regclass`, which may know no more than what there was before we waited.
+    if await connection.fetchval(f"{_EXISTS} pg_tables WHERE schemaname = $1 AND tablename = 'inbox_version')", schema):
         version = await connection.fetchval(f"SELECT version FROM {schema}.inbox_version")  # noqa: S608  # a name checked
     if version > len(_MIGRATIONS):
         raise InboxError(f"the inbox in {schema} was made by a later version of callfire_async (schema {version})")
@@ -124,7 +126,7 @@ async def _migrate(connection: Connection, schema: str) -> None:
 
 async def _begin(connection: Connection, schema: str) -> None:
     # Whoever may not make schemas may have been given one.
-    if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", schema):
+    if not await connection.fetchval(f"{_EXISTS} pg_namespace WHERE nspname = $1)", schema):
         await connection.execute(f"CREATE SCHEMA {schema}")
     await connection.execute(
         f"CREATE TABLE {schema}.inbox_version (version integer NOT NULL);"  # noqa: S608  # likewise

@@ -13,14 +13,16 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
+from collections.abc import Callable
 
 import uvicorn
 from attrs import asdict, frozen
 
-from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished
+from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished, worker
 from callfire_async.notifications.asgi import NotificationApp
-from callfire_async.notifications.inbox import _sqlite_folder
+from callfire_async.notifications.inbox import _jetstream_queue, _sqlite_folder
+from callfire_async.notifications.inbox.jetstream import JetStreamInbox
+from callfire_async.notifications.inbox.postgres import PostgresInbox
 
 
 @frozen
@@ -29,7 +31,7 @@ class Settings:
 
     #: The file to which each handler appends a line for what it has done.
     journal: str
-    #: The inbox's file, or its folder.
+    #: The inbox's file, its folder, or the address of its server.
     inbox: str
     port: int = 0
     #: A listening socket that was handed over, in place of the port.
@@ -39,9 +41,7 @@ class Settings:
     max_attempts: int = 12
     #: How often the files of dead processes are looked for; where it is given, the inbox is a folder.
     take_over_seconds: float | None = None
-    #: Where NATS listens; then the inbox is kept there, under the name that is its path's last part.
-    nats: str | None = None
-    #: How long a process may be gone before others have what it held.
+    #: For how long a delivery is leased.
     lease_seconds: float | None = None
 
     def dumps(self) -> str:
@@ -98,8 +98,10 @@ class Handlers:
 
 
 def make_receiver(settings: Settings) -> Receiver:
+    if settings.lease_seconds is not None:
+        worker._SHORTEST_LEASE_SECONDS = settings.lease_seconds
     journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    receiver = Receiver(
+    return Receiver(
         Handlers(journal).router(),
         tokens=None,
         inbox=make_inbox(settings),
@@ -107,25 +109,27 @@ def make_receiver(settings: Settings) -> Receiver:
         handler_timeout=settings.handler_timeout,
         retry=RetryPolicy(max_attempts=settings.max_attempts, initial_delay=0.0),
     )
-    receiver._way._worker.lease_seconds = settings.lease_seconds
-    return receiver
+
+
+def jetstream_inbox(address: str) -> JetStreamInbox:
+    """Make one whose name is the last part of the address; what was pulled is handed out again as soon as a lease."""
+    url, _, name = address.rpartition("/")
+    _jetstream_queue.ACK_WAIT_SECONDS = worker._SHORTEST_LEASE_SECONDS
+    return JetStreamInbox(url, name=name)
+
+
+#: How an inbox is made that is on a server: what the address begins with says on which.
+ON_SERVERS: dict[str, Callable[[str], Inbox]] = {"nats": jetstream_inbox, "postgresql": PostgresInbox}
 
 
 def make_inbox(settings: Settings) -> Inbox:
-    if settings.nats is not None:
-        return jetstream_inbox(settings)
+    scheme, is_address, _ = settings.inbox.partition("://")
+    if is_address:
+        return ON_SERVERS[scheme](settings.inbox)
     if settings.take_over_seconds is None:
         return SqliteInbox(settings.inbox)
     _sqlite_folder._TAKE_OVER_SECONDS = settings.take_over_seconds
     return SqliteInbox.in_folder(settings.inbox)
-
-
-def jetstream_inbox(settings: Settings) -> Inbox:
-    from callfire_async.notifications.inbox import _jetstream_queue
-    from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-
-    _jetstream_queue.ACK_WAIT_SECONDS = settings.lease_seconds
-    return JetStreamInbox(settings.nats, name=Path(settings.inbox).name)
 
 
 def make_listener(settings: Settings) -> socket.socket:

@@ -7,14 +7,11 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from attrs import evolve
 from engines.nats import NatsServer
 from notifications.crash.ledger import Ledger
 from notifications.crash.poster import Poster
 from notifications.crash.processes import DEADLINE, POLL_SECONDS, Processes, ReceiverProcess, free_port, no_survivors
-from notifications.crash.server import Settings
-
-from callfire_async.notifications.inbox.jetstream import JetStreamInbox
+from notifications.crash.server import Settings, jetstream_inbox
 
 PROCESSES = 4
 CONCURRENCY = 16
@@ -24,9 +21,10 @@ LEASE_SECONDS = 2.0
 
 @pytest.fixture
 async def processes(ledger: Ledger, nats_server: NatsServer) -> AsyncIterator[Processes]:
-    settings = Settings(str(ledger.journal), f"crash_{secrets.token_hex(8)}", nats=nats_server.url())
+    address = f"{nats_server.url()}/crash_{secrets.token_hex(8)}"
     with free_port() as port:
-        async with no_survivors(evolve(settings, port=port, lease_seconds=LEASE_SECONDS)) as processes:
+        settings = Settings(str(ledger.journal), address, port, handler_timeout=1.0, lease_seconds=LEASE_SECONDS)
+        async with no_survivors(settings) as processes:
             yield processes
 
 
@@ -63,7 +61,7 @@ async def replace_one(started: list[ReceiverProcess], processes: Processes, chan
 
 async def drained(settings: Settings) -> int:
     """Wait until nothing is left but what is done or dead; return how many are dead."""
-    async with JetStreamInbox(settings.nats, name=settings.inbox) as inbox, asyncio.timeout(DEADLINE):
+    async with jetstream_inbox(settings.inbox) as inbox, asyncio.timeout(DEADLINE):
         while (left := await inbox.stats()).ready + left.delayed + left.leased:  # noqa: ASYNC110  # others' doing
             await asyncio.sleep(POLL_SECONDS)
     return left.dead
