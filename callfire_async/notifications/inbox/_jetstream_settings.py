@@ -138,19 +138,15 @@ async def prepare(link: Link, settings: Settings) -> None:
 
 
 async def _stream(link: Link, wanted: StreamConfig) -> StreamInfo:
-    """Find a stream, or make it; an operator may have made it with other replicas, or moved it elsewhere."""
+    """Make a stream, or find it: others may have made it with other wishes."""
     jetstream = link.jetstream
     name = wanted.name or ""
     try:
+        info = await jetstream.add_stream(wanted)
+    except nats.js.errors.APIError as error:
+        if error.err_code != _OTHER_STREAM:
+            raise
         info = await jetstream.stream_info(name)
-    except nats.js.errors.NotFoundError:
-        try:
-            info = await jetstream.add_stream(wanted)
-        except nats.js.errors.APIError as error:
-            if error.err_code != _OTHER_STREAM:
-                raise
-            # Another process was first, with other wishes.
-            info = await jetstream.stream_info(name)
     for setting in ("subjects", "retention", "max_msgs_per_subject", "allow_direct", "allow_atomic"):
         if getattr(info.config, setting) != getattr(wanted, setting):
             raise InboxError(f"the stream {name} is not this inbox's: its {setting} is another; choose another name")

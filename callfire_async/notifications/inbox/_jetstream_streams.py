@@ -115,12 +115,14 @@ class Stream:
     async def _write(self, jobs: Sequence[_Job]) -> None:
         writes = [write for job in jobs for write in job.writes]
         last = await self._write_as_one(writes) if _is_worth_a_group(jobs, len(writes)) else None
-        if last is None:
-            await asyncio.gather(*(self._write_singly(job) for job in jobs))
-            return
-        first = last - len(writes) + 1
+        taken: Sequence[Taken | BaseException]
+        if last is not None:
+            taken = [Taken(number) for number in range(last - len(writes) + 1, last + 1)]
+        else:
+            taken = await asyncio.gather(*map(self._write_one, writes), return_exceptions=True)
+        first = 0
         for job in jobs:
-            _tell(job, [Taken(first + number) for number in range(len(job.writes))])
+            _tell(job, taken[first : first + len(job.writes)])
             first += len(job.writes)
 
     async def _write_as_one(self, writes: Sequence[Write]) -> int | None:
@@ -147,11 +149,6 @@ class Stream:
         except (nats.errors.Error, OSError):
             return None
         return answer.seq
-
-    async def _write_singly(self, job: _Job) -> None:
-        taken = await asyncio.gather(*map(self._write_one, job.writes), return_exceptions=True)
-        errors = [one for one in taken if isinstance(one, BaseException)]
-        _tell(job, errors[0] if errors else taken)
 
     async def _write_one(self, write: Write) -> Taken:
         def ask(seconds: float) -> Any:
@@ -241,14 +238,15 @@ def _is_worth_a_group(jobs: Sequence[_Job], size: int) -> bool:
     return size <= _GROUP_MOST and (together or size >= _GROUP_SIZE)
 
 
-def _tell(job: _Job, result: Any) -> None:
-    """Wake whoever waits, unless they have gone."""
+def _tell(job: _Job, results: Sequence[Taken | BaseException]) -> None:
+    """Wake whoever waits, unless they have gone; of several errors the first is told."""
+    errors = [result for result in results if isinstance(result, BaseException)]
     if job.future.done():
         return
-    if isinstance(result, BaseException):
-        job.future.set_exception(result)
+    if errors:
+        job.future.set_exception(errors[0])
     else:
-        job.future.set_result(result)
+        job.future.set_result([result for result in results if isinstance(result, Taken)])
 
 
 async def _page_of(answers: Subscription, most: int, seconds: float) -> tuple[list[Stored], int]:

@@ -385,9 +385,11 @@ class JetStreamInbox:
     async def _settle(self, lease: Lease, change: Callable[[Record], Record]) -> Record | None:
         """Change a delivery's record, if the lease is still its own."""
         id = row_number(lease.id)
-        record = self._held.pop(id, None)
+        record = self._held.get(id)
         if record is None or record.token != lease.token:
             record = await self._record(id)
+        else:
+            del self._held[id]
         while record is not None and record.token == lease.token:
             changed = evolve(change(record), updated_at=self._now(), write=secrets.token_hex(8))
             if record.state != LEASED:

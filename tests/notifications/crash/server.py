@@ -17,7 +17,7 @@ import threading
 import uvicorn
 from attrs import asdict, frozen
 
-from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished
+from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished, worker
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox import _jetstream_queue, _sqlite_folder
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
@@ -97,8 +97,10 @@ class Handlers:
 
 
 def make_receiver(settings: Settings) -> Receiver:
+    if settings.lease_seconds is not None:
+        worker._SHORTEST_LEASE_SECONDS = settings.lease_seconds
     journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    receiver = Receiver(
+    return Receiver(
         Handlers(journal).router(),
         tokens=None,
         inbox=make_inbox(settings),
@@ -106,8 +108,6 @@ def make_receiver(settings: Settings) -> Receiver:
         handler_timeout=settings.handler_timeout,
         retry=RetryPolicy(max_attempts=settings.max_attempts, initial_delay=0.0),
     )
-    receiver._way._worker.lease_seconds = settings.lease_seconds
-    return receiver
 
 
 def make_inbox(settings: Settings) -> Inbox:

@@ -628,6 +628,18 @@ async def test_leases_end_with_an_inbox_that_is_closed(make, other):
     assert not await other.ack(lost)
 
 
+async def test_a_late_worker_costs_nobody_the_lease_that_follows(make, other):
+    """Closed after that, the inbox gives up what it holds all the same."""
+    async with make() as closed:
+        await closed.append(Delivery(b"body"))
+        late = await lease_of(closed)
+        await closed.release(late)
+        await lease_of(closed)
+        await closed.nack(late, delay=0)
+
+    assert (await next_lease(other)).crashes == 1
+
+
 # --- what is left when a process dies between two writes ---------------------------------------------------
 
 
