@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -169,6 +170,16 @@ def test_three_receivers_share_an_inbox_in_postgresql(dsn):
     assert "300 posted, 300 acknowledged, 300 handled" in result.stdout
 
 
+def test_three_receivers_share_a_jetstream_cluster():
+    """Likewise, with three servers and each delivery on all of them."""
+    nats = pytest.importorskip("engines.nats")
+    with nats.running_cluster() as servers:
+        result = run("run_local.py", ",".join(server.url() for server in servers), folder=EXAMPLES / "scale-out")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "300 posted, 300 acknowledged, 300 handled" in result.stdout
+
+
 # --- containers -------------------------------------------------------------------------------------------
 
 
@@ -210,3 +221,12 @@ def test_a_container_runs_as_nobody_in_particular(path):
     assert "USER service" in lines
     assert lines[-1].startswith("CMD [")
     assert all((path.parent / source).exists() for sources in copied for source in sources)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/requirements.txt")), ids=lambda path: path.parent.name)
+def test_what_is_required_can_be_had(path):
+    """The extras that are named are the package's own; that for NATS comes with its inbox."""
+    pyproject = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())
+    (extras,) = re.findall(r"^callfire-async\[(.*)\]$", path.read_text(), re.MULTILINE)
+
+    assert set(extras.split(",")) <= {"nats", *pyproject["project"]["optional-dependencies"]}

@@ -26,18 +26,22 @@ class Encodable(Protocol):
     @property
     def name(self) -> str:
         """The root."""
+        ...
 
     @property
     def subscription_id(self) -> int | None:
         """The subscription that sends it."""
+        ...
 
     @property
     def carried(self) -> Text | Call | Broadcast | None:
         """What it is about."""
+        ...
 
     @property
     def payload(self) -> dict[str, Any]:
         """What stands inside the root, where nothing is carried."""
+        ...
 
 
 def encode(

@@ -66,6 +66,7 @@ def _of_aiohttp(target: Any) -> Iterator[Endpoint]:
 def _of_asgi(application: Any, prefix: str) -> Iterator[Endpoint]:
     if isinstance(application, NotificationApp):
         yield Endpoint(application.receiver, prefix)
+        return
     for route in _routes(application):
         path = prefix + (getattr(route, "path", None) or "")
         yield from _taken(getattr(route, "endpoint", None), path)

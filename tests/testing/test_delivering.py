@@ -254,8 +254,8 @@ async def test_what_a_handler_raised_is_raised(inbox):
 
 
 async def test_a_handler_that_succeeds_at_last():
-    """What counts is the last attempt."""
-    service = Service(inbox=MemoryInbox(), retry=RetryPolicy(initial_delay=0.001, max_delay=0.001))
+    """What counts is the last attempt; one that is due at once is waited for."""
+    service = Service(inbox=MemoryInbox(), retry=RetryPolicy(initial_delay=0, max_delay=0))
     attempts = []
 
     @service.router.on(TextSent, name="charge")
@@ -264,11 +264,7 @@ async def test_a_handler_that_succeeds_at_last():
         if len(attempts) == 1:
             raise ZeroDivisionError
 
-    async with service.receiver:
-        with pytest.raises(HandlerErrors):
-            await deliver(service.receiver, event := make_text_sent())
-        async with service.router.expect(TextSent) as expected:
-            assert await expected.get(timeout=5) == event
+    await deliver(service.receiver, make_text_sent())
 
     assert len(attempts) == 2
 
