@@ -104,7 +104,7 @@ def structure(kind: type[T], content: object, at: str) -> tuple[T, tuple[str, ..
         Unreadable: It is not an object, or its id is missing or not an id.
     """
     try:
-        return _hook_of(kind)(content, kind), ()
+        return _hook_of(kind)(content, kind), ()  # type: ignore[arg-type]  # mypy knows no hash of classes
     except (ValueError, KeyError):
         # The price of naming what is wrong is paid only where something is.
         problems: list[str] = []
@@ -427,7 +427,7 @@ def _part_hook(attribute: Any) -> Hook:
     if attribute.name == "config":
         return lambda named, _: _hook_of(_CONFIGS[named[0]])(named[1], None)
     part, many = _part_of(attribute.type)
-    read = _hook_of(part)
+    read = _hook_of(part)  # type: ignore[arg-type]  # likewise
     if many:
         return lambda value, _: tuple([read(item, None) for item in _listed(value)])
     return lambda value, _: read(value, None) if value else None

@@ -215,14 +215,15 @@ async def test_what_another_worker_has_is_told_as_lost(diary):
     assert [one.outcome for one in diary.handlings] == ["lost"]
 
 
-async def test_each_handler_is_told_with_what_it_raised(router, diary):
-    """Where its ``where`` raised, it is as if the handler had."""
+async def test_each_handler_that_runs_is_told_with_what_it_raised(router, diary):
+    """One whose ``where`` raised did not run: the handling's reason names it."""
     async with Receiver(router, tokens=TOKEN) as receiver:
         receiver.observe(diary)
 
         await post(receiver, FINE, FAILING, SELDOM)
 
-    assert diary.runs == [("text", None), ("text", "ValueError"), ("call", "AttributeError")]
+    assert diary.runs == [("text", None), ("text", "ValueError")]
+    assert diary.handlings[2].reason == "call: AttributeError"
 
 
 async def test_without_an_inbox_requests_and_handlings_are_told_alike(router, diary):

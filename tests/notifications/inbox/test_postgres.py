@@ -530,6 +530,22 @@ async def test_connections_that_were_cut_are_made_again(place, inbox):
     assert await bodies_of(inbox) == [b"1", b"2"]
 
 
+async def test_a_server_that_takes_no_more_writes_is_left_for_the_one_that_does(place):
+    """Its connections stay when it becomes the copy of another; the address stands for that other one then."""
+    name = f"db_{secrets.token_hex(4)}"
+    await place.ask(f"CREATE DATABASE {name}")
+    async with place.inbox(f"{place.server.dsn(database=name)}&application_name={place.schema}") as inbox:
+        await place.ask(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await place.disconnect()
+        with pytest.raises(InboxUnavailableError, match="in a read-only transaction"):
+            await inbox.append(Delivery(b"1"))
+        await place.ask(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+
+        await inbox.append(Delivery(b"2"))
+
+        assert await bodies_of(inbox) == [b"2"]
+
+
 async def test_an_append_whose_connection_is_cut_is_repeated(place, inbox):
     """Whether it was committed or not: a repeat is known by its key."""
     async with place.administrator() as other, other.transaction():
