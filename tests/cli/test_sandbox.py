@@ -37,7 +37,7 @@ def test_the_package_is_the_program(monkeypatch, capsys):
     """`python -m callfire_async`; to import it runs nothing."""
     monkeypatch.setattr(sys, "argv", ["callfire_async", "--help"])
 
-    runpy.run_path(PROGRAM, run_name="looked_at")
+    runpy.run_path(PROGRAM, run_name="callfire_async.__main__")
     with pytest.raises(SystemExit):
         runpy.run_path(PROGRAM, run_name="__main__")
 
