@@ -30,7 +30,7 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
         Ended: The port is taken.
     """
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
-    with closing(_listener(port)) as listener, _terminated_like_interrupted():
+    with closing(_listener(port)) as listener, _ended_by_sigterm():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
             await asyncio.sleep(0.01)
@@ -49,9 +49,11 @@ def _listener(port: int) -> socket.socket:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def _ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM, which uvicorn raises once more when it has stopped, close what is open around the server too."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    task = asyncio.current_task()
+    # Not as SIGINT, which a shell has its background jobs ignore.
+    before = signal.signal(signal.SIGTERM, lambda *_: task and task.cancel())
     try:
         yield
     finally:

@@ -5,12 +5,16 @@ import re
 import runpy
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from cli.listening import Screen
 
+import callfire_async
 from callfire_async import CallFire
 from callfire_async.cli import sandbox
+
+PROGRAM = str(Path(callfire_async.__file__).parent / "__main__.py")
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -33,8 +37,8 @@ def test_the_package_is_the_program(monkeypatch, capsys):
     """`python -m callfire_async`; to import it runs nothing."""
     monkeypatch.setattr(sys, "argv", ["callfire_async", "--help"])
 
-    runpy.run_module("callfire_async.__main__", run_name="looked_at")
+    runpy.run_path(PROGRAM, run_name="callfire_async.__main__")
     with pytest.raises(SystemExit):
-        runpy.run_module("callfire_async.__main__", run_name="__main__")
+        runpy.run_path(PROGRAM, run_name="__main__")
 
     assert capsys.readouterr().out.count("Usage:") == 1
