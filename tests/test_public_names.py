@@ -38,7 +38,7 @@ PROMISED = {
         *EVENTS,
     },
 }
-NOT_FOR_EVERYBODY = "aiohttp fastapi starlette uvicorn sqlite3 typer rich pytest opentelemetry".split()
+NOT_FOR_EVERYBODY = "aiohttp asyncpg fastapi starlette uvicorn sqlite3 typer rich pytest opentelemetry".split()
 
 each_module = pytest.mark.parametrize("module", PROMISED)
 

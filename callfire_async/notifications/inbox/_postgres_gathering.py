@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox import Appended, Delivery
@@ -30,10 +30,9 @@ class _Job:
 
     deliveries: Sequence[Delivery]
     appended: asyncio.Future[list[Appended]]
-    size: int = field(init=False)
 
-    @size.default
-    def _size(self) -> int:
+    @property
+    def size(self) -> int:
         return sum(len(delivery.body) for delivery in self.deliveries)
 
     def tell(self, appended: list[Appended]) -> None:

@@ -45,6 +45,8 @@ class Hints:
 
     def start(self) -> None:
         """Begin to tell and to hear."""
+        # An event belongs to the loop in which it was first waited for.
+        self._untold = asyncio.Event()
         self._tasks = [asyncio.create_task(work()) for work in (self._tell_on, self._hear_on)]
 
     async def stop(self) -> None:

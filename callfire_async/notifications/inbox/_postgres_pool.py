@@ -30,8 +30,8 @@ _MOST_CONNECTIONS = 8
 # Whoever stood in another's way comes through at the next attempt, or at the one after that.
 _ATTEMPTS = 5
 
-# They say that nothing has happened.
-_INNOCENT = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+# They say that nothing has happened: two stood in each other's way, or the server has become the copy of another.
+_INNOCENT = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.ReadOnlySQLTransactionError)
 # They say that nobody knows what has: the server was stopped, or an old connection was found to be dead.
 _LOST = (
     asyncpg.PostgresConnectionError,
@@ -127,8 +127,9 @@ class Database:
         connection = await self._pool.acquire()
         try:
             return await work(connection)
-        except (asyncio.CancelledError, asyncpg.InternalClientError):
-            # What it was told may be under way, and its answer may never come, or not be understood.
+        except (asyncio.CancelledError, asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError):
+            # What it was told may be under way, and its answer may never come, or not be understood; and what the
+            # address stands for may be another server by now.
             connection.terminate()
             raise
         finally:

@@ -249,20 +249,20 @@ class PostgresInbox:
     async def wait(self, timeout: float) -> None:
         """Wait until there may be work."""
         self._work.clear()
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + timeout
-        while True:
-            ((due_in,),) = await self._fetch(sql.DUE_IN)
-            left = ends_at - loop.time() if due_in is None else min(ends_at - loop.time(), due_in)
-            if left <= 0 or await self._hears_of_work(min(left, _POLL_SECONDS)) or left <= _POLL_SECONDS:
-                return
+        ends_at = asyncio.get_running_loop().time() + timeout
+        left = await self._left(ends_at)
+        while left > 0 and not self._work.is_set():
+            try:
+                async with asyncio.timeout(min(left, _POLL_SECONDS)):
+                    await self._work.wait()
+            except TimeoutError:
+                left = await self._left(ends_at) if left > _POLL_SECONDS else 0.0
 
-    async def _hears_of_work(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._work.wait()
-        except TimeoutError:
-            return False
+    async def _left(self, ends_at: float) -> float:
+        """Return the seconds until then, or until something is due."""
+        ((due_in,),) = await self._fetch(sql.DUE_IN)
+        left = ends_at - asyncio.get_running_loop().time()
+        return left if due_in is None else min(left, due_in)
 
 
 def _entry(row: Row) -> Entry:

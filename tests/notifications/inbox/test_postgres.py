@@ -7,7 +7,7 @@ import secrets
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -393,6 +393,23 @@ async def test_a_host_hears_of_work_that_another_has(place, only_hints, cause):
 
 
 @pytest.mark.usefixtures("only_hints")
+def test_a_host_tells_others_in_whichever_event_loop_it_is_opened(place):
+    """A server is started once for each test of an application."""
+    inbox = place.inbox()
+
+    async def tell(body: bytes) -> None:
+        async with inbox, place.inbox() as other:
+            await place.until_listening(2)
+            waiting = asyncio.create_task(other.wait(NEVER))
+            await inbox.append(Delivery(body))
+            assert await settled([waiting]) == [None]
+            await inbox.ack(await lease_of(inbox))
+
+    for body in (b"1", b"2"):
+        asyncio.run(tell(body))
+
+
+@pytest.mark.usefixtures("only_hints")
 async def test_a_connection_for_hints_that_breaks_is_made_again(place):
     """What was missed meanwhile is looked for."""
     async with place.inbox() as one, place.inbox() as two:
@@ -530,6 +547,22 @@ async def test_connections_that_were_cut_are_made_again(place, inbox):
     assert await bodies_of(inbox) == [b"1", b"2"]
 
 
+async def test_a_server_that_takes_no_more_writes_is_left_for_the_one_that_does(place):
+    """Its connections stay when it becomes the copy of another; the address stands for that other one then."""
+    name = f"db_{secrets.token_hex(4)}"
+    await place.ask(f"CREATE DATABASE {name}")
+    async with place.inbox(f"{place.server.dsn(database=name)}&application_name={place.schema}") as inbox:
+        await place.ask(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await place.disconnect()
+        with pytest.raises(InboxUnavailableError, match="in a read-only transaction"):
+            await inbox.append(Delivery(b"1"))
+        await place.ask(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+
+        await inbox.append(Delivery(b"2"))
+
+        assert await bodies_of(inbox) == [b"2"]
+
+
 async def test_an_append_whose_connection_is_cut_is_repeated(place, inbox):
     """Whether it was committed or not: a repeat is known by its key."""
     async with place.administrator() as other, other.transaction():
@@ -620,18 +653,27 @@ async def test_what_the_server_refuses_is_not_quoted_either(place, inbox):
     assert raised.value.__cause__ is None
 
 
+@contextmanager
+def frozen_server(place: Place, inbox: PostgresInbox) -> Iterator[None]:
+    """Stop the server in the middle of whatever it does; an inbox that is open waits for a second then."""
+    inbox._database._timeout = 1
+    place.server.freeze()
+    try:
+        yield
+    finally:
+        place.server.thaw()
+        inbox._database._timeout = DEADLINE
+
+
 async def test_a_server_that_falls_silent_is_not_waited_for(place):
     """Neither by who appends nor by who closes; when it speaks again, all goes on."""
-    async with asyncio.timeout(3 * DEADLINE), place.inbox(timeout=1) as inbox:
+    async with asyncio.timeout(3 * DEADLINE), place.inbox() as inbox:
         await inbox.append(Delivery(b"1"))
-        place.server.freeze()
-        try:
+        with frozen_server(place, inbox):
             with pytest.raises(InboxUnavailableError, match="no answer within 1 s"):
                 await inbox.append(Delivery(b"2"))
             with pytest.raises(InboxUnavailableError, match="no answer within 1 s"):
                 await inbox.claim(1, lease=LEASE)
-        finally:
-            place.server.thaw()
 
         await inbox.append(Delivery(b"3"))
         assert {b"1", b"3"} <= set(await bodies_of(inbox))
@@ -639,13 +681,13 @@ async def test_a_server_that_falls_silent_is_not_waited_for(place):
 
 async def test_closing_does_not_wait_long_for_a_server_that_is_silent(place):
     """What was asked of it fails first."""
-    async with asyncio.timeout(3 * DEADLINE):
-        async with place.inbox(timeout=1) as inbox:
-            await inbox.append(Delivery(b"1"))
-            place.server.freeze()
-            appending = asyncio.create_task(inbox.append(Delivery(b"2")))
-            await asyncio.sleep(0)
-        place.server.thaw()
+    inbox = await place.inbox().__aenter__()
+    await inbox.append(Delivery(b"1"))
+    with frozen_server(place, inbox):
+        appending = asyncio.create_task(inbox.append(Delivery(b"2")))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(3 * DEADLINE):
+            await inbox.__aexit__(None, None, None)
 
     assert isinstance(appending.exception(), InboxUnavailableError)
 
