@@ -257,8 +257,9 @@ class Worker:
                 return await self._settle(lease, outcome)
             except Exception as error:  # noqa: BLE001  # likewise
                 # What is done and cannot be noted would be done again: nothing more is begun until it can be.
+                if lease.id not in self._unwritten:
+                    _log.error("what became of delivery %s cannot be written yet: %s", lease.id, described(error))
                 self._unwritten.add(lease.id)
-                _log.error("what became of delivery %s cannot be written: %s", lease.id, described(error))
                 await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
     async def _outcome(self, lease: Lease, handling: Handling) -> _Outcome:

@@ -66,16 +66,21 @@ class Posting:
         await until(lambda: len(self.acknowledged) >= wanted)
 
     async def lost(self, handled: Handled) -> set[int]:
-        """Wait until all that was acknowledged is handled; return what is not, after a while."""
+        """Wait until all that was acknowledged is handled, or nothing more is; return what is not."""
         try:
-            await until(lambda: self.acknowledged <= handled.counts.keys())
+            await until(lambda: self.acknowledged <= handled.counts.keys(), lambda: len(handled.counts))
         except TimeoutError:
             return self.acknowledged - handled.counts.keys()
         return set()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(BOUND_SECONDS):
-        while not holds():  # noqa: ASYNC110  # what others do
-            await asyncio.sleep(_PAUSE_SECONDS)
+async def until(holds: Callable[[], bool], progress: Callable[[], object] = lambda: None) -> None:
+    """Wait until something holds; give up where there has been no progress for long."""
+    loop = asyncio.get_running_loop()
+    seen, deadline = progress(), loop.time() + BOUND_SECONDS
+    while not holds():
+        if progress() != seen:
+            seen, deadline = progress(), loop.time() + BOUND_SECONDS
+        if loop.time() > deadline:
+            raise TimeoutError(f"nothing has happened for {BOUND_SECONDS:.0f} s")
+        await asyncio.sleep(_PAUSE_SECONDS)
