@@ -17,6 +17,7 @@ import asyncpg
 import httpx
 import pytest
 import yaml
+from engines.nats import running_cluster
 
 from callfire_async.testing import make_call_finished
 
@@ -86,7 +87,6 @@ def state(request, tmp_path):
     if request.param == "files":
         database = f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
         return {"CALLFIRE_INBOX": str(tmp_path / "inbox.db"), "DATABASE_URL": database}
-    pytest.importorskip("callfire_async.notifications.inbox.spool")
     dsn = request.getfixturevalue("dsn")
     return {
         "CALLFIRE_INBOX": dsn,
@@ -172,8 +172,7 @@ def test_three_receivers_share_an_inbox_in_postgresql(dsn):
 
 def test_three_receivers_share_a_jetstream_cluster():
     """Likewise, with three servers and each delivery on all of them."""
-    nats = pytest.importorskip("engines.nats")
-    with nats.running_cluster() as servers:
+    with running_cluster() as servers:
         result = run("run_local.py", ",".join(server.url() for server in servers), folder=EXAMPLES / "scale-out")
 
     assert result.returncode == 0, result.stdout + result.stderr
@@ -225,8 +224,8 @@ def test_a_container_runs_as_nobody_in_particular(path):
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/requirements.txt")), ids=lambda path: path.parent.name)
 def test_what_is_required_can_be_had(path):
-    """The extras that are named are the package's own; that for NATS comes with its inbox."""
+    """The extras that are named are the package's own."""
     pyproject = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())
     (extras,) = re.findall(r"^callfire-async\[(.*)\]$", path.read_text(), re.MULTILINE)
 
-    assert set(extras.split(",")) <= {"nats", *pyproject["project"]["optional-dependencies"]}
+    assert set(extras.split(",")) <= set(pyproject["project"]["optional-dependencies"])

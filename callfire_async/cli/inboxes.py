@@ -15,7 +15,8 @@ __all__ = ["LOCK_TIMEOUT_SECONDS", "made_to_write", "opened", "parts_of"]
 # As long as an owner may take that is about to leave; whoever types a command does not wait for a rolling deploy.
 LOCK_TIMEOUT_SECONDS = 2.0
 
-_POSTGRES, _JETSTREAM = ("postgres", "PostgresInbox"), ("jetstream", "JetStreamInbox")
+# The module and class for what an address begins with, and the extra that brings the driver.
+_POSTGRES, _JETSTREAM = ("postgres", "PostgresInbox", "postgres"), ("jetstream", "JetStreamInbox", "nats")
 _SERVERS = {"postgresql": _POSTGRES, "postgres": _POSTGRES, "nats": _JETSTREAM}
 
 
@@ -64,11 +65,17 @@ def _path(place: str) -> Path:
 
 
 def _on_server(place: str) -> Inbox:
-    module, name = _SERVERS[urlsplit(place).scheme]
+    """Make the inbox at an address; on NATS, where many have one server, the last part is its name."""
+    address = urlsplit(place)
+    module, name, extra = _SERVERS[address.scheme]
     try:
-        found = import_module(f"callfire_async.notifications.inbox.{module}")
+        made = getattr(import_module(f"callfire_async.notifications.inbox.{module}"), name)
     except ImportError:
-        needed = f"an inbox at {urlsplit(place).scheme}:// needs its driver"
-        raise Ended(f"{needed}: pip install 'callfire-async[{module}]'", WRONG_USE) from None
-    made: Inbox = getattr(found, name)(place)
-    return made
+        needed = f"an inbox at {address.scheme}:// needs its driver"
+        raise Ended(f"{needed}: pip install 'callfire-async[{extra}]'", WRONG_USE) from None
+    names = {"name": address.path.strip("/")} if module == "jetstream" and address.path.strip("/") else {}
+    try:
+        inbox: Inbox = made(address._replace(path="").geturl() if names else place, **names)
+    except ValueError as error:
+        raise Ended(str(error), WRONG_USE) from None
+    return inbox

@@ -265,17 +265,21 @@ def test_a_time_may_be_so_long_ago(words, age):
 
 
 @pytest.mark.parametrize(
-    ("place", "package"),
-    [("postgresql://u:sesame@h/d", "postgres"), ("postgres://h/d", "postgres"), ("nats://h:4222", "jetstream")],
+    ("place", "module", "extra"),
+    [
+        ("postgresql://u:sesame@h/d", "postgres", "postgres"),
+        ("postgres://h/d", "postgres", "postgres"),
+        ("nats://u:sesame@h:4222", "jetstream", "nats"),
+    ],
 )
 @pytest.mark.parametrize("command", [["stats"], ["replay"]])
-def test_a_missing_driver_names_its_extra(monkeypatch, place, package, command):
+def test_a_missing_driver_names_its_extra(monkeypatch, place, module, extra, command):
     """And shows no password."""
-    monkeypatch.setitem(sys.modules, f"callfire_async.notifications.inbox.{package}", None)
+    monkeypatch.setitem(sys.modules, f"callfire_async.notifications.inbox.{module}", None)
 
     shown = typed("inbox", *command, place)
 
-    assert (shown.status, f"pip install 'callfire-async[{package}]'" in shown.err) == (2, True)
+    assert (shown.status, f"pip install 'callfire-async[{extra}]'" in shown.err) == (2, True)
     assert "sesame" not in shown.err
 
 
@@ -301,16 +305,23 @@ def test_a_file_that_is_no_inbox_stays_as_it_is(tmp_path, command):
     assert all(one.err.count("error:") == 1 for one in ended)
 
 
-def test_an_inbox_on_a_server_is_opened_by_its_name(monkeypatch, tmp_path):
-    """The class is that of the scheme, and gets the whole name."""
+@pytest.mark.parametrize(("place", "name"), [("nats://localhost", "callfire"), ("nats://localhost/hooks", "hooks")])
+def test_an_inbox_on_nats_is_opened_by_its_name(monkeypatch, tmp_path, place, name):
+    """The last part of the address is the name of one of several."""
 
     class Elsewhere(SqliteInbox):
-        def __init__(self, dsn):
-            assert dsn == "nats://localhost"
-            super().__init__(tmp_path / "elsewhere.db")
+        def __init__(self, server, *, name="callfire"):
+            assert server == "nats://localhost"
+            super().__init__(tmp_path / f"{name}.db")
 
     module = types.SimpleNamespace(JetStreamInbox=Elsewhere)
     monkeypatch.setitem(sys.modules, "callfire_async.notifications.inbox.jetstream", module)
 
-    assert typed("inbox", "stats", "nats://localhost").status == 0
-    assert typed("inbox", "purge", "nats://localhost", "--dead-before", "1d", "--yes").out == "0 deleted\n"
+    assert typed("inbox", "stats", place).status == 0
+    assert typed("inbox", "purge", place, "--dead-before", "1d", "--yes").out == "0 deleted\n"
+    assert (tmp_path / f"{name}.db").exists()
+
+
+def test_a_name_that_no_inbox_on_nats_can_have_is_wrong_use():
+    """Before anything is connected to."""
+    assert typed("inbox", "stats", "nats://localhost/a.b").status == 2
