@@ -29,15 +29,15 @@ from callfire_async.notifications.inbox import (
     Stats,
     row_number,
 )
-from callfire_async.notifications.inbox._sqlite_file import OwnerLock, Writer, warn_of_file_system
+from callfire_async.notifications.inbox._sqlite_file import OwnerLock, warn_of_file_system
 from callfire_async.notifications.inbox._sqlite_folder import SqliteFolder
+from callfire_async.notifications.inbox._sqlite_writer import Work, Writer
 
 __all__ = ["SqliteInbox"]
 
 _RETENTION_SECONDS = 30 * 86400.0
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
 
 READY, LEASED, DONE, DEAD = range(4)
 STATES = ("ready", "leased", "done", "dead")
