@@ -19,7 +19,7 @@ notifications.expecting notifications.routing notifications.tokens notifications
 notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_writer notifications.inbox._sqlite_folder
-notifications.inbox.sqlite
+notifications.inbox._sqlite_rows notifications.inbox.sqlite
 notifications.inbox.postgres notifications.inbox.jetstream notifications.inbox.spool
 notifications.observing
 notifications.known_subscriptions notifications.retrying notifications.dead_letters
