@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
 from callfire_async.notifications.receiver import Postback, Receiver
 
@@ -34,6 +36,18 @@ _REQUEST: dict[str, object] = {
 }
 
 
+class _PlainRoute(APIRoute):
+    """
+    A route whose function takes the request as it is: nothing is to be solved, validated or serialized for it.
+
+    FastAPI's own way to find that out is a third of what a postback costs.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Call the function directly, unless the application depends on something before."""
+        return super().get_route_handler() if self.dependencies else self.endpoint
+
+
 def notification_routes(receiver: Receiver) -> APIRouter:
     """
     Return a router that takes postbacks at ``/{token}``, and starts and stops the receiver with the application.
@@ -48,12 +62,12 @@ def notification_routes(receiver: Receiver) -> APIRouter:
 
     async def take(request: Request) -> Response:
         token = request.path_params.get("token")
-        reply = await receiver.receive(Postback(request.method, token, request.headers, request.stream()))
+        reply = await receiver.receive(Postback(request.method, token, request.headers.items(), request.stream()))
         closing = {"Connection": "close"} if reply.close else {}
         return Response(reply.body, reply.status, {**dict(reply.headers), **closing})
 
     receiver.redact("uvicorn.access")
-    routes = APIRouter(lifespan=running)
+    routes = APIRouter(lifespan=running, route_class=_PlainRoute)
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         routes.add_api_route(
             path, take, methods=["POST"], status_code=204, response_class=Response, responses=_RESPONSES,
