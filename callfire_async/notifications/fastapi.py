@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -44,8 +45,11 @@ class _PlainRoute(APIRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Call the function directly, unless the application depends on something before."""
-        return super().get_route_handler() if self.dependencies else self.endpoint
+        """Call the function directly, unless the application, or whoever includes it, depends on something before."""
+        handler = super().get_route_handler()
+        # Only what FastAPI has made knows all of it; where it cannot be asked, it is used.
+        dependant = inspect.getclosurevars(handler).nonlocals.get("dependant")
+        return self.endpoint if dependant is not None and not dependant.dependencies else handler
 
 
 def notification_routes(receiver: Receiver) -> APIRouter:
