@@ -66,8 +66,9 @@ class Writer:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._path = path
         self._read_only = read_only
-        self._jobs: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[_Asked] | None] = queue.SimpleQueue()
         self._asked: list[_Asked] = []
+        self._left: list[_Asked] = []
         self._connection: sqlite3.Connection | None = None
         self._failed = False
         self._thread = threading.Thread(target=self._run, name=f"callfire inbox {path.name}", daemon=True)
@@ -119,38 +120,38 @@ class Writer:
         return future
 
     def _ask(self, asked: _Asked) -> None:
-        # The thread is woken once for all that is asked for in one turn of the event loop. Woken by the first of 64, it
-        # would commit that one alone and let the others wait for two syncs instead of one.
+        # The thread is woken once for all that is asked for in two turns of the event loop: those who were told of one
+        # commit ask again in the first, and what follows from that in the second. Woken by the first of 64, it would
+        # commit that one alone and let the others wait for two syncs instead of one.
         if not self._asked:
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._loop.call_soon, self._hand_over)
         self._asked.append(asked)
 
     def _hand_over(self) -> None:
-        for asked in self._asked:
-            self._jobs.put(asked)
-        self._asked.clear()
+        if self._asked:
+            self._jobs.put(self._asked)
+            self._asked = []
 
     # --- in the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         going_on = True
-        while going_on:
-            going_on, jobs = self._gather()
+        while going_on or self._left:
+            going_on = self._gather() and going_on
+            jobs, self._left = self._left[:_GROUP_SIZE], self._left[_GROUP_SIZE:]
             outcomes = self._carry_out(jobs) if jobs else []
             self._loop.call_soon_threadsafe(_tell, outcomes)
         self._close()
         self._loop.call_soon_threadsafe(self._stopped.set_result, None)
 
-    def _gather(self) -> tuple[bool, list[_Asked]]:
-        """Wait for a job; take all that are there, and whether there will be more."""
-        jobs: list[_Asked] = []
-        job = self._jobs.get()
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) == _GROUP_SIZE or self._jobs.empty():
-                return True, jobs
-            job = self._jobs.get()
-        return False, jobs
+    def _gather(self) -> bool:
+        """Take all jobs that are there, and wait for one where there is none; tell whether there will be more."""
+        while not self._left or not self._jobs.empty():
+            jobs = self._jobs.get()
+            if jobs is None:
+                return False
+            self._left += jobs
+        return True
 
     def _carry_out(self, jobs: list[_Asked]) -> list[_Outcome]:
         try:

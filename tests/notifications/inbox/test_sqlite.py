@@ -553,7 +553,7 @@ def commits(path: Path) -> int:
 def busy(inbox: SqliteInbox) -> Iterator[None]:
     """Keep the thread occupied, so that what is asked for meanwhile gathers."""
     begun, go_on = threading.Event(), threading.Event()
-    inbox._writer._jobs.put(_sqlite_writer._Job(lambda _: begun.set() or go_on.wait(), asyncio.Future()))
+    inbox._writer._jobs.put([_sqlite_writer._Job(lambda _: begun.set() or go_on.wait(), asyncio.Future())])
     begun.wait()
     try:
         yield
