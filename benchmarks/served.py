@@ -7,7 +7,6 @@ SERVER is one of `SERVERS`; WHAT is ``bare`` (204 once the body is read), ``hand
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -39,8 +38,23 @@ class Served:
         self._pid = pid
         self.port = port
 
+    def wait(self) -> None:
+        """Wait until it can be reached."""
+        ends = time.monotonic() + _START_SECONDS
+        while not self._is_reached():
+            if time.monotonic() > ends:
+                raise UnavailableError("the server does not start")
+            time.sleep(0.02)
+
+    def _is_reached(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
     def processor_seconds(self) -> float:
-        """Return how long its threads have run; what ends with its process only is not missed."""
+        """Return how long its threads have run."""
         tasks = Path(f"/proc/{self._pid}/task").glob("*/schedstat")
         return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) * _NANOSECOND
 
@@ -57,23 +71,9 @@ def served(server: str, what: str, folder: str) -> Iterator[Served]:
     command = [sys.executable, "-m", __name__, server, what, str(port), str(Path(folder) / f"{what}.db")]
     with subprocess.Popen(command, cwd=Path(__file__).parent.parent) as process:  # noqa: S603  # our own words
         try:
-            _wait_for(port)
             yield Served(process.pid, port)
         finally:
             process.terminate()
-
-
-def _wait_for(port: int) -> None:
-    ends = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            if time.monotonic() > ends:
-                raise UnavailableError("the server does not start") from None
-            time.sleep(0.02)
-        else:
-            return
 
 
 # --- in the process ---------------------------------------------------------------------------------------
@@ -156,9 +156,6 @@ def _fastapi(what: str, port: int, file: str) -> None:
 def main() -> None:
     """Serve until the process is ended."""
     server, what, port, file = sys.argv[1:]
-    if hasattr(os, "sched_setaffinity"):
-        # Two cores are the least that there are: the sender keeps the other.
-        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     {"uvicorn": _uvicorn, "aiohttp": _aiohttp, "FastAPI": _fastapi}[server](what, int(port), file)
 
 
