@@ -18,7 +18,8 @@ notifications.encoding notifications.events notifications.matching notifications
 notifications.expecting notifications.routing notifications.tokens notifications.door
 notifications.dead_letters notifications.inbox
 notifications.inbox.memory
-notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
+notifications.inbox._sqlite_file notifications.inbox._sqlite_writer notifications.inbox._sqlite_folder
+notifications.inbox._sqlite_rows notifications.inbox.sqlite
 notifications.inbox._postgres_pool notifications.inbox._postgres_schema notifications.inbox._postgres_statements
 notifications.inbox._postgres_gathering notifications.inbox._postgres_hints notifications.inbox.postgres
 notifications.inbox._jetstream_link notifications.inbox._jetstream_records

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from callfire_async.notifications.receiver import Postback, Receiver
 
@@ -59,7 +59,7 @@ class NotificationApp:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         token = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/").removesuffix("/")
-        reply = await self.receiver.receive(Postback(scope["method"], token or None, headers, _chunks(receive)))
+        reply = await self.receiver.receive(Postback(scope["method"], token or None, headers, _Chunks(receive)))
         answered = [*reply.headers, *([("Connection", "close")] if reply.close else [])]
         if reply.status != 204:  # No Content has no length
             answered.append(("Content-Length", str(len(reply.body))))
@@ -68,11 +68,22 @@ class NotificationApp:
         await send({"type": "http.response.body", "body": reply.body})
 
 
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
-    more = True
-    while more:
-        message = await receive()
+class _Chunks:
+    """The body of a request; a class, since a generator would be registered with the event loop for each."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._more = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._more:
+            raise StopAsyncIteration
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ConnectionResetError
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
+        self._more = message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk

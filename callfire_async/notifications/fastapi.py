@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from attrs import frozen
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
 from callfire_async.notifications.receiver import Postback, Receiver
 
@@ -43,9 +46,24 @@ class _Endpoint:
 
     async def take(self, request: Request) -> Response:
         token = request.path_params.get("token")
-        reply = await self.receiver.receive(Postback(request.method, token, request.headers, request.stream()))
+        reply = await self.receiver.receive(Postback(request.method, token, request.headers.items(), request.stream()))
         closing = {"Connection": "close"} if reply.close else {}
         return Response(reply.body, reply.status, {**dict(reply.headers), **closing})
+
+
+class _PlainRoute(APIRoute):
+    """
+    A route whose function takes the request as it is: nothing is to be solved, validated or serialized for it.
+
+    FastAPI's own way to find that out is a fifth of what a postback costs.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Call the function directly, unless the application, or whoever includes it, depends on something before."""
+        handler = super().get_route_handler()
+        # Only what FastAPI has made knows all of it; where it cannot be asked, it is used.
+        dependant = inspect.getclosurevars(handler).nonlocals.get("dependant")
+        return self.endpoint if dependant is not None and not dependant.dependencies else handler
 
 
 def notification_routes(receiver: Receiver) -> APIRouter:
@@ -61,7 +79,7 @@ def notification_routes(receiver: Receiver) -> APIRouter:
             yield
 
     receiver.redact("uvicorn.access")
-    routes = APIRouter(lifespan=running)
+    routes = APIRouter(lifespan=running, route_class=_PlainRoute)
     take = _Endpoint(receiver).take
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         routes.add_api_route(

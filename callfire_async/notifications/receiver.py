@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, TurnedAway, header
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox import Delivery, Inbox, Stats
+from callfire_async.notifications.inbox import Delivery, Inbox, Stats, is_carried_through
 from callfire_async.notifications.known_subscriptions import KnownSubscriptions
 from callfire_async.notifications.observing import Handling, Observer, Observers, Receiving
 from callfire_async.notifications.parsing import parse
@@ -33,6 +33,8 @@ __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
 _log = logging.getLogger(__name__)
 
 _IDLE_POLL_SECONDS = 0.1
+
+_KEPT = Reply(204)
 
 _NOT_RUNNING = """\
 a postback was answered 503 because the receiver is not running; start and stop it with the application:
@@ -302,6 +304,8 @@ class _Keep:
 
     async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
         # A server may cancel whoever waits for the answer when its client goes: what came whole is stored all the same.
+        if is_carried_through(self._inbox.append):
+            return await self._store(delivery, receiving)
         storing = asyncio.create_task(self._store(delivery, receiving))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
@@ -318,7 +322,7 @@ class _Keep:
             return Reply(503, (TRY_AGAIN,))
         self._is_writable = True
         self.counts["duplicates"] += appended.duplicate
-        return Reply(204)
+        return _KEPT
 
     @property
     def counts(self) -> Counter[str]:

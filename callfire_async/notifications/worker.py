@@ -151,9 +151,11 @@ class Worker:
 
     async def _claim_on(self) -> None:
         while True:
-            await self._until(lambda: len(self._running) < self.concurrency and not self._unwritten)
-            leases = await self._claim(self.concurrency - len(self._running))
-            if leases and leases[0].crashes >= SUSPECT_CRASHES:
+            await self._until(lambda: self._free > 0 and not self._unwritten)
+            leases = await self._claim(self._free)
+            if self._unwritten:
+                await self._give_up(leases)
+            elif leases and leases[0].crashes >= SUSPECT_CRASHES:
                 await self._run_alone(leases[0])
             else:
                 for lease in leases:
@@ -161,6 +163,16 @@ class Worker:
             if not leases:
                 self.dead_letters.look()
                 await self._wait()
+
+    @property
+    def _free(self) -> int:
+        """
+        How many more may be begun.
+
+        What is being settled has had its turn, so that the next are claimed in the transaction that notes it, and not
+        in one of their own after it. What cannot be noted in time must not pile up.
+        """
+        return min(self.concurrency + len(self._settling), 2 * self.concurrency) - len(self._running)
 
     async def _claim(self, limit: int) -> list[Lease]:
         """Claim; what comes to hand while the worker is being stopped goes back at once."""
@@ -196,6 +208,11 @@ class Worker:
             del self._running[claiming]
         self._start(lease)
         await self._until(lambda: not self._running)
+
+    async def _give_up(self, leases: Sequence[Lease]) -> None:
+        """Put back what was claimed while it turned out that nothing can be written; it is begun when it can be."""
+        with suppress(Exception):
+            await self._put_back(leases)
 
     async def _put_back(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
@@ -252,6 +269,7 @@ class Worker:
     async def _settle_at_last(self, lease: Lease, outcome: _Outcome) -> bool:
         """Settle as soon as the inbox takes it; tell whether the lease was still ours."""
         self._settling.add(lease.id)
+        self._changed.set()
         while True:
             try:
                 return await self._settle(lease, outcome)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from notifications.servers import DEADLINE, WAYS, Endpoint, Serve, connection, uvicorn_server
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -273,3 +273,18 @@ class FailingReceiver(Receiver):
 
     async def __aenter__(self) -> Receiver:
         raise OSError("no disk")
+
+
+async def test_what_a_fastapi_application_depends_on_comes_first(receiver, events):
+    """Whoever includes the routes with a dependency, to let in some addresses only say, is not passed over."""
+
+    def refuse() -> None:
+        raise HTTPException(403)
+
+    app = FastAPI()
+    app.include_router(notification_routes(receiver), prefix="/open")
+    app.include_router(notification_routes(receiver), prefix="/shut", dependencies=[Depends(refuse)])
+    async with uvicorn_server(app) as port:
+        statuses = [await post(Endpoint(port, prefix)) for prefix in ("/open", "/shut")]
+
+    assert (statuses, len(events)) == ([204, 403], 1)

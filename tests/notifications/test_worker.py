@@ -585,6 +585,49 @@ async def test_while_an_ack_cannot_be_written_nothing_more_is_claimed(handlers):
     assert receiver._way._worker.can_write
 
 
+async def test_what_is_claimed_while_an_ack_turns_out_not_to_be_written_goes_back(handlers):
+    """It is claimed with the ack, and begun no earlier than something can be written."""
+    handlers.add("runs")
+    inbox = FailingWithTheClaim()
+    for number in (1, 2):
+        await inbox.append(Delivery(body(number)))
+    async with make_receiver(handlers, inbox, concurrency=1) as receiver:
+        await until(lambda: inbox.released)
+        ran = list(handlers.ran)
+        inbox.may_write.set()
+        await receiver.idle(timeout=DEADLINE)
+
+    assert (ran, handlers.ran, inbox.released) == (["runs"], ["runs", "runs"], [2])
+
+
+class FailingWithTheClaim(MemoryInbox):
+    """One whose first ack fails while the next claim is under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claims, self.released = 0, []
+        self.acking, self.may_write = asyncio.Event(), asyncio.Event()
+
+    async def claim(self, limit: int, *, lease: float) -> list[Lease]:
+        self.claims += 1
+        leases = await super().claim(limit, lease=lease)
+        if self.claims == 2:
+            self.acking.set()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return leases
+
+    async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
+        await self.acking.wait()
+        if not self.may_write.is_set():
+            raise InboxError("no space")
+        return await super().ack(lease, event_key=event_key)
+
+    async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
+        self.released.append(lease.id)
+        return await super().release(lease, completed=completed)
+
+
 @pytest.mark.parametrize("operation", ["claim", "wait"])
 async def test_the_worker_outlives_an_inbox_that_fails(handlers, operation):
     """It tries again after a while."""

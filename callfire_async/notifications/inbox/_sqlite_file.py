@@ -1,5 +1,5 @@
 """
-One SQLite file: who owns it, how it is opened, and the thread that writes to it.
+One SQLite file: who owns it, and how it is opened.
 
 It imports `errors`.
 """
@@ -10,29 +10,18 @@ import asyncio
 import fcntl
 import logging
 import os
-import queue
 import sqlite3
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
-
-from attrs import field, frozen
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
-
-T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
 
 _log = logging.getLogger(__name__)
 
 _LOCK_POLL_SECONDS = 0.05
 # As long as a tool that copies the file may hold it; a postback is answered 503 then.
 _BUSY_SECONDS = 5.0
-# One commit for more than this would let the first of them wait for the last.
-_GROUP_SIZE = 1000
 # A write-ahead log that has grown in a burst is cut back to this.
 _LOG_BYTES = 64 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
@@ -247,195 +236,3 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | N
     over = sorted((line for line in lines if path.is_relative_to(line[1])), key=lambda line: len(line[1]))
     # Of several in one place the last one mounted is seen.
     return over[-1][2] if over else None
-
-
-# --- writing ----------------------------------------------------------------------------------------------
-
-
-@frozen(eq=False)
-class _Job(Generic[T]):
-    work: Work[T]
-    future: asyncio.Future[T]
-
-
-@frozen
-class _Outcome:
-    job: _Job[Any]
-    value: Any = None
-    error: Exception | None = field(default=None)
-
-    def tell(self) -> None:
-        """Wake whoever waits, unless they have gone."""
-        if self.job.future.done():
-            return
-        if self.error is None:
-            self.job.future.set_result(self.value)
-        else:
-            self.job.future.set_exception(self.error)
-
-
-class Writer:
-    """
-    The thread that owns a connection.
-
-    What has gathered while a transaction was committed is the next one: many writers share a sync of the disk, and
-    one by itself does not wait for others.
-    """
-
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self._path = path
-        self._read_only = read_only
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._connection: sqlite3.Connection | None = None
-        self._failed = False
-        self._thread = threading.Thread(target=self._run, name=f"callfire inbox {path.name}", daemon=True)
-
-    async def start(self) -> None:
-        """
-        Open the file.
-
-        Raises:
-            InboxUnavailableError: It cannot be opened, or is damaged.
-            InboxError: A later version has written it.
-        """
-        self._loop = asyncio.get_running_loop()
-        self._stopped = self._loop.create_future()
-        self._thread.start()
-        try:
-            await self.submit(lambda _: None)
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def stop(self) -> None:
-        """Close the file once all that was submitted is done."""
-        self._jobs.put(None)
-        try:
-            await asyncio.shield(self._stopped)
-        finally:
-            # Where this is cancelled too: nobody may own the file before the last commit.
-            self._thread.join()
-
-    async def submit(self, work: Work[T]) -> T:
-        """
-        Have something done in the next transaction; it is committed when this returns.
-
-        It is done even where whoever waits for it is cancelled.
-
-        Raises:
-            InboxUnavailableError: The disk is full or fails, or somebody else holds the file; nothing has changed.
-        """
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(work, future))
-        return await future
-
-    def _run(self) -> None:
-        going_on = True
-        while going_on:
-            going_on, jobs = self._gather()
-            outcomes = self._carry_out(jobs) if jobs else []
-            self._loop.call_soon_threadsafe(_tell, outcomes)
-        self._close()
-        self._loop.call_soon_threadsafe(self._stopped.set_result, None)
-
-    def _gather(self) -> tuple[bool, list[_Job[Any]]]:
-        """Wait for a job; take all that are there, and whether there will be more."""
-        jobs: list[_Job[Any]] = []
-        job = self._jobs.get()
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) == _GROUP_SIZE or self._jobs.empty():
-                return True, jobs
-            job = self._jobs.get()
-        return False, jobs
-
-    def _carry_out(self, jobs: list[_Job[Any]]) -> list[_Outcome]:
-        try:
-            return self._in_one_transaction(jobs)
-        except Exception as error:  # noqa: BLE001  # whatever it is belongs to whoever waits for it
-            return self._fail(jobs, error) if _is_of_the_disk(error) else self._one_by_one(jobs, error)
-
-    def _in_one_transaction(self, jobs: list[_Job[Any]]) -> list[_Outcome]:
-        connection = self._open()
-        connection.execute("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
-        outcomes = [_Outcome(job, job.work(connection)) for job in jobs]
-        connection.execute("COMMIT")
-        return outcomes
-
-    def _one_by_one(self, jobs: list[_Job[Any]], error: Exception) -> list[_Outcome]:
-        """Let a job that cannot be done fail alone."""
-        self._roll_back()
-        if len(jobs) == 1:
-            return [_Outcome(jobs[0], error=_refused(self._path, error))]
-        return [outcome for job in jobs for outcome in self._carry_out([job])]
-
-    def _fail(self, jobs: list[_Job[Any]], error: Exception) -> list[_Outcome]:
-        """Tell all that nothing has happened; be ready to try again."""
-        self._roll_back()
-        if _code(error) not in _HARMLESS:
-            # What is in memory can no longer be trusted, nor what the disk has made of the last writes.
-            self._close()
-            self._failed = True
-        _log.error("the inbox %s cannot be used: %s", self._path, error)
-        return [_Outcome(job, error=_unavailable(self._path, error)) for job in jobs]
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = open_file(self._path, read_only=self._read_only, check=self._failed)
-            self._failed = False
-        return self._connection
-
-    def _roll_back(self) -> None:
-        try:
-            if self._connection is not None and self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            self._close()
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-
-# What a statement can be told by SQLite without anything being wrong with the file.
-_OF_THE_JOB = frozenset(
-    [
-        sqlite3.SQLITE_ERROR,
-        sqlite3.SQLITE_CONSTRAINT,
-        sqlite3.SQLITE_MISMATCH,
-        sqlite3.SQLITE_RANGE,
-        sqlite3.SQLITE_TOOBIG,
-    ]
-)
-# The disk is full, or somebody else has the file: it is as it was.
-_HARMLESS = frozenset([sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED])
-
-
-def _code(error: Exception) -> int | None:
-    """Return SQLite's primary code; None where the error is not SQLite's own."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
-def _is_of_the_disk(error: Exception) -> bool:
-    return isinstance(error, OSError) or (_code(error) is not None and _code(error) not in _OF_THE_JOB)
-
-
-def _unavailable(path: Path, cause: Exception) -> InboxUnavailableError:
-    error = InboxUnavailableError(f"the inbox {path} cannot be used: {cause}")
-    error.__cause__ = cause
-    return error
-
-
-def _refused(path: Path, cause: Exception) -> Exception:
-    if not isinstance(cause, sqlite3.Error):
-        return cause
-    error = InboxError(f"the inbox {path} cannot do this: {cause}")
-    error.__cause__ = cause
-    return error
-
-
-def _tell(outcomes: list[_Outcome]) -> None:
-    for outcome in outcomes:
-        outcome.tell()

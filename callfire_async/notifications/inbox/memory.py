@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from heapq import heappop, heappush
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ from callfire_async.notifications.inbox import (
     Entry,
     Lease,
     Stats,
+    carried_through,
     row_number,
 )
 
@@ -80,6 +82,9 @@ class MemoryInbox:
         self._clock = clock or Clock()
         self._rows: dict[int, _Row] = {}
         self._open: dict[int, _Row] = {}
+        # Of what is open: what waits, the first to be due on top; and what is handed out.
+        self._ready: list[tuple[float, int]] = []
+        self._leased: dict[int, _Row] = {}
         self._done: dict[int, _Row] = {}
         self._newest: dict[str, _Row] = {}
         self._last_id = 0
@@ -105,6 +110,7 @@ class MemoryInbox:
 
     # --- taking in ----------------------------------------------------------------------------------------
 
+    @carried_through
     async def append(self, delivery: Delivery) -> Appended:
         """Keep a delivery in memory."""
         (appended,) = await self.append_many([delivery])
@@ -130,6 +136,7 @@ class MemoryInbox:
         self._last_id += 1
         row = _Row(self._last_id, delivery, appended_at=now, due_at=now, updated_at=now)
         self._rows[row.id] = self._open[row.id] = self._newest[delivery.key] = row
+        heappush(self._ready, _order(row))
         return Appended(row.id, duplicate=False)
 
     def _repeated(self, delivery: Delivery, now: float) -> _Row | None:
@@ -142,13 +149,26 @@ class MemoryInbox:
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Hand out what is due."""
         now = self._clock.seconds()
-        due = sorted((row for row in self._open.values() if row.due_at <= now), key=_order)
-        return [self._lease(row, now + lease) for row in _without_suspects(due[:limit])]
+        ended = [row for row in self._leased.values() if row.due_at <= now]
+        due = sorted([*ended, *self._popped(now, limit)], key=_order)
+        leased = _without_suspects(due[:limit])
+        for row in due[len(leased) :]:
+            if row.state == "ready":
+                heappush(self._ready, _order(row))
+        return [self._lease(row, now + lease) for row in leased]
+
+    def _popped(self, now: float, limit: int) -> list[_Row]:
+        """Take what is due from the top."""
+        popped: list[_Row] = []
+        while self._ready and self._ready[0][0] <= now and len(popped) < limit:
+            popped.append(self._rows[heappop(self._ready)[1]])
+        return popped
 
     def _lease(self, row: _Row, until: float) -> Lease:
         row.crashes += row.state == "leased"
         row.state, row.due_at, row.token = "leased", until, secrets.token_hex(8)
         row.updated_at = self._clock.seconds()
+        self._leased[row.id] = row
         return Lease(row.id, row.token, row.attempt, row.crashes, row.delivery, row.completed)
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
@@ -195,13 +215,19 @@ class MemoryInbox:
         row.updated_at = self._clock.seconds()
         for name, value in changes.items():
             setattr(row, name, value)
-        for rows, belongs in ((self._open, row.is_open), (self._done, row.state == "done")):
+        belonging = (
+            (self._open, row.is_open),
+            (self._leased, row.state == "leased"),
+            (self._done, row.state == "done"),
+        )
+        for rows, belongs in belonging:
             rows.pop(row.id, None)
             if belongs:
                 rows[row.id] = row
 
     def _put_back(self, row: _Row, delay: float = 0.0, **changes: object) -> None:
         self._change(row, state="ready", due_at=self._clock.seconds() + delay, **changes)
+        heappush(self._ready, _order(row))
         self._work.set()
 
     # --- looking after it ---------------------------------------------------------------------------------
@@ -279,7 +305,8 @@ class MemoryInbox:
     async def wait(self, timeout: float) -> None:
         """Wait until there may be work."""
         now = self._clock.seconds()
-        next_due = min((row.due_at for row in self._open.values()), default=now + timeout)
+        ends = [row.due_at for row in self._leased.values()]
+        next_due = min([*ends, *(due_at for due_at, _ in self._ready[:1])], default=now + timeout)
         self._work.clear()
         try:
             async with asyncio.timeout(max(0.0, min(timeout, next_due - now))):

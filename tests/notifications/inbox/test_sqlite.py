@@ -21,7 +21,7 @@ from notifications.inbox.processes import running
 from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter, lease_of
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, Stats, _sqlite_file
+from callfire_async.notifications.inbox import Delivery, Stats, _sqlite_file, _sqlite_writer
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 LATEST = len(_sqlite_file._MIGRATIONS)
@@ -553,7 +553,7 @@ def commits(path: Path) -> int:
 def busy(inbox: SqliteInbox) -> Iterator[None]:
     """Keep the thread occupied, so that what is asked for meanwhile gathers."""
     begun, go_on = threading.Event(), threading.Event()
-    inbox._writer._jobs.put(_sqlite_file._Job(lambda _: begun.set() or go_on.wait(), asyncio.Future()))
+    inbox._writer._jobs.put([_sqlite_writer._Job(lambda _: begun.set() or go_on.wait(), asyncio.Future())])
     begun.wait()
     try:
         yield
@@ -590,7 +590,7 @@ async def test_one_by_itself_waits_for_nobody(path):
 
 async def test_a_group_has_its_limit(path, monkeypatch):
     """The first must not wait for a thousand others."""
-    monkeypatch.setattr(_sqlite_file, "_GROUP_SIZE", 10)
+    monkeypatch.setattr(_sqlite_writer, "_GROUP_SIZE", 10)
     async with SqliteInbox(path) as inbox:
         before = commits(path)
         with busy(inbox):
