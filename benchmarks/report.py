@@ -172,6 +172,7 @@ wherever something is not reached.
 nox -s bench                # about a quarter of an hour; table and JSON go to build/bench
 nox -s bench -- --quick     # a minute: shows that all of it runs, the figures mean little
 nox -s bench -- --docs      # and makes this page anew
+nox -s bench_peers          # beside other libraries that parse and dispatch
 ```
 """
 
@@ -202,7 +203,8 @@ def _about(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     return (
         f"{about['date']}, {about['processor']} with {about['cores']} cores, {about['system']}, {about['python']}; "
-        f"load before it began: {about['load'][0]:g}. With {versions}.\n"
+        f"load when it ended: {about['load'][0]:g}. With {versions}. The other libraries, each in an environment of its\n"
+        f"own: {about.get('peers', 'not measured')}.\n"
     )
 
 
@@ -238,7 +240,8 @@ def write_docs() -> None:
     """Make the page and its chart of the files that stand here."""
     about, figures = read(RESULTS)
     if PEERS.exists():
-        figures += read(PEERS)[1]
+        of_peers, more = read(PEERS)
+        about, figures = about | {"peers": of_peers["date"]}, [*figures, *more]
     (DOCS / "performance.md").write_text(page(about, figures), encoding="utf-8")
     chart(figures, DOCS / "performance.png")
 
