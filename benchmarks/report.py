@@ -203,8 +203,8 @@ def _about(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     return (
         f"{about['date']}, {about['processor']} with {about['cores']} cores, {about['system']}, {about['python']}; "
-        f"load when it ended: {about['load'][0]:g}. With {versions}. The other libraries, each in an environment of its\n"
-        f"own: {about.get('peers', 'not measured')}.\n"
+        f"load when it ended: {about['load'][0]:g}. With {versions}.\n\nThe libraries with environments of their own: "
+        f"{about.get('peers', 'not measured')}.\n"
     )
 
 
