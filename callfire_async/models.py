@@ -40,7 +40,7 @@ __all__ = [
     "VoiceBroadcastConfig",
 ]
 
-# Values have no slots: attrs assigns those of a frozen class one call each, and a text would take twice as long to make.
+# No slots: attrs fills those of a frozen class with a call each, and a text would take twice as long to make.
 
 T = TypeVar("T")
 
