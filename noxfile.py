@@ -85,6 +85,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("peer", ["line-bot-sdk", "aiogram", "slack-bolt[async]"])
+def bench_peers(session: nox.Session, peer: str) -> None:
+    """Measure parse and dispatch beside another library, in an environment of its own, and keep the figure."""
+    session.install("--editable", ".[testing]", "aiohttp", peer)
+    session.run("python", "-m", "benchmarks.peers", peer.partition("[")[0])
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build wheel and sdist, then run the tests against the wheel, out of reach of the checkout."""
     dist = Path(session.create_tmp()) / "dist"

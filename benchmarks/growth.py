@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+import tracemalloc
 
-from benchmarks.rows import Costs, Effort, Row, compare
-from callfire_async import Subscription, SubscriptionFilter, SubscriptionSpec, TriggerEvent
+from benchmarks.answering import server
+from benchmarks.rows import Costs, Effort, Row, compare, compare_async
+from callfire_async import CallFire, Subscription, SubscriptionFilter, SubscriptionSpec, TriggerEvent
 from callfire_async.declare import Plan, by_key
 from callfire_async.declare import compare as planned
 from callfire_async.notifications import EndpointTokens
@@ -54,4 +57,54 @@ def _plan_of(count: int):  # noqa: ANN202  # a function of no arguments
     return plan
 
 
-ROWS = (Row("planning 10,000 subscriptions, for each of them", "planning 1,000, for each of them", 1.3, _planning),)
+PAGE_SIZE = 100
+
+
+async def _listed(callfire: CallFire) -> int:
+    return sum([1 async for _ in callfire.subscriptions.all(page_size=PAGE_SIZE)])
+
+
+async def _listing(pages: int, effort: Effort) -> Costs:
+    """List so many pages beside one, over HTTP; the processor's time for each page."""
+    with server() as url:
+        async with _account(url, pages) as many, _account(url, 1) as few:
+            costs = await compare_async(lambda: _listed(many), lambda: _listed(few), effort)
+    return Costs(costs.ours / pages, costs.beside)
+
+
+async def _memory(pages: int) -> Costs:
+    """List so many pages beside one; the most memory that it takes at any moment."""
+    with server() as url:
+        async with _account(url, pages) as many, _account(url, 1) as few:
+            await _listed(few)  # pays for what a process makes once
+            return Costs(await _most_bytes(many), await _most_bytes(few), "bytes")
+
+
+async def _most_bytes(callfire: CallFire) -> int:
+    tracemalloc.start()
+    await _listed(callfire)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most
+
+
+def _account(url: str, pages: int) -> CallFire:
+    return CallFire("login", "password", base_url=f"{url}/{pages * PAGE_SIZE}")
+
+
+ROWS = (
+    Row(
+        "`subscriptions.all()` of 10 pages, for each of them",
+        "of one page",
+        1.1,
+        lambda effort: asyncio.run(_listing(10, effort)),
+    ),
+    Row("of 100 pages, for each of them", "of one page", 1.1, lambda effort: asyncio.run(_listing(100, effort))),
+    Row(
+        "the most memory while 100 pages are listed, whose ids are remembered",
+        "while one is",
+        None,
+        lambda _: asyncio.run(_memory(100)),
+    ),
+    Row("planning 10,000 subscriptions, for each of them", "planning 1,000", 1.3, _planning),
+)

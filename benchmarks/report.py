@@ -105,9 +105,9 @@ def _versions() -> Iterable[tuple[str, str]]:
             continue
 
 
-def write(path: Path, figures: Sequence[Figure], *, runs: int) -> None:
+def write(path: Path, figures: Sequence[Figure], *, runs: int, quick: bool = False) -> None:
     """Write the JSON file."""
-    content = {"machine": machine(), "runs": runs, "figures": [asdict(figure) for figure in figures]}
+    content = {"machine": machine(), "runs": runs, "quick": quick, "figures": [asdict(figure) for figure in figures]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -116,7 +116,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Figure]]:
     """Read such a file: the machine, and the figures."""
     content = json.loads(path.read_text(encoding="utf-8"))
     figures = [Figure(**{**found, "ratios": tuple(found["ratios"])}) for found in content["figures"]]
-    return content["machine"] | {"runs": content["runs"]}, figures
+    return content["machine"] | {"runs": content["runs"], "quick": content["quick"]}, figures
 
 
 # --- the table --------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ least*, more is better (theirs by ours). The figure is the median of {runs} runs
 spread is the least and the greatest of them. `benchmarks/README.md` says what each floor is, and shows the profile
 wherever something is not reached.
 
-{tables}
+{quick}{tables}
 ```{{image}} performance.png
 :alt: Each figure as a bar, and what it is to reach
 ```
@@ -172,7 +172,16 @@ wherever something is not reached.
 nox -s bench                # about a quarter of an hour; table and JSON go to build/bench
 nox -s bench -- --quick     # a minute: shows that all of it runs, the figures mean little
 nox -s bench -- --docs      # and makes this page anew
+nox -s bench_peers          # beside other libraries that parse and dispatch
 ```
+"""
+
+_QUICK = """\
+:::{warning}
+These figures are of a quick run, which takes a fiftieth of the bodies and postbacks and hardly any time for each row:
+those of whole rows of hostile bodies and of intake say nothing yet. `nox -s bench -- --docs` puts real ones here.
+:::
+
 """
 
 _TITLES = {
@@ -195,14 +204,16 @@ def page(about: dict[str, Any], figures: Sequence[Figure]) -> str:
         f"{table(figure for figure in figures if figure.module == module)}\n"
         for module in modules
     )
-    return _PAGE.format(runs=about["runs"], tables=tables, machine=_about(about))
+    quick = _QUICK if about["quick"] else ""
+    return _PAGE.format(quick=quick, runs=about["runs"], tables=tables, machine=_about(about))
 
 
 def _about(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     return (
         f"{about['date']}, {about['processor']} with {about['cores']} cores, {about['system']}, {about['python']}; "
-        f"load before it began: {about['load'][0]:g}. With {versions}.\n"
+        f"load when it ended: {about['load'][0]:g}. With {versions}.\n\nThe libraries with environments of their own: "
+        f"{about.get('peers', 'not measured')}.\n"
     )
 
 
@@ -238,7 +249,8 @@ def write_docs() -> None:
     """Make the page and its chart of the files that stand here."""
     about, figures = read(RESULTS)
     if PEERS.exists():
-        figures += read(PEERS)[1]
+        of_peers, more = read(PEERS)
+        about, figures = about | {"peers": of_peers["date"]}, [*figures, *more]
     (DOCS / "performance.md").write_text(page(about, figures), encoding="utf-8")
     chart(figures, DOCS / "performance.png")
 

@@ -12,7 +12,10 @@ from benchmarks.report import Figure, figure
 from benchmarks.rows import Costs, Effort, Row, measured_once
 
 #: In the order of the table.
-MODULES = ("parse", "dispatch", "start", "growth", "hostile", "intake", "over_http", "keeping", "postgres", "jetstream")
+MODULES = (
+    *("parse", "dispatch", "client", "start", "growth", "hostile"),
+    *("intake", "over_http", "keeping", "postgres", "jetstream"),
+)
 
 
 def rows_of(module: str, words: Sequence[str]) -> list[Row]:

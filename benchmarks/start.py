@@ -9,7 +9,7 @@ import sys
 
 from benchmarks.rows import Costs, Effort, Row
 
-_ROUNDS = 15
+_ROUNDS = 9
 _FLOOR = "import httpx, attrs, cattrs, xmltodict"
 
 

@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import httpx
@@ -28,6 +29,10 @@ HttpClient: TypeAlias = httpx.AsyncClient
 _PACKAGE = __name__.partition(".")[0]
 # Long enough for an answer that is on its way; short enough that a hung server does not keep the others waiting.
 ABANDONED_SECONDS = 2.0
+_MOST_IDLE = 10
+# What httpx sends of itself, and a limit that is not its own business.
+_USUAL = {"Accept": "*/*", "Connection": "keep-alive"}
+_NO_TIMEOUT = httpx.Timeout(None).as_dict()
 
 
 def make_pool(
@@ -51,13 +56,34 @@ def make_pool(
 
 
 def _http_client(max_connections: int, ssl_context: ssl.SSLContext | None, *, trust_env: bool) -> httpx.AsyncClient:
-    # The pool's own limit is off: a slot of it can stick for ever, and what waits in it makes every request dearer.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=max_connections)
+    # The pool's own limit is off: a slot of it can stick for ever, and what waits in it makes every request dearer. So
+    # does what is idle: httpcore counts all its connections for each of them, and a request after a hundred at once
+    # would be four times as dear.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=min(max_connections, _MOST_IDLE))
     return httpx.AsyncClient(verify=ssl_context or True, trust_env=trust_env, limits=limits)
 
 
 class _OwnURL(httpx.URL):
     """Marks a URL as ours, so that httpx's log shows it without its query."""
+
+
+@lru_cache(maxsize=64)
+def _parsed(url: str) -> _OwnURL:
+    """Parse a URL without a query, of which there are few; httpx takes as long for that as for a third of a request."""
+    return _OwnURL(url)
+
+
+def _own_request(method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
+    """Make a request as a client of ours would, which has nothing of its own to merge into it."""
+    request = httpx.Request(
+        method,
+        _parsed(url) if "?" not in url else _OwnURL(url),
+        headers={**_USUAL, **headers},
+        content=content,
+        extensions={"timeout": _NO_TIMEOUT},
+    )
+    request.url = _OwnURL(request.url)
+    return request
 
 
 def _without_query(record: logging.LogRecord) -> bool:
@@ -238,11 +264,20 @@ class Pool:
         """
         self.check()
         started = asyncio.get_running_loop().time()
+        request = self._request(method, url, headers, content)
+        if self._slots.locked():
+            await self._wait_for_slot(started + timeout, timeout)
+        else:
+            await self._slots.acquire()
+        return await self._shielded(_Exchange(self.client, request, started, timeout))
+
+    def _request(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
+        if self._owned:
+            return _own_request(method, url, headers, content)
         # The timeout of the attempt as a whole is kept in _Exchange; httpx knows only those of its phases.
         request = self.client.build_request(method, url, headers=headers, content=content, timeout=None)
         request.url = _OwnURL(request.url)
-        await self._take_slot(started + timeout, timeout)
-        return await self._shielded(_Exchange(self.client, request, started, timeout))
+        return request
 
     async def _shielded(self, exchange: _Exchange) -> Answer:
         loop = asyncio.get_running_loop()
@@ -260,7 +295,7 @@ class Pool:
             _remove_quotes(error)
             raise exchange.failure(error, loop.time()) from error
 
-    async def _take_slot(self, deadline: float, timeout: float) -> None:
+    async def _wait_for_slot(self, deadline: float, timeout: float) -> None:
         ahead = self._waiting
         self._waiting += 1
         try:

@@ -40,6 +40,8 @@ __all__ = [
     "VoiceBroadcastConfig",
 ]
 
+# No slots: attrs fills those of a frozen class with a call each, and a text would take twice as long to make.
+
 T = TypeVar("T")
 
 

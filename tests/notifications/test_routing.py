@@ -383,3 +383,35 @@ def test_where_is_a_function(router):
     """Nothing else can be asked."""
     with pytest.raises(TypeError, match="where"):
         router.on(TextSent, where=True)(_fallback)
+
+
+async def test_what_has_succeeded_does_not_fail_where_its_filter_does(router):
+    """A handler that is skipped has taken the event; what its ``where`` raises this time is nobody's business."""
+    router.on(TextSent, where=lambda _: 1 / 0, name="done")(_fallback)
+
+    assert await router.dispatch(SENT, skip={"done"}) == frozenset()
+
+
+async def test_who_gets_an_event_is_found_alike_before_and_after_a_dispatch(router, ran):
+    """Handlers of other subscriptions are left out both times, and those of none are not."""
+    add(router, ran, "bound", subscription_id=7)
+    add(router, ran, "other", subscription_id=8)
+    add(router, ran, "free")
+    before = router.matching(SENT)
+
+    await router.dispatch(SENT)
+
+    assert router.matching(SENT) == before
+    assert ran == ["bound", "free"]
+
+
+async def test_subscriptions_that_no_handler_names_are_not_remembered(router, ran):
+    """A body may name any: what is kept does not grow with them."""
+    add(router, ran, "bound", subscription_id=7)
+    add(router, ran, "free")
+
+    for id in range(100, 200):
+        await router.dispatch(TextSent(subscription_id=id, text=Text(1)))
+
+    assert ran == ["free"] * 100
+    assert len(router._by_type[TextSent]) == 1
