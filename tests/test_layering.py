@@ -22,7 +22,7 @@ notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notification
 notifications.inbox.postgres notifications.inbox.jetstream notifications.inbox.spool
 notifications.observing
 notifications.known_subscriptions notifications.retrying notifications.dead_letters
-notifications.worker notifications.receiver
+notifications.worker notifications.receiver notifications.health
 notifications.asgi notifications.aiohttp notifications.fastapi
 reconcile telemetry
 __init__ notifications.__init__
