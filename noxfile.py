@@ -73,6 +73,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure everything beside floors and peers; ``-- --quick`` takes a minute, ``-- --docs`` keeps the figures."""
+    session.install("--editable", f".[{EXTRAS}]", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build wheel and sdist, then run the tests against the wheel, out of reach of the checkout."""
     dist = Path(session.create_tmp()) / "dist"

@@ -1,12 +1,14 @@
-# ruff: noqa: INP001, T201  # a script that prints, not part of a package
 """
 What the worst bodies cost: a megabyte, or less, that is made to be dear to read.
 
-Each body is parsed in a fresh process, as a whole: bytes to event, or to the reason why it is none. Printed are the
-processor's time (the best of three), the memory that the process grew by, and how many times as long it took as the
-library underneath alone takes for the same bytes (``json.loads``, or expat without a handler). Exit status 1 where a
-postback is above the limits. Run it with the tests' folder on the path, where the cases are.
+Each body is parsed in a fresh process, as a whole: bytes to event, or to the reason why it is none. The row has the
+dearest of them. ``PYTHONPATH=tests python -m benchmarks.hostile`` prints them all: the processor's time (the best of
+three), the memory that the process grew by, and how many times as long it took as the library underneath alone takes
+for the same bytes (``json.loads``, or expat without a handler); its exit status is 1 where a postback is above the
+limits. The cases are the tests'.
 """
+
+from __future__ import annotations
 
 import gc
 import json
@@ -22,6 +24,7 @@ from xml.parsers import expat
 
 from notifications.attacks import BROADCAST, CALL, JSON, MEGABYTE, XML
 
+from benchmarks.rows import Costs, Effort, Row
 from callfire_async._protocol import Answer, interpret, query_subscriptions
 from callfire_async.errors import CallFireError
 from callfire_async.notifications import parse
@@ -176,17 +179,53 @@ def table(name: str, read: Callable[[bytes], str], cases: dict[str, Callable[[],
         for name, body in bodies.items()
         if len(body) <= MEGABYTE
     }
-    print(f"{name}: the dearest of {len(rows)} bodies\n\n      ms    MB    ratio     bytes")
+    _print(f"{name}: the dearest of {len(rows)} bodies\n\n      ms    MB    ratio     bytes")
     for case, (dear, grown, ratio, length, outcome) in sorted(rows.items(), key=lambda row: -row[1][0])[:SHOWN]:
-        print(f"{dear:8.1f} {grown:5.1f} {ratio:8.1f} {length:9,}  {case} ({outcome})")
+        _print(f"{dear:8.1f} {grown:5.1f} {ratio:8.1f} {length:9,}  {case} ({outcome})")
     worst = max(row[0] for row in rows.values()), max(row[1] for row in rows.values())
-    print(f"\nworst: {worst[0]:.1f} ms, {worst[1]:.1f} MB\n")
+    _print(f"\nworst: {worst[0]:.1f} ms, {worst[1]:.1f} MB\n")
     return worst
+
+
+RECORD = (
+    b'<CallRecord id="1"><Result>LA</Result><FinishTime>2012-10-26T21:32:52Z</FinishTime>'
+    b"<BilledAmount>1.25</BilledAmount><Duration>33</Duration></CallRecord>"
+)
+
+
+def honest() -> bytes:
+    """Return a notification of the most elements that are read, all well."""
+    return CALL % (RECORD * 990)
+
+
+def _dearest(effort: Effort) -> Costs:
+    bodies = [in_a_process(case) for case in [*POSTBACKS.values()][:: round(1 / effort.share)]]
+    short = [body for body in bodies if len(body) <= MEGABYTE]
+    return Costs(max(map(_parse_seconds, short)), _parse_seconds(honest()))
+
+
+def _parse_seconds(body: bytes) -> float:
+    """Return what it takes to parse a body in a process of its own."""
+    return float(in_a_process(lambda: str(milliseconds(partial(understood, body), 3) / 1000).encode()))
+
+
+ROWS = (
+    Row(
+        f"the dearest of {len(POSTBACKS)} hostile and broken bodies of up to a megabyte",
+        "the longest notification that is read, all well",
+        3.0,
+        _dearest,
+    ),
+)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
 
 
 def main() -> None:
     """Print the tables."""
-    print(f"Python {platform.python_version()}, {expat.EXPAT_VERSION}, {platform.machine()}, {os.cpu_count()} cores\n")
+    _print(f"Python {platform.python_version()}, {expat.EXPAT_VERSION}, {platform.machine()}, {os.cpu_count()} cores\n")
     understood(b"<CallFinished><Call id='x'/></CallFinished>")  # converters are made at the first use
     slowest, largest = table("postbacks", understood, POSTBACKS)
     table("answers, which come from CallFire itself and have no limit here", answered, ANSWERS)
