@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 
 import pytest
 
@@ -323,7 +323,28 @@ async def test_an_observer_cannot_do_harm(router, diary, caplog, harmful):
 
 async def test_an_observer_that_wants_nothing_needs_nothing(router):
     """Each method of the base tells nobody."""
-    async with Receiver(router, tokens=TOKEN) as receiver:
-        receiver.observe(Observer())
+    receiver = Receiver(router, tokens=TOKEN)
+    receiver.observe(Observer())
 
+    async with receiver:
         assert await post(receiver, FINE) == [Reply(204)]
+
+
+async def test_an_observer_may_raise_again_what_it_saw(router, diary, caplog):
+    """That is no failure of its own."""
+
+    class Raising(AbstractContextManager):
+        def __exit__(self, kind, error, trace):
+            if error is not None:
+                raise error
+
+    class RaisingAgain(Observer):
+        def running(self, handling: Handling, handler: str):
+            return Raising()
+
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        receiver.observe(RaisingAgain())
+        replies = await post(receiver, FAILING)
+
+    assert [reply.status for reply in replies] == [500]
+    assert "RaisingAgain" not in caplog.text
