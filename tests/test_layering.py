@@ -26,7 +26,7 @@ notifications.worker notifications.receiver notifications.health
 notifications.asgi notifications.aiohttp notifications.fastapi
 reconcile telemetry
 __init__ notifications.__init__
-testing cli
+testing cli __main__
 """.split()
 CLIENT_HALF = {"__init__", "_protocol", "_pool", "connection", "paging"}
 CLIENT_HALF |= {"declare", "subscriptions", "actions", "texts", "calls", "client"}

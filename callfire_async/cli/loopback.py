@@ -1,12 +1,15 @@
 """ASGI applications served on loopback, for the commands that need a server."""
 
 import asyncio
+import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+
+__all__ = ["served"]
 
 
 @asynccontextmanager
@@ -25,7 +28,7 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
         OSError: The port is taken.
     """
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
-    with closing(socket.create_server(("127.0.0.1", port))) as listener:
+    with closing(socket.create_server(("127.0.0.1", port))) as listener, _terminated_like_interrupted():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
             await asyncio.sleep(0.01)
@@ -34,3 +37,13 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
         finally:
             server.should_exit = True
             await serving
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which uvicorn raises once more when it has stopped, close what is open around the server too."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

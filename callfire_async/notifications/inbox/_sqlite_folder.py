@@ -53,13 +53,18 @@ class SqliteFolder:
         folder: Made where it is missing, with mode 0700.
         open_file: Makes the inbox of one file.
         retention: Seconds for which a file keeps the keys of what is done; None where that is not known.
+        read_only: Look at the files that are there, whoever owns them, and change nothing.
     """
 
-    def __init__(self, folder: Path, open_file: OpenFile, *, retention: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, open_file: OpenFile, *, retention: float | None = None, read_only: bool = False
+    ) -> None:
         #: How far back ``seen`` knows everything, in seconds.
         self.retention = retention
         self._folder = folder
-        self._open_file = open_file
+        self._open_file = partial(open_file, read_only=True) if read_only else open_file
+        self._read_only = read_only
+        self._is_open = False
         self._own = ""
         # Who is asked first stands first.
         self._held: dict[str, Inbox] = {}
@@ -76,24 +81,37 @@ class SqliteFolder:
         Raises:
             InboxUnavailableError: The folder or the file cannot be made.
         """
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise InboxUnavailableError(f"{self._folder} cannot be made: {error.strerror}") from error
+        self._prepare_folder()
         # An event belongs to the loop in which it was first waited for.
         self._taken = asyncio.Event()
         async with AsyncExitStack() as opened:
             opened.push_async_callback(self._let_all_go)
-            self._own = await self._open_own()
-            await self._take_over()
-            opened.push_async_callback(_cancel, asyncio.create_task(self._keep_taking_over()))
+            if self._read_only:
+                for path in self._paths():
+                    await self._hold(path)
+            else:
+                self._own = await self._open_own()
+                await self._take_over()
+                opened.push_async_callback(_cancel, asyncio.create_task(self._keep_taking_over()))
             self._closing = opened.pop_all()
+        self._is_open = True
         return self
+
+    def _prepare_folder(self) -> None:
+        if self._read_only:
+            if not self._folder.is_dir():
+                raise InboxUnavailableError(f"there is no folder {self._folder}")
+            return
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InboxUnavailableError(f"{self._folder} cannot be made: {error.strerror}") from error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all files."""
+        self._is_open = False
         await self._closing.aclose()
 
     async def _open_own(self) -> str:
@@ -111,7 +129,7 @@ class SqliteFolder:
         except InboxLockedError:
             return False
         except InboxError as error:
-            _log.error("an inbox that nobody owns cannot be taken over: %s", error)
+            _log.error("an inbox of this folder cannot be opened: %s", error)
             return False
         return True
 
@@ -184,9 +202,14 @@ class SqliteFolder:
         return {name: answer for name, answer in answers.items() if answer is not None}
 
     def _names(self) -> list[str]:
-        if not self._held:
+        if not self._is_open:
             raise InboxError("this inbox is not open; use it inside 'async with'")
         return list(self._held)
+
+    def _writable_names(self) -> list[str]:
+        if self._read_only:
+            raise InboxError(f"{self._folder} was opened for reading only")
+        return self._names()
 
     # --- taking in ----------------------------------------------------------------------------------------
 
@@ -197,7 +220,7 @@ class SqliteFolder:
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
         """Keep several in this process's own file, all or none."""
-        self._names()
+        self._writable_names()
         appended = await self._held[self._own].append_many(deliveries)
         return [evolve(one, id=f"{self._own}/{one.id}") for one in appended]
 
@@ -205,7 +228,7 @@ class SqliteFolder:
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Hand out what is due in one of the files; they take turns, lest one starve the others."""
-        for name in self._names():
+        for name in self._writable_names():
             leases = await self._ask(name, lambda inbox: inbox.claim(limit, lease=lease))
             if leases and name in self._held:
                 self._held[name] = self._held.pop(name)
@@ -272,17 +295,19 @@ class SqliteFolder:
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
+        names = self._writable_names()
         if ids is None:
             return sum((await self._ask_all(lambda inbox: inbox.replay())).values())
         wanted = [_split(id) for id in ids]
         replayed = 0
-        for name in self._names():
+        for name in names:
             numbers = [number for file, number in wanted if file == name]
             replayed += await self._ask(name, partial(_replay, numbers)) or 0
         return replayed
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
         """Delete what was done, or buried, before a time."""
+        self._writable_names()
         purged = await self._ask_all(lambda inbox: inbox.purge(done_before=done_before, dead_before=dead_before))
         return sum(purged.values())
 

@@ -107,13 +107,14 @@ class SqliteInbox:
         self._work = asyncio.Event()
 
     @classmethod
-    def in_folder(cls, path: str | os.PathLike[str], **options: Any) -> SqliteFolder:
+    def in_folder(cls, path: str | os.PathLike[str], *, read_only: bool = False, **options: Any) -> SqliteFolder:
         """
         Return an inbox for one of several processes: a file for each, in one folder.
 
         Args:
             path: The folder; made where it is missing.
-            options: As of `SqliteInbox`, but for ``lock_timeout`` and ``read_only``.
+            read_only: For tools that look at all files that are there when it is opened, whoever owns them.
+            options: As of `SqliteInbox`, but for ``lock_timeout``.
 
         A process takes over, at its start and every minute, each file that no living process owns, and drains it.
         """
@@ -121,6 +122,7 @@ class SqliteInbox:
             Path(path),
             lambda file, *, read_only=False: cls(file, lock_timeout=0.0, read_only=read_only, **options),
             retention=options.get("retention", _RETENTION_SECONDS),
+            read_only=read_only,
         )
 
     @property

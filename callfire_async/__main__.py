@@ -1,0 +1,6 @@
+"""``python -m callfire_async``: the same as ``callfire-async``."""
+
+from callfire_async.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""How commands show things: as JSON for scripts, as text and tables for people, whatever the terminal is."""
+
+import ast
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+__all__ = ["plain", "printable", "say", "say_json", "say_pairs", "say_table"]
+
+# Where no terminal says how wide it is, nothing is folded: what reads a pipe reads lines.
+_PIPE_WIDTH = 10_000
+
+
+def say(text: str) -> None:
+    """Write a line to standard output at once; what its encoding does not have is written as an escape."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
+def say_json(value: object, *, indent: int | None = None) -> None:
+    """Write one JSON document; on one line unless indented."""
+    say(json.dumps(value, indent=indent, ensure_ascii=indent is None))
+
+
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table; in a narrow terminal cells are folded, in a pipe they are not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(
+        highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH, soft_wrap=False
+    )
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in rows:
+        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        say(line.rstrip())
+
+
+def say_pairs(pairs: Mapping[str, object]) -> None:
+    """Write a line for each pair of name and value."""
+    width = max(map(len, pairs))
+    for name, value in pairs.items():
+        say(f"{name:{width}}  {'' if value is None else printable(str(value))}".rstrip())
+
+
+def printable(text: str) -> str:
+    """Return *text* with escapes for what would move a terminal's cursor, or can be no text."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def plain(value: Any, *, masked: bool = True) -> Any:
+    """
+    Make a value of ours one that JSON has: objects, lists, texts, numbers.
+
+    Args:
+        value: A model, an event, or what stands in them.
+        masked: Whether numbers, messages and endpoints are masked as in a ``repr``.
+    """
+    if attrs.has(type(value)):
+        shown = (field for field in attrs.fields(type(value)) if field.repr)
+        return {field.name: _plain_field(field, getattr(value, field.name), masked=masked) for field in shown}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [plain(item, masked=masked) for item in value]
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return str(value) if isinstance(value, str | Decimal) else value
+
+
+def _plain_field(field: Any, value: Any, *, masked: bool) -> Any:
+    if masked and callable(field.repr):
+        return plain(ast.literal_eval(field.repr(value)))
+    return plain(value, masked=masked)
