@@ -9,17 +9,20 @@ from contextlib import asynccontextmanager, closing, contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-__all__ = ["served"]
+__all__ = ["LOOPBACK", "served"]
+
+LOOPBACK = "127.0.0.1"
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
+async def served(app: ASGIApp, port: int = 0, *, host: str = LOOPBACK) -> AsyncIterator[int]:
     """
     Serve an application; one that cannot start ends the process, as uvicorn has it.
 
     Args:
         app: What to serve.
         port: 0 for any that is free.
+        host: Where it listens.
 
     Returns:
         The port.
@@ -28,7 +31,12 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
         OSError: The port is taken.
     """
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
-    with closing(socket.create_server(("127.0.0.1", port))) as listener, _terminated_like_interrupted():
+    with (
+        closing(
+            socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        ) as listener,
+        _terminated_like_interrupted(),
+    ):
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
             await asyncio.sleep(0.01)

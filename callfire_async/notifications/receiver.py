@@ -263,6 +263,28 @@ class Receiver:
         finally:
             self._in_hand -= 1
 
+    async def redeliver(self, delivery: Delivery) -> Reply:
+        """
+        Take a delivery that no request has brought: a tool's, that is to be handled once more.
+
+        It goes the way of a postback behind the door. With an inbox its key must be a new one: within the inbox's
+        window a delivery with a key that is there already is a duplicate.
+        """
+        receiving = Receiving("POST", delivery)
+        self._in_hand += 1
+        try:
+            with self._observers.receiving(receiving):
+                receiving.reply = await self._taken(delivery, receiving)
+                return receiving.reply
+        finally:
+            self._in_hand -= 1
+
+    async def _taken(self, delivery: Delivery, receiving: Receiving) -> Reply:
+        if not self.is_running:
+            receiving.refused = "not running"
+            return Reply(503, (TRY_AGAIN,))
+        return await self._way.take(delivery, receiving)
+
     async def _reply(self, postback: Postback, receiving: Receiving) -> Reply:
         content = await self._door.admit(postback, is_running=self.is_running)
         if isinstance(content, TurnedAway):

@@ -332,6 +332,12 @@ class SqliteInbox:
                 return
             last = page[-1][0]
 
+    async def newest(self, limit: int) -> list[Entry]:
+        """Return the deliveries that came last, the newest first: for tools that look again and again."""
+        query = f"{_ENTRY} ORDER BY id DESC LIMIT ?"
+        rows = await self._do(lambda connection: connection.execute(query, (limit,)).fetchall())
+        return [self._entry(row) for row in rows]
+
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         id, state, due_at, body, content_type, received_at, key, attempt, crashes, reason, updated_at = row
         delivery = Delivery(body, _text(content_type), _moment(received_at), _text(key))
