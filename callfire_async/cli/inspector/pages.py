@@ -173,7 +173,10 @@ class Inspector:
 
     async def _letter(self, request: Request) -> Item | None:
         entry = await self._source.entry(request.path_params["id"])
-        return None if entry is None else item_of(entry)
+        if entry is None:
+            return None
+        # What was seen here is known better than from the inbox.
+        return self._source.recent.by_id(entry.id) or item_of(entry)
 
 
 def _answer(item: Item | None, *, revealed: bool = False) -> Response:

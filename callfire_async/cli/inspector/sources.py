@@ -32,6 +32,19 @@ __all__ = ["FileSource", "ReceiverSource", "Source", "item_of"]
 
 _MOST_DEAD = 500
 _POLL_SECONDS = 0.5
+# What the door says in a word.
+_REFUSED = {
+    "token": "the token is wrong, or there is none",
+    "method": "it was no POST",
+    "encoding": "the body was encoded",
+    "not running": "the receiver was not running",
+    "size": "the body was too large",
+    "time": "the body came too slowly",
+    "empty": "there was no body",
+    "broken off": "the body broke off",
+    "storage": "the inbox could not keep it",
+    None: "the sender went away",
+}
 _STATES = {"ready": "waiting", "leased": "running", "done": "handled", "dead": "dead"}
 
 
@@ -154,7 +167,7 @@ class ReceiverSource(_InboxLook, Observer):
 
     def _requested(self, receiving: Receiving, at: datetime) -> Item:
         if receiving.delivery is None:
-            return self.recent.add(Item(at, "refused", reason=receiving.refused or "the sender went away"))
+            return self.recent.add(Item(at, "refused", reason=_why(receiving)))
         if receiving.appended is None:
             return self._inside.pop(id(receiving.delivery), None) or self._not_kept(receiving, receiving.delivery)
         if receiving.appended.duplicate:
@@ -164,7 +177,7 @@ class ReceiverSource(_InboxLook, Observer):
 
     def _not_kept(self, receiving: Receiving, delivery: Delivery) -> Item:
         item = self._new(delivery, "refused" if receiving.refused else "cancelled", None)
-        item.reason = receiving.refused or "the sender went away"
+        item.reason = _why(receiving)
         return item
 
     def _new(self, delivery: Delivery, outcome: str, id: int | str | None) -> Item:
@@ -308,6 +321,10 @@ class FileSource(_InboxLook):
     async def replay(self, item: Item) -> str | None:  # noqa: ARG002  # likewise
         """Try nothing again."""
         return self.read_only
+
+
+def _why(receiving: Receiving) -> str:
+    return _REFUSED.get(receiving.refused, str(receiving.refused))
 
 
 def _state(entry: Entry) -> tuple[str, int, str]:

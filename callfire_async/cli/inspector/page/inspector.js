@@ -34,7 +34,7 @@ async function ask(path, method = "GET") {
 
 // --- making nodes ---------------------------------------------------------------------------------------------------
 
-function make(tag, options = {}, ...children) {
+function make(tag, options, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
     if (name === "class") node.className = value;
@@ -55,6 +55,11 @@ function clock(at) {
   const time = new Date(at * 1000);
   const two = (number) => String(number).padStart(2, "0");
   return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
+}
+
+function moment(at) {
+  const day = new Date(at * 1000).toLocaleDateString();
+  return day === new Date().toLocaleDateString() ? clock(at) : `${day} ${clock(at)}`;
 }
 
 function lasting(milliseconds) {
@@ -196,7 +201,9 @@ function beat(told) {
   const came = told.minute.reduce((sum, [count]) => sum + count, 0);
   const latencies = told.minute.map((second) => second[2]).filter((value) => value !== null);
   const worst = latencies.length ? Math.max(...latencies) : null;
-  put($("rate"), (came / told.minute.length).toFixed(came < 600 ? 1 : 0));
+  const isSlow = came < told.minute.length;
+  put($("rate"), isSlow ? String(came) : (came / told.minute.length).toFixed(came < 600 ? 1 : 0));
+  put($("rate-unit"), isSlow ? "in a minute" : "a second");
   put($("latency"), lasting(worst));
   put($("waiting"), told.counts.waiting === undefined ? "–" : told.counts.waiting.toLocaleString("en"));
   const dead = told.counts.dead;
@@ -297,7 +304,7 @@ function place(item) {
 function insert(item) {
   const row = make("div", { class: "row new", role: "option", id: `row-${item.ref.replace(/[^\w]/g, "-")}` },
     make("span", { class: "badge" }),
-    make("span", { class: "what" }, make("span", { class: "kind" }), make("span", { class: "subject" })),
+    make("span", { class: "what" }, make("span", { class: "kind" }), " ", make("span", { class: "subject" })),
     make("span", { class: "subscription" }),
     make("span", { class: "time" }),
     make("span", { class: "why" }));
@@ -487,7 +494,7 @@ function parts(item) {
 
 function facts(item) {
   const known = [
-    ["came", `${clock(item.at)} · ${new Date(item.at * 1000).toLocaleDateString()}`],
+    ["came", moment(item.at)],
     ["answered", item.status === null ? null : `${item.status} in ${lasting(item.answer)}`],
     ["delivery", item.id],
     ["subscription", item.subscription],
@@ -509,17 +516,21 @@ function attempt(one) {
     runs.length ? make("ul", { class: "runs" }, ...runs) : null);
 }
 
+const isNothing = (node) => (node.leaf === undefined ? (node.pairs ?? node.list).length === 0 : node.kind === "none");
+
 function tree(node) {
-  if (node.pairs) return make("ul", {}, ...node.pairs.map(([name, value]) => branch(`${name}: `, value)));
-  return make("ul", {}, ...node.list.map((value) => branch("– ", value)));
+  if (node.list) return make("ul", {}, ...node.list.map((value) => branch("– ", value)));
+  const said = node.pairs.filter(([, value]) => !isNothing(value)).map(([name, value]) => branch(`${name}: `, value));
+  const unsaid = node.pairs.filter(([, value]) => isNothing(value)).map(([name]) => name);
+  const rest = unsaid.length ? make("li", { class: "none" }, `none: ${unsaid.join(", ")}`) : null;
+  return make("ul", {}, ...said, rest);
 }
 
 function branch(name, value) {
   const label = make("span", { class: "name" }, name);
-  if (value.leaf === undefined) {
-    const empty = (value.pairs ?? value.list).length === 0;
-    return make("li", {}, label, empty ? make("span", { class: "none" }, value.pairs ? "{ }" : "[ ]") : tree(value));
-  }
+  const isFlat = value.list?.every((one) => one.leaf !== undefined && !one.masked && one.leaf.length < 30);
+  if (isFlat) return make("li", {}, label, make("span", { class: "value" }, value.list.map((one) => one.leaf).join(" · ")));
+  if (value.leaf === undefined) return make("li", {}, label, tree(value));
   if (value.masked) return make("li", {}, label, make("button", { type: "button", on: reveal, title: "Reveal" }, value.leaf));
   return make("li", {}, label, make("span", { class: value.kind }, value.kind === "none" ? "none" : value.leaf));
 }
