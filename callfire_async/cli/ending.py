@@ -13,6 +13,7 @@ from typing import Any, Never
 import typer
 from typer.core import TyperGroup
 
+from callfire_async.cli.logs import said
 from callfire_async.cli.showing import printable
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
 
@@ -49,7 +50,7 @@ class Commands(TyperGroup):
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), said():
         # Whoever types a command has no line of code that a warning could point at.
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _say_warning  # type: ignore[assignment]  # which takes more, and needs it not

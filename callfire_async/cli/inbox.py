@@ -14,7 +14,7 @@ from attrs import asdict, astuple, evolve, frozen
 from callfire_async.cli.ending import FAILED, WRONG_USE, Ended
 from callfire_async.cli.inboxes import made_to_write, opened, parts_of
 from callfire_async.cli.parsing import described
-from callfire_async.cli.showing import say, say_json, say_pairs, say_table
+from callfire_async.cli.showing import printable, say, say_json, say_pairs, say_table
 from callfire_async.errors import InboxLockedError, NotificationError
 from callfire_async.notifications import Receiver, Router, parse
 from callfire_async.notifications.inbox import Entry
@@ -69,7 +69,7 @@ async def show(place: str, id: str, *, raw: bool, as_json: bool) -> None:
     if body:
         say("")
         for line in body.splitlines():
-            say(line)
+            say(printable(line))
 
 
 def _summary(entry: Entry) -> dict[str, Any]:

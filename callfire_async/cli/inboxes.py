@@ -10,7 +10,7 @@ from callfire_async.cli.ending import WRONG_USE, Ended
 from callfire_async.notifications.inbox import Inbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
-__all__ = ["made_to_write", "opened", "parts_of"]
+__all__ = ["LOCK_TIMEOUT_SECONDS", "made_to_write", "opened", "parts_of"]
 
 # As long as an owner may take that is about to leave; whoever types a command does not wait for a rolling deploy.
 LOCK_TIMEOUT_SECONDS = 2.0

@@ -3,11 +3,13 @@
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from callfire_async.cli.ending import Ended
 
 __all__ = ["LOOPBACK", "served"]
 
@@ -15,7 +17,9 @@ LOOPBACK = "127.0.0.1"
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, port: int = 0, *, host: str = LOOPBACK) -> AsyncIterator[int]:
+async def served(
+    app: ASGIApp, port: int = 0, *, host: str = LOOPBACK, stopping: Callable[[], None] | None = None
+) -> AsyncIterator[int]:
     """
     Serve an application; one that cannot start ends the process, as uvicorn has it.
 
@@ -23,20 +27,16 @@ async def served(app: ASGIApp, port: int = 0, *, host: str = LOOPBACK) -> AsyncI
         app: What to serve.
         port: 0 for any that is free.
         host: Where it listens.
+        stopping: Called before what is being answered is waited for: an answer without end must end then.
 
     Returns:
         The port.
 
     Raises:
-        OSError: The port is taken.
+        Ended: The port is taken.
     """
-    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
-    with (
-        closing(
-            socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        ) as listener,
-        _terminated_like_interrupted(),
-    ):
+    server = _Server(uvicorn.Config(app, access_log=False, log_level="error"), stopping)
+    with closing(_listener(host, port)) as listener, _terminated_like_interrupted():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
             await asyncio.sleep(0.01)
@@ -45,6 +45,25 @@ async def served(app: ASGIApp, port: int = 0, *, host: str = LOOPBACK) -> AsyncI
         finally:
             server.should_exit = True
             await serving
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say so first: whether it was told to stop, or a signal was."""
+        if self._stopping is not None:
+            self._stopping()
+        await super().shutdown(sockets)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise Ended(f"port {port} cannot be had ({error.strerror}); choose another with --port") from None
 
 
 @contextmanager

@@ -25,7 +25,8 @@ def say(text: str) -> None:
 
 def say_json(value: object, *, indent: int | None = None) -> None:
     """Write one JSON document; on one line unless indented."""
-    say(json.dumps(value, indent=indent, ensure_ascii=indent is None))
+    text = json.dumps(value, indent=indent, ensure_ascii=indent is None)
+    say("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -13,8 +13,8 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from attrs import define, field, fields, frozen
 
-from callfire_async.cli.account import with_token
 from callfire_async.cli.ending import WRONG_USE, Ended
+from callfire_async.cli.own_tokens import with_token
 from callfire_async.declare import SubscriptionSpec
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.notifications.tokens import EndpointTokens
@@ -24,6 +24,11 @@ __all__ = ["read_specs"]
 E = TypeVar("E", TriggerEvent, NotificationFormat)
 Place = tuple[str | int, ...]
 Read = Callable[["_Value"], Any]
+
+
+# subscriptions[0].filter.to_number has four steps; whatever else is in the way is named, and an alias that holds itself
+# ends here.
+_MAX_DEPTH = 6
 
 
 @frozen
@@ -119,7 +124,7 @@ def _read_yaml(text: str, document: _Document) -> None:
 def _content(node: Any, path: Place, document: _Document) -> Any:
     """Return what stands in a node: mappings, lists and texts."""
     document.lines[path] = node.start_mark.line + 1
-    if len(path) > 4:
+    if len(path) > _MAX_DEPTH:
         document.refuse("is nested too deeply", path)
     if isinstance(node, yaml.SequenceNode):
         return [_content(item, (*path, number), document) for number, item in enumerate(node.value)]

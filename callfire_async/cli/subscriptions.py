@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from callfire_async.cli.account import Account, own_tokens, with_token
+from callfire_async.cli.account import Account
 from callfire_async.cli.ending import FAILED, WRONG_USE, Ended, wrong_use
+from callfire_async.cli.own_tokens import own_tokens, with_token
 from callfire_async.cli.showing import plain, say, say_json, say_pairs, say_table
 from callfire_async.cli.spec_file import read_specs
 from callfire_async.declare import Plan

@@ -12,7 +12,7 @@ from cli.browser import browsing
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
-from callfire_async.cli.inspector import FileSource, ReceiverSource, inspecting
+from callfire_async.cli.inspector import FileSource, Place, ReceiverSource, inspecting
 from callfire_async.notifications import (
     CallFinished,
     MemoryInbox,
@@ -525,7 +525,7 @@ async def test_a_receiver_that_comes_back_is_found_again(page):
     receiver = Receiver(_any_router(), tokens=TOKEN, inbox=inbox)
     source = ReceiverSource(inbox, receiver)
     receiver.observe(source)
-    async with receiver, inspecting(source, port=port, key=key):
+    async with receiver, inspecting(source, Place(port=port), key=key):
         await receiver.receive(Postback("POST", TOKEN, {}, text(42)))
         await page.until("document.querySelector('.row .subject')?.innerText === 'text 42'")
         await page.rows(1)

@@ -5,7 +5,7 @@ The inspector: a page on this machine that shows deliveries as they come, and wh
 that is read), `showing` words them without what is private, `pages` answers the browser.
 """
 
-from callfire_async.cli.inspector.pages import Inspector, inspecting
+from callfire_async.cli.inspector.pages import Inspector, Place, inspecting
 from callfire_async.cli.inspector.sources import FileSource, ReceiverSource
 
-__all__ = ["FileSource", "Inspector", "ReceiverSource", "inspecting"]
+__all__ = ["FileSource", "Inspector", "Place", "ReceiverSource", "inspecting"]

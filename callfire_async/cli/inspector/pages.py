@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
+from attrs import frozen
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -31,7 +32,7 @@ from callfire_async.cli.inspector.sources import Source, item_of
 from callfire_async.cli.loopback import LOOPBACK, served
 from callfire_async.errors import InboxError
 
-__all__ = ["Inspector", "inspecting"]
+__all__ = ["Inspector", "Place", "inspecting"]
 
 # The eye follows no more; what happens in between is one message.
 _BATCH_SECONDS = 0.1
@@ -246,27 +247,35 @@ class _Locked:
 # --- serving ----------------------------------------------------------------------------------------------
 
 
+@frozen
+class Place:
+    """Where the inspector is served."""
+
+    #: Whoever reaches another than loopback needs the key all the same; but nothing is encrypted on the way.
+    host: str = LOOPBACK
+    #: 0 for any that is free.
+    port: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines may reach it."""
+        return self.host not in (LOOPBACK, "localhost", "::1")
+
+
 @asynccontextmanager
-async def inspecting(
-    source: Source, *, host: str = LOOPBACK, port: int = 0, key: str | None = None
-) -> AsyncIterator[str]:
+async def inspecting(source: Source, place: Place = Place(), *, key: str | None = None) -> AsyncIterator[str]:
     """
     Serve the inspector of a source.
 
     Args:
         source: What is shown.
-        host: Where it listens; whoever reaches another than loopback needs the key all the same, and reads it in
-            transit.
-        port: 0 for any that is free.
+        place: Where.
         key: What a browser must know; one of its own unless given.
 
     Returns:
         The address to open, with the key in it.
     """
-    inspector = Inspector(source, key=key, host=host)
-    async with served(inspector, port, host=host) as own_port:
-        shown = f"[{host}]" if ":" in host else host
-        try:
-            yield f"http://{shown}:{own_port}/#{inspector.key}"
-        finally:
-            inspector.stop()
+    inspector = Inspector(source, key=key, host=place.host)
+    async with served(inspector, place.port, host=place.host, stopping=inspector.stop) as port:
+        shown = f"[{place.host}]" if ":" in place.host else place.host
+        yield f"http://{shown}:{port}/#{inspector.key}"

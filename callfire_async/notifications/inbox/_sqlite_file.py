@@ -37,6 +37,9 @@ _GROUP_SIZE = 1000
 _LOG_BYTES = 64 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
+# File systems that end with their machine or container.
+FLEETING = ("tmpfs", "ramfs", "overlay")
+
 _MIGRATIONS = (
     """
     CREATE TABLE deliveries (
@@ -230,12 +233,13 @@ def _settle_log(path: Path) -> None:
 
 def warn_of_file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
     """Log a warning where a file will not outlive the machine, or its container."""
-    kind = _file_system(path.resolve(), mounts)
-    if kind in ("tmpfs", "ramfs", "overlay"):
+    kind = file_system(path.resolve(), mounts)
+    if kind in FLEETING:
         _log.warning("%s is on a file system (%s) that ends with its machine or container", path, kind)
 
 
-def _file_system(path: Path, mounts: Path) -> str | None:
+def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
+    """Name the kind of file system that a whole path is on; None where that cannot be told."""
     try:
         lines = [line.split(" ") for line in mounts.read_text().splitlines()]
     except OSError:

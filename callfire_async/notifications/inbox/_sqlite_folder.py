@@ -129,7 +129,8 @@ class SqliteFolder:
         except InboxLockedError:
             return False
         except InboxError as error:
-            _log.error("an inbox of this folder cannot be opened: %s", error)
+            told = "is not shown" if self._read_only else "that nobody owns cannot be taken over"
+            _log.error("an inbox %s: %s", told, error)
             return False
         return True
 

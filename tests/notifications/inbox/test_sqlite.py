@@ -219,7 +219,7 @@ def test_a_file_system_that_ends_with_its_machine_is_warned_of(tmp_path, caplog,
 async def test_a_file_in_memory_is_warned_of(caplog):
     """The mounts of this machine are read."""
     folder = Path("/dev/shm")
-    if _sqlite_file._file_system(folder, Path("/proc/self/mounts")) != "tmpfs":
+    if _sqlite_file.file_system(folder, Path("/proc/self/mounts")) != "tmpfs":
         pytest.skip("no tmpfs here")
     path = folder / f"callfire_async-{os.getpid()}.db"
 

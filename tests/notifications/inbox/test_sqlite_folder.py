@@ -7,6 +7,7 @@ import stat
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -476,3 +477,48 @@ async def test_a_file_that_is_let_go_while_another_is_asked_has_no_answer(folder
 
         assert (await counting).ready in (1, 2)
         assert len(await listing) in (1, 2)
+
+
+async def test_a_folder_is_looked_at_while_others_own_its_files(folder):
+    """All files at once, the owners undisturbed; nothing is taken over, made or changed."""
+    async with SqliteInbox.in_folder(folder) as one, SqliteInbox.in_folder(folder) as other:
+        appended = [await one.append(Delivery(b"1")), await other.append(Delivery(b"2"))]
+        files = sorted(folder.iterdir())
+        async with SqliteInbox.in_folder(folder, read_only=True) as view:
+            assert (await view.stats()).ready == 2
+            assert {entry.id async for entry in view.entries()} == {one.id for one in appended}
+            assert (await view.get(appended[1].id)).delivery.body == b"2"
+            assert await view.seen(["x"]) == frozenset()
+            for change in (
+                lambda: view.append(Delivery(b"3")),
+                lambda: view.claim(1, lease=60),
+                view.replay,
+                lambda: view.purge(dead_before=datetime.now(UTC)),
+            ):
+                with pytest.raises(InboxError, match="opened for reading only"):
+                    await change()
+        assert sorted(folder.iterdir()) == files
+
+
+async def test_an_empty_folder_can_be_looked_at(tmp_path):
+    """There is nothing in it; one that is missing is not made."""
+    view = SqliteInbox.in_folder(tmp_path, read_only=True)
+    async with view:
+        assert await view.stats() == Stats()
+    with pytest.raises(InboxError, match="not open"):
+        await view.stats()
+    with pytest.raises(InboxUnavailableError, match="there is no folder"):
+        async with SqliteInbox.in_folder(tmp_path / "missing", read_only=True):
+            pass
+    assert not (tmp_path / "missing").exists()
+
+
+async def test_a_file_that_cannot_be_read_is_left_out_aloud(folder, caplog):
+    """The others are shown."""
+    await left_behind(folder, b"1")
+    (folder / "notes.db").write_text("notes")  # noqa: ASYNC240  # one file, and nobody waits
+
+    async with SqliteInbox.in_folder(folder, read_only=True) as view:
+        assert (await view.stats()).ready == 1
+
+    assert "an inbox is not shown: " in caplog.text
