@@ -147,7 +147,9 @@ def listen(
 
 @app.command(epilog="Example: `callfire-async inspect callfire.db`")
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A SQLite inbox; somebody may own it meanwhile.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A SQLite inbox; somebody may own it meanwhile.")
+    ],
     *,
     host: InspectHost = LOOPBACK,
     port: InspectPort = INSPECT_PORT,

@@ -71,11 +71,13 @@ async def serve(settings: Settings, stopped: Callable[[], Awaitable[object]]) ->
     with os.fdopen(journal):
         inbox = SqliteInbox(settings.inbox)
         receiver = Receiver(make_router(journal), tokens=settings.token, inbox=inbox)
-        async with inspected(settings, receiver, inbox) as inspector_port:
-            async with served(NotificationApp(receiver), settings.port) as port:
-                sys.stdout.write(f"ready {port} {inspector_port}\n")
-                sys.stdout.flush()
-                await stopped()
+        async with (
+            inspected(settings, receiver, inbox) as inspector_port,
+            served(NotificationApp(receiver), settings.port) as port,
+        ):
+            sys.stdout.write(f"ready {port} {inspector_port}\n")
+            sys.stdout.flush()
+            await stopped()
 
 
 @asynccontextmanager

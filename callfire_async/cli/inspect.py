@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from callfire_async.cli.ending import WRONG_USE, Ended
 from callfire_async.cli.inspector import FileSource, Place, inspecting
 from callfire_async.cli.showing import say, say_json
 
@@ -14,8 +13,6 @@ __all__ = ["run"]
 
 async def run(path: Path, place: Place, *, as_json: bool) -> None:
     """Show a file until interrupted."""
-    if not path.is_file():
-        raise Ended(f"there is no inbox {path}", WRONG_USE)
     async with FileSource.watching(path) as source, inspecting(source, place) as address:
         if as_json:
             say_json({"what": "ready", "inspector": address})

@@ -107,7 +107,7 @@ class Recent:
     #: By number, in order of arrival.
     _arrived: OrderedDict[int, Item] = field(factory=OrderedDict)
     #: By number, those whose bodies are held.
-    _held: OrderedDict[int, Item] = field(factory=OrderedDict)
+    _held: OrderedDict[int, tuple[Item, Delivery]] = field(factory=OrderedDict)
     _by_id: dict[int | str, Item] = field(factory=dict)
     _seconds: OrderedDict[int, _Second] = field(factory=OrderedDict)
 
@@ -137,21 +137,21 @@ class Recent:
 
     def _hold(self, item: Item, delivery: Delivery) -> None:
         item.size = item.size or len(delivery.body)
-        self._held[item.number] = item
+        self._held[item.number] = item, delivery
         self._bytes += len(delivery.body)
         while self._bytes > self.most_bytes:
-            self._drop(self._held.popitem(last=False)[1])
+            self._drop(*self._held.popitem(last=False)[1])
 
-    def _drop(self, item: Item) -> None:
-        if item.delivery is not None:
-            self._bytes -= len(item.delivery.body)
-            item.delivery = evolve(item.delivery, body=b"")
-            item.event = None if item.event is None else evolve(item.event, payload={})
+    def _drop(self, item: Item, delivery: Delivery) -> None:
+        self._bytes -= len(delivery.body)
+        item.delivery = evolve(delivery, body=b"")
+        item.event = None if item.event is None else evolve(item.event, payload={})
 
     def _forget(self, item: Item) -> None:
         del self._items[item.number]
-        if self._held.pop(item.number, None):
-            self._drop(item)
+        held = self._held.pop(item.number, None)
+        if held is not None:
+            self._drop(*held)
         if item.id is not None and self._by_id.get(item.id) is item:
             del self._by_id[item.id]
 
