@@ -81,10 +81,16 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+# What stands elsewhere on the page already.
+_SAID = ("kind", "problems", "payload")
+
+
 def _event(event: Notification, *, revealed: bool) -> dict[str, Any]:
-    clear = described(event, masked=False)
-    clear.pop("payload", None)
-    return tree(clear if revealed else described(event, masked=True), clear)
+    clear, masked = (
+        {name: value for name, value in described(event, masked=masked).items() if name not in _SAID}
+        for masked in (False, True)
+    )
+    return tree(clear if revealed else masked, clear)
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -31,7 +31,7 @@ from callfire_async.notifications import (
 __all__ = ["FileSource", "ReceiverSource", "Source", "item_of"]
 
 _MOST_DEAD = 500
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
 # What the door says in a word.
 _REFUSED = {
     "token": "the token is wrong, or there is none",
@@ -252,7 +252,7 @@ class ReceiverSource(_InboxLook, Observer):
 @define(eq=False)
 class FileSource(_InboxLook):
     """
-    The file of an inbox, which another process may own: looked at twice a second, and never written to.
+    The file of an inbox, which another process may own: looked at every second, and never written to.
 
     Args:
         path: The file.
