@@ -198,7 +198,9 @@ async def _inbox_failed(_: Request, error: Exception) -> Response:
 
 def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
     async def answer(_: Request) -> Response:
-        return Response(files(__package__).joinpath("page", name).read_bytes(), media_type=media_type)
+        return Response(
+            files("callfire_async.cli.inspector").joinpath("page", name).read_bytes(), media_type=media_type
+        )
 
     return answer
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from attrs import define, evolve, field
 
@@ -29,6 +29,8 @@ from callfire_async.notifications import (
 )
 
 __all__ = ["FileSource", "ReceiverSource", "Source", "item_of"]
+
+I = TypeVar("I", bound=Inbox | None)  # noqa: E741  # an inbox
 
 _MOST_DEAD = 500
 _POLL_SECONDS = 1.0
@@ -101,10 +103,10 @@ def item_of(entry: Entry) -> Item:
 
 
 @define(eq=False)
-class _InboxLook:
+class _InboxLook(Generic[I]):
     """What can be asked of an inbox."""
 
-    inbox: Inbox | None
+    inbox: I
 
     async def counts(self) -> dict[str, int]:
         try:
@@ -132,7 +134,7 @@ class _InboxLook:
 
 
 @define(eq=False)
-class ReceiverSource(_InboxLook, Observer):
+class ReceiverSource(_InboxLook[Inbox | None], Observer):
     """
     A receiver of this process, watched while it works.
 
@@ -142,7 +144,6 @@ class ReceiverSource(_InboxLook, Observer):
         title: What the page is headed with.
     """
 
-    inbox: Inbox | None
     receiver: Receiver
     title: str = "receiver"
     recent: Recent = field(factory=Recent)
@@ -250,7 +251,7 @@ class ReceiverSource(_InboxLook, Observer):
 
 
 @define(eq=False)
-class FileSource(_InboxLook):
+class FileSource(_InboxLook[SqliteInbox]):
     """
     The file of an inbox, which another process may own: looked at every second, and never written to.
 
@@ -258,7 +259,6 @@ class FileSource(_InboxLook):
         path: The file.
     """
 
-    inbox: SqliteInbox
     title: str
     recent: Recent = field(factory=Recent)
     read_only: str | None = "An inbox that is only read cannot try anything again: use the receiver's own inspector."
