@@ -10,6 +10,9 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 EXTRAS = ",".join(PYPROJECT["project"]["optional-dependencies"])
 
+# The tests wait for servers and processes as long as they compute: what has nothing left to do takes over from others.
+PYTEST = ("pytest", "--numprocesses=auto", "--dist=worksteal")
+
 nox.needs_version = ">=2025.10.14"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
@@ -41,7 +44,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests."""
     session.install("--editable", ".", *group("tests"))
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session
@@ -52,7 +55,9 @@ def coverage(session: nox.Session) -> None:
     pytest loads the package's own plugin before it could start measuring, so coverage starts pytest.
     """
     session.install("--editable", ".", *group("tests"), *group("torture"))
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", *PYTEST, *session.posargs)
+    session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
 
@@ -90,14 +95,14 @@ def package(session: nox.Session) -> None:
     session.install(f"{wheel}[{EXTRAS}]", *group("tests"))
     session.chdir(copy_tests(dist.parent / "tests-only"))
     session.run("python", "-c", "import callfire_async as c; assert 'site-packages' in c.__file__, c.__file__")
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 def copy_tests(target: Path) -> Path:
     """Copy what the tests need, and nothing of the package, to *target*."""
     shutil.rmtree(target, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "_build")
-    for folder in ("docs", "tests"):
+    for folder in ("docs", "examples", "tests"):
         shutil.copytree(folder, target / folder, ignore=ignored)
     for file in ("CHANGELOG.md", "README.md", "pyproject.toml"):
         shutil.copy(file, target)

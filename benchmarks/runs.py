@@ -12,7 +12,7 @@ from benchmarks.report import Figure, figure
 from benchmarks.rows import Costs, Effort, Row, measured_once
 
 #: In the order of the table.
-MODULES = ("parse", "dispatch", "start", "growth", "hostile", "intake", "telemetry")
+MODULES = ("parse", "dispatch", "start", "growth", "hostile", "intake", "postgres", "telemetry")
 
 
 def rows_of(module: str, words: Sequence[str]) -> list[Row]:

@@ -214,7 +214,7 @@ class BroadcastType(OpenEnum):
 # --- subscriptions ----------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(slots=False)
 class SubscriptionFilter:
     """Which texts, calls or campaigns a subscription is for: those that fit every field that is not None."""
 
@@ -227,7 +227,7 @@ class SubscriptionFilter:
     inbound: bool | None = None
 
 
-@frozen
+@frozen(slots=False)
 class Subscription:
     """An endpoint that CallFire posts events to."""
 
@@ -242,7 +242,7 @@ class Subscription:
     filter: SubscriptionFilter | None = None
 
 
-@frozen
+@frozen(slots=False)
 class ResourceReference:
     """What a create answers: the new resource's id, and its URL where CallFire gave one."""
 
@@ -250,7 +250,7 @@ class ResourceReference:
     location: str | None = None
 
 
-@frozen
+@frozen(slots=False)
 class Page(Generic[T]):
     """One page of a list, and how many items the whole list has (None where CallFire did not say)."""
 
@@ -262,7 +262,7 @@ class Page(Generic[T]):
 # --- texts and calls --------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(slots=False)
 class QuestionResponse:
     """A question of an IVR, and what was answered."""
 
@@ -270,7 +270,7 @@ class QuestionResponse:
     response: str | None = _words()
 
 
-@frozen
+@frozen(slots=False)
 class RecordingMeta:
     """A recording made during a call; its link plays it to whoever has it."""
 
@@ -281,7 +281,7 @@ class RecordingMeta:
     link: str | None = field(default=None, repr=masked_endpoint)
 
 
-@frozen
+@frozen(slots=False)
 class Record:
     """One attempt of a text or a call."""
 
@@ -295,14 +295,14 @@ class Record:
     caller_name: str | None = _words()
 
 
-@frozen
+@frozen(slots=False)
 class TextRecord(Record):
     """One attempt of a text."""
 
     message: str | None = _words()
 
 
-@frozen
+@frozen(slots=False)
 class CallRecord(Record):
     """One attempt of a call."""
 
@@ -312,7 +312,7 @@ class CallRecord(Record):
     recordings: tuple[RecordingMeta, ...] = ()
 
 
-@frozen
+@frozen(slots=False)
 class Action:
     """What a text and a call have in common."""
 
@@ -333,7 +333,7 @@ class Action:
     labels: tuple[str, ...] = ()
 
 
-@frozen
+@frozen(slots=False)
 class Text(Action):
     """A text message."""
 
@@ -342,7 +342,7 @@ class Text(Action):
     records: tuple[TextRecord, ...] = ()
 
 
-@frozen
+@frozen(slots=False)
 class Call(Action):
     """A call."""
 
@@ -353,7 +353,7 @@ class Call(Action):
 # --- broadcasts -------------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(slots=False)
 class LocalTimeZoneRestriction:
     """Between which times of day a number may be reached, in the time zone of that number."""
 
@@ -361,7 +361,7 @@ class LocalTimeZoneRestriction:
     end_time: time | None = None
 
 
-@frozen
+@frozen(slots=False)
 class RetryConfig:
     """How a broadcast tries again."""
 
@@ -371,7 +371,7 @@ class RetryConfig:
     retry_phone_types: tuple[str, ...] = ()
 
 
-@frozen
+@frozen(slots=False)
 class BroadcastConfig:
     """What the configurations of all broadcasts have in common."""
 
@@ -382,7 +382,7 @@ class BroadcastConfig:
     retry_config: RetryConfig | None = None
 
 
-@frozen
+@frozen(slots=False)
 class TextBroadcastConfig(BroadcastConfig):
     """The configuration of a broadcast of texts."""
 
@@ -391,7 +391,7 @@ class TextBroadcastConfig(BroadcastConfig):
     big_message_strategy: str | None = None
 
 
-@frozen
+@frozen(slots=False)
 class VoiceBroadcastConfig(BroadcastConfig):
     """The configuration of a broadcast of calls: what is played, and which digits transfer or opt out."""
 
@@ -410,14 +410,14 @@ class VoiceBroadcastConfig(BroadcastConfig):
     max_active_transfers: int | None = None
 
 
-@frozen
+@frozen(slots=False)
 class IvrBroadcastConfig(BroadcastConfig):
     """The configuration of an interactive voice response."""
 
     dialplan_xml: str | None = _words()
 
 
-@frozen
+@frozen(slots=False)
 class Broadcast:
     """A campaign of texts or calls."""
 

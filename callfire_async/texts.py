@@ -44,7 +44,7 @@ class Texts(Actions[Text]):
                 ``DO_NOT_SEND`` or ``TRIM``.
 
         Returns:
-            The broadcast: its id is the ``broadcast_id`` of the texts, one for each recipient.
+            The broadcast; its id is the ``broadcast_id`` of the texts, one for each recipient.
         """
         values = {
             "to": to,

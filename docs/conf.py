@@ -1,8 +1,15 @@
 """How the documentation is built."""
 
+import re
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
 from typing import Any
+
+import attrs
+from sphinx.application import Sphinx
+from typer.main import get_command
+
+from callfire_async.cli.commands import app as command_line
 
 project = "callfire_async"
 author = "the callfire_async authors"
@@ -48,21 +55,45 @@ def described(path: str, command: Any) -> Iterator[str]:
         names = " ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
         if parameter.param_type_name == "argument":
             names = f"`{parameter.metavar or parameter.name.upper()}`"
-        yield from (names, f": {parameter.help}", "")
+        default = f" Default: `{parameter.default}`." if parameter.default not in (None, False, 0) else ""
+        yield from (names, f": {parameter.help}{default}", "")
     yield from (command.epilog.replace("Example: `", "```sh\n").removesuffix("`") + "\n```", "")
 
 
-def add_commands(_: Any, page: str, source: list[str]) -> None:
+def add_commands(_: Sphinx, page: str, source: list[str]) -> None:
     """Put the description of every command where a page wants it."""
-    if COMMANDS in source[0]:
-        from typer.main import get_command
-
-        from callfire_async.cli.commands import app
-
-        lines = described("callfire-async", get_command(app))
-        source[0] = source[0].replace(COMMANDS, "\n".join(lines))
+    if page == "command-line":
+        before, _, after = source[0].partition(COMMANDS)
+        source[0] = "\n".join([before, *described("callfire-async", get_command(command_line)), after])
 
 
-def setup(app: Any) -> None:
-    """Have the commands described when the pages are read."""
+# --- what the extensions make of our classes -------------------------------------------------------------
+
+
+def setup(app: Sphinx) -> None:
+    """Have the commands described, and mend what the extensions make of attrs classes and of our docstrings."""
     app.connect("source-read", add_commands)
+    # Before napoleon, whose priority is 500.
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)
+    app.connect("autodoc-process-signature", show_defaults)
+
+
+def keep_colons(_: Sphinx, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    """Keep napoleon from taking what stands before a colon, in the first line on an attribute, for its type."""
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # an empty comment, which has no colon
+
+
+def show_defaults(  # what Sphinx calls it with
+    _: Sphinx, _what: str, _name: str, obj: Any, _options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Say what the default of a field is, in place of where the class that attrs has made finds it."""
+    if not (isinstance(obj, type) and attrs.has(obj) and signature):
+        return signature, returns
+    fields = attrs.fields_dict(obj)
+
+    def default(found: re.Match[str]) -> str:
+        value = fields[found[1]].default
+        return "…" if isinstance(value, attrs.Factory) else repr(value)
+
+    return re.sub(r"attr_dict\['(\w+)'\]\.default", default, signature), returns

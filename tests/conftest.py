@@ -1,8 +1,23 @@
-"""What every test may ask of the run: how long it may take, and what its chances begin from."""
+"""What every test may ask of the run: how long it may take, what its chances begin from, and a server of its kind."""
 
+import os
 import random
+from collections.abc import Iterator
 
 import pytest
+from engines.postgres import PostgresServer, running_postgres
+from hypothesis import settings
+
+# No example is held to the clock: the machine may be busy with others.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
+# The long form: pytest --hypothesis-profile=torture tests/notifications/inbox
+settings.register_profile("torture", max_examples=5_000, deadline=None)
+
+# Where the tests are measured, the processes that they start are not: those are killed, and held to limits of memory.
+for variable in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.pop(variable, None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,3 +42,10 @@ def torture(pytestconfig: pytest.Config) -> bool:
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config) -> int:
     return pytestconfig.getoption("--seed")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Run one PostgreSQL for all tests; each makes a schema of its own in it."""
+    with running_postgres() as server:
+        yield server

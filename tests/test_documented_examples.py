@@ -4,10 +4,11 @@ import ast
 import asyncio
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import NamedTuple
 
 import httpx
@@ -56,13 +57,13 @@ class Reader:
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self.runner = runner
-        self.names = {"__name__": "documented"}
+        self.module = ModuleType("documented")
         self.fake = FakeCallFire()
 
     def run(self, example: Example) -> None:
         """Run *example* with what those before it have defined."""
         code = example.compile()
-        result = eval(code, self.names)
+        result = eval(code, vars(self.module))
         if code.co_flags & inspect.CO_COROUTINE:
             self.runner.run(result)
 
@@ -83,11 +84,14 @@ def surroundings(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("example", [example for page in PAGES for example in examples(page)], ids=str)
-def test_a_documented_example_runs(example, readers):
+def test_a_documented_example_runs(example, readers, monkeypatch):
     """An example can be pasted as it stands."""
     reader = readers[example.page]
+    # Some libraries look for the module of a function.
+    monkeypatch.setitem(sys.modules, "documented", reader.module)
     callfire = httpx.ASGITransport(reader.fake)
 
     with respx.mock(assert_all_called=False) as network:
+        network.route(host="127.0.0.1").pass_through()
         network.route(url__startswith=CALLFIRE).mock(side_effect=callfire.handle_async_request)
         reader.run(example)

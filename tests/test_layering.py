@@ -14,12 +14,14 @@ import callfire_async
 ORDER = """
 errors models _wire _convert
 _protocol _pool connection paging declare subscriptions actions texts calls client
-notifications.events notifications.encoding notifications.matching notifications.parsing
+notifications.encoding notifications.events notifications.matching notifications.parsing
 notifications.expecting notifications.routing notifications.tokens notifications.door
 notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_folder notifications.inbox.sqlite
-notifications.inbox.postgres notifications.inbox.jetstream notifications.inbox.spool
+notifications.inbox._postgres_pool notifications.inbox._postgres_schema notifications.inbox._postgres_statements
+notifications.inbox._postgres_gathering notifications.inbox._postgres_hints notifications.inbox.postgres
+notifications.inbox.jetstream notifications.inbox.spool
 notifications.observing
 notifications.known_subscriptions notifications.retrying notifications.dead_letters
 notifications.worker notifications.receiver notifications.health
@@ -37,6 +39,7 @@ ONLY_IMPORTERS = {
     "cattrs": {"_convert"},
     "httpx": {"_pool", "testing", "cli"},
     "opentelemetry": {"telemetry"},
+    "asyncpg": {"notifications.inbox._postgres_pool"},
 }
 NAMES_THAT_SAY_NOTHING = {"utils", "helpers", "common", "base", "core", "misc", "contrib"}
 

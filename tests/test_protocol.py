@@ -531,6 +531,7 @@ def test_a_compression_that_nobody_asked_for_is_undone(encoding):
         (b"plain", "br", "not asked for"),
         (gzip.compress(gzip.compress(b"{}")), "gzip, gzip", "not asked for"),
     ],
+    ids=["too long", "cut short", "not compressed", "unknown", "twice"],
 )
 def test_a_compression_is_not_undone_at_any_price(body, encoding, reason):
     """Bombs, broken streams and other encodings are refused."""

@@ -1,6 +1,7 @@
 """What users import: complete, described, in order, and light."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -38,7 +39,7 @@ PROMISED = {
         *EVENTS,
     },
 }
-NOT_FOR_EVERYBODY = "aiohttp fastapi starlette uvicorn sqlite3 typer rich pytest opentelemetry".split()
+NOT_FOR_EVERYBODY = "aiohttp asyncpg fastapi starlette uvicorn sqlite3 typer rich pytest opentelemetry".split()
 
 each_module = pytest.mark.parametrize("module", PROMISED)
 
@@ -74,9 +75,10 @@ def test_importing_is_light(module):
     """An import loads no framework, driver, test runner or command-line library."""
     script = f"import sys, {module}; print(*sys.modules.keys() & set(sys.argv[1:]))"
 
-    result = subprocess.run(
-        [sys.executable, "-c", script, *NOT_FOR_EVERYBODY], check=True, capture_output=True, text=True
-    )
+    # Whoever measures this process loads a database of his own.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    command = [sys.executable, "-c", script, *NOT_FOR_EVERYBODY]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
 
     assert result.stdout.split() == []
 

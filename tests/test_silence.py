@@ -226,7 +226,7 @@ async def test_the_client_keeps_to_itself_what_did_not_arrive(said, fault):
         {"ssl_context": ssl._create_unverified_context()},
         {"http_client": RAW},
     ],
-    ids=repr,
+    ids="-".join,
 )
 def test_a_setting_that_is_refused_is_not_quoted(said, settings):
     """It may be a secret in the wrong place."""

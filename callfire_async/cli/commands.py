@@ -77,7 +77,7 @@ def demo(
 
     A fake CallFire and a receiver meet over loopback HTTP: subscribe, run a campaign, count what became of it.
     What is posted while the receiver is down is refused, and CallFire does not repeat it. The exit status is 0 only
-    if nothing that was acknowledged was lost, and with --drop only if every text and call was handled all the same.
+    if nothing that was acknowledged was lost, and with `--drop` only if every text and call was handled all the same.
     """
     from rich.console import Console
 
@@ -135,9 +135,9 @@ def listen(
     Show what CallFire posts, and hand it on to a program of yours.
 
     A receiver on loopback. Its token is the environment's CALLFIRE_TOKEN, or one of its own that `trigger` finds too.
-    Each event is a line that begins with -->, each answer to one that was handed on a line with <--. Other lines begin
-    with a word: dup came before, dead is a dead letter, refused was not let in; an event is unknown where API 1.1 does
-    not name it.
+    Each event is a line with `-->`, each answer to one that was handed on a line with `<--`. Other lines have a word:
+    `dup` came before, `dead` is a dead letter, `refused` was not let in; an event is `unknown` where API 1.1 does not
+    name it.
     """
     from callfire_async.cli.listen import Settings, run
 

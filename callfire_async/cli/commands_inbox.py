@@ -76,7 +76,7 @@ def replay(
     """
     Try dead letters again.
 
-    Without --app they are ready for whoever runs the inbox next. With it, the table says what became of each, and the
+    Without `--app` they are ready for whoever runs the inbox next. With it, the table says what became of each, and the
     exit status is 0 only if all are done. Nobody else may own the file.
     """
     from callfire_async.cli import inbox as work

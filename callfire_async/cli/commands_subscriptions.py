@@ -9,6 +9,7 @@ import typer
 
 from callfire_async.cli.account import Account
 from callfire_async.cli.options import AsJson, BaseUrl, Login, Yes
+from callfire_async.declare import Plan
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 
 subscriptions = typer.Typer(no_args_is_help=True, help="Look at an account's subscriptions, and change them.")
@@ -155,9 +156,15 @@ def apply(
         raise typer.BadParameter("with --json nobody is asked: say --yes too")
     account = Account(login, base_url)
     made = asyncio.run(work.make_plan(account, file, prune=prune))
+    # Not inside the event loop, where Ctrl-C would wait for the answer.
+    _show_and_ask(made, yes=yes, as_json=as_json)
+    sys.exit(asyncio.run(work.apply(account, made, as_json=as_json)))
+
+
+def _show_and_ask(made: Plan, *, yes: bool, as_json: bool) -> None:
+    from callfire_async.cli import subscriptions as work
+
     if not as_json:
         work.show_plan(made, as_json=False)
     if not (made.is_empty or yes):
-        # Not inside the event loop, where Ctrl-C would wait for the answer.
         typer.confirm("Apply this?", abort=True)
-    sys.exit(asyncio.run(work.apply(account, made, as_json=as_json)))

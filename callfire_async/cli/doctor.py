@@ -14,9 +14,10 @@ import httpx
 from attrs import frozen
 
 from callfire_async.cli.account import Account
-from callfire_async.cli.ending import FAILED, MISSING_CREDENTIALS, WRONG_USE, Ended
+from callfire_async.cli.ending import FAILED, MISSING_CREDENTIALS, Ended
 from callfire_async.cli.own_tokens import own_tokens, with_token
 from callfire_async.cli.showing import printable, say, say_json
+from callfire_async.cli.urls import check_url
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
 from callfire_async.notifications.inbox._sqlite_file import FLEETING, file_system
 from callfire_async.notifications.tokens import EndpointTokens
@@ -100,9 +101,7 @@ async def _credentials(account: Account) -> Check:
 
 
 def _url(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Ended("--endpoint must be a URL of http or https", WRONG_USE)
+    check_url("--endpoint", endpoint)
     return with_token(endpoint, own_tokens())
 
 
@@ -202,6 +201,8 @@ def _version(name: str, found: Sequence[int], sound: Sequence[int], fault: str) 
 def _disk(inbox: str | None) -> Check:
     if inbox is None:
         return Check("inbox", is_well=None, words="not looked at; say which with --inbox")
+    if "://" in inbox:
+        return Check("inbox", is_well=None, words="on a server, which has to be looked at there")
     kind = file_system(Path(inbox).resolve())
     if kind is None:
         return Check("inbox", is_well=None, words="this system does not tell which file system it is on")

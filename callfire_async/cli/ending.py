@@ -4,6 +4,7 @@ How a command ends: its exit status, and the one line that says why.
 0 fine, 1 failed, 2 wrong use or unreadable input, 3 credentials that are missing or refused; 130 after Ctrl-C.
 """
 
+import asyncio
 import sys
 import warnings
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def _ending() -> Iterator[None]:
             yield
             # Whoever reads may have gone: better to know it here than when Python exits.
             sys.stdout.flush()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             sys.exit(INTERRUPTED)
         except Ended as ended:
             _end(str(ended), ended.status)

@@ -1,5 +1,6 @@
 """Postbacks handed on to another URL as they came: the same bytes, the same content type."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ import httpx
 from attrs import frozen
 
 from callfire_async.cli.showing import printable
+from callfire_async.cli.urls import check_url
 from callfire_async.notifications.inbox import Delivery
 
 __all__ = ["Answer", "Forwarder", "forwarder"]
@@ -46,8 +48,9 @@ class Forwarder:
         started = time.monotonic()
         headers = {} if delivery.content_type is None else {"Content-Type": delivery.content_type}
         try:
-            response = await self.client.post(self.url, content=delivery.body, headers=headers)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                response = await self.client.post(self.url, content=delivery.body, headers=headers)
+        except (httpx.HTTPError, TimeoutError) as error:
             return Answer(None, time.monotonic() - started, type(error).__name__)
         words = "" if response.is_success else printable(" ".join(response.text.split())[:_SHOWN_LETTERS])
         return Answer(response.status_code, time.monotonic() - started, words)
@@ -59,5 +62,6 @@ async def forwarder(url: str | None) -> AsyncIterator[Forwarder | None]:
     if url is None:
         yield None
         return
+    check_url("--forward-to", url)
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
         yield Forwarder(client, url)

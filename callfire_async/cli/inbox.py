@@ -165,8 +165,7 @@ def router_of(app: str) -> Router:
     name, colon, attribute = app.partition(":")
     if not (name and colon and attribute):
         raise Ended("--app names a router, as in service:router", WRONG_USE)
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    sys.path.insert(0, "")
     try:
         module = import_module(name)
     except ModuleNotFoundError as error:

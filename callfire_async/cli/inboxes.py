@@ -66,8 +66,9 @@ def _path(place: str) -> Path:
 def _on_server(place: str) -> Inbox:
     module, name = _SERVERS[urlsplit(place).scheme]
     try:
-        made: Inbox = getattr(import_module(f"callfire_async.notifications.inbox.{module}"), name)(place)
-    except ModuleNotFoundError as error:
-        missing = f"an inbox at {urlsplit(place).scheme}:// needs {error.name}"
-        raise Ended(f"{missing}: pip install 'callfire-async[{module}]'", WRONG_USE) from None
+        found = import_module(f"callfire_async.notifications.inbox.{module}")
+    except ImportError:
+        needed = f"an inbox at {urlsplit(place).scheme}:// needs its driver"
+        raise Ended(f"{needed}: pip install 'callfire-async[{module}]'", WRONG_USE) from None
+    made: Inbox = getattr(found, name)(place)
     return made

@@ -36,7 +36,7 @@ async def served(
         Ended: The port is taken.
     """
     server = _Server(uvicorn.Config(app, access_log=False, log_level="error"), stopping)
-    with closing(_listener(host, port)) as listener, _terminated_like_interrupted():
+    with closing(_listener(host, port)) as listener, _ended_by_sigterm():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
             await asyncio.sleep(0.01)
@@ -67,9 +67,11 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def _ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM, which uvicorn raises once more when it has stopped, close what is open around the server too."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    task = asyncio.current_task()
+    # Not as SIGINT, which a shell has its background jobs ignore.
+    before = signal.signal(signal.SIGTERM, lambda *_: task and task.cancel())
     try:
         yield
     finally:

@@ -81,6 +81,7 @@ def plain(value: Any, *, masked: bool = True) -> Any:
 
 
 def _plain_field(field: Any, value: Any, *, masked: bool) -> Any:
-    if masked and callable(field.repr):
-        return plain(ast.literal_eval(field.repr(value)))
+    mask: Any = field.repr
+    if masked and callable(mask):
+        return plain(ast.literal_eval(str(mask(value))))
     return plain(value, masked=masked)

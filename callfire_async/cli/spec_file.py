@@ -201,11 +201,14 @@ def _read_fields(value: _Value, readers: dict[str, Read]) -> dict[str, Any]:
 
 
 def _spec(value: _Value, endpoint: _Value | None, tokens: EndpointTokens | None) -> SubscriptionSpec:
-    said = ({"endpoint": _text(endpoint)} if endpoint else {}) | _read_fields(value, _SPEC)
+    said = _read_fields(value, _SPEC)
+    if endpoint:
+        said.setdefault("endpoint", _text(endpoint))
     for attribute in fields(SubscriptionSpec)[:2]:
         if attribute.name not in said:
             value.refuse(f"needs {attribute.name}")
     try:
-        return SubscriptionSpec(**said | {"endpoint": with_token(said["endpoint"], tokens)})
+        said["endpoint"] = with_token(said["endpoint"], tokens)
+        return SubscriptionSpec(**said)
     except (ValueError, Ended) as error:
         value.refuse(f"cannot be: {error}")

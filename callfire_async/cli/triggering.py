@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 
@@ -13,6 +12,7 @@ from callfire_async.cli.ending import FAILED, WRONG_USE, Ended
 from callfire_async.cli.listen_token import listen_tokens
 from callfire_async.cli.own_tokens import PLACEHOLDER, with_token
 from callfire_async.cli.showing import say, say_json, say_table
+from callfire_async.cli.urls import check_url
 from callfire_async.models import ActionState, BroadcastStatus, BroadcastType, NotificationFormat, Result
 from callfire_async.notifications import Notification, UnknownNotification
 from callfire_async.testing import encode, factories
@@ -172,9 +172,7 @@ def _setting(words: str, readers: Mapping[str, Read]) -> tuple[str, Any]:
 
 
 def _endpoint(to: str) -> str:
-    parts = urlsplit(to)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Ended("--to must be a URL of http or https", WRONG_USE)
+    check_url("--to", to)
     return with_token(to, listen_tokens()) if to.endswith(PLACEHOLDER) else to
 
 

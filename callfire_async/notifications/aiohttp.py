@@ -6,11 +6,26 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from attrs import frozen
 
 from callfire_async.notifications.health import Question, health_reply
 from callfire_async.notifications.receiver import Postback, Receiver
 
 __all__ = ["add_health_routes", "add_notification_routes"]
+
+
+@frozen
+class _Endpoint:
+    """Whoever holds a route finds the receiver here."""
+
+    receiver: Receiver
+
+    async def take(self, request: web.Request) -> web.StreamResponse:
+        token = request.match_info.get("token")
+        body = request.content.iter_any()
+        reply = await self.receiver.receive(Postback(request.method, token, request.headers, body))
+        response = web.Response(status=reply.status, headers=reply.headers, body=reply.body or None)
+        return await _cut_off(request, response) if reply.close else response
 
 
 def add_notification_routes(app: web.Application, receiver: Receiver, prefix: str = "") -> None:
@@ -23,13 +38,6 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
         prefix: A path that begins with a slash, or nothing.
     """
 
-    async def take(request: web.Request) -> web.StreamResponse:
-        token = request.match_info.get("token")
-        body = request.content.iter_any()
-        reply = await receiver.receive(Postback(request.method, token, request.headers, body))
-        response = web.Response(status=reply.status, headers=reply.headers, body=reply.body or None)
-        return await _cut_off(request, response) if reply.close else response
-
     async def running(_: web.Application) -> AsyncIterator[None]:
         async with receiver:
             yield
@@ -38,6 +46,7 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
     receiver.redact("aiohttp.access", "aiohttp.server")
     app.cleanup_ctx.append(running)
     prefix = prefix.rstrip("/")
+    take = _Endpoint(receiver).take
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         app.router.add_route("*", prefix + path or "/", take)
 

@@ -26,13 +26,14 @@ class NotificationApp:
     """
 
     def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+        #: What takes the postbacks.
+        self.receiver = receiver
         receiver.redact("uvicorn.access")
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002  # what frameworks call it with
         """Run the receiver while the outer application runs."""
-        async with self._receiver:
+        async with self.receiver:
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,19 +48,19 @@ class NotificationApp:
     async def _run(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            await self._receiver.__aenter__()
+            await self.receiver.__aenter__()
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self._receiver.__aexit__(None, None, None)
+        await self.receiver.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         token = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/").removesuffix("/")
-        reply = await self._receiver.receive(Postback(scope["method"], token or None, headers, _chunks(receive)))
+        reply = await self.receiver.receive(Postback(scope["method"], token or None, headers, _chunks(receive)))
         await _send(reply, send)
 
 

@@ -1,21 +1,15 @@
 """
 Events to the bytes that CallFire would post: the one writer of notifications.
 
-It imports `_wire`, `_convert`, `models` and `events`.
+It knows what every event has, and no kind of event. It imports `_wire`, `_convert` and `models`.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from callfire_async import _convert, _wire
-from callfire_async.models import NotificationFormat
-from callfire_async.notifications.events import (
-    CallFinished,
-    CampaignNotification,
-    Notification,
-    TextNotification,
-)
+from callfire_async.models import Broadcast, Call, NotificationFormat, Text
 
-__all__ = ["SoapVersion", "encode"]
+__all__ = ["Encodable", "SoapVersion", "encode"]
 
 #: The two versions of SOAP that CallFire might speak.
 SoapVersion = Literal["1.1", "1.2"]
@@ -26,8 +20,28 @@ _SOAP = {
 }
 
 
+class Encodable(Protocol):
+    """What can be written: every `Notification`."""
+
+    @property
+    def name(self) -> str:
+        """The root."""
+
+    @property
+    def subscription_id(self) -> int | None:
+        """The subscription that sends it."""
+
+    @property
+    def carried(self) -> Text | Call | Broadcast | None:
+        """What it is about."""
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """What stands inside the root, where nothing is carried."""
+
+
 def encode(
-    event: Notification,
+    event: Encodable,
     format: NotificationFormat | str = NotificationFormat.XML,
     *,
     soap_version: SoapVersion = "1.1",
@@ -57,23 +71,20 @@ def encode(
     return content_type, _wire.write_xml({"soap:Envelope": envelope})
 
 
-def _content(event: Notification) -> dict[str, Any]:
+def _content(event: Encodable) -> dict[str, Any]:
     """Return what stands inside the root, in the names of the wire."""
     subscription = {} if event.subscription_id is None else {"SubscriptionId": event.subscription_id}
     return subscription | _carried(event)
 
 
-def _carried(event: Notification) -> dict[str, Any]:
-    if isinstance(event, TextNotification):
-        return {"Text": _convert.unstructure(event.text)}
-    if isinstance(event, CallFinished):
-        return {"Call": _convert.unstructure(event.call)}
-    if isinstance(event, CampaignNotification):
-        return {"Broadcast": _convert.unstructure(event.broadcast)}
-    return {name: value for name, value in event.payload.items() if name.lower() != "subscriptionid"}
+def _carried(event: Encodable) -> dict[str, Any]:
+    if event.carried is None:
+        return {name: value for name, value in event.payload.items() if name.lower() != "subscriptionid"}
+    # The models are called by CallFire's words.
+    return {type(event.carried).__name__: _convert.unstructure(event.carried)}
 
 
-def _element(event: Notification) -> dict[str, Any]:
+def _element(event: Encodable) -> dict[str, Any]:
     """Put the content into the namespaces of the wire, with the prefixes that CallFire uses."""
     content = _content(event)
     if "SubscriptionId" in content:

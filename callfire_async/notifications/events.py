@@ -15,7 +15,7 @@ The events that CallFire posts: `Notification` and its kinds.
     │   └── CampaignFinished
     └── UnknownNotification      a root that API 1.1 does not name
 
-It imports `models` and, for what two unknown documents have in common, `_wire`.
+It imports `models`, `encoding` and, for what two unknown documents have in common, `_wire`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from typing import Any, ClassVar
 from attrs import Factory, field, frozen
 
 from callfire_async import _wire
-from callfire_async.models import ActionState, Broadcast, Call, Result, Text
+from callfire_async.models import ActionState, Broadcast, Call, NotificationFormat, Result, Text
+from callfire_async.notifications.encoding import SoapVersion, encode
 
 __all__ = [
     "CallFinished",
@@ -51,7 +52,7 @@ def _fingerprint(payload: dict[str, Any]) -> str:
     return _wire.fingerprint({name: value for name, value in payload.items() if name.lower() != "subscriptionid"})
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Notification:
     """
     What CallFire posted, whatever its format.
@@ -85,12 +86,39 @@ class Notification:
         """
         return "unknown", _fingerprint(self.payload)
 
+    @property
+    def carried(self) -> Text | Call | Broadcast | None:
+        """The text, call or broadcast that it is about; None where the root says nothing of that."""
+        return None
 
-@frozen(kw_only=True)
+    def to_xml(self) -> bytes:
+        """
+        Return the body that CallFire would post, under the root that ``name`` says.
+
+        What the model does not know of the payload, and what could not be read, is left out; `parse` gives an equal
+        event back.
+        """
+        return encode(self, NotificationFormat.XML)[1]
+
+    def to_json(self) -> bytes:
+        """Return that body as JSON, with CallFire's oddities: ids as text, numbers as objects."""
+        return encode(self, NotificationFormat.JSON)[1]
+
+    def to_soap(self, version: SoapVersion = "1.1") -> bytes:
+        """Return that body in a SOAP envelope."""
+        return encode(self, NotificationFormat.SOAP, soap_version=version)[1]
+
+
+@frozen(kw_only=True, slots=False)
 class TextNotification(Notification):
     """News of a text that is not in its final state."""
 
     text: Text
+
+    @property
+    def carried(self) -> Text:
+        """The text."""
+        return self.text
 
     @property
     def key(self) -> Key:
@@ -98,26 +126,31 @@ class TextNotification(Notification):
         return "text", self.text.id, _outcome(self.text)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class TextFinished(TextNotification):
     """A text in its final state: what both text triggers send."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class TextSent(TextFinished):
     """An outbound text that was sent."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class TextReceived(TextFinished):
     """An inbound text."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CallFinished(Notification):
     """A call that has ended, either way."""
 
     call: Call
+
+    @property
+    def carried(self) -> Call:
+        """The call."""
+        return self.call
 
     @property
     def key(self) -> Key:
@@ -125,7 +158,7 @@ class CallFinished(Notification):
         return "call", self.call.id, _outcome(self.call)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CampaignNotification(Notification):
     """News of a campaign whose status is neither running, stopped nor finished."""
 
@@ -135,34 +168,39 @@ class CampaignNotification(Notification):
     _kind: ClassVar[str] = ""
 
     @property
+    def carried(self) -> Broadcast:
+        """The broadcast."""
+        return self.broadcast
+
+    @property
     def key(self) -> Key:
         """``("broadcast", id, kind, last_modified)``: seconds since 1970, or as text where no offset was given."""
         kind = self._kind or str(self.broadcast.status or "")
         return "broadcast", self.broadcast.id, kind, _instant(self.broadcast.last_modified)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CampaignStarted(CampaignNotification):
     """A campaign has started."""
 
     _kind: ClassVar[str] = "started"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CampaignStopped(CampaignNotification):
     """A campaign was stopped."""
 
     _kind: ClassVar[str] = "stopped"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CampaignFinished(CampaignNotification):
     """A campaign has come to its end."""
 
     _kind: ClassVar[str] = "finished"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class UnknownNotification(Notification):
     """A notification whose root API 1.1 does not name; ``payload`` has all of it, and counts for equality."""
 

@@ -57,23 +57,23 @@ class Expectations:
     """All that somebody waits for, by type of event, so that an event is shown to few of many."""
 
     def __init__(self) -> None:
-        self._by_type: dict[type[Notification], dict[Expected[Any], None]] = {}
+        #: By type of event; empty where nobody waits.
+        self.waiting: dict[type[Notification], dict[Expected[Any], None]] = {}
 
     @contextmanager
     def armed(self, event_type: type[Notification], expected: Expected[Any]) -> Iterator[None]:
         """Show it events of a type for as long as this lasts."""
-        waiting = self._by_type.setdefault(event_type, {})
+        waiting = self.waiting.setdefault(event_type, {})
         waiting[expected] = None
         try:
             yield
         finally:
             del waiting[expected]
             if not waiting:
-                self._by_type.pop(event_type, None)
+                self.waiting.pop(event_type, None)
 
     def show(self, event: Notification) -> None:
         """Show an event to all who may wait for it."""
-        if self._by_type:
-            for kind in type(event).__mro__:
-                for expected in self._by_type.get(kind, ()):
-                    expected.show(event)
+        for kind in type(event).__mro__:
+            for expected in self.waiting.get(kind, ()):
+                expected.show(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from attrs import frozen
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from callfire_async.notifications.health import Question, health_reply
@@ -35,6 +36,19 @@ _REQUEST: dict[str, object] = {
 }
 
 
+@frozen
+class _Endpoint:
+    """Whoever holds a route finds the receiver here."""
+
+    receiver: Receiver
+
+    async def take(self, request: Request) -> Response:
+        token = request.path_params.get("token")
+        reply = await self.receiver.receive(Postback(request.method, token, request.headers, request.stream()))
+        closing = {"Connection": "close"} if reply.close else {}
+        return Response(reply.body, reply.status, {**dict(reply.headers), **closing})
+
+
 def notification_routes(receiver: Receiver) -> APIRouter:
     """
     Return a router that takes postbacks at ``/{token}``, and starts and stops the receiver with the application.
@@ -47,14 +61,9 @@ def notification_routes(receiver: Receiver) -> APIRouter:
         async with receiver:
             yield
 
-    async def take(request: Request) -> Response:
-        token = request.path_params.get("token")
-        reply = await receiver.receive(Postback(request.method, token, request.headers, request.stream()))
-        closing = {"Connection": "close"} if reply.close else {}
-        return Response(reply.body, reply.status, {**dict(reply.headers), **closing})
-
     receiver.redact("uvicorn.access")
     routes = APIRouter(lifespan=running)
+    take = _Endpoint(receiver).take
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         routes.add_api_route(
             path, take, methods=["POST"], status_code=204, response_class=Response, responses=_RESPONSES,

@@ -101,6 +101,10 @@ class Observers:
         """Tell one more, after the others."""
         self._observers = (*self._observers, observer)
 
+    def remove(self, observer: Observer) -> None:
+        """Tell one no more."""
+        self._observers = tuple(one for one in self._observers if one is not observer)
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Enter every observer's context, and leave them in reverse order."""
@@ -160,8 +164,7 @@ class _Harmless(AbstractContextManager[None]):
         try:
             self._context.__exit__(kind, error, trace)
         except Exception as own:  # noqa: BLE001  # likewise
-            if own is not error:
-                _say(self._observer, own)
+            _say(self._observer, own)
 
 
 @contextmanager

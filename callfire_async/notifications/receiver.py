@@ -206,9 +206,18 @@ class Receiver:
         """Tell an observer of every request, delivery and handler from now on."""
         self._observers.add(observer)
 
+    def stop_observing(self, observer: Observer) -> None:
+        """Tell it no more; what it is in the middle of, it sees to the end."""
+        self._observers.remove(observer)
+
+    @property
+    def tokens(self) -> EndpointTokens | None:
+        """What opens the endpoint; None where anyone may post."""
+        return self._door.tokens
+
     @property
     def is_running(self) -> bool:
-        """Whether it is started, and not stopped."""
+        """Whether it has been started, and not stopped again."""
         return self._entries > 0
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -34,6 +34,12 @@ __all__ = ["Handler", "Router"]
 E = TypeVar("E", bound=Notification)
 HandlerFunction: TypeAlias = Callable[[E], Coroutine[Any, Any, None]]
 SubscriptionSource: TypeAlias = int | Subscription | ResourceReference | Container[int]
+Check: TypeAlias = Callable[[Any], bool]
+_Candidate: TypeAlias = "tuple[Handler, Check | None, frozenset[str]]"
+
+_NO_NAMES: frozenset[str] = frozenset()
+# Marks the fallback, of which is asked only whether another took the event.
+_LAST: Check = frozenset().__contains__
 
 # What each trigger makes CallFire post, at its most particular.
 _POSTED = {
@@ -57,9 +63,12 @@ class Handler:
     subscription_id: Container[int] | None = None
     where: Callable[[Any], bool] | None = None
 
-    def accepts(self, event: Notification) -> bool:
-        """Tell whether the event is of its type, from its subscription, and what ``where`` wants."""
-        return isinstance(event, self.event_type) and _fits(self.subscription_id, self.where, event)
+    @property
+    def asks(self) -> Check | None:
+        """What decides about an event of its type, and from its subscription where it is bound to one for good."""
+        if self.subscription_id is None or _one_id(self):
+            return self.where
+        return partial(_fits, self.subscription_id, self.where)
 
     def is_fed(self, event_type: type[Notification], subscription_id: int) -> bool:
         """Tell whether it takes events of a type from a subscription; what ``where`` wants is not asked."""
@@ -79,6 +88,7 @@ class Router:
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
+        self._by_type: dict[type[Notification], _BySubscription] = {}
         self._fallback: Handler | None = None
         self._dispatching = False
         self._expectations = Expectations()
@@ -150,6 +160,7 @@ class Router:
         if handler.name in self._names():
             raise ValueError(f"there is a handler called {handler.name} already; pass another name=")
         self._handlers[handler.name] = handler
+        self._by_type.clear()
 
     def _set_fallback(self, handler: Handler) -> None:
         self._check_open()
@@ -158,6 +169,7 @@ class Router:
         if handler.name in self._handlers:
             raise ValueError(f"there is a handler called {handler.name} already")
         self._fallback = handler
+        self._by_type.clear()
 
     def _names(self) -> set[str]:
         return {*self._handlers, *([self._fallback.name] if self._fallback else [])}
@@ -207,11 +219,13 @@ class Router:
 
         One whose ``where`` raises is among them: when dispatched it would fail.
         """
-        return tuple(handler for handler, _ in self._selected(event))
+        asked = [(handler, check) for handler, check, _ in self._may_get(event) if check is not _LAST]
+        taken = tuple(handler for handler, check in asked if _passes(check, event))
+        return taken or ((self._fallback,) if self._fallback else ())
 
     # --- dispatching --------------------------------------------------------------------------------------
 
-    async def dispatch(
+    async def dispatch(  # noqa: C901  # one loop: it says why
         self,
         event: Notification,
         *,
@@ -229,7 +243,7 @@ class Router:
             handler_timeout: Seconds for each handler.
             completed: A set of the caller's; the name of a handler is added the moment that it has returned, so that
                 the set is right even where the dispatch is cancelled.
-            around: Called with the name of each handler; what it returns is entered around the handler's run.
+            around: Called with the name of each handler that runs; what it returns is entered around the run.
 
         Returns:
             The names of the handlers that ran.
@@ -238,25 +252,39 @@ class Router:
             HandlerErrors: What handlers raised, after all have run.
         """
         self._dispatching = True
-        returned: set[str] = set()
-        failures: dict[str, Exception] = {}
-        for handler, refused in self._selected(event):
-            if handler.name in skip:
-                continue
-            if around is None:
-                error = refused or await _run(handler, event, handler_timeout)
+        returned, taken = _NO_NAMES, False
+        failures: dict[str, Exception] | None = None
+        by_subscription = self._by_type.get(type(event))
+        # To choose in a generator, to run in a coroutine of its own and to gather the names takes twice as long.
+        for handler, check, its_name in (
+            self._may_get(event) if by_subscription is None else by_subscription[event.subscription_id]
+        ):
+            try:
+                if check is not None and (taken if check is _LAST else not check(event)):
+                    continue
+                taken = True
+                if skip is not _NO_NAMES and handler.name in skip:
+                    continue
+                if around is not None:
+                    with around(handler.name):
+                        await _run(handler, event, handler_timeout)
+                elif handler_timeout is None:
+                    await handler.function(event)
+                else:
+                    await _run(handler, event, handler_timeout)
+            except Exception as error:  # noqa: BLE001  # the others are to run all the same
+                taken = True
+                if handler.name not in skip:
+                    failures = {**(failures or {}), handler.name: error}
             else:
-                error = await _run_inside(around(handler.name), handler, event, handler_timeout, refused)
-            if error is not None:
-                failures[handler.name] = error
-                continue
-            returned.add(handler.name)
-            if completed is not None:
-                completed.add(handler.name)
+                returned = returned | its_name if returned else its_name
+                if completed is not None:
+                    completed.add(handler.name)
         if failures:
-            raise _errors(failures, frozenset(returned))
-        self._expectations.show(event)
-        return frozenset(returned)
+            raise _errors(failures, returned)
+        if self._expectations.waiting:  # to call it for nothing is a tenth of a dispatch
+            self._expectations.show(event)
+        return returned
 
     @asynccontextmanager
     async def expect(
@@ -288,51 +316,60 @@ class Router:
         with self._expectations.armed(event_type, expected):
             yield expected
 
-    def _selected(self, event: Notification) -> Iterator[tuple[Handler, Exception | None]]:
-        """Choose who gets an event; beside one whose ``where`` raised stands what it raised."""
-        taken = False
-        for handler in self._handlers.values():
-            refused = None
-            try:
-                accepted = handler.accepts(event)
-            except Exception as error:  # noqa: BLE001  # the user's own code: its failure is the handler's
-                accepted, refused = True, error
-            if accepted:
-                taken = True
-                yield handler, refused
-        if not taken and self._fallback is not None:
-            yield self._fallback, None
+    def _may_get(self, event: Notification) -> tuple[_Candidate, ...]:
+        kind = type(event)
+        if kind not in self._by_type:
+            self._by_type[kind] = _BySubscription(kind, [*self._handlers.values()], self._fallback)
+        return self._by_type[kind][event.subscription_id]
 
 
-async def _run(handler: Handler, event: Notification, seconds: float | None) -> Exception | None:
-    """Run one handler; return what it raised."""
+class _BySubscription(dict[int | None, "tuple[_Candidate, ...]"]):
+    """
+    Who may get an event of one type, by the subscription that sent it; found when it is first asked for.
+
+    Each handler comes with what is still to be asked of the event, and its name as a set; the fallback is the last.
+    """
+
+    def __init__(self, kind: type[Notification], handlers: list[Handler], fallback: Handler | None) -> None:
+        super().__init__()
+        self._handlers = [handler for handler in handlers if issubclass(kind, handler.event_type)]
+        self._bound = frozenset[int]().union(*map(_one_id, self._handlers))
+        self._fallback = fallback
+
+    def __missing__(self, id: int | None) -> tuple[_Candidate, ...]:
+        # A body may name any subscription: those that no handler names are all alike, and not remembered.
+        if id is not None and id not in self._bound:
+            return self[None]
+        fitting = [(handler, handler.asks) for handler in self._handlers if not (ids := _one_id(handler)) or id in ids]
+        if self._fallback is not None:
+            fitting.append((self._fallback, _LAST))
+        self[id] = tuple([(handler, check, frozenset([handler.name])) for handler, check in fitting])
+        return self[id]
+
+
+async def _run(handler: Handler, event: Notification, seconds: float | None) -> None:
+    """Run one handler under its timeout."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
             await handler.function(event)
-    except Exception as error:  # noqa: BLE001  # the others are to run all the same
+    except Exception as error:
         if limit.expired():
             error.add_note(f"the handler took longer than {seconds} seconds")
-        return error
-    return None
+        raise
 
 
-async def _run_inside(
-    context: AbstractContextManager[object],
-    handler: Handler,
-    event: Notification,
-    seconds: float | None,
-    refused: Exception | None,
-) -> Exception | None:
-    """Run one handler inside a context that sees what it raised; what its ``where`` raised is as if it had."""
+def _one_id(handler: Handler) -> frozenset[int]:
+    """Return the one subscription that a handler is bound to for good; none where it may be others tomorrow."""
+    ids = handler.subscription_id
+    return ids if isinstance(ids, frozenset) and len(ids) == 1 else frozenset()
+
+
+def _passes(check: Check | None, event: Notification) -> bool:
     try:
-        with context:
-            error = refused or await _run(handler, event, seconds)
-            if error is not None:
-                raise error  # noqa: TRY301  # through the context, which is to see it
-    except Exception as seen:  # noqa: BLE001  # the others are to run all the same
-        return seen
-    return None
+        return check is None or check(event)
+    except Exception:  # noqa: BLE001  # the user's own code: it gets the event, and fails
+        return True
 
 
 def _errors(failures: dict[str, Exception], returned: frozenset[str]) -> HandlerErrors:

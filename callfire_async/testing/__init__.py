@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from callfire_async.notifications.encoding import encode
     from callfire_async.testing import samples
+    from callfire_async.testing.delivering import deliver
     from callfire_async.testing.factories import (
         make_call_finished,
         make_campaign_finished,
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
     )
     from callfire_async.testing.fake import FakeCallFire
     from callfire_async.testing.faults import Fault, PostbackFault
+    from callfire_async.testing.postbacks import Postbacks
     from callfire_async.testing.posting import Posted
 
 __all__ = [
     "FakeCallFire",
     "Fault",
     "PostbackFault",
+    "Postbacks",
     "Posted",
+    "deliver",
     "encode",
     "make_call_finished",
     "make_campaign_finished",
@@ -47,7 +51,9 @@ _HOMES = {
     "FakeCallFire": ".fake",
     "Fault": ".faults",
     "PostbackFault": ".faults",
+    "Postbacks": ".postbacks",
     "Posted": ".posting",
+    "deliver": ".delivering",
     "encode": "..notifications.encoding",
 }
 

@@ -160,8 +160,8 @@ class FakeCallFire:
         The root is the event's ``name``. Nothing is posted of what is not finished, nor to mailboxes.
 
         Returns:
-            What was posted: those of this event in the order of the subscriptions, then those of earlier events
-            that came late. What a fault dropped or keeps for later is not among them.
+            What was posted of this event, in the order of the subscriptions, then what came late of earlier ones.
+            What a fault dropped or keeps for later is not among them.
         """
         late, self._late = self._late, []
         due = [sent for subscription in self._waiting_for(event) for sent in self._due(posting(event, subscription))]

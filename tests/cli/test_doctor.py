@@ -205,6 +205,7 @@ def test_the_inbox_s_file_system_is_looked_at(monkeypatch, kind, is_well):
     monkeypatch.setattr(doctor, "file_system", lambda path: kind)
 
     assert doctor._disk("callfire.db").is_well is is_well
+    assert doctor._disk("postgresql://localhost/callfire").is_well is None
 
 
 def test_a_real_file_system_is_named(tmp_path):

@@ -10,7 +10,6 @@ import pytest
 from cli.typing_commands import typed
 
 from callfire_async.cli import inbox as work
-from callfire_async.cli.ending import Ended
 from callfire_async.notifications import Delivery, SqliteInbox
 from callfire_async.testing import encode, make_text_received
 
@@ -191,7 +190,14 @@ def test_what_is_not_done_in_time_is_shown_as_it_stands(tmp_path, service):
 
 @pytest.mark.parametrize(
     "app",
-    ["cli_service", "no_such_module:router", "cli_importing:router", "cli_service:number", "cli_service:empty"],
+    [
+        "cli_service",
+        ":router",
+        "no_such_module:router",
+        "cli_importing:router",
+        "cli_service:number",
+        "cli_service:empty",
+    ],
 )
 def test_what_is_no_router_is_wrong_use(file, service, app):
     """A module that is missing, or an attribute of another kind."""
@@ -308,13 +314,3 @@ def test_an_inbox_on_a_server_is_opened_by_its_name(monkeypatch, tmp_path):
 
     assert typed("inbox", "stats", "nats://localhost").status == 0
     assert typed("inbox", "purge", "nats://localhost", "--dead-before", "1d", "--yes").out == "0 deleted\n"
-
-
-def test_a_router_needs_no_second_entry_in_the_path(service):
-    """It is looked for in the working directory, once."""
-    work.router_of("cli_service:router")
-    work.router_of("cli_service:router")
-
-    assert sys.path.count("") == 1
-    with pytest.raises(Ended):
-        work.router_of(":router")

@@ -195,6 +195,14 @@ async def test_an_event_that_is_none_is_wrong_use(capsys):
             pass
 
 
+@pytest.mark.parametrize("url", ["nowhere", "ftp://127.0.0.1/", "http://[", "http://127.0.0.1:0/", "http://a\n/"])
+async def test_a_url_that_is_none_is_wrong_use(capsys, url):
+    """It is not quoted, since it may have a token."""
+    with pytest.raises(Ended, match=r"^--forward-to must be a URL of http or https$"):
+        async with listening(capsys, forward_to=url):
+            pass
+
+
 async def test_a_port_that_is_taken_is_told(capsys):
     """With the way out."""
     async with listening(capsys) as (_, base):

@@ -107,10 +107,21 @@ def test_a_server_is_broken_off_in_order(signal_number):
     """Either signal closes what is open around it, and leaves the handlers as they were."""
     before = signal.getsignal(signal.SIGTERM)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises((KeyboardInterrupt, asyncio.CancelledError)):
         asyncio.run(broken_off(signal_number))
 
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_background_job_that_ignores_ctrl_c_can_be_terminated():
+    """As a shell that is no terminal's starts it."""
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *COMMAND, "sandbox", "--port", "0", "--json"]
+    with subprocess.Popen(ignoring, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.terminate()
+        _, err = process.communicate(timeout=DEADLINE)
+
+    assert (process.returncode, err) == (130, "")
 
 
 def test_ctrl_c_is_130():

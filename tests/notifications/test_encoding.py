@@ -101,3 +101,21 @@ def test_an_unknown_notification_is_written_as_its_payload(format):
 def test_without_a_subscription_there_is_none(format):
     """The element is optional."""
     assert b"SubscriptionId" not in encode(evolve(TEXT, subscription_id=None), format)[1]
+
+
+@pytest.mark.parametrize("event", samples.EVENTS.values(), ids=samples.EVENTS)
+def test_an_event_says_its_own_bodies(event):
+    """Each format has a method, which gives what would be posted; parsed, it is the event again."""
+    bodies = {"XML": event.to_xml(), "JSON": event.to_json(), "SOAP": event.to_soap()}
+
+    assert bodies == {format: encode(event, format)[1] for format in bodies}
+    assert {parse(body) for body in bodies.values()} == {event}
+    assert event.to_soap("1.2") == encode(event, "SOAP", soap_version="1.2")[1]
+
+
+def test_an_unknown_event_says_what_it_was_sent():
+    """There is nothing else to say of it."""
+    event = UnknownNotification(name="FaxFinished", subscription_id=7, payload={"Fax": {"@id": "1"}})
+
+    assert event.carried is None
+    assert parse(event.to_json()) == parse(event.to_xml()) == event

@@ -208,6 +208,16 @@ async def test_included_handlers_are_copied_as_they_are_then(router, ran):
     assert ran == ["a", "b", "c"]
 
 
+async def test_a_handler_with_any_where_is_no_fallback(router, ran):
+    """Whatever function it is."""
+    add(router, ran, "all", Notification)
+    add(router, ran, "true", TextFinished, where=bool)
+
+    await router.dispatch(SENT)
+
+    assert ran == ["all", "true"]
+
+
 async def _fallback(event: Notification) -> None: ...
 
 

@@ -3,13 +3,13 @@
 import asyncio
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
 from notifications.crash.processes import DEADLINE, POLL_SECONDS, until
 
-from callfire_async.notifications import Entry, SqliteInbox, Stats
+from callfire_async.notifications import Entry, Inbox, SqliteInbox, Stats
 
 
 class Ledger:
@@ -85,9 +85,35 @@ class Ledger:
         return {line for path in self.files for line in _integrity(path)}
 
 
+class SharedLedger(Ledger):
+    """
+    The same where all processes have one inbox, on a server.
+
+    Args:
+        journal: As above.
+        open_inbox: Makes the inbox.
+    """
+
+    def __init__(self, journal: Path, open_inbox: Callable[[], Inbox]) -> None:
+        super().__init__(journal, journal)
+        self._open_inbox = open_inbox
+
+    async def drained(self) -> int:
+        async with self._open_inbox() as inbox:
+            return await _emptied(inbox.stats)
+
+    async def entries(self, state: str | None = None) -> list[Entry]:
+        async with self._open_inbox() as inbox:
+            return [entry async for entry in inbox.entries(state)]
+
+
 async def _drained(path: Path) -> int:
+    return await _emptied(lambda: _stats(path))
+
+
+async def _emptied(ask: Callable[[], Awaitable[Stats]]) -> int:
     async with asyncio.timeout(DEADLINE):
-        while _is_open(left := await _stats(path)):  # noqa: ASYNC110  # another process's doing
+        while _is_open(left := await ask()):  # noqa: ASYNC110  # another process's doing
             await asyncio.sleep(POLL_SECONDS)
     return left.dead
 

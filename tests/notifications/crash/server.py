@@ -13,13 +13,15 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 
 import uvicorn
 from attrs import asdict, frozen
 
-from callfire_async.notifications import Receiver, RetryPolicy, Router, SqliteInbox, TextFinished
+from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished, worker
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox import _sqlite_folder
+from callfire_async.notifications.inbox.postgres import PostgresInbox
 
 
 @frozen
@@ -28,7 +30,7 @@ class Settings:
 
     #: The file to which each handler appends a line for what it has done.
     journal: str
-    #: The inbox's file, or its folder.
+    #: The inbox's file, its folder, or the address of its server.
     inbox: str
     port: int = 0
     #: A listening socket that was handed over, in place of the port.
@@ -38,6 +40,8 @@ class Settings:
     max_attempts: int = 12
     #: How often the files of dead processes are looked for; where it is given, the inbox is a folder.
     take_over_seconds: float | None = None
+    #: For how long a delivery is leased.
+    lease_seconds: float | None = None
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))
@@ -93,6 +97,8 @@ class Handlers:
 
 
 def make_receiver(settings: Settings) -> Receiver:
+    if settings.lease_seconds is not None:
+        worker._SHORTEST_LEASE_SECONDS = settings.lease_seconds
     journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     return Receiver(
         Handlers(journal).router(),
@@ -104,7 +110,14 @@ def make_receiver(settings: Settings) -> Receiver:
     )
 
 
-def make_inbox(settings: Settings) -> SqliteInbox:
+#: How an inbox is made that is on a server: what the address begins with says on which.
+ON_SERVERS: dict[str, Callable[[str], Inbox]] = {"postgresql": PostgresInbox}
+
+
+def make_inbox(settings: Settings) -> Inbox:
+    scheme, is_address, _ = settings.inbox.partition("://")
+    if is_address:
+        return ON_SERVERS[scheme](settings.inbox)
     if settings.take_over_seconds is None:
         return SqliteInbox(settings.inbox)
     _sqlite_folder._TAKE_OVER_SECONDS = settings.take_over_seconds

@@ -1,5 +1,7 @@
 """Clocks that stand still until they are turned."""
 
+from engines.postgres import TurnedClock
+
 from callfire_async.notifications.inbox import Clock
 
 DAY = 86_400.0
@@ -24,3 +26,17 @@ class Clocks:
     def set_back(self, seconds: float) -> None:
         """Set the system's clock, as an administrator does."""
         self.system -= seconds
+
+
+class ServerClocks(Clocks):
+    """The clocks of a server, which those who ask it share."""
+
+    def __init__(self, turned: TurnedClock) -> None:
+        super().__init__()
+        self._turned = turned
+        turned.show(self.system)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        super().advance(seconds)
+        self._turned.show(self.system)

@@ -1,11 +1,16 @@
 """One conformance suite over every inbox."""
 
+import secrets
 from typing import Any
 
-from notifications.inbox.suite import InboxSuite, World
+import pytest
+from engines.postgres import PostgresServer
+from notifications.inbox.clocks import ServerClocks
+from notifications.inbox.suite import CLOCK, InboxSuite, World
 
 from callfire_async.notifications.inbox import Inbox
 from callfire_async.notifications.inbox.memory import MemoryInbox
+from callfire_async.notifications.inbox.postgres import PostgresInbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 
@@ -30,3 +35,18 @@ class TestSqliteFolder(InboxSuite):
 
     def make(self, world: World, **options: Any) -> Inbox:
         return SqliteInbox.in_folder(world.folder / "inbox", clock=world.clocks.clock(), **options)
+
+
+class TestPostgresInbox(InboxSuite):
+    """The one for many machines; what a host had leased outlives it, until the lease ends."""
+
+    capabilities = frozenset([CLOCK])
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres: PostgresServer, world: World) -> None:
+        clock = postgres.turned_clock()
+        world.clocks = ServerClocks(clock)
+        world.kept |= {"address": clock.dsn, "schema": f"test_{secrets.token_hex(8)}"}
+
+    def make(self, world: World, **options: Any) -> Inbox:
+        return PostgresInbox(world.kept["address"], schema=world.kept["schema"], **options)

@@ -1,26 +1,33 @@
 """Whatever is done to an inbox, in whatever order: it does what the plainest one does."""
 
 import asyncio
+import secrets
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import pytest
+from attrs import evolve
+from engines.postgres import PostgresServer
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
-from notifications.inbox.clocks import DAY, Clocks
+from notifications.inbox.clocks import DAY, Clocks, ServerClocks
 from notifications.inbox.model import DEDUPE_WINDOW, Model, Row
 
-from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease
+from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats
 from callfire_async.notifications.inbox.memory import MemoryInbox
+from callfire_async.notifications.inbox.postgres import PostgresInbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 T = TypeVar("T")
 
 EVENTS = ("event 1", "event 2")
 seconds = st.sampled_from([0.0, 1.0, 10.0, 60.0, DEDUPE_WINDOW])
+# Of no inbox.
+NO_ID = 10**17
 names = st.frozensets(st.sampled_from(["a", "b", "c\n"]), max_size=2)
 bodies = st.sampled_from([b"", b"1", b"2", b"3", b"4", b"5"])
 
@@ -41,6 +48,10 @@ class Agreement(RuleBasedStateMachine):
 
     pairs = Bundle("pairs")
     jumps: ClassVar[tuple[float, ...]] = (0.0,)
+    #: Whether leases end with the process.
+    owned: ClassVar[bool] = True
+    #: How long a second of the rules lasts.
+    second: ClassVar[float] = 1.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,6 +60,8 @@ class Agreement(RuleBasedStateMachine):
         self.clocks = Clocks()
         self.model = Model()
         self.inboxes: tuple[Any, ...] = ()
+        #: The model's id of each that an inbox gave.
+        self.numbers: dict[object, int] = {}
 
     def make(self) -> tuple[Any, ...]:
         """Make the inboxes, or make anew those that can be made on what is there."""
@@ -72,6 +85,13 @@ class Agreement(RuleBasedStateMachine):
         """Every inbox answers what the model does."""
         assert self.ask(question) == [answer] * len(self.inboxes)
 
+    def number(self, id: object) -> int:
+        """Return which delivery that is, in order of arrival: the model's id of it."""
+        return self.numbers.setdefault(id, len(self.numbers) + 1)
+
+    def id(self, number: int) -> object:
+        return next((id for id, other in self.numbers.items() if other == number), NO_ID)
+
     @initialize()
     def open(self) -> None:
         self.inboxes, self.clock = self.make(), self.clocks.clock()
@@ -91,25 +111,28 @@ class Agreement(RuleBasedStateMachine):
     def append(self, body: bytes) -> None:
         async def append(inbox: Inbox) -> tuple[object, bool]:
             appended = await inbox.append(Delivery(body))
-            return appended.id, appended.duplicate
+            return self.number(appended.id), appended.duplicate
 
         self.agree(append, self.model.append(body, self.now))
 
     @rule(several=st.lists(bodies, max_size=4))
     def append_many(self, several: list[bytes]) -> None:
         async def append(inbox: Inbox) -> list[tuple[object, bool]]:
-            return [(one.id, one.duplicate) for one in await inbox.append_many([Delivery(body) for body in several])]
+            appended = await inbox.append_many([Delivery(body) for body in several])
+            return [(self.number(one.id), one.duplicate) for one in appended]
 
         self.agree(append, [self.model.append(body, self.now) for body in several])
 
     @rule(target=pairs, limit=st.integers(0, 4), lease=st.sampled_from([1.0, 60.0]))
     def claim(self, limit: int, lease: float) -> Any:
-        rows = self.model.claim(limit, lease, self.now)
-        lists = self.ask(lambda inbox: inbox.claim(limit, lease=lease))
+        rows = self.model.claim(limit, lease * self.second, self.now)
+        lists = self.ask(lambda inbox: inbox.claim(limit, lease=lease * self.second))
 
         expected = [(row.id, row.body, row.attempt, row.crashes, row.completed) for row in rows]
         for leases in lists:
-            assert [(one.id, one.delivery.body, one.attempt, one.crashes, one.completed) for one in leases] == expected
+            assert [
+                (self.number(one.id), one.delivery.body, one.attempt, one.crashes, one.completed) for one in leases
+            ] == expected
         return multiple(*(Pair(row, leases) for row, *leases in zip(rows, *lists, strict=True)))
 
     def settle(self, pair: Pair, question: Callable[[Inbox, Lease], Awaitable[bool]], answer: object) -> None:
@@ -118,8 +141,8 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(pair=pairs, lease=seconds)
     def extend(self, pair: Pair, lease: float) -> None:
-        answer = self.model.extend(pair.row, lease, self.now)
-        self.settle(pair, lambda inbox, one: inbox.extend(one, lease), answer)
+        answer = self.model.extend(pair.row, lease * self.second, self.now)
+        self.settle(pair, lambda inbox, one: inbox.extend(one, lease * self.second), answer)
 
     @rule(pair=pairs, event_key=st.sampled_from(["", *EVENTS]))
     def ack(self, pair: Pair, event_key: str) -> None:
@@ -128,6 +151,7 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(pair=pairs, delay=seconds, completed=names)
     def nack(self, pair: Pair, delay: float, completed: frozenset[str]) -> None:
+        delay *= self.second
         answer = self.model.nack(pair.row, delay, completed, self.now)
         self.settle(pair, lambda inbox, one: inbox.nack(one, delay=delay, completed=completed, reason="failed"), answer)
 
@@ -143,7 +167,8 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(ids=st.none() | st.lists(st.integers(1, 5), max_size=3))
     def replay(self, ids: list[int] | None) -> None:
-        self.agree(lambda inbox: inbox.replay(ids), self.model.replay(ids, self.now))
+        known = None if ids is None else [self.id(number) for number in ids]
+        self.agree(lambda inbox: inbox.replay(known), self.model.replay(ids, self.now))
 
     @rule(passed=st.sampled_from([1.0, 10.0, 60.0, DEDUPE_WINDOW]))
     def time_passes(self, passed: float) -> None:
@@ -155,23 +180,31 @@ class Agreement(RuleBasedStateMachine):
         self.close()
         self.clocks.set_back(data.draw(st.sampled_from(self.jumps)))
         self.open()
-        self.model.reopen(self.now)
+        if self.owned:
+            self.model.reopen(self.now)
 
     # --- what must be true then ---------------------------------------------------------------------------
 
     @invariant()
     def all_know_the_same(self) -> None:
         async def known(inbox: Inbox) -> list[tuple[object, ...]]:
-            return [told(entry) async for entry in inbox.entries()]
+            return [self.told(entry) async for entry in inbox.entries()]
 
-        self.agree(known, [self.model.known(row, self.now) for row in self.model.rows])
-        self.agree(lambda inbox: inbox.stats(), self.model.stats(self.now))
+        async def stats(inbox: Inbox) -> Stats:
+            return self.comparable(await inbox.stats())
+
+        self.agree(known, [self.comparable(self.model.known(row, self.now)) for row in self.model.rows])
+        self.agree(stats, self.comparable(self.model.stats(self.now)))
         self.agree(lambda inbox: inbox.seen(EVENTS), self.model.seen() - {""})
 
+    def told(self, entry: Entry) -> tuple[object, ...]:
+        id, at = self.number(entry.id), entry.updated_at.timestamp()
+        told = (id, entry.state, entry.delivery.body, entry.attempt, entry.crashes, entry.reason, at)
+        return self.comparable(told)
 
-def told(entry: Entry) -> tuple[object, ...]:
-    at = entry.updated_at.timestamp()
-    return entry.id, entry.state, entry.delivery.body, entry.attempt, entry.crashes, entry.reason, at
+    def comparable(self, known: T) -> T:
+        """Return as much of what is known as an inbox can be held to."""
+        return known
 
 
 class ClockJumps(Agreement):
@@ -183,6 +216,41 @@ class ClockJumps(Agreement):
         return (self.sqlite(),)
 
 
+class ManyHosts(Agreement):
+    """What a host had leased outlives it, until the lease ends; the server's clock is turned."""
+
+    owned = False
+    postgres: ClassVar[PostgresServer]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turned = self.postgres.turned_clock()
+        self.clocks = ServerClocks(self.turned)
+        self.schema = f"machine_{secrets.token_hex(8)}"
+
+    def make(self) -> tuple[Any, ...]:
+        return (PostgresInbox(self.turned.dsn, schema=self.schema, retention=1000 * DAY),)
+
+
+class OwnClock(ManyHosts):
+    """Nobody turns the clock: what is due then is due at once, or not while this runs; and no time is compared."""
+
+    second = 3_600.0
+    time_passes = None
+
+    def make(self) -> tuple[Any, ...]:
+        return (PostgresInbox(self.postgres.dsn(), schema=self.schema),)
+
+    def comparable(self, known: Any) -> Any:
+        if isinstance(known, Stats):
+            return evolve(known, oldest_ready_age=known.oldest_ready_age is not None)
+        return known[:-1]
+
+    @invariant()
+    def later_is_later(self) -> None:
+        self.clocks.advance(0.001)
+
+
 # An example is a file, and some fifty commits: a fifth of what the profile says.
 EXAMPLES = settings(
     max_examples=max(1, settings.default.max_examples // 5),
@@ -190,7 +258,20 @@ EXAMPLES = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+@pytest.fixture(scope="module")
+def postgres_machine(postgres: PostgresServer) -> None:
+    ManyHosts.postgres = postgres
+
+
 TestAgreement = Agreement.TestCase
 TestAgreement.settings = EXAMPLES
 TestClockJumps = ClockJumps.TestCase
 TestClockJumps.settings = EXAMPLES
+# A server's answers take longer than a file's.
+FEWER = settings(EXAMPLES, max_examples=max(1, settings.default.max_examples // 10))
+TestManyHosts = pytest.mark.usefixtures("postgres_machine")(ManyHosts.TestCase)
+TestManyHosts.settings = FEWER
+TestOwnClock = pytest.mark.usefixtures("postgres_machine")(OwnClock.TestCase)
+TestOwnClock.settings = FEWER

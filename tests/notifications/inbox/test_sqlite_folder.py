@@ -516,7 +516,7 @@ async def test_an_empty_folder_can_be_looked_at(tmp_path):
 async def test_a_file_that_cannot_be_read_is_left_out_aloud(folder, caplog):
     """The others are shown."""
     await left_behind(folder, b"1")
-    (folder / "notes.db").write_text("notes")  # noqa: ASYNC240  # one file, and nobody waits
+    (folder / "notes.db").write_text("notes")
 
     async with SqliteInbox.in_folder(folder, read_only=True) as view:
         assert (await view.stats()).ready == 1

@@ -1,0 +1,98 @@
+"""What the client costs its process, beside httpx as its documentation has it; the server is another process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from benchmarks.answering import server
+from benchmarks.rows import Costs, Effort, Row, compare_async
+from callfire_async import CallFire, NotificationFormat, SubscriptionFilter, TriggerEvent
+
+ENDPOINT = "https://hooks.example.com/callfire/0123456789abcdef"
+AT_ONCE = 100
+
+
+async def _create(callfire: CallFire) -> None:
+    await callfire.subscriptions.create(
+        ENDPOINT,
+        TriggerEvent.OUTBOUND_TEXT_FINISHED,
+        notification_format=NotificationFormat.JSON,
+        filter=SubscriptionFilter(broadcast_id=12345),
+    )
+
+
+async def _post(client: httpx.AsyncClient) -> None:
+    form = {
+        "Endpoint": ENDPOINT,
+        "TriggerEvent": "OUTBOUND_TEXT_FINISHED",
+        "NotificationFormat": "JSON",
+        "BroadcastId": 12345,
+        "RequestId": str(uuid4()),
+    }
+    response = await client.post("/subscription.json", data=form)
+    response.raise_for_status()
+    reference = response.json()["ResourceReference"]
+    int(reference["Id"])
+
+
+def _at_once(work: Callable[[Any], Awaitable[None]], client: object) -> Callable[[], Awaitable[None]]:
+    async def all_of_them() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(AT_ONCE):
+                tasks.create_task(work(client))  # type: ignore[arg-type]  # a coroutine function's awaitable
+
+    return all_of_them
+
+
+async def _one_at_a_time(effort: Effort) -> Costs:
+    with server() as url:
+        async with _callfire(url) as callfire, _httpx(url) as client:
+            return await compare_async(lambda: _create(callfire), lambda: _post(client), effort)
+
+
+async def _many_at_once(effort: Effort) -> Costs:
+    with server() as url:
+        async with _callfire(url) as callfire, _httpx(url) as client:
+            return await compare_async(_at_once(_create, callfire), _at_once(_post, client), effort)
+
+
+async def _many_idle(effort: Effort) -> Costs:
+    with server() as url:
+        async with _callfire(url, max_connections=AT_ONCE) as many, _callfire(url) as one:
+            await _at_once(_create, many)()
+            return await compare_async(lambda: _create(many), lambda: _create(one), effort)
+
+
+def _callfire(url: str, **settings: Any) -> CallFire:
+    return CallFire("login", "password", base_url=url, **settings)
+
+
+def _httpx(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, auth=("login", "password"), timeout=30.0)
+
+
+ROWS = (
+    Row(
+        "`subscriptions.create`, one at a time",
+        "httpx with `base_url`, `auth=`, `data=` and `.json()`",
+        1.05,
+        lambda effort: asyncio.run(_one_at_a_time(effort)),
+    ),
+    Row(
+        f"the same, {AT_ONCE} at once",
+        f"httpx, {AT_ONCE} at once",
+        1.0,
+        lambda effort: asyncio.run(_many_at_once(effort)),
+    ),
+    Row(
+        f"a request after {AT_ONCE} at once",
+        "a request of a client that had one at a time",
+        1.5,
+        lambda effort: asyncio.run(_many_idle(effort)),
+    ),
+)

@@ -1,0 +1,64 @@
+"""A real pgbouncer before the tests' PostgreSQL, which gives each transaction to whichever session is free."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engines.postgres import PASSWORD, PostgresServer
+from engines.unprivileged import as_nobody, folder_of_nobody, give_to_nobody, missing
+
+_DEADLINE_SECONDS = 30.0
+_POLL_SECONDS = 0.01
+
+_CONFIGURATION = """
+[databases]
+* = host={server} user=postgres password={password}
+[pgbouncer]
+pool_mode = transaction
+default_pool_size = 2
+listen_addr =
+listen_port = 5432
+unix_socket_dir = {folder}
+auth_type = trust
+auth_file = {folder}/users
+logfile = {folder}/log
+"""
+
+
+@contextmanager
+def running_pgbouncer(server: PostgresServer) -> Iterator[Path]:
+    """Run one; yield the folder of its socket."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        missing("pgbouncer", "apt-get install pgbouncer")
+    with folder_of_nobody("pgb-") as folder:
+        written = {
+            "users": f'"postgres" "{PASSWORD}"',
+            "configuration": _CONFIGURATION.format(server=server.folder, password=PASSWORD, folder=folder),
+        }
+        for name, text in written.items():
+            (folder / name).write_text(text)
+            give_to_nobody(folder / name)
+        with subprocess.Popen([program, "-q", folder / "configuration"], cwd=folder, **as_nobody()) as process:
+            try:
+                _wait_for(folder / ".s.PGSQL.5432", process)
+                yield folder
+            finally:
+                process.kill()
+
+
+def _wait_for(address: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while not _is_listening(address):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_listening(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(address)) == 0

