@@ -14,7 +14,7 @@ from benchmarks.rows import Costs, Effort, Row, measured_once
 #: In the order of the table.
 MODULES = (
     *("parse", "dispatch", "client", "start", "growth", "hostile"),
-    *("intake", "over_http", "keeping", "postgres", "jetstream"),
+    *("intake", "over_http", "keeping", "postgres", "jetstream", "telemetry"),
 )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,16 @@ from callfire_async.cli.ending import Commands
 from callfire_async.cli.options import AsJson, BaseUrl, Login
 from callfire_async.models import NotificationFormat
 
+if TYPE_CHECKING:
+    from callfire_async.cli.inspector import Place
+
 # Where `listen` is found by whoever does not say otherwise.
 LISTEN_PORT = 8484
+INSPECT_PORT = 8485
+LOOPBACK = "127.0.0.1"
+
+InspectHost = Annotated[str, typer.Option(metavar="HOST", help="Where the page is served; beyond loopback with care.")]
+InspectPort = Annotated[int, typer.Option(min=0, max=65535, help="The page's; 0 for any that is free.")]
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.add_typer(subscriptions, name="subscriptions")
@@ -59,6 +67,10 @@ def demo(
         float,
         typer.Option(parser=share, metavar="SHARE", help="How many postbacks never come, as in 5%; then reconcile."),
     ] = 0.0,
+    *,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Show the deliveries on a page; it stays until Enter.")
+    ] = False,
 ) -> None:
     """
     Do the whole job on this machine, with no account.
@@ -71,7 +83,7 @@ def demo(
 
     from callfire_async.cli.demo import run
 
-    lost = asyncio.run(run(events, Console(highlight=False), crashes=crash, drop=drop))
+    lost = asyncio.run(run(events, Console(highlight=False), crashes=crash, drop=drop, inspect=inspect))
     sys.exit(1 if lost else 0)
 
 
@@ -114,6 +126,9 @@ def listen(
     inbox: Annotated[
         str | None, typer.Option(metavar="FILE", help="Keep postbacks first; what fails is tried again.")
     ] = None,
+    inspect: Annotated[bool, typer.Option("--inspect", help="Show them on a page too, and replay from there.")] = False,
+    inspect_host: InspectHost = LOOPBACK,
+    inspect_port: InspectPort = INSPECT_PORT,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -126,7 +141,43 @@ def listen(
     """
     from callfire_async.cli.listen import Settings, run
 
-    asyncio.run(run(Settings(port, forward_to, tuple(events or ()), subscription, inbox, as_json)))
+    place = _place(inspect_host, inspect_port) if inspect else None
+    asyncio.run(run(Settings(port, forward_to, tuple(events or ()), subscription, inbox, as_json, place)))
+
+
+@app.command(epilog="Example: `callfire-async inspect callfire.db`")
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A SQLite inbox; somebody may own it meanwhile.")
+    ],
+    *,
+    host: InspectHost = LOOPBACK,
+    port: InspectPort = INSPECT_PORT,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show what is in an inbox on a page, as it changes: what waits, what is dead, and why.
+
+    It only reads. What was handled has no body any more, unless its inbox keeps bodies; for what handlers do, and to
+    replay, use `listen --inspect`, or put the inspector on the receiver itself.
+    """
+    from callfire_async.cli.inspect import run
+
+    asyncio.run(run(file, _place(host, port), as_json=as_json))
+
+
+def _place(host: str, port: int) -> "Place":
+    """Make a place of what was typed; warn of one that others can reach."""
+    from callfire_async.cli.inspector import Place
+
+    place = Place(host, port)
+    if place.is_open:
+        typer.echo(
+            f"warning: {host} may be reached by others; without the key they see nothing, but what you see, and the"
+            " key, can be read on the way",
+            err=True,
+        )
+    return place
 
 
 @app.command(epilog="Example: `callfire-async trigger CallFinished --set call.result=AM --print`")

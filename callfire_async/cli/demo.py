@@ -58,7 +58,7 @@ _FILTERED = (
 )
 
 
-async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 0.0) -> int:
+async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 0.0, inspect: bool = False) -> int:
     """
     Run the demo.
 
@@ -67,6 +67,7 @@ async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 
         console: Where it is shown.
         crashes: How often the receiver's process is killed in the middle of it, and started again.
         drop: How many of the postbacks about texts and calls never come, from 0 to 1; what was missed is then found.
+        inspect: Whether the inspector shows it, until a line is read from standard input.
 
     Returns:
         How many events were acknowledged and neither handled nor kept as dead letters; with *drop* also how many
@@ -75,11 +76,16 @@ async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 
     console.print(f"A fake CallFire and a receiver on loopback; a campaign of {events} texts and calls.\n")
     with tempfile.TemporaryDirectory(prefix="callfire-demo-") as folder:
         ledger = Ledger(Path(folder, "handled.jsonl"))
-        settings = Settings(EndpointTokens.generate(), str(ledger.journal), str(Path(folder, "inbox.db")))
+        inspector_key = EndpointTokens.generate() if inspect else ""
+        settings = Settings(
+            EndpointTokens.generate(), str(ledger.journal), str(Path(folder, "inbox.db")), inspector_key=inspector_key
+        )
         fake = FakeCallFire(concurrency=CONCURRENCY)
         async with served(fake) as callfire_port, ReceiverProcess(settings, crashes) as receiver:
             endpoint = EndpointTokens(settings.token).url(f"http://127.0.0.1:{receiver.port}")
             base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
+            if inspect:
+                console.print(f"To inspect it: {receiver.inspector}\n", soft_wrap=True)
             await subscribe(base_url, endpoint, console)
             with Watch(console, ledger, events + 3) as watch:
                 await post(fake, lossy(fake, campaign(events), drop), watch, receiver)
@@ -89,6 +95,9 @@ async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 
                 async with receiver.stopped():
                     ledger.found = await catch_up(base_url, Path(settings.inbox))
                 await settled(ledger)
+            if inspect:
+                console.print("\nThe inspector stays until you press Enter.")
+                await asyncio.to_thread(sys.stdin.readline)
         ledger.dead.update([line async for line in dead_letters(Path(settings.inbox))])
         return report(ledger, console)
 
@@ -105,6 +114,11 @@ class ReceiverProcess:
     def port(self) -> int:
         """Where it listens."""
         return self._settings.port
+
+    @property
+    def inspector(self) -> str:
+        """The address of its inspector."""
+        return f"http://127.0.0.1:{self._settings.inspector_port}/#{self._settings.inspector_key}"
 
     async def __aenter__(self) -> Self:
         """Start it."""
@@ -133,7 +147,8 @@ class ReceiverProcess:
         if not said.startswith(b"ready "):
             await self._process.communicate(b"")
             raise RuntimeError("the receiver's process did not start")
-        self._settings = evolve(self._settings, port=int(said.removeprefix(b"ready ")))
+        port, inspector_port = map(int, said.removeprefix(b"ready ").split())
+        self._settings = evolve(self._settings, port=port, inspector_port=inspector_port)
         self._is_up = True
 
     async def crash_when_due(self, share: float) -> None:

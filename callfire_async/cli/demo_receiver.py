@@ -8,10 +8,13 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from attrs import asdict, frozen
 
+from callfire_async.cli.inspector import Place, ReceiverSource, inspecting
 from callfire_async.cli.loopback import served
 from callfire_async.notifications import (
     CallFinished,
@@ -36,6 +39,9 @@ class Settings:
     inbox: str
     #: 0 for any that is free.
     port: int = 0
+    #: The inspector's key; empty where there is none.
+    inspector_key: str = ""
+    inspector_port: int = 0
 
     def dumps(self) -> str:
         """Word them as one argument."""
@@ -63,11 +69,27 @@ async def serve(settings: Settings, stopped: Callable[[], Awaitable[object]]) ->
     """Serve until *stopped* returns."""
     journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(journal):
-        receiver = Receiver(make_router(journal), tokens=settings.token, inbox=SqliteInbox(settings.inbox))
-        async with served(NotificationApp(receiver), settings.port) as port:
-            sys.stdout.write(f"ready {port}\n")
+        inbox = SqliteInbox(settings.inbox)
+        receiver = Receiver(make_router(journal), tokens=settings.token, inbox=inbox)
+        async with (
+            inspected(settings, receiver, inbox) as inspector_port,
+            served(NotificationApp(receiver), settings.port) as port,
+        ):
+            sys.stdout.write(f"ready {port} {inspector_port}\n")
             sys.stdout.flush()
             await stopped()
+
+
+@asynccontextmanager
+async def inspected(settings: Settings, receiver: Receiver, inbox: SqliteInbox) -> AsyncIterator[int]:
+    """Serve the inspector where there is a key for it; return its port, or 0."""
+    if not settings.inspector_key:
+        yield 0
+        return
+    source = ReceiverSource(inbox, receiver, "demo")
+    receiver.observe(source)
+    async with inspecting(source, Place(port=settings.inspector_port), key=settings.inspector_key) as address:
+        yield urlsplit(address).port or 0
 
 
 def main() -> None:

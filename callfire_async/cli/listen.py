@@ -3,8 +3,8 @@
 import asyncio
 import shlex
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from starlette.routing import Mount
 from callfire_async.cli.ending import WRONG_USE, Ended
 from callfire_async.cli.forwarding import Answer, Forwarder, forwarder
 from callfire_async.cli.inboxes import LOCK_TIMEOUT_SECONDS
+from callfire_async.cli.inspector import Place, ReceiverSource, inspecting
 from callfire_async.cli.listen_token import listen_tokens, token_file
 from callfire_async.cli.logs import passed_over
 from callfire_async.cli.loopback import served
@@ -66,6 +67,8 @@ class Settings:
     subscription_id: int | None
     inbox: str | None
     as_json: bool
+    #: Where the inspector is served; None for none.
+    inspect: Place | None = None
 
 
 class ForwardFailed(Exception):
@@ -79,6 +82,7 @@ async def run(settings: Settings) -> None:
     lines = _Lines(as_json=settings.as_json, knows_repeats=settings.inbox is not None)
     async with forwarder(settings.forward_to) as onward:
         router = _router(kinds, settings.subscription_id, lines, onward)
+        inbox = None
         if settings.inbox is None:
             receiver = Receiver(router, tokens=tokens)
         else:
@@ -88,11 +92,27 @@ async def run(settings: Settings) -> None:
         app = NotificationApp(receiver)
         application = Starlette(routes=[Mount(PREFIX, app)], lifespan=app.lifespan)
         # Entered here too, so that an inbox that cannot be opened is an error of ours and not of the server's.
-        async with receiver, served(application, settings.port) as port:
+        async with (
+            receiver,
+            _inspected(receiver, inbox, settings.inspect) as inspector,
+            served(application, settings.port) as port,
+        ):
             with passed_over(*_SHOWN):
-                lines.ready(f"http://127.0.0.1:{port}{PREFIX}", settings.forward_to)
+                lines.ready(f"http://127.0.0.1:{port}{PREFIX}", settings.forward_to, inspector)
                 await lines.unread.wait()
     raise BrokenPipeError
+
+
+@asynccontextmanager
+async def _inspected(receiver: Receiver, inbox: SqliteInbox | None, place: Place | None) -> AsyncIterator[str | None]:
+    """Serve the inspector where it is wanted; return its address."""
+    if place is None:
+        yield None
+        return
+    source = ReceiverSource(inbox, receiver, "listen")
+    receiver.observe(source)
+    async with inspecting(source, place) as address:
+        yield address
 
 
 def _kinds_of(names: tuple[str, ...]) -> tuple[type[Notification], ...]:
@@ -183,12 +203,13 @@ class _Lines(Observer):
 
     # --- what is shown ------------------------------------------------------------------------------------
 
-    def ready(self, base: str, forward_to: str | None) -> None:
-        """Show where to post, and how to subscribe that."""
+    def ready(self, base: str, forward_to: str | None, inspector: str | None = None) -> None:
+        """Show where to post, how to subscribe that, and where to look."""
         endpoint, target = f"{base}/***", masked_endpoint(forward_to).strip("'\"")
         if self._as_json:
             self._say_json(
                 {"what": "ready", "endpoint": endpoint, "forward_to": None if forward_to is None else target}
+                | ({} if inspector is None else {"inspector": inspector})
             )
             return
         given = "" if own_tokens() else f"CALLFIRE_TOKEN=$(cat {shlex.quote(str(token_file()))}) "
@@ -198,6 +219,8 @@ class _Lines(Observer):
             f" place of http://127.0.0.1 unless it is for a sandbox:\n\n"
             f"  {given}callfire-async subscriptions create '{base}/{{token}}' OUTBOUND_TEXT_FINISHED\n"
         )
+        if inspector is not None:
+            self._say(f"To inspect it: {inspector}\nThe address is a secret: it holds the key.\n")
 
     def event(self, event: Notification, handling: Handling) -> None:
         """Show an event."""

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 
 import uvicorn
@@ -11,17 +11,23 @@ from starlette.types import ASGIApp
 
 from callfire_async.cli.ending import Ended
 
-__all__ = ["served"]
+__all__ = ["LOOPBACK", "served"]
+
+LOOPBACK = "127.0.0.1"
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
+async def served(
+    app: ASGIApp, port: int = 0, *, host: str = LOOPBACK, stopping: Callable[[], None] | None = None
+) -> AsyncIterator[int]:
     """
     Serve an application; one that cannot start ends the process, as uvicorn has it.
 
     Args:
         app: What to serve.
         port: 0 for any that is free.
+        host: Where it listens.
+        stopping: Called before what is being answered is waited for: an answer without end must end then.
 
     Returns:
         The port.
@@ -29,8 +35,8 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
     Raises:
         Ended: The port is taken.
     """
-    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="error"))
-    with closing(_listener(port)) as listener, _ended_by_sigterm():
+    server = _Server(uvicorn.Config(app, access_log=False, log_level="error"), stopping)
+    with closing(_listener(host, port)) as listener, _ended_by_sigterm():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
             await asyncio.sleep(0.01)
@@ -41,9 +47,21 @@ async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[int]:
             await serving
 
 
-def _listener(port: int) -> socket.socket:
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say so first: whether it was told to stop, or a signal was."""
+        if self._stopping is not None:
+            self._stopping()
+        await super().shutdown(sockets)
+
+
+def _listener(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server(("127.0.0.1", port))
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise Ended(f"port {port} cannot be had ({error.strerror}); choose another with --port") from None
 

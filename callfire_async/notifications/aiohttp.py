@@ -1,15 +1,17 @@
-"""The receiver in an aiohttp application. It imports the receiver, and aiohttp."""
+"""The receiver, and its health, in an aiohttp application. It imports both, and aiohttp."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from attrs import frozen
 
+from callfire_async.notifications.health import Question, health_reply
 from callfire_async.notifications.receiver import Postback, Receiver
 
-__all__ = ["add_notification_routes"]
+__all__ = ["add_health_routes", "add_notification_routes"]
 
 
 @frozen
@@ -47,6 +49,31 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
     take = _Endpoint(receiver).take
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         app.router.add_route("*", prefix + path or "/", take)
+
+
+def add_health_routes(
+    app: web.Application, receiver: Receiver, path: str = "/health", *, max_age: float = 300.0
+) -> None:
+    """
+    Say at ``{path}``, ``{path}/live`` and ``{path}/ready`` how a receiver is: 200, or 503 with the reasons as text.
+
+    Args:
+        app: The application, before it is started.
+        receiver: The receiver; it is not started here.
+        path: A path that begins with a slash.
+        max_age: Seconds for which a delivery that is due may wait.
+    """
+
+    def asking(question: Question) -> Handler:
+        async def ask(_: web.Request) -> web.StreamResponse:
+            reply = await health_reply(receiver, question, max_age=max_age)
+            return web.Response(status=reply.status, headers=dict(reply.headers), body=reply.body)
+
+        return ask
+
+    app.router.add_get(path, asking(None))
+    app.router.add_get(f"{path}/live", asking("live"))
+    app.router.add_get(f"{path}/ready", asking("ready"))
 
 
 async def _cut_off(request: web.Request, response: web.Response) -> web.Response:

@@ -1,4 +1,4 @@
-"""The receiver as an ASGI application. It imports the receiver, and no framework."""
+"""The receiver, and its health, as ASGI applications. It imports both, and no framework."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from callfire_async.notifications.receiver import Postback, Receiver
+from callfire_async.notifications.health import health_reply
+from callfire_async.notifications.receiver import Postback, Receiver, Reply
 
-__all__ = ["NotificationApp"]
+__all__ = ["HealthApp", "NotificationApp"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -60,12 +61,46 @@ class NotificationApp:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         token = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/").removesuffix("/")
         reply = await self.receiver.receive(Postback(scope["method"], token or None, headers, _Chunks(receive)))
-        answered = [*reply.headers, *([("Connection", "close")] if reply.close else [])]
-        if reply.status != 204:  # No Content has no length
-            answered.append(("Content-Length", str(len(reply.body))))
-        fields = [(name.lower().encode(), value.encode()) for name, value in answered]
-        await send({"type": "http.response.start", "status": reply.status, "headers": fields})
-        await send({"type": "http.response.body", "body": reply.body})
+        await _send(reply, send)
+
+
+class HealthApp:
+    """
+    An ASGI application that says how a receiver is: all of it at its bare path, and ``/live`` and ``/ready``.
+
+    It is mounted beside the receiver's, and starts nothing. Answers 200, or 503 with the reasons as text.
+
+    Args:
+        receiver: The receiver.
+        max_age: Seconds for which a delivery that is due may wait.
+    """
+
+    def __init__(self, receiver: Receiver, *, max_age: float = 300.0) -> None:
+        self._receiver = receiver
+        self._max_age = max_age
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # nothing is read
+        """Answer one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        asked = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
+        if asked == "":
+            reply = await health_reply(self._receiver, max_age=self._max_age)
+        elif asked == "live" or asked == "ready":  # noqa: PLR1714  # so that the type checkers know which
+            reply = await health_reply(self._receiver, asked, max_age=self._max_age)
+        else:
+            reply = Reply(404)
+        await _send(reply, send)
+
+
+async def _send(reply: Reply, send: Send) -> None:
+    answered = [*reply.headers, *([("Connection", "close")] if reply.close else [])]
+    if reply.status != 204:  # No Content has no length
+        answered.append(("Content-Length", str(len(reply.body))))
+    fields = [(name.lower().encode(), value.encode()) for name, value in answered]
+    await send({"type": "http.response.start", "status": reply.status, "headers": fields})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
 class _Chunks:

@@ -1,9 +1,9 @@
-"""The receiver in a FastAPI application. It imports the receiver, and FastAPI."""
+"""The receiver, and its health, in a FastAPI application. It imports both, and FastAPI."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,9 +11,10 @@ from attrs import frozen
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
+from callfire_async.notifications.health import Question, health_reply
 from callfire_async.notifications.receiver import Postback, Receiver
 
-__all__ = ["notification_routes"]
+__all__ = ["health_routes", "notification_routes"]
 
 _RESPONSES: dict[int | str, dict[str, object]] = {
     400: {"description": "Empty, broken off, or neither XML nor JSON"},
@@ -87,4 +88,29 @@ def notification_routes(receiver: Receiver) -> APIRouter:
             name="callfire_notification", summary="Take a CallFire postback", include_in_schema=path == "/{token}",
             openapi_extra=_REQUEST,
         )  # fmt: skip
+    return routes
+
+
+def health_routes(receiver: Receiver, *, max_age: float = 300.0) -> APIRouter:
+    """
+    Return a router that says at ``/health``, ``/health/live`` and ``/health/ready`` how a receiver is.
+
+    Answers 200, or 503 with the reasons as text.
+
+    Args:
+        receiver: The receiver; it is not started here.
+        max_age: Seconds for which a delivery that is due may wait.
+    """
+
+    def asking(question: Question) -> Callable[[], Awaitable[Response]]:
+        async def ask() -> Response:
+            reply = await health_reply(receiver, question, max_age=max_age)
+            return Response(reply.body, reply.status, dict(reply.headers))
+
+        return ask
+
+    routes = APIRouter()
+    questions: dict[str, Question] = {"/health": None, "/health/live": "live", "/health/ready": "ready"}
+    for path, question in questions.items():
+        routes.add_api_route(path, asking(question), methods=["GET", "HEAD"], include_in_schema=False)
     return routes

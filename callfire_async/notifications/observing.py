@@ -1,15 +1,22 @@
 """
 What can be seen of a receiver's work from outside: metrics, traces and an inspector are put on here.
 
-An `Observer` is told of each request, of the handling of each delivery and of the run of each handler, as contexts that
-last as long as what they are about. It imports `events`, `door` and the inbox's values.
+An `Observer` is told of each start of the receiver, of each request, of the handling of each delivery and of the run of
+each handler, as contexts that last as long as what they are about. It imports `events`, `door` and the inbox's values.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from types import TracebackType
 
 from attrs import define, field
@@ -22,7 +29,7 @@ __all__ = ["Handling", "Observer", "Receiving"]
 
 _log = logging.getLogger(__name__)
 
-_NOTHING: AbstractContextManager[None] = nullcontext()
+_NOTHING: nullcontext[None] = nullcontext()
 
 
 @define(eq=False)
@@ -67,6 +74,10 @@ class Observer:
     not block. What it raises is logged, and changes nothing.
     """
 
+    def serving(self) -> AbstractAsyncContextManager[None]:
+        """Live while the receiver runs; not entered where it runs already when the observer is put on."""
+        return _NOTHING
+
     def receiving(self, receiving: Receiving) -> AbstractContextManager[None]:  # noqa: ARG002  # for those below
         """Watch a request until its answer is known; without an inbox its handling is inside."""
         return _NOTHING
@@ -93,6 +104,22 @@ class Observers:
     def remove(self, observer: Observer) -> None:
         """Tell one no more."""
         self._observers = tuple(one for one in self._observers if one is not observer)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Enter every observer's context, and leave them in reverse order."""
+        entered: list[tuple[Observer, AbstractAsyncContextManager[None]]] = []
+        try:
+            for observer in self._observers:
+                with _harmless(observer):
+                    context = observer.serving()
+                    await context.__aenter__()
+                    entered.append((observer, context))
+            yield
+        finally:
+            for observer, context in reversed(entered):
+                with _harmless(observer):
+                    await context.__aexit__(None, None, None)
 
     def receiving(self, receiving: Receiving) -> AbstractContextManager[object]:
         """Enter every observer's context."""
@@ -121,7 +148,7 @@ class _Harmless(AbstractContextManager[None]):
     def __init__(self, watch: Callable[[Observer], AbstractContextManager[None]], observer: Observer) -> None:
         self._watch = watch
         self._observer = observer
-        self._context = _NOTHING
+        self._context: AbstractContextManager[None] = _NOTHING
 
     def __enter__(self) -> None:
         try:
@@ -129,7 +156,7 @@ class _Harmless(AbstractContextManager[None]):
             context.__enter__()
             self._context = context
         except Exception as error:  # noqa: BLE001  # whatever it is, deliveries go on
-            self._say(error)
+            _say(self._observer, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -137,7 +164,16 @@ class _Harmless(AbstractContextManager[None]):
         try:
             self._context.__exit__(kind, error, trace)
         except Exception as own:  # noqa: BLE001  # likewise
-            self._say(own)
+            _say(self._observer, own)
 
-    def _say(self, error: Exception) -> None:
-        _log.error("observer %s failed: %s", type(self._observer).__name__, type(error).__name__)
+
+@contextmanager
+def _harmless(observer: Observer) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # likewise
+        _say(observer, error)
+
+
+def _say(observer: Observer, error: Exception) -> None:
+    _log.error("observer %s failed: %s", type(observer).__name__, type(error).__name__)

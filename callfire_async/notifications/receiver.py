@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -33,6 +35,8 @@ __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
 _log = logging.getLogger(__name__)
 
 _IDLE_POLL_SECONDS = 0.1
+# Only the next postback shows whether an inbox can be written to again.
+_STORE_AGAIN_SECONDS = 30.0
 
 _KEPT = Reply(204)
 
@@ -140,6 +144,7 @@ class Receiver:
             self._way = _Keep(inbox, worker)
         self._filters: dict[str, RedactTokenFilter] = {}
         self._entries = 0
+        self._stopping = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._in_hand = 0
         self._said_not_running = False
@@ -155,7 +160,11 @@ class Receiver:
         """
         async with self._changing:
             if not self._entries:
-                await self._way.start()
+                async with AsyncExitStack() as started:
+                    await self._way.start()
+                    started.push_async_callback(self._way.stop)
+                    await started.enter_async_context(self._observers.serving())
+                    self._stopping = started.pop_all()
             self._entries += 1
             self._redact()
         return self
@@ -168,7 +177,7 @@ class Receiver:
             self._entries -= 1
             if not self._entries:
                 try:
-                    await self._way.stop()
+                    await self._stopping.aclose()
                 finally:
                     self._stop_redacting()
 
@@ -221,7 +230,7 @@ class Receiver:
     @property
     def healthy(self) -> bool:
         """Whether it runs, can write to its inbox, and has buried nothing for a quarter of an hour."""
-        return self.is_running and self._way.is_healthy
+        return self.is_running and self._way.is_storing and not self._way.has_buried
 
     async def stats(self) -> ReceiverStats:
         """
@@ -265,6 +274,28 @@ class Receiver:
         finally:
             self._in_hand -= 1
 
+    async def redeliver(self, delivery: Delivery) -> Reply:
+        """
+        Take a delivery that no request has brought: a tool's, that is to be handled once more.
+
+        It goes the way of a postback behind the door. With an inbox its key must be a new one: within the inbox's
+        window a delivery with a key that is there already is a duplicate.
+        """
+        receiving = Receiving("POST", delivery)
+        self._in_hand += 1
+        try:
+            with self._observers.receiving(receiving):
+                receiving.reply = await self._taken(delivery, receiving)
+                return receiving.reply
+        finally:
+            self._in_hand -= 1
+
+    async def _taken(self, delivery: Delivery, receiving: Receiving) -> Reply:
+        if not self.is_running:
+            receiving.refused = "not running"
+            return Reply(503, (TRY_AGAIN,))
+        return await self._way.take(delivery, receiving)
+
     async def _reply(self, postback: Postback, receiving: Receiving) -> Reply:
         content = await self._door.admit(postback, is_running=self.is_running)
         if isinstance(content, TurnedAway):
@@ -290,6 +321,7 @@ class _Keep:
     _inbox: Inbox
     _worker: Worker
     _is_writable: bool = True
+    _failed_at: float = float("-inf")
     _storing: set[asyncio.Task[Reply]] = field(factory=set)
 
     async def start(self) -> None:
@@ -315,7 +347,7 @@ class _Keep:
         try:
             appended = receiving.appended = await self._inbox.append(delivery)
         except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; nothing was stored
-            self._is_writable = False
+            self._is_writable, self._failed_at = False, time.monotonic()
             receiving.refused = "storage"
             self.counts["not stored"] += 1
             _log.error("a postback cannot be stored and was answered 503: %s", described(error))
@@ -329,8 +361,21 @@ class _Keep:
         return self._worker.counts
 
     @property
-    def is_healthy(self) -> bool:
-        return self._is_writable and self._worker.can_write and not self._worker.dead_letters.are_fresh
+    def is_working(self) -> bool:
+        return self._worker.is_working
+
+    @property
+    def is_storing(self) -> bool:
+        return self._is_writable and self._worker.can_write
+
+    @property
+    def may_store(self) -> bool:
+        again = time.monotonic() - self._failed_at >= _STORE_AGAIN_SECONDS
+        return self._worker.can_write and (self._is_writable or again)
+
+    @property
+    def has_buried(self) -> bool:
+        return self._worker.dead_letters.are_fresh
 
     async def inbox_stats(self) -> Stats | None:
         return await self._inbox.stats()
@@ -358,7 +403,8 @@ class _Handle:
     counts: Counter[str] = field(factory=Counter)
     _unhandled: set[type[Notification]] = field(factory=set)
 
-    is_healthy = True
+    is_working = is_storing = may_store = True
+    has_buried = False
 
     async def start(self) -> None:
         """Have nothing to start."""

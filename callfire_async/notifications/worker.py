@@ -136,6 +136,11 @@ class Worker:
         return bool(self._running)
 
     @property
+    def is_working(self) -> bool:
+        """Whether what claims and what extends go on."""
+        return not any(task.done() for task in self._tasks)
+
+    @property
     def can_write(self) -> bool:
         """Whether the inbox took what was last written to it."""
         return not self._unwritten

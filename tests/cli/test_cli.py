@@ -51,8 +51,8 @@ def test_wrong_use_is_status_2(arguments):
 def test_the_demo_s_status_tells_the_truth(monkeypatch, lost, status, share):
     """0 only if nothing that was acknowledged was lost."""
 
-    async def run(events: int, console: object, *, crashes: int, drop: float) -> int:
-        assert (events, crashes, drop) == (7, 2, 0.05)
+    async def run(events: int, console: object, *, crashes: int, drop: float, inspect: bool) -> int:
+        assert (events, crashes, drop, inspect) == (7, 2, 0.05, False)
         return lost
 
     monkeypatch.setattr("callfire_async.cli.demo.run", run)

@@ -20,7 +20,7 @@ from callfire_async.testing import FakeCallFire, encode, make_text_received
 
 CALLFIRE = "https://www.callfire.com/api/1.1/rest"
 NOT_FOR_HELP = "uvicorn starlette sqlite3 yaml callfire_async.testing callfire_async.notifications.receiver".split()
-SERVERS = ("listen", "sandbox")
+SERVERS = ("inspect", "listen", "sandbox")
 
 
 def commands(group=None, path=()):
@@ -91,8 +91,9 @@ def test_the_example_of_a_command_works(path, surroundings):
 
 
 @pytest.mark.parametrize("command", SERVERS)
-def test_the_example_of_a_server_works(command, monkeypatch):
+def test_the_example_of_a_server_works(command, tmp_path):
     """It says that it is ready, and ends quietly with Ctrl-C."""
+    asyncio.run(fill(tmp_path / "callfire.db"))
     words = example_of(COMMANDS[command,])
     words = [word if word != "8480" else "0" for word in words]
     words += [] if "--port" in words else ["--port", "0"]

@@ -1,8 +1,8 @@
 """What can be seen of a receiver from outside, and that seeing it changes nothing."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
@@ -39,6 +39,13 @@ class Diary(Observer):
         self.requests: list[Receiving] = []
         self.handlings: list[Handling] = []
         self.runs: list[tuple[str, str | None]] = []
+        self.served: list[str] = []
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        self.served.append("started")
+        yield
+        self.served.append("stopped")
 
     @contextmanager
     def receiving(self, receiving: Receiving) -> Iterator[None]:
@@ -68,9 +75,17 @@ class FailingAtFirst(Observer):
 
     handling = receiving
 
+    def serving(self):
+        raise ValueError
+
 
 class FailingAtLast(Observer):
     """Fails when it is over; keeps back what it may not."""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        yield
+        raise ValueError
 
     @contextmanager
     def receiving(self, receiving: Receiving) -> Iterator[None]:
@@ -242,6 +257,56 @@ async def test_without_an_inbox_requests_and_handlings_are_told_alike(router, di
     ]
 
 
+async def test_an_observer_lives_as_long_as_the_receiver(router, diary):
+    """From the first entry to the last exit, as often as it is started."""
+    receiver = Receiver(router, tokens=TOKEN)
+    receiver.observe(diary)
+
+    async with receiver, receiver:
+        assert diary.served == ["started"]
+    assert diary.served == ["started", "stopped"]
+    async with receiver:
+        assert diary.served[2:] == ["started"]
+
+
+@pytest.mark.parametrize("harmful", [FailingAtFirst, FailingAtLast])
+async def test_an_observer_that_cannot_be_started_or_stopped_does_no_harm(router, diary, caplog, harmful):
+    """The receiver and the other observers start and stop without it."""
+    receiver = Receiver(router, tokens=TOKEN, inbox=MemoryInbox())
+    receiver.observe(diary)
+    receiver.observe(harmful())
+
+    async with receiver:
+        assert receiver.is_running
+
+    assert (receiver.is_running, diary.served) == (False, ["started", "stopped"])
+    assert f"observer {harmful.__name__} failed: ValueError" in caplog.text
+
+
+async def test_a_start_that_is_given_up_stops_what_was_started(router, diary):
+    """An observer may take long to begin; whoever loses patience leaves nothing behind."""
+    begun = asyncio.Event()
+
+    class Slow(Observer):
+        @asynccontextmanager
+        async def serving(self) -> AsyncIterator[None]:
+            begun.set()
+            await asyncio.get_running_loop().create_future()
+            yield
+
+    receiver = Receiver(router, tokens=TOKEN, inbox=MemoryInbox())
+    receiver.observe(diary)
+    receiver.observe(Slow())
+    starting = asyncio.create_task(receiver.__aenter__())
+    async with asyncio.timeout(DEADLINE):
+        await begun.wait()
+    starting.cancel()
+    await asyncio.wait([starting])
+
+    assert (receiver.is_running, diary.served) == (False, ["started", "stopped"])
+    assert all(task.done() for task in receiver._way._worker._tasks)
+
+
 @pytest.mark.parametrize("harmful", [FailingAtFirst, FailingAtLast])
 async def test_an_observer_cannot_do_harm(router, diary, caplog, harmful):
     """What it raises is logged without its words; answers, handlers, failures and other observers are as without it."""
@@ -259,7 +324,8 @@ async def test_an_observer_cannot_do_harm(router, diary, caplog, harmful):
 
 async def test_an_observer_that_wants_nothing_needs_nothing(router):
     """Each method of the base tells nobody."""
-    async with Receiver(router, tokens=TOKEN) as receiver:
-        receiver.observe(Observer())
+    receiver = Receiver(router, tokens=TOKEN)
+    receiver.observe(Observer())
 
+    async with receiver:
         assert await post(receiver, FINE) == [Reply(204)]

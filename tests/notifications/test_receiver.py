@@ -6,7 +6,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from callfire_async.notifications import EndpointTokens, Notification, Postback, Receiver, Reply, Router, TextFinished
+from callfire_async.notifications import (
+    Delivery,
+    EndpointTokens,
+    MemoryInbox,
+    Notification,
+    Postback,
+    Receiver,
+    Reply,
+    Router,
+    TextFinished,
+)
 
 TOKEN = "0123456789abcdef"
 BODY = b'{"TextSent": {"SubscriptionId": 1, "Text": {"@id": 42, "Message": "secret words"}}}'
@@ -83,6 +93,26 @@ async def test_it_runs_from_the_first_entry_to_the_last_exit(router):
     outside = await receiver.receive(postback())
 
     assert (inside.status, outside.status) == (204, 503)
+
+
+async def test_a_tool_may_hand_over_a_delivery_again(router):
+    """It goes the way of a postback behind the door: a key that is there already makes it a duplicate."""
+    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox()) as receiver:
+        await receiver.receive(postback())
+        replies = [await receiver.redeliver(Delivery(BODY)), await receiver.redeliver(Delivery(BODY, key="again"))]
+        await receiver.idle(timeout=20)
+        stats = await receiver.stats()
+    stopped = await receiver.redeliver(Delivery(BODY))
+
+    assert (replies, stats.duplicates, stats.handled) == ([Reply(204), Reply(204)], 1, 2)
+    assert stopped == Reply(503, (("Retry-After", "5"),))
+
+
+async def test_a_tool_s_delivery_is_handled_before_it_is_answered_without_an_inbox(receiver):
+    """As a postback is."""
+    failing = BODY.replace(b'"SubscriptionId": 1', b'"SubscriptionId": 13')
+
+    assert [(await receiver.redeliver(Delivery(body))).status for body in (BODY, failing, b"{")] == [204, 500, 400]
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,11 @@ def page_after(connection: sqlite3.Connection, last: int) -> list[Row]:
     return connection.execute(f"{_ENTRY} WHERE id > ? ORDER BY id LIMIT ?", (last, PAGE_ROWS)).fetchall()
 
 
+def newest(connection: sqlite3.Connection, limit: int) -> list[Row]:
+    """Read what came last, the newest first."""
+    return connection.execute(f"{_ENTRY} ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+
+
 def as_entry(row: Row, now: float) -> Entry:
     """Make an entry of what was read."""
     id, state, due_at, body, content_type, received_at, key, attempt, crashes, reason, updated_at = row

@@ -286,6 +286,11 @@ class SqliteInbox:
                     yield entry
             last = page[-1][0]
 
+    async def newest(self, limit: int) -> list[Entry]:
+        """Return the deliveries that came last, the newest first: for tools that look again and again."""
+        newest = await self._do(partial(rows.newest, limit=limit))
+        return [rows.as_entry(row, self._clock.seconds()) for row in newest]
+
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
         wanted = None if ids is None else [row_number(id) for id in ids]

@@ -105,6 +105,14 @@ async def test_an_empty_file_becomes_an_inbox(path, how):
         assert await pragma(inbox, "user_version") == LATEST
 
 
+async def test_what_came_last_can_be_looked_at(path, inbox):
+    """The newest first, and no more than is asked for; by whoever only reads, too."""
+    await inbox.append_many([Delivery(body) for body in (b"1", b"2", b"3")])
+
+    async with SqliteInbox(path, read_only=True) as view:
+        assert [entry.delivery.body for entry in await view.newest(2)] == [b"3", b"2"]
+
+
 async def test_an_older_file_is_migrated(path, monkeypatch):
     """Step by step, each with its version, and once; what it holds stays."""
     async with SqliteInbox(path) as inbox:

@@ -1,8 +1,7 @@
 """
-OpenTelemetry, put on from outside: what a client does as spans and measurements, in the words of the HTTP conventions.
+What a client does, as spans and measurements in the words of OpenTelemetry's HTTP conventions.
 
-Needs the extra ``otel``. It imports `client` and what stands above it, and OpenTelemetry; nothing else of the package
-imports either.
+It imports `client` and what stands above it.
 """
 
 from __future__ import annotations
@@ -19,12 +18,10 @@ from callfire_async._protocol import ResponseFormat
 from callfire_async.client import CallFire
 from callfire_async.connection import Attempt, Connection, own_version
 from callfire_async.errors import APIError, ResponseError, TransportError
+from callfire_async.telemetry.naming import SCOPE, Attributes, class_name
 
 __all__ = ["instrument"]
 
-Attributes = dict[str, str | int]
-
-_SCOPE = __name__.partition(".")[0]
 # The boundaries that the conventions ask for.
 _BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PORTS = {"https": 443, "http": 80}
@@ -51,8 +48,8 @@ def instrument(
         meter_provider: Where measurements go; likewise.
     """
     connection = callfire._connection  # noqa: SLF001  # our own
-    tracer = get_tracer(_SCOPE, own_version(), tracer_provider)
-    meter = get_meter(_SCOPE, own_version(), meter_provider)
+    tracer = get_tracer(SCOPE, own_version(), tracer_provider)
+    meter = get_meter(SCOPE, own_version(), meter_provider)
     connection._watch = _ClientTelemetry(connection, tracer, meter).watch  # noqa: SLF001  # our own
 
 
@@ -122,7 +119,7 @@ def _kind(error: BaseException) -> str:
     """Name what went wrong in a word of which there are few."""
     if isinstance(error, APIError):
         return str(error.status_code)
-    return f"{type(error).__module__}.{type(error).__qualname__}"
+    return class_name(error)
 
 
 def _description(error: BaseException) -> str | None:

@@ -1,0 +1,11 @@
+"""
+OpenTelemetry, put on from outside: what a client and a receiver do, as spans and measurements.
+
+Needs the extra ``otel``. It imports `client`, the receiver and what stands above them, and OpenTelemetry; nothing else
+of the package imports that.
+"""
+
+from callfire_async.telemetry.client import instrument
+from callfire_async.telemetry.receiver import instrument_receiver
+
+__all__ = ["instrument", "instrument_receiver"]

@@ -1,0 +1,264 @@
+"""The dashboard and the alerts that come with the documentation ask for what the code really emits."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import promql_parser
+import pytest
+import yaml
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.parser import text_string_to_metric_families
+
+from callfire_async import CallFire, InboxUnavailableError, NotFoundError, TriggerEvent
+from callfire_async.cli.demo import campaign
+from callfire_async.cli.loopback import served
+from callfire_async.notifications import (
+    Appended,
+    CallFinished,
+    CampaignNotification,
+    Delivery,
+    EndpointTokens,
+    MemoryInbox,
+    Notification,
+    Receiver,
+    Router,
+    TextFinished,
+)
+from callfire_async.notifications.asgi import NotificationApp
+from callfire_async.telemetry import instrument, instrument_receiver
+from callfire_async.testing import FakeCallFire
+
+MONITORING = Path(__file__).parent.parent / "docs/monitoring"
+DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text(encoding="utf-8"))
+RULES = yaml.safe_load((MONITORING / "prometheus-rules.yml").read_text(encoding="utf-8"))
+ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
+TOKEN = "0123456789abcdef"
+DEADLINE = 20
+
+
+class Sample(NamedTuple):
+    """One line of a scrape."""
+
+    name: str
+    labels: dict[str, str]
+
+
+class Panel(NamedTuple):
+    """One query of a panel."""
+
+    title: str
+    expression: str
+
+
+PANELS = [
+    Panel(panel["title"], target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m"))
+    for panel in DASHBOARD["panels"]
+    for target in panel["targets"]
+]
+
+
+# --- what the code emits ----------------------------------------------------------------------------------
+
+
+class Filling(MemoryInbox):
+    """An inbox that is full at the end."""
+
+    is_full = False
+
+    async def append(self, delivery: Delivery) -> Appended:
+        if self.is_full:
+            raise InboxUnavailableError("no space")
+        return await super().append(delivery)
+
+
+def make_router() -> Router:
+    router = Router()
+
+    @router.on(TextFinished, name="text")
+    async def text(event: TextFinished) -> None:
+        if event.text.message == "something else":
+            raise LookupError
+
+    async def take(event: Notification) -> None: ...
+
+    for kind in (CallFinished, CampaignNotification):
+        router.on(kind, name=kind.__name__)(take)
+    return router
+
+
+async def run_campaign(meter_provider: MeterProvider, port: int) -> str:
+    """Do what the demo does, and what goes wrong beside it; return what a scrape says."""
+    inbox, fake = Filling(), FakeCallFire()
+    receiver = Receiver(make_router(), tokens=TOKEN, inbox=inbox)
+    instrument_receiver(receiver, meter_provider=meter_provider)
+    app = NotificationApp(receiver)
+    async with served(fake) as callfire_port, served(app) as own_port, httpx.AsyncClient() as client:
+        own = f"http://127.0.0.1:{own_port}"
+        base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
+        async with CallFire("login", "password", base_url=base_url) as callfire:
+            instrument(callfire, meter_provider=meter_provider)
+            await subscribe(callfire, EndpointTokens(TOKEN).url(own))
+        async with fake:
+            for event in campaign(20):
+                await fake.emit(event)
+        for path, body in ((TOKEN, b"{"), (TOKEN, b"{"), ("guess", b"{"), (TOKEN, b"")):
+            await client.post(f"{own}/{path}", content=body)
+        inbox.is_full = True
+        await client.post(f"{own}/{TOKEN}", content=b"{}")
+        await receiver.idle(timeout=DEADLINE)
+        said = await scraped(client, port)
+    await stopped(NotificationApp(receiver))
+    async with httpx.AsyncClient() as client:
+        return said + (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+
+
+async def subscribe(callfire: CallFire, endpoint: str) -> None:
+    for trigger in TriggerEvent:
+        if trigger != TriggerEvent.UNDEFINED_EVENT:
+            await callfire.subscriptions.create(endpoint, trigger)
+    with pytest.raises(NotFoundError):
+        await callfire.subscriptions.get(1)
+
+
+async def scraped(client: httpx.AsyncClient, port: int) -> str:
+    """Scrape until all that waits was counted."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            said = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+            if re.search(r'callfire_inbox_deliveries{.*"dead".*} [1-9]', said):
+                return said
+            await asyncio.sleep(0.1)
+
+
+async def stopped(app: NotificationApp) -> None:
+    """Post to a receiver that is not running."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver") as client:
+        await client.post(f"/{TOKEN}", content=b"{}")
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    """A campaign through a receiver, scraped over HTTP and read by Prometheus' own parser."""
+    registry = CollectorRegistry()
+    meter_provider = MeterProvider([PrometheusMetricReader(registry=registry)])
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        said = asyncio.run(run_campaign(meter_provider, server.server_port))
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        meter_provider.shutdown()
+    # Prometheus adds where it was scraped.
+    return [
+        Sample(sample.name, sample.labels | {"instance": "127.0.0.1", "job": "callfire"})
+        for family in text_string_to_metric_families(said)
+        for sample in family.samples
+    ]
+
+
+# --- what the queries ask for -----------------------------------------------------------------------------
+
+
+def nodes(expression: promql_parser.Expr):
+    """Yield all that an expression is made of."""
+    yield expression
+    parts = [getattr(expression, name, None) for name in ("expr", "lhs", "rhs", "vector_selector", "param")]
+    for part in [*parts, *getattr(expression, "args", [])]:
+        if isinstance(part, promql_parser.Expr):
+            yield from nodes(part)
+
+
+def selectors(expression: promql_parser.Expr) -> list[promql_parser.VectorSelector]:
+    return [node for node in nodes(expression) if isinstance(node, promql_parser.VectorSelector)]
+
+
+def grouped_by(expression: promql_parser.Expr) -> set[str]:
+    modifiers = [node.modifier for node in nodes(expression) if isinstance(node, promql_parser.AggregateExpr)]
+    return {label for modifier in modifiers if modifier for label in modifier.labels}
+
+
+def holds(matcher: promql_parser.Matcher, labels: dict[str, str]) -> bool:
+    value, op = labels.get(matcher.name, ""), matcher.op
+    if op == promql_parser.MatchOp.Equal:
+        return value == matcher.value
+    if op == promql_parser.MatchOp.NotEqual:
+        return value != matcher.value
+    matches = re.fullmatch(matcher.value, value) is not None
+    return matches == (op == promql_parser.MatchOp.Re)
+
+
+def found(selector: promql_parser.VectorSelector, samples: list[Sample]) -> list[Sample]:
+    return [
+        sample
+        for sample in samples
+        if sample.name == selector.name and all(holds(matcher, sample.labels) for matcher in selector.matchers.matchers)
+    ]
+
+
+def check(expression: str, samples: list[Sample]) -> None:
+    """Fail where a query asks for a series, or a label, that is not there."""
+    parsed = promql_parser.parse(expression)
+    series = [found(selector, samples) for selector in selectors(parsed)]
+    assert series
+    assert all(series)
+    for label in grouped_by(parsed):
+        assert any(label in sample.labels for sample in series[0]), label
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
+def test_each_panel_finds_its_series(panel, samples):
+    """By name, by the values of its labels, and with the labels that it groups by."""
+    check(panel.expression.replace("$__range", "1h"), samples)
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_each_alert_finds_its_series(alert, samples):
+    """An alert on what does not exist would never ring."""
+    check(alert["expr"], samples)
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_each_alert_says_what_it_means(alert):
+    """How grave it is, what has happened, and what to do; of labels it names what its query leaves."""
+    words = alert["annotations"]["summary"] + alert["annotations"]["description"]
+    named = set(re.findall(r"\$labels\.(\w+)", words))
+
+    assert alert["labels"]["severity"] in ("critical", "warning", "info")
+    assert named <= grouped_by(promql_parser.parse(alert["expr"]))
+
+
+def test_each_legend_names_labels_that_are_there(samples):
+    """In the braces of Grafana."""
+    labels = {label for sample in samples for label in sample.labels}
+    legends = " ".join(target["legendFormat"] for panel in DASHBOARD["panels"] for target in panel["targets"])
+
+    assert set(re.findall(r"{{(\w+)}}", legends)) <= labels
+
+
+def test_the_panels_stand_side_by_side():
+    """No two cover each other, and each has a number of its own."""
+    taken = [
+        (x, y)
+        for panel in DASHBOARD["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+
+    assert len(taken) == len(set(taken))
+    assert max(x for x, _ in taken) < 24
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_no_series_is_named_by_a_sender(samples):
+    """However many ids, numbers and texts there were, there are as many series."""
+    of_the_process = ("le", "server_port", "service_instance_id")
+    values = {value for sample in samples for name, value in sample.labels.items() if name not in of_the_process}
+
+    assert not [value for value in values if re.search(r"\d{5}", value) or TOKEN in value]
