@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,10 @@ settings.register_profile("untimed", settings.default, deadline=None)
 settings.load_profile("untimed")
 # The long form: pytest --hypothesis-profile=torture tests/notifications/inbox
 settings.register_profile("torture", max_examples=5_000, deadline=None)
+
+# Whoever starts the tests in the background has them ignore Ctrl-C; the programs that they start are to hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where the tests are measured, the processes that they start are not: those are killed, and held to limits of memory.
 for variable in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):

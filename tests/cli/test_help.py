@@ -100,10 +100,13 @@ def test_the_example_of_a_server_works(command, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "callfire_async", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    with process:
+    try:
         first = process.stdout.readline()
         process.send_signal(2)
         _, err = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.communicate()
 
     assert (first.startswith("Ready!"), process.returncode, err) == (True, 130, "")
 
