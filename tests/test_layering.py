@@ -24,6 +24,7 @@ notifications.inbox._postgres_pool notifications.inbox._postgres_schema notifica
 notifications.inbox._postgres_gathering notifications.inbox._postgres_hints notifications.inbox.postgres
 notifications.inbox._jetstream_link notifications.inbox._jetstream_records
 notifications.inbox._jetstream_streams notifications.inbox._jetstream_queue notifications.inbox._jetstream_settings
+notifications.inbox._jetstream_ledger notifications.inbox._jetstream_claims notifications.inbox._jetstream_caretaking
 notifications.inbox.jetstream
 notifications.inbox._spool_primary notifications.inbox._spool_forwarding notifications.inbox.spool
 notifications.observing
