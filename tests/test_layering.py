@@ -13,7 +13,7 @@ import callfire_async
 # From the top down. A folder stands for all that is in it where its files are not named.
 ORDER = """
 errors models _wire _convert
-_protocol _pool connection paging declare subscriptions actions texts calls client
+_protocol _answers _pool connection paging declare subscriptions actions texts calls client
 notifications.encoding notifications.events notifications.matching notifications.parsing
 notifications.expecting notifications.routing notifications.tokens notifications.door
 notifications.dead_letters notifications.inbox
@@ -35,7 +35,7 @@ reconcile telemetry
 __init__ notifications.__init__
 testing cli __main__
 """.split()
-CLIENT_HALF = {"__init__", "_protocol", "_pool", "connection", "paging"}
+CLIENT_HALF = {"__init__", "_protocol", "_answers", "_pool", "connection", "paging"}
 CLIENT_HALF |= {"declare", "subscriptions", "actions", "texts", "calls", "client"}
 GATHER_PUBLIC_NAMES = {"__init__", "notifications.__init__"}
 ONLY_IMPORTERS = {
