@@ -29,7 +29,7 @@ notifications.inbox.jetstream
 notifications.inbox._spool_primary notifications.inbox._spool_forwarding notifications.inbox.spool
 notifications.observing
 notifications.known_subscriptions notifications.retrying
-notifications.worker notifications.receiver notifications.health
+notifications.worker notifications.ways notifications.receiver notifications.health
 notifications.asgi notifications.aiohttp notifications.fastapi
 reconcile telemetry
 __init__ notifications.__init__
