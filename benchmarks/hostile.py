@@ -25,7 +25,8 @@ from xml.parsers import expat
 from notifications.attacks import BROADCAST, CALL, JSON, MEGABYTE, XML
 
 from benchmarks.rows import Costs, Effort, Row
-from callfire_async._protocol import Answer, interpret, query_subscriptions
+from callfire_async._answers import Answer, interpret
+from callfire_async._protocol import query_subscriptions
 from callfire_async.errors import CallFireError
 from callfire_async.notifications import parse
 

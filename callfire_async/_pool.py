@@ -2,7 +2,7 @@
 The pool: one HTTP client, whose turn it is, and what is under way.
 
 The one importer of httpx in the client, and slow to import for that (httpx brings in rich and click where they are
-installed): `connection` imports it when the first connection is made. It imports `_protocol` and `errors`.
+installed): `connection` imports it when the first connection is made. It imports `_answers` and `errors`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from callfire_async._protocol import MAX_ANSWER_BYTES, Answer, NoAnswerError, Outcome
+from callfire_async._answers import MAX_ANSWER_BYTES, Answer, NoAnswerError, Outcome
 from callfire_async.errors import ClientClosedError
 
 HttpClient: TypeAlias = httpx.AsyncClient

@@ -1,7 +1,7 @@
 """
 `Connection`: authentication, formats and retries, over a pool that it may share.
 
-It imports `_pool`, `_protocol` and what stands above them.
+It imports `_pool`, `_answers`, `_protocol` and what stands above them.
 """
 
 from __future__ import annotations
@@ -24,21 +24,17 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from attrs import define, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from callfire_async._convert import in_words
-from callfire_async._protocol import (
+from callfire_async._answers import (
     MAX_RETRY_AFTER_SECONDS,
     Answer,
     NoAnswerError,
-    Operation,
     Outcome,
-    ResponseFormat,
-    checked_base_url,
-    checked_count,
-    checked_timeout,
     interpret,
     outcome_of,
     retry_delay,
 )
+from callfire_async._convert import in_words
+from callfire_async._protocol import Operation, ResponseFormat, checked_base_url, checked_count, checked_timeout
 from callfire_async.errors import (
     APIError,
     CallFireError,

@@ -21,8 +21,8 @@ from loopback import answer_bytes, hung, serving, well
 
 from callfire_async import _pool
 from callfire_async import connection as connection_module
+from callfire_async._answers import NoAnswerError
 from callfire_async._protocol import (
-    NoAnswerError,
     create_subscription,
     delete_subscription,
     get_subscription,

@@ -13,7 +13,7 @@ import callfire_async
 # From the top down. A folder stands for all that is in it where its files are not named.
 ORDER = """
 errors models _wire _convert
-_protocol _pool connection paging declare subscriptions actions texts calls client
+_protocol _answers _pool connection paging declare subscriptions actions texts calls client
 notifications.encoding notifications.events notifications.matching notifications.parsing
 notifications.expecting notifications.routing notifications.tokens notifications.door
 notifications.dead_letters notifications.inbox
@@ -24,17 +24,18 @@ notifications.inbox._postgres_pool notifications.inbox._postgres_schema notifica
 notifications.inbox._postgres_gathering notifications.inbox._postgres_hints notifications.inbox.postgres
 notifications.inbox._jetstream_link notifications.inbox._jetstream_records
 notifications.inbox._jetstream_streams notifications.inbox._jetstream_queue notifications.inbox._jetstream_settings
+notifications.inbox._jetstream_ledger notifications.inbox._jetstream_claims notifications.inbox._jetstream_caretaking
 notifications.inbox.jetstream
 notifications.inbox._spool_primary notifications.inbox._spool_forwarding notifications.inbox.spool
 notifications.observing
 notifications.known_subscriptions notifications.retrying
-notifications.worker notifications.receiver notifications.health
+notifications.worker notifications.ways notifications.receiver notifications.health
 notifications.asgi notifications.aiohttp notifications.fastapi
 reconcile telemetry
 __init__ notifications.__init__
 testing cli __main__
 """.split()
-CLIENT_HALF = {"__init__", "_protocol", "_pool", "connection", "paging"}
+CLIENT_HALF = {"__init__", "_protocol", "_answers", "_pool", "connection", "paging"}
 CLIENT_HALF |= {"declare", "subscriptions", "actions", "texts", "calls", "client"}
 GATHER_PUBLIC_NAMES = {"__init__", "notifications.__init__"}
 ONLY_IMPORTERS = {

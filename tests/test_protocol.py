@@ -10,11 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callfire_async._protocol import (
+from callfire_async._answers import (
     MAX_ANSWER_BYTES,
     Answer,
-    Operation,
     Outcome,
+    interpret,
+    masked,
+    outcome_of,
+    parse_retry_after,
+    retry_delay,
+)
+from callfire_async._protocol import (
+    Operation,
     as_updated,
     checked_base_url,
     checked_count,
@@ -22,12 +29,7 @@ from callfire_async._protocol import (
     create_subscription,
     delete_subscription,
     get_subscription,
-    interpret,
-    masked,
-    outcome_of,
-    parse_retry_after,
     query_subscriptions,
-    retry_delay,
     same_subscription,
     update_subscription,
 )

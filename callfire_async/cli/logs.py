@@ -12,7 +12,7 @@ __all__ = ["passed_over", "said"]
 
 _ROOT = "callfire_async"
 # What fails to open is raised too, and said by the command's end.
-_RAISED = ("callfire_async.notifications.inbox._sqlite_file",)
+_RAISED = ("callfire_async.notifications.inbox._sqlite_writer",)
 
 
 class _Lines(logging.Handler):

@@ -9,36 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from attrs import define, field, frozen
+from attrs import frozen
 
-from callfire_async.errors import HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, TurnedAway, header
-from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox import Delivery, Inbox, Stats, is_carried_through
+from callfire_async.notifications.inbox import Delivery, Inbox, Stats
 from callfire_async.notifications.known_subscriptions import KnownSubscriptions
-from callfire_async.notifications.observing import Handling, Observer, Observers, Receiving
-from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.observing import Observer, Observers, Receiving
 from callfire_async.notifications.retrying import RetryPolicy
 from callfire_async.notifications.routing import Router
 from callfire_async.notifications.tokens import EndpointTokens, RedactTokenFilter
-from callfire_async.notifications.worker import OnDeadLetter, Worker, described, log_failure, reason_of
+from callfire_async.notifications.ways import Handle, Keep
+from callfire_async.notifications.worker import OnDeadLetter, Worker
 
 __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
 
 _log = logging.getLogger(__name__)
 
 _IDLE_POLL_SECONDS = 0.1
-# Only the next postback shows whether an inbox can be written to again.
-_STORE_AGAIN_SECONDS = 30.0
-
-_KEPT = Reply(204)
 
 _NOT_RUNNING = """\
 a postback was answered 503 because the receiver is not running; start and stop it with the application:
@@ -128,7 +120,7 @@ class Receiver:
         subscriptions = KnownSubscriptions(known_subscriptions)
         self._observers = Observers()
         if inbox is None:
-            self._way: _Handle | _Keep = _Handle(router, subscriptions, handler_timeout, self._observers)
+            self._way: Handle | Keep = Handle(router, subscriptions, handler_timeout, self._observers)
         else:
             worker = Worker(
                 inbox=inbox,
@@ -141,7 +133,7 @@ class Receiver:
                 on_dead_letter=on_dead_letter,
                 observers=self._observers,
             )
-            self._way = _Keep(inbox, worker)
+            self._way = Keep(inbox, worker)
         self._filters: dict[str, RedactTokenFilter] = {}
         self._entries = 0
         self._stopping = AsyncExitStack()
@@ -312,154 +304,6 @@ class Receiver:
         if not self._said_not_running:
             self._said_not_running = True
             _log.error(_NOT_RUNNING)
-
-
-@define(eq=False)
-class _Keep:
-    """The way with an inbox: what is answered 204 is stored, and handled by a worker."""
-
-    _inbox: Inbox
-    _worker: Worker
-    _is_writable: bool = True
-    _failed_at: float = float("-inf")
-    _storing: set[asyncio.Task[Reply]] = field(factory=set)
-
-    async def start(self) -> None:
-        await self._inbox.__aenter__()
-        self._worker.start()
-
-    async def stop(self) -> None:
-        await self._worker.stop()
-        if self._storing:
-            await asyncio.wait(self._storing)
-        await self._inbox.__aexit__(None, None, None)
-
-    async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
-        # A server may cancel whoever waits for the answer when its client goes: what came whole is stored all the same.
-        if is_carried_through(self._inbox.append):
-            return await self._store(delivery, receiving)
-        storing = asyncio.create_task(self._store(delivery, receiving))
-        self._storing.add(storing)
-        storing.add_done_callback(self._storing.discard)
-        return await asyncio.shield(storing)
-
-    async def _store(self, delivery: Delivery, receiving: Receiving) -> Reply:
-        try:
-            appended = receiving.appended = await self._inbox.append(delivery)
-        except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; nothing was stored
-            self._is_writable, self._failed_at = False, time.monotonic()
-            receiving.refused = "storage"
-            self.counts["not stored"] += 1
-            _log.error("a postback cannot be stored and was answered 503: %s", described(error))
-            return Reply(503, (TRY_AGAIN,))
-        self._is_writable = True
-        self.counts["duplicates"] += appended.duplicate
-        return _KEPT
-
-    @property
-    def counts(self) -> Counter[str]:
-        return self._worker.counts
-
-    @property
-    def is_working(self) -> bool:
-        return self._worker.is_working
-
-    @property
-    def is_storing(self) -> bool:
-        return self._is_writable and self._worker.can_write
-
-    @property
-    def may_store(self) -> bool:
-        again = time.monotonic() - self._failed_at >= _STORE_AGAIN_SECONDS
-        return self._worker.can_write and (self._is_writable or again)
-
-    @property
-    def has_buried(self) -> bool:
-        return self._worker.dead_letters.are_fresh
-
-    async def inbox_stats(self) -> Stats | None:
-        return await self._inbox.stats()
-
-    async def is_idle(self) -> bool:
-        try:
-            stats = await self._inbox.stats()
-        except InboxError:
-            # It cannot be reached now: who knows what waits there.
-            return False
-        return not (stats.ready or stats.leased or self._worker.is_busy or self._storing)
-
-    async def changed(self, timeout: float) -> None:
-        await self._worker.changed(timeout)
-
-
-@define(eq=False)
-class _Handle:
-    """The way without an inbox: handlers run before the answer."""
-
-    _router: Router
-    _subscriptions: KnownSubscriptions
-    _handler_timeout: float | None
-    _observers: Observers
-    counts: Counter[str] = field(factory=Counter)
-    _unhandled: set[type[Notification]] = field(factory=set)
-
-    is_working = is_storing = may_store = True
-    has_buried = False
-
-    async def start(self) -> None:
-        """Have nothing to start."""
-
-    async def stop(self) -> None:
-        """Have nothing to stop."""
-
-    async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
-        handling = Handling(delivery)
-        with self._observers.handling(handling):
-            try:
-                event = handling.event = parse(delivery.body, delivery.content_type)
-            except NotificationError as error:
-                _log.warning("a body that is no notification was answered %d: %s", error.status_hint, error)
-                handling.outcome, handling.reason = "refused", str(error)
-                receiving.refused = "no notification"
-                return Reply(error.status_hint)
-            self.counts["unknown"] += isinstance(event, UnknownNotification)
-            return await self._dispatch(event, handling)
-
-    async def _dispatch(self, event: Notification, handling: Handling) -> Reply:
-        try:
-            ran = await self._subscriptions.include(event.subscription_id) and await self._router.dispatch(
-                event, handler_timeout=self._handler_timeout, around=self._observers.running(handling)
-            )
-        except HandlerErrors as errors:
-            return self._failed(list(zip(errors.failed, errors.exceptions, strict=True)), handling)
-        except Exception as error:  # noqa: BLE001  # known_subscriptions is the user's own
-            return self._failed([("known_subscriptions", error)], handling)
-        handling.outcome = "handled" if ran else "unhandled"
-        self.counts[handling.outcome] += 1
-        if not ran:
-            self._say_unhandled(event)
-        return Reply(204)
-
-    def _failed(self, failures: Sequence[tuple[str, Exception]], handling: Handling) -> Reply:
-        self.counts["failed"] += 1
-        for name, error in failures:
-            log_failure(name, error)
-        handling.outcome, handling.reason = "failed", reason_of(failures)
-        return Reply(500)
-
-    def _say_unhandled(self, event: Notification) -> None:
-        if type(event) not in self._unhandled:
-            self._unhandled.add(type(event))
-            _log.warning("no handler takes this %s; further ones are passed over in silence", type(event).__name__)
-
-    async def inbox_stats(self) -> Stats | None:
-        return None
-
-    async def is_idle(self) -> bool:
-        return True
-
-    async def changed(self, timeout: float) -> None:
-        await asyncio.sleep(timeout)
 
 
 def _tokens(tokens: EndpointTokens | str | None) -> EndpointTokens | None:

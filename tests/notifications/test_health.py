@@ -21,9 +21,7 @@ from callfire_async.notifications import (
     Receiver,
     Router,
     Stats,
-)
-from callfire_async.notifications import (
-    receiver as receivers,
+    ways,
 )
 from callfire_async.notifications.aiohttp import add_health_routes
 from callfire_async.notifications.asgi import HealthApp
@@ -123,7 +121,7 @@ async def test_an_inbox_that_cannot_be_written_to_is_not_ready(receiver, inbox, 
     async with receiver:
         await post(receiver, FINE)
         full = await check_health(receiver)
-        monkeypatch.setattr(receivers, "_STORE_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr(ways, "_STORE_AGAIN_SECONDS", 0.0)
         later = await check_health(receiver)
         inbox.is_full = False
         await post(receiver, FINE)

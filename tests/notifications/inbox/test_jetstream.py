@@ -91,7 +91,7 @@ async def messages_in(server: NatsServer, stream: str) -> int:
 
 async def hand_out_again(inbox: JetStreamInbox, lease: Lease) -> None:
     """Let the consumer do what it does when nobody has said a word for long enough."""
-    await inbox._opened.queue.hand_out_after(lease.token.partition(" ")[2], 0)
+    await inbox._ledger.opened.queue.hand_out_after(lease.token.partition(" ")[2], 0)
 
 
 def again(inbox: JetStreamInbox, lease: Lease, record: Record, id: str = "again") -> Write:
@@ -348,7 +348,7 @@ async def test_a_server_that_stands_still_is_an_error_in_time_and_no_end(name):
                     inbox.stats(),
                     inbox.get(1),
                     inbox.seen(["event"]),
-                    inbox._opened.records.delete(1),
+                    inbox._ledger.opened.records.delete(1),
                     inbox.ack(lease, event_key="event"),
                 ):
                     with pytest.raises(InboxUnavailableError, match=r"did not answer in 0\.5 s"):
@@ -415,7 +415,7 @@ async def test_records_that_are_gone_are_an_error(nats_server, make, name):
 async def test_a_connection_that_somebody_has_closed_is_an_error(make):
     """It says which."""
     async with make() as inbox:
-        await inbox._opened.link.client.close()
+        await inbox._ledger.opened.link.client.close()
 
         with pytest.raises(InboxUnavailableError, match="cannot be used: ConnectionClosedError"):
             await inbox.append(Delivery(b"body"))
@@ -555,11 +555,11 @@ async def test_what_was_lost_is_not_given_up_when_it_closes(make, other):
 async def test_of_two_who_were_handed_one_message_one_has_it(inbox, other):
     """The slower of them hands out nothing."""
     await inbox.append(Delivery(b"body"))
-    (pulled,) = await inbox._opened.queue.take(1)
-    await inbox._opened.queue.hand_out_after(pulled.reply, 0)
+    (pulled,) = await inbox._ledger.opened.queue.take(1)
+    await inbox._ledger.opened.queue.hand_out_after(pulled.reply, 0)
     lease = await next_lease(other)
 
-    assert await inbox._claim([pulled], LEASE) == []
+    assert await inbox._claims._claim([pulled], LEASE) == []
     assert await other.ack(lease)
 
 
@@ -646,8 +646,8 @@ async def test_a_late_worker_costs_nobody_the_lease_that_follows(make, other):
 async def test_what_was_pulled_and_not_recorded_is_no_crash(inbox, other):
     """It is handed out again."""
     await inbox.append(Delivery(b"body"))
-    (pulled,) = await inbox._opened.queue.take(1)
-    await inbox._opened.queue.hand_out_after(pulled.reply, 0)
+    (pulled,) = await inbox._ledger.opened.queue.take(1)
+    await inbox._ledger.opened.queue.hand_out_after(pulled.reply, 0)
 
     stats = await other.stats()
     lease = await next_lease(other)
@@ -658,7 +658,7 @@ async def test_a_burial_is_completed_by_the_next(nats_server, name, inbox, other
     """The record says dead, and the body is still in the queue: it is stored before it is deleted there."""
     await inbox.append(Delivery(b"body", "text/xml"))
     lease = await lease_of(inbox)
-    await inbox._settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
+    await inbox._claims.settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
     letter = (await other.get(lease.id)).delivery
     await hand_out_again(inbox, lease)
 
@@ -673,9 +673,9 @@ async def test_a_burial_that_lacks_only_the_end_is_ended(nats_server, name, inbo
     """The dead letter lies where it should, and in the queue still."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
-    record = await inbox._settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
+    record = await inbox._claims.settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
     letter = Message.written(lease.delivery)
-    await inbox._opened.dead.publish(Write(inbox._dead_subject(record.id), letter, {}))
+    await inbox._ledger.opened.dead.publish(Write(inbox._ledger.dead_subject(record.id), letter, {}))
     await hand_out_again(inbox, lease)
 
     assert await other.claim(1, lease=LEASE) == []
@@ -686,7 +686,7 @@ async def test_an_ack_is_completed_by_the_next(nats_server, name, inbox, other):
     """The record says done: the event's key is noted, and the message deleted."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
-    await inbox._settle(lease, lambda record: evolve(record, state=DONE, event_key="event"))
+    await inbox._claims.settle(lease, lambda record: evolve(record, state=DONE, event_key="event"))
     await hand_out_again(inbox, lease)
     before = await other.seen(["event"])
 
@@ -699,9 +699,9 @@ async def test_an_ack_is_completed_by_the_next(nats_server, name, inbox, other):
 async def test_a_replay_is_completed_by_the_next(nats_server, name, inbox, other):
     """The message is queued, and the record says dead still."""
     buried = await dead_letter(inbox)
-    record = await inbox._record(buried.id)
+    record = await inbox._ledger.record(buried.id)
     queued = again(inbox, buried, record)
-    await inbox._opened.messages.publish(queued)
+    await inbox._ledger.opened.messages.publish(queued)
 
     lease = await next_lease(other)
 
@@ -726,9 +726,9 @@ async def test_of_two_who_replay_one_does(inbox, other):
 async def test_what_was_replayed_again_since_is_stale(inbox):
     """A message whose place a later one has taken is deleted."""
     buried = await dead_letter(inbox)
-    record = await inbox._record(buried.id)
+    record = await inbox._ledger.record(buried.id)
     for id in ("one", "two"):
-        await inbox._opened.messages.publish(again(inbox, buried, record, id))
+        await inbox._ledger.opened.messages.publish(again(inbox, buried, record, id))
 
     first = await next_lease(inbox)
     assert await inbox.claim(10, lease=LEASE) == []
@@ -739,11 +739,11 @@ async def test_what_was_replayed_again_since_is_stale(inbox):
 async def test_what_was_buried_again_is_kept_by_a_slow_replay(inbox, other):
     """It deletes the letter that it has read, and no later one."""
     buried = await dead_letter(inbox)
-    letter = await inbox._letter(buried.id)
+    letter = await inbox._ledger.letter(buried.id)
     await other.replay()
     await other.bury(await next_lease(other), "again")
 
-    await inbox._discard(letter)
+    await inbox._ledger.discard(letter)
 
     assert (await inbox.get(buried.id)).delivery.body == b"dead"
 
@@ -751,18 +751,18 @@ async def test_what_was_buried_again_is_kept_by_a_slow_replay(inbox, other):
 async def test_what_a_lagging_server_says_drops_nothing(inbox):
     """A message that names a revision later than the record read is left for another time."""
     buried = await dead_letter(inbox)
-    record = await inbox._record(buried.id)
-    await inbox._opened.messages.publish(again(inbox, buried, evolve(record, revision=record.revision + 10)))
+    record = await inbox._ledger.record(buried.id)
+    await inbox._ledger.opened.messages.publish(again(inbox, buried, evolve(record, revision=record.revision + 10)))
 
     assert await inbox.claim(1, lease=LEASE) == []
-    assert (await inbox._opened.messages.count(inbox._settings.queued))[0] == 1
+    assert (await inbox._ledger.opened.messages.count(inbox._settings.queued))[0] == 1
 
 
 async def test_a_replay_outlasts_a_purge(inbox, other):
     """Whoever asks for both at once keeps the delivery."""
     buried = await dead_letter(inbox)
-    record = await inbox._record(buried.id)
-    await inbox._opened.messages.publish(again(inbox, buried, record))
+    record = await inbox._ledger.record(buried.id)
+    await inbox._ledger.opened.messages.publish(again(inbox, buried, record))
     await other.purge(dead_before=datetime.now(UTC) + timedelta(days=1))
 
     assert (await next_lease(inbox)).delivery.body == b"dead"
@@ -781,8 +781,8 @@ async def test_numbers_that_begin_again_mix_nothing_up(nats_server, make, name):
 
     async with make() as inbox:
         await inbox.append(Delivery(b"after"))
-        (pulled,) = await inbox._opened.queue.take(1)
-        await inbox._opened.queue.hand_out_after(pulled.reply, 0)
+        (pulled,) = await inbox._ledger.opened.queue.take(1)
+        await inbox._ledger.opened.queue.hand_out_after(pulled.reply, 0)
         lease = await next_lease(inbox)
         assert (lease.delivery.body, lease.attempt) == (b"after", 1)
         assert await inbox.ack(lease)

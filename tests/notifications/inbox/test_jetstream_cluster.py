@@ -153,7 +153,7 @@ async def leader(inbox: JetStreamInbox, stream: str) -> str:
 
     async def is_known() -> bool:
         with contextlib.suppress(Exception):
-            found.append((await inbox._opened.link.jetstream.stream_info(stream)).cluster.leader)
+            found.append((await inbox._ledger.opened.link.jetstream.stream_info(stream)).cluster.leader)
         return any(found)
 
     await until(is_known, deadline=DEADLINE)
@@ -163,7 +163,7 @@ async def leader(inbox: JetStreamInbox, stream: str) -> str:
 async def are_current(inbox: JetStreamInbox, stream: str) -> bool:
     for name in (stream, f"{stream}-records", f"{stream}-dead"):
         with contextlib.suppress(Exception):
-            cluster = (await inbox._opened.link.jetstream.stream_info(name)).cluster
+            cluster = (await inbox._ledger.opened.link.jetstream.stream_info(name)).cluster
             if cluster.leader and all(replica.current for replica in cluster.replicas):
                 continue
         return False

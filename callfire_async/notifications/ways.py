@@ -1,0 +1,196 @@
+"""
+The two ways of what the door lets in: it is kept before it is answered, or handled before it is answered.
+
+This room imports what stands above it in this folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from attrs import define, field
+
+from callfire_async.errors import HandlerErrors, InboxError, NotificationError
+from callfire_async.notifications.door import TRY_AGAIN, Reply
+from callfire_async.notifications.events import Notification, UnknownNotification
+from callfire_async.notifications.inbox import Delivery, Inbox, Stats, is_carried_through
+from callfire_async.notifications.known_subscriptions import KnownSubscriptions
+from callfire_async.notifications.observing import Handling, Observers, Receiving
+from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.routing import Router
+from callfire_async.notifications.worker import Worker, described, log_failure, reason_of
+
+# In the receiver's name: whoever looks for that in his log need not know of this room.
+_log = logging.getLogger("callfire_async.notifications.receiver")
+
+# Only the next postback shows whether an inbox can be written to again.
+_STORE_AGAIN_SECONDS = 30.0
+
+_KEPT = Reply(204)
+
+
+@define(eq=False)
+class Keep:
+    """The way with an inbox: what is answered 204 is stored, and handled by a worker."""
+
+    _inbox: Inbox
+    _worker: Worker
+    _is_writable: bool = True
+    _failed_at: float = float("-inf")
+    _storing: set[asyncio.Task[Reply]] = field(factory=set)
+
+    async def start(self) -> None:
+        """Open the inbox, and start the worker."""
+        await self._inbox.__aenter__()
+        self._worker.start()
+
+    async def stop(self) -> None:
+        """Stop the worker, let what is being stored be stored, and close the inbox."""
+        await self._worker.stop()
+        if self._storing:
+            await asyncio.wait(self._storing)
+        await self._inbox.__aexit__(None, None, None)
+
+    async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
+        """Store a delivery; 204 once it is kept, 503 where it cannot be."""
+        # A server may cancel whoever waits for the answer when its client goes: what came whole is stored all the same.
+        if is_carried_through(self._inbox.append):
+            return await self._store(delivery, receiving)
+        storing = asyncio.create_task(self._store(delivery, receiving))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        return await asyncio.shield(storing)
+
+    async def _store(self, delivery: Delivery, receiving: Receiving) -> Reply:
+        try:
+            appended = receiving.appended = await self._inbox.append(delivery)
+        except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; nothing was stored
+            self._is_writable, self._failed_at = False, time.monotonic()
+            receiving.refused = "storage"
+            self.counts["not stored"] += 1
+            _log.error("a postback cannot be stored and was answered 503: %s", described(error))
+            return Reply(503, (TRY_AGAIN,))
+        self._is_writable = True
+        self.counts["duplicates"] += appended.duplicate
+        return _KEPT
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often what happened; the worker's own, in which both count."""
+        return self._worker.counts
+
+    @property
+    def is_working(self) -> bool:
+        """Whether what claims and what extends go on."""
+        return self._worker.is_working
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether the inbox took what was last written to it."""
+        return self._is_writable and self._worker.can_write
+
+    @property
+    def may_store(self) -> bool:
+        """Whether the next may be stored: it can, or that has not been tried for a while."""
+        again = time.monotonic() - self._failed_at >= _STORE_AGAIN_SECONDS
+        return self._worker.can_write and (self._is_writable or again)
+
+    @property
+    def has_buried(self) -> bool:
+        """Whether something was buried within the last quarter of an hour."""
+        return self._worker.dead_letters.are_fresh
+
+    async def inbox_stats(self) -> Stats | None:
+        """Count what the inbox holds."""
+        return await self._inbox.stats()
+
+    async def is_idle(self) -> bool:
+        """Tell whether nothing is ready, leased or being stored."""
+        try:
+            stats = await self._inbox.stats()
+        except InboxError:
+            # It cannot be reached now: who knows what waits there.
+            return False
+        return not (stats.ready or stats.leased or self._worker.is_busy or self._storing)
+
+    async def changed(self, timeout: float) -> None:
+        """Wait until a delivery was settled, *timeout* seconds at most."""
+        await self._worker.changed(timeout)
+
+
+@define(eq=False)
+class Handle:
+    """The way without an inbox: handlers run before the answer."""
+
+    _router: Router
+    _subscriptions: KnownSubscriptions
+    _handler_timeout: float | None
+    _observers: Observers
+    counts: Counter[str] = field(factory=Counter)
+    _unhandled: set[type[Notification]] = field(factory=set)
+
+    is_working = is_storing = may_store = True
+    has_buried = False
+
+    async def start(self) -> None:
+        """Have nothing to start."""
+
+    async def stop(self) -> None:
+        """Have nothing to stop."""
+
+    async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
+        """Handle a delivery; the reply says what became of it."""
+        handling = Handling(delivery)
+        with self._observers.handling(handling):
+            try:
+                event = handling.event = parse(delivery.body, delivery.content_type)
+            except NotificationError as error:
+                _log.warning("a body that is no notification was answered %d: %s", error.status_hint, error)
+                handling.outcome, handling.reason = "refused", str(error)
+                receiving.refused = "no notification"
+                return Reply(error.status_hint)
+            self.counts["unknown"] += isinstance(event, UnknownNotification)
+            return await self._dispatch(event, handling)
+
+    async def _dispatch(self, event: Notification, handling: Handling) -> Reply:
+        try:
+            ran = await self._subscriptions.include(event.subscription_id) and await self._router.dispatch(
+                event, handler_timeout=self._handler_timeout, around=self._observers.running(handling)
+            )
+        except HandlerErrors as errors:
+            return self._failed(list(zip(errors.failed, errors.exceptions, strict=True)), handling)
+        except Exception as error:  # noqa: BLE001  # known_subscriptions is the user's own
+            return self._failed([("known_subscriptions", error)], handling)
+        handling.outcome = "handled" if ran else "unhandled"
+        self.counts[handling.outcome] += 1
+        if not ran:
+            self._say_unhandled(event)
+        return Reply(204)
+
+    def _failed(self, failures: Sequence[tuple[str, Exception]], handling: Handling) -> Reply:
+        self.counts["failed"] += 1
+        for name, error in failures:
+            log_failure(name, error)
+        handling.outcome, handling.reason = "failed", reason_of(failures)
+        return Reply(500)
+
+    def _say_unhandled(self, event: Notification) -> None:
+        if type(event) not in self._unhandled:
+            self._unhandled.add(type(event))
+            _log.warning("no handler takes this %s; further ones are passed over in silence", type(event).__name__)
+
+    async def inbox_stats(self) -> Stats | None:
+        """Return None: there is no inbox."""
+        return None
+
+    async def is_idle(self) -> bool:
+        """Return True: nothing waits to be handled."""
+        return True
+
+    async def changed(self, timeout: float) -> None:
+        """Wait *timeout* seconds: nothing tells of a change."""
+        await asyncio.sleep(timeout)
