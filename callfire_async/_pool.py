@@ -105,7 +105,9 @@ def _where_made() -> tuple[str, int]:
 
 # --- one exchange ---------------------------------------------------------------------------------------------
 
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+# What is believed of a transport that does not say how far it is. A timeout while connecting is not: httpcore says that
+# it connects, and httpx-aiohttp raises ConnectTimeout for a connection that ends after the request was carried out.
+_NEVER_SENT = (httpx.ConnectError, httpx.PoolTimeout)
 _CONNECTING = "connecting"
 # What httpcore says that it starts to do, after the name of its room.
 _PHASES: Mapping[str, str] = {

@@ -61,7 +61,7 @@ class CuttingServer(Server):
     async def _answer_to(self, request: bytes) -> bytes:
         head, _, body = request.partition(b"\r\n\r\n")
         line, *headers = head.decode().split("\r\n")
-        fields = dict(header.split(": ", 1) for header in headers)
+        fields = httpx.Headers([header.split(": ", 1) for header in headers])
         method, target, _ = line.split(" ")
         asked = httpx.Request(method, f"http://{fields['Host']}{target}", headers=fields, content=body)
         answer = await frame(await httpx.ASGITransport(self.fake).handle_async_request(asked), self.framing)

@@ -367,11 +367,12 @@ async def test_an_answer_without_end_is_not_read_to_its_end(connect, encoding, m
 
 # --- trying again -----------------------------------------------------------------------------------------
 
-NEVER_SENT = [httpx.ConnectError("no"), httpx.ConnectTimeout("no"), httpx.PoolTimeout("no")]
+NEVER_SENT = [httpx.ConnectError("no"), httpx.PoolTimeout("no")]
 IN_DOUBT = [
     httpx.ReadError("no"),
     httpx.WriteError("no"),
     httpx.ReadTimeout("no"),
+    httpx.ConnectTimeout("no"),  # while nothing was said of connecting
     httpx.RemoteProtocolError("no"),
     ssl.SSLError("no"),
     RuntimeError("no"),
@@ -613,7 +614,7 @@ async def test_the_clockwork_of_a_connection_is_the_real_one():
 # --- errors -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failure", [*NEVER_SENT, *IN_DOUBT[:6]], ids=repr)
+@pytest.mark.parametrize("failure", [*NEVER_SENT, *IN_DOUBT[:7]], ids=repr)
 async def test_whatever_fails_below_is_an_error_of_ours(connect, callfire, failure):
     """With method, path and attempts, and the cause behind it; a timeout is told apart."""
     callfire.side_effect = [failure] * 2
