@@ -329,10 +329,13 @@ class _Keep:
         self._worker.start()
 
     async def stop(self) -> None:
-        await self._worker.stop()
-        if self._storing:
-            await asyncio.wait(self._storing)
-        await self._inbox.__aexit__(None, None, None)
+        try:
+            await self._worker.stop()
+            if self._storing:
+                await asyncio.wait(self._storing)
+        finally:
+            # Where this is cancelled too: an inbox that stays open is nobody else's.
+            await self._inbox.__aexit__(None, None, None)
 
     async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
         # A server may cancel whoever waits for the answer when its client goes: what came whole is stored all the same.
