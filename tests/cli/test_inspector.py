@@ -226,6 +226,26 @@ async def test_a_body_that_is_none_can_be_revealed_too(kept):
     assert revealed["kind"] == "not a notification"
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"TextSent": {"SubscriptionId": 1, "Text": {"@id": 42, "Message": "\\ud800"}}}', "application/json"),
+        (b'{"S\\ud800": {"SubscriptionId": 1}}', "application/json"),
+        (text(42), "application/\udcff"),
+    ],
+)
+async def test_half_a_character_is_shown_too(kept, body, content_type):
+    """JSON can say it, and a server hands over what it could not decode as one; no answer fails for it."""
+    await kept.receiver.receive(Postback("POST", TOKEN, {"Content-Type": content_type}, body))
+    await kept.receiver.idle(timeout=DEADLINE)
+
+    shown = await kept.client.get("/api/deliveries/1")
+    revealed = await kept.client.post("/api/deliveries/1/reveal")
+    listed = await kept.client.get("/api/dead")
+
+    assert [shown.status_code, revealed.status_code, listed.status_code] == [200, 200, 200]
+
+
 async def test_an_unknown_event_is_shown_by_its_root(kept):
     """Cut short, for it may be as long as a body; what is inside is shown when it is revealed."""
     await kept.post(b'{"%s": {"Secret": "words"}}' % (b"x" * 100))
