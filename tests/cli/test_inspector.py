@@ -365,6 +365,22 @@ async def test_a_dead_letter_is_replayed_as_itself(kept):
     assert none == (409, {"error": "it is no dead letter any more"})
 
 
+async def test_a_dead_letter_whose_body_is_held_by_the_inbox_alone_is_shown(kept):
+    """The inspector forgets bodies before an inbox does; what each attempt was is known from the inspector."""
+    await kept.post(text(42, "fail"))
+    kept.source.recent.most_bytes = 0
+    await kept.post(text(43))
+
+    letter = await kept.get("dead/1")
+    _, revealed = await kept.send("dead/1/reveal")
+
+    assert (letter["held"], revealed["body"], [run["name"] for run in revealed["tries"][0]["runs"]]) == (
+        True,
+        text(42, "fail").decode(),
+        ["keep"],
+    )
+
+
 async def test_dead_letters_of_an_earlier_day_are_shown(kept, monkeypatch):
     """Which the inspector has not seen die; the newest of too many."""
     monkeypatch.setattr(inspector_sources, "_MOST_DEAD", 2)

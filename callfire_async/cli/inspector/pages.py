@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -176,8 +176,11 @@ class Inspector:
         entry = await self._source.entry(request.path_params["id"])
         if entry is None:
             return None
-        # What was seen here is known better than from the inbox.
-        return self._source.recent.by_id(entry.id) or item_of(entry)
+        read, known = item_of(entry), self._source.recent.by_id(entry.id)
+        if known is None:
+            return read
+        # What was seen here is known better than from the inbox, which holds bodies for longer.
+        return known if known.body or not read.body else evolve(read, attempts=known.attempts)
 
 
 class _Answer(JSONResponse):
