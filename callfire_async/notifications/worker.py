@@ -331,7 +331,8 @@ class Worker:
             return _Dead(f"rejected: {rejections[0]}")
         reason = reason_of(failures)
         if lease.attempt >= self.retry.max_attempts:
-            return _Dead(f"{lease.attempt} attempts failed, at last {reason}")
+            ended = "the only attempt failed:" if lease.attempt == 1 else f"{lease.attempt} attempts failed, at last"
+            return _Dead(f"{ended} {reason}")
         return _Failed(completed, reason)
 
     async def _settle(self, lease: Lease, outcome: _Outcome) -> bool:

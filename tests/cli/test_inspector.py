@@ -391,7 +391,7 @@ async def test_dead_letters_of_an_earlier_day_are_shown(kept, monkeypatch):
     shown = await kept.get("dead/3")
 
     assert [item["subject"] for item in listed] == ["text 43", "text 42"]
-    assert shown["reason"] == "1 attempts failed, at last keep: LookupError"
+    assert shown["reason"] == "the only attempt failed: keep: LookupError"
 
 
 async def test_an_inbox_that_fails_is_said(kept):

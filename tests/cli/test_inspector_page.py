@@ -266,7 +266,7 @@ async def test_each_handler_is_shown_with_what_it_raised(page, watched):
 
     (run,) = await page.texts(".runs li")
     assert run.split("\n")[1:3] == ["service.keep", "LookupError"]
-    assert (await page.texts(".reason"))[0] == "1 attempts failed, at last service.keep: LookupError"
+    assert (await page.texts(".reason"))[0] == "the only attempt failed: service.keep: LookupError"
 
 
 async def test_a_dead_letter_is_replayed_as_itself(page, watched):
