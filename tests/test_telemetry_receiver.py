@@ -163,7 +163,7 @@ async def test_what_fails_says_so_and_not_in_its_own_words(observed, router):
     failed, rejected, none = sorted(observed.spans("process"), key=lambda span: span.attributes["messaging.message.id"])
     assert (failed.status.status_code, failed.status.description) == (
         StatusCode.ERROR,
-        "1 attempts failed, at last keep: ValueError",
+        "the only attempt failed: keep: ValueError",
     )
     assert rejected.status.description == "rejected: not one of ours"
     assert (none.name, none.attributes["error.type"]) == ("process", "dead")

@@ -50,10 +50,13 @@ class Keep:
 
     async def stop(self) -> None:
         """Stop the worker, let what is being stored be stored, and close the inbox."""
-        await self._worker.stop()
-        if self._storing:
-            await asyncio.wait(self._storing)
-        await self._inbox.__aexit__(None, None, None)
+        try:
+            await self._worker.stop()
+            if self._storing:
+                await asyncio.wait(self._storing)
+        finally:
+            # Where this is cancelled too: an inbox that stays open is nobody else's.
+            await self._inbox.__aexit__(None, None, None)
 
     async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
         """Store a delivery; 204 once it is kept, 503 where it cannot be."""

@@ -11,7 +11,7 @@ import logging
 import random
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import ClassVar, TypeAlias
 
@@ -123,12 +123,16 @@ class Worker:
     async def stop(self) -> None:
         """Claim nothing more; give running handlers their grace, then put back what they have not finished."""
         self._stopping = True
-        await _cancelled(self._tasks[:1])
-        if self._running:
-            await asyncio.wait(self._running, timeout=self.grace)
-        await _cancelled(self._running)
-        await _cancelled(self._tasks[1:])
-        self.dead_letters.say_unlogged()
+        claiming, extending = self._tasks[:1], self._tasks[1:]
+        try:
+            await _cancelled(claiming)
+            await _ended(self._running, self.grace)
+        finally:
+            # Whoever cancels this ends the grace: what is leased is put back all the same.
+            await _ended(claiming)
+            await _cancelled(self._running)
+            await _cancelled(extending)
+            self.dead_letters.say_unlogged()
 
     @property
     def is_busy(self) -> bool:
@@ -159,7 +163,8 @@ class Worker:
             await self._until(lambda: self._free > 0 and not self._unwritten)
             leases = await self._claim(self._free)
             if self._unwritten:
-                await self._give_up(leases)
+                # It turned out meanwhile that nothing can be written; they are begun when something can be.
+                await self._put_back(leases)
             elif leases and leases[0].crashes >= SUSPECT_CRASHES:
                 await self._run_alone(leases[0])
             else:
@@ -206,22 +211,18 @@ class Worker:
         try:
             await self._until(lambda: len(self._running) == 1)
         except asyncio.CancelledError:
-            with suppress(Exception):
-                await self._put_back([lease])
+            await self._put_back([lease])
             raise
         finally:
             del self._running[claiming]
         self._start(lease)
         await self._until(lambda: not self._running)
 
-    async def _give_up(self, leases: Sequence[Lease]) -> None:
-        """Put back what was claimed while it turned out that nothing can be written; it is begun when it can be."""
-        with suppress(Exception):
-            await self._put_back(leases)
-
     async def _put_back(self, leases: Sequence[Lease]) -> None:
+        """Put back what is not begun, each by itself; what cannot be is ready again when its lease ends."""
         for lease in leases:
-            await self.inbox.release(lease)
+            with suppress(Exception):
+                await self.inbox.release(lease)
 
     def _start(self, lease: Lease) -> None:
         task = asyncio.create_task(self._handle(lease))
@@ -330,7 +331,8 @@ class Worker:
             return _Dead(f"rejected: {rejections[0]}")
         reason = reason_of(failures)
         if lease.attempt >= self.retry.max_attempts:
-            return _Dead(f"{lease.attempt} attempts failed, at last {reason}")
+            ended = "the only attempt failed:" if lease.attempt == 1 else f"{lease.attempt} attempts failed, at last"
+            return _Dead(f"{ended} {reason}")
         return _Failed(completed, reason)
 
     async def _settle(self, lease: Lease, outcome: _Outcome) -> bool:
@@ -391,5 +393,10 @@ async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
     ending = list(tasks)
     for task in ending:
         task.cancel()
-    if ending:
-        await asyncio.wait(ending)
+    await _ended(ending)
+
+
+async def _ended(tasks: Collection[asyncio.Task[None]], timeout: float | None = None) -> None:
+    """Wait for the ends of tasks, *timeout* seconds at most."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout)

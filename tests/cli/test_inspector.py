@@ -226,6 +226,26 @@ async def test_a_body_that_is_none_can_be_revealed_too(kept):
     assert revealed["kind"] == "not a notification"
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"TextSent": {"SubscriptionId": 1, "Text": {"@id": 42, "Message": "\\ud800"}}}', "application/json"),
+        (b'{"S\\ud800": {"SubscriptionId": 1}}', "application/json"),
+        (text(42), "application/\udcff"),
+    ],
+)
+async def test_half_a_character_is_shown_too(kept, body, content_type):
+    """JSON can say it, and a server hands over what it could not decode as one; no answer fails for it."""
+    await kept.receiver.receive(Postback("POST", TOKEN, {"Content-Type": content_type}, body))
+    await kept.receiver.idle(timeout=DEADLINE)
+
+    shown = await kept.client.get("/api/deliveries/1")
+    revealed = await kept.client.post("/api/deliveries/1/reveal")
+    listed = await kept.client.get("/api/dead")
+
+    assert [shown.status_code, revealed.status_code, listed.status_code] == [200, 200, 200]
+
+
 async def test_an_unknown_event_is_shown_by_its_root(kept):
     """Cut short, for it may be as long as a body; what is inside is shown when it is revealed."""
     await kept.post(b'{"%s": {"Secret": "words"}}' % (b"x" * 100))
@@ -345,6 +365,22 @@ async def test_a_dead_letter_is_replayed_as_itself(kept):
     assert none == (409, {"error": "it is no dead letter any more"})
 
 
+async def test_a_dead_letter_whose_body_is_held_by_the_inbox_alone_is_shown(kept):
+    """The inspector forgets bodies before an inbox does; what each attempt was is known from the inspector."""
+    await kept.post(text(42, "fail"))
+    kept.source.recent.most_bytes = 0
+    await kept.post(text(43))
+
+    letter = await kept.get("dead/1")
+    _, revealed = await kept.send("dead/1/reveal")
+
+    assert (letter["held"], revealed["body"], [run["name"] for run in revealed["tries"][0]["runs"]]) == (
+        True,
+        text(42, "fail").decode(),
+        ["keep"],
+    )
+
+
 async def test_dead_letters_of_an_earlier_day_are_shown(kept, monkeypatch):
     """Which the inspector has not seen die; the newest of too many."""
     monkeypatch.setattr(inspector_sources, "_MOST_DEAD", 2)
@@ -355,7 +391,7 @@ async def test_dead_letters_of_an_earlier_day_are_shown(kept, monkeypatch):
     shown = await kept.get("dead/3")
 
     assert [item["subject"] for item in listed] == ["text 43", "text 42"]
-    assert shown["reason"] == "1 attempts failed, at last keep: LookupError"
+    assert shown["reason"] == "the only attempt failed: keep: LookupError"
 
 
 async def test_an_inbox_that_fails_is_said(kept):

@@ -271,7 +271,7 @@ async def test_a_handler_that_hangs_has_failed(handlers, inbox):
 
     (entry,) = await handle(handlers, inbox, body(), handler_timeout=0.01, retry=RetryPolicy(1))
 
-    assert (handlers.ran, entry.reason) == (["succeeds", "hangs"], "1 attempts failed, at last hangs: TimeoutError")
+    assert (handlers.ran, entry.reason) == (["succeeds", "hangs"], "the only attempt failed: hangs: TimeoutError")
 
 
 async def test_a_handler_that_cancels_itself_has_failed(handlers, inbox):
@@ -472,6 +472,37 @@ async def test_what_comes_to_hand_while_it_stops_goes_back(handlers):
     assert ([entry.state async for entry in inbox.entries()], handlers.ran) == (["ready"], [])
 
 
+async def test_whoever_cancels_the_stop_ends_the_grace_and_nothing_else(handlers, tmp_path):
+    """What runs is put back, with no attempt and no crash counted, and the file is let go."""
+    handlers.add_waiting("waits")
+    receiver = make_receiver(handlers, SqliteInbox(tmp_path / "inbox.db"), grace=3600.0)
+    await receiver.__aenter__()
+    await receiver.receive(postback(body()))
+    await handlers.started.wait()
+
+    stopping = asyncio.create_task(receiver.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+
+    async with SqliteInbox(tmp_path / "inbox.db", lock_timeout=0.0) as inbox:
+        (entry,) = [entry async for entry in inbox.entries()]
+    assert (stopping.cancelled(), entry.state, entry.attempt, entry.crashes) == (True, "ready", 1, 0)
+
+
+async def test_what_cannot_be_put_back_keeps_nothing_else_from_it(handlers):
+    """Each lease that a claim brings while the worker stops goes back by itself."""
+    handlers.add("runs")
+    inbox = PuttingBackFails()
+    for number in (1, 2):
+        await inbox.append(Delivery(body(number)))
+    async with make_receiver(handlers, inbox):
+        await inbox.claiming.wait()
+        asyncio.get_running_loop().call_soon(inbox.go_on.set)
+
+    assert [entry.state async for entry in inbox.entries()] == ["leased", "ready"]
+
+
 class SlowInbox(MemoryInbox):
     """One whose claims take their time."""
 
@@ -483,6 +514,15 @@ class SlowInbox(MemoryInbox):
         self.claiming.set()
         await self.go_on.wait()
         return await super().claim(limit, lease=lease)
+
+
+class PuttingBackFails(SlowInbox):
+    """One that fails to put back what it has handed out first."""
+
+    async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
+        if lease.id == 1:
+            raise InboxError("no space")
+        return await super().release(lease, completed=completed)
 
 
 async def test_a_receiver_may_be_started_again(handlers, inbox):

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -155,7 +155,7 @@ class Inspector:
     # --- dead letters -------------------------------------------------------------------------------------
 
     async def _dead(self, request: Request) -> Response:  # noqa: ARG002  # all are asked for
-        return JSONResponse({"items": [row(item_of(entry)) for entry in await self._source.dead()]})
+        return _Answer({"items": [row(item_of(entry)) for entry in await self._source.dead()]})
 
     async def _dead_letter(self, request: Request) -> Response:
         return _answer(await self._letter(request))
@@ -170,30 +170,40 @@ class Inspector:
     async def _replay_all(self, request: Request) -> Response:  # noqa: ARG002  # likewise
         if self._source.read_only:
             return _replayed(self._source.read_only)
-        return JSONResponse({"replayed": await self._source.replay_dead(None)})
+        return _Answer({"replayed": await self._source.replay_dead(None)})
 
     async def _letter(self, request: Request) -> Item | None:
         entry = await self._source.entry(request.path_params["id"])
         if entry is None:
             return None
-        # What was seen here is known better than from the inbox.
-        return self._source.recent.by_id(entry.id) or item_of(entry)
+        read, known = item_of(entry), self._source.recent.by_id(entry.id)
+        if known is None:
+            return read
+        # What was seen here is known better than from the inbox, which holds bodies for longer.
+        return known if known.body or not read.body else evolve(read, attempts=known.attempts)
+
+
+class _Answer(JSONResponse):
+    """JSON in ASCII, since half a character, which a body may hold, has no other encoding."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
 
 
 def _answer(item: Item | None, *, revealed: bool = False) -> Response:
-    return _gone() if item is None else JSONResponse(detail(item, revealed=revealed))
+    return _gone() if item is None else _Answer(detail(item, revealed=revealed))
 
 
 def _gone() -> Response:
-    return JSONResponse({"error": "it is not held any more"}, 404)
+    return _Answer({"error": "it is not held any more"}, 404)
 
 
 def _replayed(why_not: str | None) -> Response:
-    return JSONResponse({"replayed": 1}) if why_not is None else JSONResponse({"error": why_not}, 409)
+    return _Answer({"replayed": 1}) if why_not is None else _Answer({"error": why_not}, 409)
 
 
 async def _inbox_failed(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 503)
+    return _Answer({"error": str(error)}, 503)
 
 
 def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
@@ -238,7 +248,7 @@ class _Locked:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
         if scope["type"] == "http" and scope["path"].startswith("/api/") and not self._opens(headers):
-            await JSONResponse({"error": "open the address that the command has printed"}, 401)(scope, receive, send)
+            await _Answer({"error": "open the address that the command has printed"}, 401)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

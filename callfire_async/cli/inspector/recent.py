@@ -71,6 +71,11 @@ class Item:
     #: When it last changed, as a count of changes.
     version: int = 0
 
+    @property
+    def body(self) -> bytes:
+        """What was posted; empty where it is not held."""
+        return b"" if self.delivery is None else self.delivery.body
+
 
 @define(eq=False)
 class _Second:

@@ -36,11 +36,10 @@ def row(item: Item) -> dict[str, Any]:
 
 def detail(item: Item, *, revealed: bool = False) -> dict[str, Any]:
     """Word all that is known of a delivery; its body, and what is private in the event, only where *revealed*."""
-    body = b"" if item.delivery is None else item.delivery.body
     shown = row(item) | {
         "size": item.size,
         "contentType": None if item.delivery is None else item.delivery.content_type,
-        "held": bool(body),
+        "held": bool(item.body),
         "unreadable": item.unreadable,
         "problemList": [] if item.event is None else list(item.event.problems),
         "tries": [_attempt(attempt) for attempt in item.attempts],
@@ -48,7 +47,7 @@ def detail(item: Item, *, revealed: bool = False) -> dict[str, Any]:
         "revealed": revealed,
     }
     if revealed:
-        shown["body"] = _text(body)
+        shown["body"] = _text(item.body)
         shown["payload"] = None if item.event is None else tree({item.event.name: item.event.payload})
     return shown
 

@@ -240,7 +240,7 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
         """Try a delivery again: a dead letter as itself, anything else as a new one with the same body."""
         if item.outcome == "dead" and item.id is not None and await self.replay_dead([str(item.id)]):
             return None
-        if item.delivery is None or not item.delivery.body:
+        if item.delivery is None or not item.body:
             return "its body is not held any more"
         key = f"{item.delivery.key}:replayed:{secrets.token_hex(8)}"
         reply = await self.receiver.redeliver(evolve(item.delivery, received_at=datetime.now(UTC), key=key))

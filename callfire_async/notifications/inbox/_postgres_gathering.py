@@ -95,6 +95,11 @@ class Gathering:
     async def _keep_all(self, jobs: list[_Job]) -> None:
         try:
             appended = iter(await self._keep([delivery for job in jobs for delivery in job.deliveries]))
+        except asyncio.CancelledError:
+            # A driver that gives up looks like this too: nobody must wait for ever.
+            for job in [*jobs, *self._jobs]:
+                job.fail(InboxUnavailableError("what was to be kept was broken off; it may have been kept"))
+            raise
         except InboxUnavailableError as error:
             for job in jobs:
                 job.fail(_copy(error))

@@ -158,6 +158,9 @@ function startAnew(run) {
   for (const row of rows.values()) row.remove();
   rows.clear();
   state.dirty.clear();
+  state.lettersKnown = -1;
+  // Its numbers begin anew: another has the number of the one that was chosen.
+  if (state.chosen?.startsWith("deliveries/")) chooseNone();
 }
 
 function keep(item) {
@@ -369,6 +372,14 @@ function choose(ref) {
     row.scrollIntoView({ block: "nearest" });
   }
   refresh(60);
+}
+
+function chooseNone() {
+  clearTimeout(refreshing);
+  state.chosen = state.revealed = null;
+  list.removeAttribute("aria-activedescendant");
+  detail.replaceChildren(make("p", { class: "placeholder" }, "Choose a delivery to see what was in it, and what became of it."));
+  document.body.classList.remove("open");
 }
 
 function step(to) {
