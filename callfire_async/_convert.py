@@ -425,7 +425,7 @@ def _object_hook(read: Hook) -> Hook:
 def _part_hook(attribute: Any) -> Hook:
     """Make the hook of a field that holds models, one or many."""
     if attribute.name == "config":
-        return lambda named, _: _hook_of(_CONFIGS[named[0]])(named[1], None)
+        return lambda named, _: named and _hook_of(_CONFIGS[named[0]])(named[1], None)
     part, many = _part_of(attribute.type)
     read = _hook_of(part)  # type: ignore[arg-type]  # likewise
     if many:
@@ -438,7 +438,8 @@ def _with_config(read: Hook) -> Hook:
 
     def hook(content: Mapping[str, Any], kind: object) -> object:
         named = next(((name, content[name]) for name in _CONFIGS if content.get(name)), None)
-        return read({**content, "Config": named} if named else content, kind)
+        # What a document itself calls Config is nothing that CallFire sends.
+        return read({**content, "Config": named}, kind)
 
     return hook
 

@@ -609,6 +609,12 @@ def test_a_configuration_that_cannot_be_read_makes_room_for_the_next():
     )
 
 
+@pytest.mark.parametrize("value", [5, None, [], ["TextBroadcastConfig"], [["x"], {}], ["TextBroadcastConfig", {}]])
+def test_what_a_document_itself_calls_config_is_not_read(value):
+    """Each kind has a name of its own; the attribute's is none of them."""
+    assert structure(Broadcast, {"@id": 1, "Config": value}, "Broadcast") == (Broadcast(1), ())
+
+
 @pytest.mark.parametrize("content", [{}, {"@id": None}, {"@id": ""}, {"@id": {}}, {"Inbound": "x"}])
 def test_without_an_id_it_is_nothing(content):
     """Missing, whatever else is wrong."""
@@ -628,7 +634,7 @@ trees = st.recursive(
     lambda inside: (
         st.lists(inside, max_size=3)
         | st.dictionaries(
-            st.sampled_from([*TEXT[0], *CALL[0], *CONFIG, *BROADCAST, "TextBroadcastConfig", "#text"]), inside
+            st.sampled_from([*TEXT[0], *CALL[0], *CONFIG, *BROADCAST, "TextBroadcastConfig", "Config", "#text"]), inside
         )
     ),
     max_leaves=12,

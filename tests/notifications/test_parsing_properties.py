@@ -77,7 +77,7 @@ def test_any_json_under_a_known_name_is_an_event_or_our_error(root, carried, con
 
 FIELDS = """
     FromNumber ToNumber State BatchId Inbound Created FinalResult Label Message TextRecord CallRecord
-    Name Status LastModified Type TextBroadcastConfig VoiceBroadcastConfig
+    Name Status LastModified Type Config TextBroadcastConfig VoiceBroadcastConfig
     @id Result FinishTime QuestionResponse Question RecordingMeta LengthInSeconds Duration BilledAmount
     LocalTimeZoneRestriction BeginTime RetryConfig RetryResults MaxAttempts #text value
 """.split()
@@ -94,6 +94,7 @@ fields = st.recursive(
     st.dictionaries(st.sampled_from(FIELDS), fields),
 )
 @example(("BroadcastStarted", "Broadcast"), {"TextBroadcastConfig": True, "VoiceBroadcastConfig": 1})
+@example(("BroadcastStarted", "Broadcast"), {"Config": 5})
 def test_any_fields_are_read_or_named(kind, content):
     """Whatever stands in the fields of a thing with an id, there is an event; what could not be read is a problem."""
     root, carried = kind
