@@ -15,7 +15,7 @@ ORDER = """
 errors models _wire _convert
 _protocol _answers _pool connection paging declare subscriptions actions texts calls client
 notifications.encoding notifications.events notifications.matching notifications.parsing
-notifications.expecting notifications.routing notifications.tokens notifications.door
+notifications.expecting notifications.stepping notifications.routing notifications.tokens notifications.door
 notifications.dead_letters notifications.inbox
 notifications.inbox.memory
 notifications.inbox._sqlite_file notifications.inbox._sqlite_writer notifications.inbox._sqlite_folder

@@ -1,7 +1,7 @@
 """
 What is decided before anything is read for its meaning: who may post, how, how much and how slowly.
 
-It imports `tokens`.
+It imports `tokens` and `stepping`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Mapping
-from functools import partial
-from types import coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
+from callfire_async.notifications.stepping import going_on
 from callfire_async.notifications.tokens import EndpointTokens
 
 __all__ = ["Door", "Postback", "Reply"]
@@ -207,24 +206,7 @@ async def _in_time(reading: Coroutine[Any, Any, bytes], seconds: float) -> bytes
         content: bytes = read.value
         return content
     async with asyncio.timeout(seconds):
-        return await _going_on(reading, waits_for)
-
-
-@coroutine
-def _going_on(begun: Coroutine[Any, Any, bytes], waits_for: object) -> Generator[Any, Any, bytes]:
-    """Wait for what a coroutine that has begun waits for, and go on with it."""
-    while True:
-        try:
-            sent = yield waits_for
-        except BaseException as error:  # noqa: BLE001  # whatever is thrown in is the coroutine's
-            go_on = partial(begun.throw, error)
-        else:
-            go_on = partial(begun.send, sent)
-        try:
-            waits_for = go_on()
-        except StopIteration as end:
-            content: bytes = end.value
-            return content
+        return await going_on(reading, waits_for)
 
 
 async def _answered_early(refusal: _Refusal, postback: Postback, body: _Body) -> Reply:

@@ -1,7 +1,7 @@
 """
 Which handlers an event goes to, and running them.
 
-It imports `errors`, `models`, `events` and `expecting`.
+It imports `errors`, `models`, `events`, `expecting` and `stepping`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from callfire_async.notifications.events import (
     UnknownNotification,
 )
 from callfire_async.notifications.expecting import Expectations, Expected
+from callfire_async.notifications.stepping import going_on
 
 __all__ = ["Handler", "Router"]
 
@@ -229,7 +230,7 @@ class Router:
         self,
         event: Notification,
         *,
-        skip: Container[str] = frozenset(),
+        skip: Container[str] = _NO_NAMES,
         handler_timeout: float | None = None,
         completed: set[str] | None = None,
         around: Callable[[str], AbstractContextManager[object]] | None = None,
@@ -348,11 +349,21 @@ class _BySubscription(dict[int | None, "tuple[_Candidate, ...]"]):
 
 
 async def _run(handler: Handler, event: Notification, seconds: float | None) -> None:
-    """Run one handler under its timeout."""
-    limit = asyncio.timeout(seconds)
+    """
+    Run one handler under its timeout.
+
+    A handler that never waits could not be interrupted: it is run without a limit, which takes more than all else here.
+    """
+    ends = None if seconds is None else asyncio.get_running_loop().time() + seconds
+    handling = handler.function(event)
+    try:
+        waits_for = handling.send(None)
+    except StopIteration:
+        return
+    limit = asyncio.timeout_at(ends)
     try:
         async with limit:
-            await handler.function(event)
+            await going_on(handling, waits_for)
     except Exception as error:
         if limit.expired():
             error.add_note(f"the handler took longer than {seconds} seconds")

@@ -1,6 +1,7 @@
 """Which handlers get an event, and what becomes of what they raise."""
 
 import asyncio
+import contextvars
 import functools
 
 import pytest
@@ -157,6 +158,76 @@ async def test_a_handler_that_takes_too_long_has_failed(router, ran):
         ["the handler took longer than 0.01 seconds"],
         ["runs"],
     )
+
+
+async def test_a_handler_that_returns_at_once_needs_no_timer(router, monkeypatch):
+    """It could not have been interrupted; most handlers under a receiver only put something into a queue."""
+    timers: list[object] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_at", lambda *arguments, **_: timers.append(arguments))
+
+    @router.on(TextSent)
+    async def handler(event):
+        pass
+
+    ran = await router.dispatch(SENT, handler_timeout=10)
+
+    assert (len(ran), timers) == (1, [])
+
+
+async def test_what_a_handler_does_before_it_waits_counts(router, monkeypatch):
+    """Its time begins with it, so it is over for one that blocks until then and waits afterwards."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+
+    @router.on(TextSent)
+    async def handler(event):
+        monkeypatch.setattr(loop, "time", lambda: clock() + 1_000)
+        await asyncio.Event().wait()
+
+    with pytest.raises(HandlerErrors) as caught:
+        await router.dispatch(SENT, handler_timeout=900)
+
+    assert isinstance(caught.value.exceptions[0], TimeoutError)
+
+
+async def test_under_a_timeout_a_handler_is_its_task_in_its_context(router):
+    """Also after it has waited; what it sets stays set for whoever dispatches."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    tasks: list[object] = []
+
+    @router.on(TextSent)
+    async def handler(event):
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(0)
+        tasks.append(asyncio.current_task())
+        variable.set("set")
+
+    await router.dispatch(SENT, handler_timeout=10)
+
+    assert tasks == [asyncio.current_task()] * 2
+    assert variable.get() == "set"
+
+
+async def test_a_cancelled_dispatch_cancels_the_handler_under_its_timeout(router):
+    """The handler sees it where it waits, and what it then raises goes up."""
+    begun, seen = asyncio.Event(), []
+
+    @router.on(TextSent)
+    async def handler(event):
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    task = asyncio.create_task(router.dispatch(SENT, handler_timeout=10))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert seen == ["cancelled"]
 
 
 async def test_a_timeout_of_the_handlers_own_is_not_ours(router):
