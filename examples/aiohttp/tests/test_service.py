@@ -2,6 +2,7 @@
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from attrs import evolve
 from service.app import create_app
 from service.settings import Settings
 from service.subscribe import subscribe
@@ -32,7 +33,17 @@ async def test_what_a_call_costs_is_booked_once(settings):
         await deliver(client, make_text_sent(broadcast_id=7))
 
         assert await (await client.get("/broadcasts/7/spent")).json() == {"credits": 1.0}
-        assert await (await client.get("/health")).json() == {"healthy": True, "waiting": 0, "dead": 0}
+        assert await (await client.get("/health")).json() == {"healthy": True, "reasons": []}
+
+
+async def test_it_is_there_while_its_inbox_is_away(settings):
+    away = evolve(settings, inbox="postgresql://127.0.0.1:9/nobody", spool=f"{settings.inbox}.spool")
+
+    async with TestClient(TestServer(create_app(away))) as client:
+        assert (await client.post(f"/callfire/{TOKEN}", data=make_call_finished().to_xml())).status == 204
+        answer = await client.get("/health")
+
+        assert (answer.status, (await answer.json())["reasons"]) == (200, ["the inbox cannot be read"])
 
 
 async def test_a_stranger_is_turned_away(settings):

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from callfire_async.notifications import Receiver
 from callfire_async.notifications.fastapi import notification_routes
+from callfire_async.notifications.health import check_health
 from service.handlers import make_router
 from service.inboxes import make_inbox
 from service.ledger import Ledger
@@ -34,8 +35,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.get("/health")
     async def health() -> dict[str, object]:
         # Answered 200 as long as the process lives. Let *healthy* raise an alarm, not restart anything.
-        stats = await inbox.stats()
-        return {"healthy": receiver.healthy, "waiting": stats.ready + stats.delayed, "dead": stats.dead}
+        how = await check_health(receiver)
+        return {"healthy": how.healthy, "reasons": how.reasons}
 
     @app.get("/broadcasts/{broadcast_id}/spent")
     async def spent(broadcast_id: int) -> dict[str, float]:
