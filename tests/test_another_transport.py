@@ -13,7 +13,8 @@ from httpx_aiohttp import HttpxAiohttpClient
 from loopback import answer_bytes, hung, running, serving, well
 
 from callfire_async import CallFire
-from callfire_async._protocol import MAX_ANSWER_BYTES, create_subscription
+from callfire_async._answers import MAX_ANSWER_BYTES
+from callfire_async._protocol import create_subscription
 from callfire_async.errors import BadRequestError, NotFoundError, RequestTimeoutError, ResponseError, TransportError
 from callfire_async.models import Subscription, TriggerEvent
 from callfire_async.testing import FakeCallFire

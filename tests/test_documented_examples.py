@@ -4,6 +4,7 @@ import ast
 import asyncio
 import inspect
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,12 @@ class Reader:
         self.module = ModuleType("documented")
         self.fake = FakeCallFire()
 
+    def close(self) -> None:
+        """Close the databases that the page leaves open, as a service does."""
+        for value in vars(self.module).values():
+            if isinstance(value, sqlite3.Connection):
+                value.close()
+
     def run(self, example: Example) -> None:
         """Run *example* with what those before it have defined."""
         code = example.compile()
@@ -83,3 +90,4 @@ def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path_factory):
         for example in examples(page):
             monkeypatch.chdir(tmp_path_factory.mktemp("example"))  # which may be written to
             reader.run(example)
+        reader.close()

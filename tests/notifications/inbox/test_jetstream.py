@@ -17,13 +17,14 @@ import pytest
 import trustme
 from attrs import evolve
 from engines.nats import PASSWORD, NatsServer, free_port, running_nats
+from engines.unprivileged import folder_of_nobody
 from nats.js.api import StorageType
 from nats.js.errors import ServiceUnavailableError
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, dead_letter, lease_of
 from notifications.inbox.waiting import until
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, Inbox, Lease, Stats, _jetstream_link
+from callfire_async.notifications.inbox import Delivery, Inbox, Lease, Stats, _jetstream_link, _jetstream_queue
 from callfire_async.notifications.inbox._jetstream_link import Link
 from callfire_async.notifications.inbox._jetstream_records import DEAD, DONE, Message, Record
 from callfire_async.notifications.inbox._jetstream_streams import Write
@@ -255,25 +256,28 @@ async def opened_and_closed(inbox: Inbox) -> None:
         pass
 
 
-async def test_servers_that_want_tls_get_it(name, tmp_path):
+async def test_servers_that_want_tls_get_it(name):
     """As the caller's context says."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
-    pem = certificate.private_key_and_cert_chain_pem.bytes().decode()
-    with running_nats(more=tls_settings(pem, tmp_path)) as server:
-        context = ssl.create_default_context()
-        authority.configure_trust(context)
-        async with JetStreamInbox(server.url(), name=name, tls=context) as inbox:
-            await inbox.append(Delivery(b"body"))
-            assert await bodies_of(inbox) == [b"body"]
+    with folder_of_nobody("certificate-") as folder:
+        file = folder / "server.pem"
+        file.write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
+        with running_nats(more=f'tls {{ cert_file: "{file}", key_file: "{file}" }}') as server:
+            context = ssl.create_default_context()
+            authority.configure_trust(context)
+            async with JetStreamInbox(server.url(), name=name, tls=context) as inbox:
+                await inbox.append(Delivery(b"body"))
+                assert await bodies_of(inbox) == [b"body"]
 
 
-def tls_settings(pem: str, folder) -> str:
-    file = folder / "server.pem"
-    file.write_text(pem)
-    for path in (file, *file.parents[:3]):
-        path.chmod(0o755)
-    return f'tls {{ cert_file: "{file}", key_file: "{file}" }}'
+async def test_a_lease_is_extended_for_as_long_as_the_servers_wait(inbox):
+    """With their own word for it: that it is in progress."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox, lease=5.0)
+
+    assert await inbox.extend(lease, _jetstream_queue.ACK_WAIT_SECONDS)
+    assert await inbox.ack(lease)
 
 
 # --- servers that come and go -----------------------------------------------------------------------------

@@ -427,6 +427,36 @@ async def test_a_connection_for_hints_that_breaks_is_made_again(place):
         assert await settled([again]) == [None]
 
 
+class AwayAtFirst:
+    """A database that cannot be reached at once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @asynccontextmanager
+    async def own_connection(self) -> AsyncIterator[None]:
+        self.asked += 1
+        if self.asked == 1:
+            raise OSError(PASSWORD)
+        yield None
+
+
+@pytest.mark.usefixtures("only_hints")
+async def test_hints_are_asked_for_again_where_the_server_was_away(caplog):
+    """What failed is logged by its type."""
+    caplog.set_level(logging.INFO, "callfire_async")
+    hints = _postgres_hints.Hints(AwayAtFirst(), "channel", lambda: None)
+
+    hints.start()
+    async with asyncio.timeout(DEADLINE):
+        while "through a pooler" not in caplog.text:  # noqa: ASYNC110  # a task's doing
+            await asyncio.sleep(POLL_SECONDS)
+    await hints.stop()
+
+    assert "cannot be heard for now (OSError)" in caplog.text
+    assert PASSWORD not in caplog.text
+
+
 @pytest.mark.usefixtures("only_hints")
 async def test_a_connection_for_hints_is_looked_at(place, monkeypatch):
     """The other end may be gone without a word."""
