@@ -102,7 +102,8 @@ class ThroughTheSpool(SpoolingInbox):
             await super().append_many(deliveries)
             self._switch.away = False
             async with asyncio.timeout(10):
-                while await self.spooled():  # noqa: ASYNC110  # the forwarder says nothing when it is done
+                # Where nothing was to be spooled, it was away all the same.
+                while await self.spooled() or not self._primary.is_reachable:  # noqa: ASYNC110  # nobody says when
                     await asyncio.sleep(0.001)
             return await self._forwarded(deliveries, known)
 
