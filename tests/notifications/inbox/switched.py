@@ -90,6 +90,17 @@ class ThroughTheSpool(SpoolingInbox):
         self._switch = primary
         self._appending = asyncio.Lock()
 
+    async def __aenter__(self) -> Self:
+        """Wait until the primary is open too, however slow the disk is."""
+        await super().__aenter__()
+        await self._reached()
+        return self
+
+    async def _reached(self) -> None:
+        async with asyncio.timeout(60):
+            while await self.spooled() or not self._primary.is_reachable:  # noqa: ASYNC110  # nobody says when
+                await asyncio.sleep(0.001)
+
     async def append(self, delivery: Delivery) -> Appended:
         (appended,) = await self.append_many([delivery])
         return appended
@@ -101,10 +112,7 @@ class ThroughTheSpool(SpoolingInbox):
             self._switch.away = True
             await super().append_many(deliveries)
             self._switch.away = False
-            async with asyncio.timeout(10):
-                # Where nothing was to be spooled, it was away all the same.
-                while await self.spooled() or not self._primary.is_reachable:  # noqa: ASYNC110  # nobody says when
-                    await asyncio.sleep(0.001)
+            await self._reached()
             return await self._forwarded(deliveries, known)
 
     async def _forwarded(self, deliveries: Sequence[Delivery], known: set[Any]) -> list[Appended]:
