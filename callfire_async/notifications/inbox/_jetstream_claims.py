@@ -33,8 +33,8 @@ class Claims:
         self._ledger = ledger
         # What this process has leased, as it last wrote it: spares a question before each answer.
         self._held: dict[int, Record] = {}
-        # Writes that nobody answered for.
-        self._doubtful: dict[int, str] = {}
+        # Writes that nobody answered for: each may be done still, when later ones are already under way.
+        self._doubtful: dict[int, set[str]] = {}
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Hand out what is due: of what the queue has to offer, in order of due time, then arrival."""
@@ -124,12 +124,14 @@ class Claims:
             changed = evolve(change(record), updated_at=self._ledger.now(), write=secrets.token_hex(8))
             if record.state != LEASED:
                 # Settled already: by the same words, to which nobody had answered?
-                happened = self._doubtful.pop(id, None) == record.write and record.state == changed.state
+                happened = record.write in self._doubtful.pop(id, ()) and record.state == changed.state
                 return record if happened else None
-            self._doubtful[id] = changed.write
+            doubtful = self._doubtful.setdefault(id, set())
+            doubtful.add(changed.write)
             record = await self._ledger.write(changed)
-            del self._doubtful[id]
+            doubtful.discard(changed.write)
             if record is not None and record.write == changed.write:
+                self._doubtful.pop(id, None)
                 if record.state == LEASED:
                     self._held[id] = record
                 return record

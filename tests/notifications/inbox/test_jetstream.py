@@ -367,6 +367,32 @@ async def test_a_server_that_stands_still_is_an_error_in_time_and_no_end(name):
                 assert {(await next_lease(inbox)).delivery.body for _ in range(3)} == {b"new", b"a", b"b"}
 
 
+async def test_what_nobody_answered_for_may_come_between(inbox, monkeypatch):
+    """An ack that got no answer reaches the server while it is said again: it is this lease's own."""
+    await inbox.append(Delivery(b"leased"))
+    lease = await lease_of(inbox)
+    ledger, late = inbox._ledger, []
+    write = ledger.write
+
+    async def no_answer(record: Record) -> Record | None:
+        monkeypatch.setattr(ledger, "write", after_the_late_one)
+        late.append(record)
+        raise InboxUnavailableError("no answer")
+
+    async def after_the_late_one(record: Record) -> Record | None:
+        monkeypatch.setattr(ledger, "write", write)
+        await write(*late)
+        return await write(record)
+
+    monkeypatch.setattr(ledger, "write", no_answer)
+    with pytest.raises(InboxUnavailableError):
+        await inbox.ack(lease, event_key="event")
+
+    assert await inbox.ack(lease, event_key="event")
+    assert await inbox.seen(["event"]) == {"event"}
+    assert not await inbox.ack(lease)
+
+
 async def test_a_server_that_was_killed_is_found_again(name, caplog):
     """What was acknowledged is there; whoever waits is told to look."""
     with running_nats() as server:
