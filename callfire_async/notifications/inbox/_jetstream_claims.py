@@ -126,10 +126,11 @@ class Claims:
                 # Settled already: by the same words, to which nobody had answered?
                 happened = record.write in self._doubtful.pop(id, ()) and record.state == changed.state
                 return record if happened else None
-            doubtful = self._doubtful.setdefault(id, set())
-            doubtful.add(changed.write)
-            record = await self._ledger.write(changed)
-            doubtful.discard(changed.write)
+            try:
+                record = await self._ledger.write(changed)
+            except BaseException:
+                self._doubtful.setdefault(id, set()).add(changed.write)
+                raise
             if record is not None and record.write == changed.write:
                 self._doubtful.pop(id, None)
                 if record.state == LEASED:

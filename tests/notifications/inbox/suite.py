@@ -410,6 +410,21 @@ class InboxSuite(ABC):
         assert not await settle(inbox, lease)
         assert await inbox.get(appended.id) == entry
 
+    async def test_of_those_that_are_acked_at_once_each_is_told_its_own(self, inbox):
+        """One was given back meanwhile, one is acked twice; the others are done all the same."""
+        await inbox.append_many([Delivery(b"%d" % number) for number in range(6)])
+        leases = [*await inbox.claim(4, lease=LEASE), *await inbox.claim(2, lease=LEASE)]
+        await inbox.release(leases[1])
+
+        acks = [inbox.ack(lease, event_key=f"event {lease.id}") for lease in [*leases, leases[5]]]
+        acked = await asyncio.gather(*acks)
+
+        assert (acked[:5], sorted(acked[5:])) == ([True, False, True, True, True], [False, True])
+        assert await inbox.seen(f"event {lease.id}" for lease in leases) == {
+            f"event {lease.id}" for lease in leases if lease is not leases[1]
+        }
+        assert await bodies_of(inbox) == [leases[1].delivery.body]
+
     @settles
     async def test_a_lease_that_was_given_back_is_lost(self, inbox, settle):
         """Another has it now, and its token fences the first one off."""
