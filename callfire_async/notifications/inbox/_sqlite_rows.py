@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 
 from callfire_async.notifications.inbox import SUSPECT_CRASHES, Appended, Delivery, Entry, Lease, row_number
@@ -37,6 +38,9 @@ _DUE = """
 _LEASE = """
     UPDATE deliveries SET state = 1, due_at = ?, token = ?, updated_at = ?, crashes = crashes + (state = 1)
     WHERE id IN ({})"""
+_ACK = """
+    UPDATE deliveries SET state = 2, updated_at = ?, event_key = CASE id {} END{}
+    WHERE id IN ({}) AND state = 1 AND token = ?"""
 _FORGET = """
     DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries INDEXED BY closed_deliveries
     WHERE state = 2 AND state > 1 AND updated_at < ? ORDER BY updated_at LIMIT ?)"""
@@ -50,6 +54,10 @@ _REPLAY_ONE = f"{_REVIVE}, crashes = 0 WHERE state = 3 AND id = ?"
 _ENTRY = """
     SELECT id, state, due_at, body, content_type, received_at, key, attempt, crashes, reason, updated_at
     FROM deliveries """
+
+
+class NotAll(Exception):  # a signal to the writer, which then does one after the other
+    """What was asked for in one go cannot be done for all alike."""
 
 
 # --- taking in --------------------------------------------------------------------------------------------
@@ -155,6 +163,30 @@ def settle(connection: sqlite3.Connection, lease: Lease, now: float, change: str
         " WHERE id = ? AND state = 1 AND token = ?"
     )
     return connection.execute(statement, (*values, now, row_number(lease.id), lease.token)).rowcount == 1
+
+
+def ack(
+    connection: sqlite3.Connection, handled: Sequence[tuple[Lease, str]], now: float, *, keep_bodies: bool
+) -> list[bool]:
+    """
+    Note which events were handled; tell whether the leases were still the deliveries' own.
+
+    Raises:
+        NotAll: Some of several were not; one by one they can be told apart.
+    """
+    by_token: dict[str, list[tuple[int, Text]]] = {}
+    for lease, event_key in handled:
+        by_token.setdefault(lease.token, []).append((row_number(lease.id), storable(event_key)))
+    noted = 0
+    for token, keys in by_token.items():
+        for part in _parts(keys):
+            ids = [id for id, _ in part]
+            statement = _ACK.format("WHEN ? THEN ? " * len(part), "" if keep_bodies else ", body = x''", _marks(part))
+            values = (now, *chain.from_iterable(part), *ids, token)
+            noted += connection.execute(statement, values).rowcount
+    if noted != len(handled) > 1:
+        raise NotAll
+    return [noted > 0] * len(handled)
 
 
 # --- looking after it -------------------------------------------------------------------------------------

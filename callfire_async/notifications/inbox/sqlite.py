@@ -223,8 +223,10 @@ class SqliteInbox:
 
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
         """Note that a delivery was handled."""
-        body = "" if self._keep_bodies else ", body = x''"
-        return await self._settle(lease, f"state = 2, event_key = ?{body}", lambda _: (rows.storable(event_key),))
+        return await self._owned_writer.share(self._ack, (lease, event_key))
+
+    def _ack(self, connection: sqlite3.Connection, handled: Sequence[tuple[Lease, str]]) -> list[bool]:
+        return rows.ack(connection, handled, self._clock.seconds(), keep_bodies=self._keep_bodies)
 
     async def nack(
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
