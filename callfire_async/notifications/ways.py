@@ -113,12 +113,19 @@ class Keep:
 
     async def is_idle(self) -> bool:
         """Tell whether nothing is ready, leased or being stored."""
+        if self._is_busy:
+            # To count what an inbox holds may take longer than to handle it.
+            return False
         try:
             stats = await self._inbox.stats()
         except InboxError:
             # It cannot be reached now: who knows what waits there.
             return False
-        return not (stats.ready or stats.leased or self._worker.is_busy or self._storing)
+        return not (stats.ready or stats.leased or self._is_busy)
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._worker.is_busy or bool(self._storing)
 
     async def changed(self, timeout: float) -> None:
         """Wait until a delivery was settled, *timeout* seconds at most."""
