@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
+from callfire_async.notifications.door import DECISIVE
 from callfire_async.notifications.health import health_reply
 from callfire_async.notifications.receiver import Postback, Receiver, Reply
 
@@ -14,6 +15,8 @@ __all__ = ["HealthApp", "NotificationApp"]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_DECISIVE = {name.encode(): name for name in DECISIVE}
 
 
 class NotificationApp:
@@ -58,7 +61,7 @@ class NotificationApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        headers = decisive(scope["headers"])
         token = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/").removesuffix("/")
         reply = await self.receiver.receive(Postback(scope["method"], token or None, headers, _Chunks(receive)))
         await _send(reply, send)
@@ -94,11 +97,17 @@ class HealthApp:
         await _send(reply, send)
 
 
+def decisive(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """Decode the headers that a receiver reads; their names come in lower case."""
+    return [(_DECISIVE[name], value.decode("latin-1")) for name, value in headers if name in _DECISIVE]
+
+
 async def _send(reply: Reply, send: Send) -> None:
-    answered = [*reply.headers, *([("Connection", "close")] if reply.close else [])]
+    fields = [(name.lower().encode(), value.encode()) for name, value in reply.headers]
+    if reply.close:
+        fields.append((b"connection", b"close"))
     if reply.status != 204:  # No Content has no length
-        answered.append(("Content-Length", str(len(reply.body))))
-    fields = [(name.lower().encode(), value.encode()) for name, value in answered]
+        fields.append((b"content-length", b"%d" % len(reply.body)))
     await send({"type": "http.response.start", "status": reply.status, "headers": fields})
     await send({"type": "http.response.body", "body": reply.body})
 

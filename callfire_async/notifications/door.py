@@ -11,7 +11,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from contextlib import suppress
+from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
@@ -29,11 +30,13 @@ Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 _DROPPED_BYTES = 2 * 1024 * 1024
 _DROPPING_SECONDS = 0.5
 _WARNED_EVERY_SECONDS = 60.0
+#: The headers that decide anything, by their names in lower case: an adapter may leave out all others.
+DECISIVE = frozenset(["content-encoding", "content-length", "content-type", "expect"])
 # CallFire documents no second delivery; what stands before us (a proxy with a queue, a test) may well try again.
 TRY_AGAIN = ("Retry-After", "5")
 
 
-@frozen
+@frozen(slots=False)
 class Postback:
     """
     One HTTP request as an adapter hands it over.
@@ -48,7 +51,7 @@ class Postback:
     body: bytes | AsyncIterable[bytes] = field(repr=False)
 
 
-@frozen
+@frozen(slots=False)
 class Reply:
     """What to answer; where ``close`` is set, the connection must be closed within a second."""
 
@@ -94,15 +97,19 @@ class Door:
         self._warned_at = float("-inf")
         self._unsaid = 0
 
-    async def admit(self, postback: Postback, *, is_running: bool) -> bytes | TurnedAway:
-        """Read a body under the limits, or answer instead."""
+    async def admit(self, postback: Postback, headers: Mapping[str, str], *, is_running: bool) -> bytes | TurnedAway:
+        """Read a body under the limits, or answer instead; *headers* are the decisive ones."""
         body = _Body(postback.body)
         try:
-            self._check(postback, is_running=is_running)
-            return await self._content(body)
+            self._check(postback, headers, is_running=is_running)
+            content = await _in_time(body.read(self._max_body_bytes), self._body_timeout)
         except _Refusal as refusal:
-            self._note(refusal.reason)
-            return TurnedAway(refusal.reason, await _answered_early(refusal, postback, body))
+            return await self._turned_away(refusal, headers, body)
+        return content or await self._turned_away(_Refusal(400, "empty"), headers, body)
+
+    async def _turned_away(self, refusal: _Refusal, headers: Mapping[str, str], body: _Body) -> TurnedAway:
+        self._note(refusal.reason)
+        return TurnedAway(refusal.reason, await _answered_early(refusal, headers, body))
 
     def _note(self, reason: str) -> None:
         """Count a refusal; warn of wrong tokens once a minute, of how many and not of which: one may be a near miss."""
@@ -112,30 +119,20 @@ class Door:
             _log.warning("requests with a wrong token, or none, were answered 404: %d", self._unsaid)
             self._warned_at, self._unsaid = self._clock(), 0
 
-    def _check(self, postback: Postback, *, is_running: bool) -> None:
+    def _check(self, postback: Postback, headers: Mapping[str, str], *, is_running: bool) -> None:
         """Refuse what can be refused before the body is read."""
         if self.tokens is not None and not self.tokens.opens(postback.token):
             raise _Refusal(404, "token")
         if postback.method.upper() != "POST":
             raise _Refusal(405, "method", ("Allow", "POST"))
-        if (header(postback, "content-encoding") or "identity").lower() != "identity":
+        if (headers.get("content-encoding") or "identity").lower() != "identity":
             raise _Refusal(415, "encoding", ("Accept-Encoding", "identity"))
         if not is_running:
             raise _Refusal(503, "not running", TRY_AGAIN)
-        length = header(postback, "content-length") or ""
+        length = headers.get("content-length", "")
         # What says more than it should is caught when it is read; 19 digits are as many as any length has.
         if length.isdecimal() and int(length[:19]) > self._max_body_bytes:
             raise _Refusal(413, "size")
-
-    async def _content(self, body: _Body) -> bytes:
-        """Read the body under the limits of size and time."""
-        try:
-            content = await _in_time(body.read(self._max_body_bytes), self._body_timeout)
-        except TimeoutError:
-            raise _Refusal(408, "time", drop=False) from None
-        if not content:
-            raise _Refusal(400, "empty")
-        return content
 
 
 class _Refusal(Exception):  # a signal inside this room
@@ -160,38 +157,36 @@ class _Body:
     async def read(self, limit: int) -> bytes:
         """Read it all; refuse more than *limit* bytes, and a stream that breaks off."""
         if isinstance(self._source, bytes):
-            return _within(self._source, limit)
+            _check_size(len(self._source), limit)
+            return self._source
         # Most bodies come in one piece: that is not copied.
-        first = bytes(_within(await self._next() or b"", limit))
-        content = None
-        while not self.ended and (chunk := await self._next()) is not None:
-            content = bytearray(first) if content is None else content
-            content += chunk
-            _within(content, limit)
-        return first if content is None else bytes(content)
+        first, rest = b"", bytearray()
+        try:
+            async for chunk in self._chunks:
+                if first:
+                    rest += chunk
+                else:
+                    first = bytes(chunk)
+                _check_size(len(first) + len(rest), limit)
+        except _Refusal:
+            raise
+        except Exception:  # noqa: BLE001  # each server has its own error for a sender that went away
+            raise _Refusal(400, "broken off", drop=False) from None
+        self.ended = True
+        return first + rest if rest else first
 
     async def drop(self, limit: int) -> None:
         """Read up to *limit* bytes and keep none."""
-        while limit > 0 and (chunk := await self._next()) is not None:
+        async for chunk in self._chunks:
             limit -= len(chunk)
-
-    async def _next(self) -> bytes | None:
-        try:
-            return await anext(self._chunks)
-        except StopAsyncIteration:
-            self.ended = True
-            return None
-        except Exception:  # noqa: BLE001  # each server has its own error for a sender that went away
-            raise _Refusal(400, "broken off", drop=False) from None
+            if limit <= 0:
+                return
+        self.ended = True
 
 
-B = TypeVar("B", bytes, bytearray)
-
-
-def _within(content: B, limit: int) -> B:
-    if len(content) > limit:
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
         raise _Refusal(413, "size")
-    return content
 
 
 async def _in_time(reading: Coroutine[Any, Any, bytes], seconds: float) -> bytes:
@@ -205,27 +200,31 @@ async def _in_time(reading: Coroutine[Any, Any, bytes], seconds: float) -> bytes
     except StopIteration as read:
         content: bytes = read.value
         return content
-    async with asyncio.timeout(seconds):
-        return await going_on(reading, waits_for)
+    try:
+        async with asyncio.timeout(seconds):
+            return await going_on(reading, waits_for)
+    except TimeoutError:
+        raise _Refusal(408, "time", drop=False) from None
 
 
-async def _answered_early(refusal: _Refusal, postback: Postback, body: _Body) -> Reply:
+async def _answered_early(refusal: _Refusal, headers: Mapping[str, str], body: _Body) -> Reply:
     """Answer early; see to it that the sender reads the answer, or is cut off."""
     # A sender that waits to be told to go on has sent nothing yet, and is not told.
-    if refusal.drop and not body.ended and header(postback, "expect") is None:
-        try:
+    if refusal.drop and not body.ended and "expect" not in headers:
+        # A sender that goes away meanwhile, each server says in its own words.
+        with suppress(Exception):
             async with asyncio.timeout(_DROPPING_SECONDS):
                 await body.drop(_DROPPED_BYTES)
-        except (TimeoutError, _Refusal):
-            pass
     return Reply(refusal.status, refusal.headers, close=not body.ended)
 
 
-def header(postback: Postback, name: str) -> str | None:
-    """Return a header, whatever its case; of a repeated one the first."""
+def decisive_headers(postback: Postback) -> dict[str, str]:
+    """Return the headers that decide anything, by their names in lower case; of a repeated one the first."""
     headers: Any = postback.headers
     pairs: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers
+    found: dict[str, str] = {}
     for key, value in pairs:
-        if key.lower() == name:
-            return value.strip()
-    return None
+        name = key.lower()
+        if name in DECISIVE and name not in found:
+            found[name] = value.strip()
+    return found

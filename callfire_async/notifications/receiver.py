@@ -16,7 +16,7 @@ from typing import Self
 
 from attrs import frozen
 
-from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, TurnedAway, header
+from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, TurnedAway, decisive_headers
 from callfire_async.notifications.inbox import Delivery, Inbox, Stats
 from callfire_async.notifications.known_subscriptions import KnownSubscriptions
 from callfire_async.notifications.observing import Observer, Observers, Receiving
@@ -289,13 +289,14 @@ class Receiver:
         return await self._way.take(delivery, receiving)
 
     async def _reply(self, postback: Postback, receiving: Receiving) -> Reply:
-        content = await self._door.admit(postback, is_running=self.is_running)
+        headers = decisive_headers(postback)
+        content = await self._door.admit(postback, headers, is_running=self.is_running)
         if isinstance(content, TurnedAway):
             receiving.refused = content.reason
             if content.reply.status == 503:
                 self._say_not_running()
             return content.reply
-        receiving.delivery = Delivery(content, header(postback, "content-type"))
+        receiving.delivery = Delivery(content, headers.get("content-type"))
         return await self._way.take(receiving.delivery, receiving)
 
     def _say_not_running(self) -> None:

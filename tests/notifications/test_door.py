@@ -10,7 +10,7 @@ BODY = b'{"TextSent":{"Text":{"@id":42}}}'
 
 
 async def guess(door: Door, token: str | None = "wrong") -> None:
-    await door.admit(Postback("POST", token, {}, BODY), is_running=True)
+    await door.admit(Postback("POST", token, {}, BODY), {}, is_running=True)
 
 
 async def test_wrong_tokens_are_warned_of_once_a_minute(caplog):
@@ -34,9 +34,9 @@ async def test_guesses_that_were_not_said_are_said_with_the_next_refusal(caplog)
     await guess(door)
     await guess(door, None)
     now[0] += 60
-    await door.admit(Postback("GET", TOKEN, {}, BODY), is_running=True)
+    await door.admit(Postback("GET", TOKEN, {}, BODY), {}, is_running=True)
     now[0] += 60
-    await door.admit(Postback("GET", TOKEN, {}, BODY), is_running=True)
+    await door.admit(Postback("GET", TOKEN, {}, BODY), {}, is_running=True)
 
     assert [record.args for record in caplog.records] == [(1,), (1,)]
 

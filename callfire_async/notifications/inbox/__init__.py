@@ -45,7 +45,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 SUSPECT_CRASHES = 2
 
 
-@frozen
+@frozen(slots=False)
 class Delivery:
     """A postback as it came."""
 
@@ -62,7 +62,7 @@ class Delivery:
             raise ValueError("received_at must have an offset")
 
 
-@frozen
+@frozen(slots=False)
 class Appended:
     """What became of an append: which delivery it is, and whether it was there already."""
 
@@ -70,7 +70,7 @@ class Appended:
     duplicate: bool
 
 
-@frozen
+@frozen(slots=False)
 class Lease:
     """A delivery that was handed out for a while."""
 
