@@ -90,15 +90,17 @@ def _parsed(url: str) -> _OwnURL:
 
 
 def _own_request(method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
-    """Make a request as a client of ours would, which has nothing of its own to merge into it."""
+    """Make a request as a client of ours would, with nothing to merge into it; httpx makes the headers twice."""
+    parsed = _parsed(url) if "?" not in url else _OwnURL(url)
+    length = {} if content is None else {"Content-Length": str(len(content))}
     request = httpx.Request(
         method,
-        _parsed(url) if "?" not in url else _OwnURL(url),
-        headers={**_USUAL, **headers},
-        content=content,
+        parsed,
+        headers={"Host": parsed.netloc.decode(), **_USUAL, **headers, **length},
+        stream=httpx.ByteStream(content or b""),
         extensions={"timeout": _NO_TIMEOUT},
     )
-    request.url = _OwnURL(request.url)
+    request.url = parsed
     return request
 
 
