@@ -127,13 +127,14 @@ def _where_made() -> tuple[str, int]:
 # it connects, and httpx-aiohttp raises ConnectTimeout for a connection that ends after the request was carried out.
 _NEVER_SENT = (httpx.ConnectError, httpx.PoolTimeout)
 _CONNECTING = "connecting"
+_READING = "reading the answer"
 # What httpcore says that it starts to do, after the name of its room.
 _PHASES: Mapping[str, str] = {
     "connect_tcp.started": _CONNECTING,
     "start_tls.started": _CONNECTING,
     "send_request_headers.started": "sending the request",
     "receive_response_headers.started": "waiting for the answer",
-    "receive_response_body.started": "reading the answer",
+    "receive_response_body.started": _READING,
 }
 
 
@@ -160,6 +161,9 @@ class _Exchange:
         """Send the request and read the answer to its end."""
         async with asyncio.timeout_at(self.deadline) as self._limit:
             response = await self._client.send(self._request, stream=True, auth=None, follow_redirects=False)
+            self._phase = _READING
+            # What httpcore would say from here on is known, and each word is a coroutine.
+            self._request.extensions.pop("trace", None)
             try:
                 return await _read(response)
             finally:

@@ -705,6 +705,20 @@ async def test_an_answer_that_drips_is_given_up(connect):
             await connection.execute(GET)
 
 
+async def test_an_answer_that_ends_too_early_was_being_read_whatever_the_transport_says(connect):
+    """One that says nothing of what it does has at least handed over a status."""
+
+    async def broken():
+        yield b"{"
+        raise httpx.ReadError("no")
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=broken()))
+    async with httpx.AsyncClient(transport=transport) as http_client:
+        connection = connect(http_client=http_client, ssl_context=None, max_retries=0)
+        with pytest.raises(TransportError, match=r"ReadError .*, while reading the answer, at attempt 1"):
+            await connection.execute(GET)
+
+
 async def test_a_server_that_does_not_take_connections_was_never_sent_anything(connect):
     """A handshake that hangs is a timeout while connecting: even a create is repeated, and no socket is left."""
     ends = [asyncio.Event(), asyncio.Event()]
