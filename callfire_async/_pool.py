@@ -85,7 +85,7 @@ class _OwnURL(httpx.URL):
 
 @lru_cache(maxsize=64)
 def _parsed(url: str) -> _OwnURL:
-    """Parse a URL without a query, of which there are few; httpx takes as long for that as for a third of a request."""
+    """Parse a URL without a query, of which there are few; httpx takes a twentieth of a request's time for one."""
     return _OwnURL(url)
 
 
