@@ -220,6 +220,34 @@ async def test_a_query_is_sent(connection, callfire):
     assert callfire.calls.last.request.url.query == b"MaxResults=10&FirstResult=0"
 
 
+@pytest.mark.parametrize(("operation", "lengths"), [(GET, []), (UPDATE, ["Content-Length: 24"]), (DELETE, [])], ids=str)
+async def test_a_request_names_its_host_and_how_long_it_is(connect, operation, lengths):
+    """Nothing is said of the length of a body that there is not."""
+    async with serving(well) as server, connect(base_url=server.url) as connection:
+        await connection.execute(operation)
+
+    (request,) = server.requests
+    lines = request.headers.splitlines()
+    assert lines[1] == f"Host: {server.url.removeprefix('http://')}"
+    assert [line for line in lines if line.lower().startswith(("content-length", "transfer-"))] == lengths
+    assert request.body == (operation.content() or b"")
+
+
+async def test_cookies_are_neither_kept_nor_sent_back(connect):
+    """However many an answer sets, a client that lives for months does not grow of them."""
+
+    async def answer(_, writer):
+        writer.write(answer_bytes(headers="Set-Cookie: seen=1; Path=/\r\n"))
+
+    async with serving(answer) as server, connect(base_url=server.url) as connection:
+        await connection.execute(GET)
+        await connection.execute(GET)
+        kept = list(connection._pool.client.cookies.jar)
+
+    assert kept == []
+    assert not any("cookie" in request.headers.lower() for request in server.requests)
+
+
 async def test_the_environment_is_not_obeyed_unless_asked(monkeypatch, connect):
     """A proxy that the environment names is used with `trust_env` only."""
     async with serving(well) as proxy, serving(well) as server:
@@ -674,6 +702,20 @@ async def test_an_answer_that_drips_is_given_up(connect):
 
     async with serving(drip) as server, connect(base_url=server.url, timeout=0.1, max_retries=0) as connection:
         with pytest.raises(RequestTimeoutError, match=r"within 0.1 s, while reading the answer, at attempt 1"):
+            await connection.execute(GET)
+
+
+async def test_an_answer_that_ends_too_early_was_being_read_whatever_the_transport_says(connect):
+    """One that says nothing of what it does has at least handed over a status."""
+
+    async def broken():
+        yield b"{"
+        raise httpx.ReadError("no")
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=broken()))
+    async with httpx.AsyncClient(transport=transport) as http_client:
+        connection = connect(http_client=http_client, ssl_context=None, max_retries=0)
+        with pytest.raises(TransportError, match=r"ReadError .*, while reading the answer, at attempt 1"):
             await connection.execute(GET)
 
 
