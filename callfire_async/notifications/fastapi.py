@@ -1,4 +1,4 @@
-"""The receiver, and its health, in a FastAPI application. It imports both, and FastAPI."""
+"""The receiver, and its health, in a FastAPI application. It imports both, `asgi` and FastAPI."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from attrs import frozen
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
+from callfire_async.notifications.asgi import decisive
 from callfire_async.notifications.health import Question, health_reply
 from callfire_async.notifications.receiver import Postback, Receiver
 
@@ -47,7 +48,8 @@ class _Endpoint:
 
     async def take(self, request: Request) -> Response:
         token = request.path_params.get("token")
-        reply = await self.receiver.receive(Postback(request.method, token, request.headers.items(), request.stream()))
+        headers = decisive(request.scope["headers"])
+        reply = await self.receiver.receive(Postback(request.method, token, headers, request.stream()))
         closing = {"Connection": "close"} if reply.close else {}
         return Response(reply.body, reply.status, {**dict(reply.headers), **closing})
 
