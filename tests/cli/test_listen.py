@@ -1,7 +1,10 @@
 """`listen`, on a real port of loopback."""
 
 import asyncio
+import resource
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -68,6 +71,37 @@ def test_a_token_that_cannot_be_kept_is_asked_for(monkeypatch, tmp_path):
 
     with pytest.raises(Ended, match="set CALLFIRE_TOKEN"):
         listen_token.listen_tokens()
+
+
+def test_a_token_is_kept_whole_or_not_at_all(monkeypatch):
+    """Half a token, of a disk that was full once, would be in the way for ever."""
+    monkeypatch.delenv("CALLFIRE_TOKEN")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(Ended, match="File too large"):
+            listen_token.listen_tokens()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    left = list(listen_token.token_file().parent.iterdir())
+
+    listen_token.listen_tokens()
+    assert (left, list(listen_token.token_file().parent.iterdir())) == ([], [listen_token.token_file()])
+
+
+def test_those_who_keep_a_token_at_once_keep_the_same_one(monkeypatch):
+    """What one of them shows how to subscribe is opened by all, in this run and in the next."""
+    monkeypatch.delenv("CALLFIRE_TOKEN")
+    start = threading.Barrier(8)
+
+    def listened(_):
+        start.wait(DEADLINE)
+        return listen_token.listen_tokens().url("https://host")
+
+    with ThreadPoolExecutor(8) as threads:
+        endpoints = set(threads.map(listened, range(8)))
+
+    assert endpoints == {listen_token.listen_tokens().url("https://host")}
 
 
 async def test_a_postback_is_handed_on_as_it_came(capsys):
