@@ -457,6 +457,39 @@ async def test_hints_are_asked_for_again_where_the_server_was_away(caplog):
     assert PASSWORD not in caplog.text
 
 
+class FailsOnce(AwayAtFirst):
+    """A database whose driver raises, once, what nobody has thought of."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._errors = [error]
+        self.told = asyncio.Event()
+
+    async def fetch(self, statement: str, *arguments: object) -> None:
+        if self._errors:
+            raise self._errors.pop()
+        self.told.set()
+
+
+@pytest.mark.usefixtures("only_hints")
+@pytest.mark.parametrize("error", [InboxUnavailableError("gone"), KeyError(PASSWORD)])
+async def test_hints_are_told_again_after_an_error(caplog, error):
+    """Whatever it was, it is logged by its type."""
+    caplog.set_level(logging.INFO, "callfire_async")
+    database = FailsOnce(error)
+    hints = _postgres_hints.Hints(database, "channel", lambda: None)
+
+    hints.start()
+    async with asyncio.timeout(DEADLINE):
+        while not database.told.is_set():
+            hints.tell()
+            await asyncio.sleep(POLL_SECONDS)
+    await hints.stop()
+
+    assert f"hints cannot be told for now ({type(error).__name__})" in caplog.messages
+    assert PASSWORD not in caplog.text
+
+
 @pytest.mark.usefixtures("only_hints")
 async def test_a_connection_for_hints_is_looked_at(place, monkeypatch):
     """The other end may be gone without a word."""
