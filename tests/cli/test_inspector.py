@@ -445,6 +445,16 @@ async def test_what_has_changed_is_told_and_nothing_twice(kept):
     assert [message["items"] for message in beats] == [[], []]
 
 
+@pytest.mark.parametrize("version", ["9" * 5000, "-1", "²", "x", ""])
+async def test_what_is_no_number_is_refused_aloud(kept, version):
+    """However long it is: Python's own words for that are an error of ours."""
+    events = await kept.client.get("/api/events", params={"after": f"{kept.source.recent.name}:{version}"})
+    delivery = await kept.client.get(f"/api/deliveries/{'9' * 5000}")
+
+    assert (events.status_code, "the id of a message" in events.json()["error"]) == (400, True)
+    assert (delivery.status_code, delivery.json()) == (404, {"error": "it is not held any more"})
+
+
 async def test_what_changes_between_two_beats_is_told_at_once(kept):
     """In a message of its own; and all ends when the inspector does."""
     messages, arrived = [], asyncio.Event()
