@@ -5,6 +5,8 @@ import resource
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 import pytest
@@ -207,6 +209,28 @@ async def test_a_script_reads_the_same_in_json(capsys):
     assert (ready["what"], ready["forward_to"]) == ("ready", target.url)
     assert (event["what"], event["kind"], event["key"]) == ("event", "TextSent", ["text", 3, "SENT"])
     assert (answer["status"], answer["body"], refused["reason"], refused["status"]) == (500, "nope", "token", 404)
+
+
+@asynccontextmanager
+async def gone():
+    async with answering("200 OK") as target:
+        pass
+    yield target
+
+
+@pytest.mark.parametrize(
+    ("other_side", "reason"),
+    [(partial(answering, "503 Away", b"secret"), "answered 503"), (gone, "no answer (ConnectError)")],
+)
+async def test_what_the_other_side_answered_is_why_it_failed(capsys, tmp_path, other_side, reason):
+    """Whoever looks at the inbox later sees more than that it did."""
+    path = tmp_path / "callfire.db"
+    async with other_side() as target, listening(capsys, forward_to=target.url, inbox=str(path)) as (screen, base):
+        await post(base, make_text_sent())
+        await screen.shows("<-- ")
+
+    async with SqliteInbox(path) as inbox:
+        assert [entry.reason async for entry in inbox.entries()] == [f"forward: {reason}"]
 
 
 async def test_what_is_not_asked_for_is_passed_over(capsys):
