@@ -215,6 +215,7 @@ def test_who_owns_a_file_is_named(owned, command, monkeypatch):
     shown = typed("inbox", name, owned, *options)
 
     assert (shown.status, "owned by process" in shown.err, "from inside it" in shown.err) == (1, True, True)
+    assert shown.out == ""
     assert typed("inbox", "stats", owned, "--json").items[0]["dead"] == 2
 
 
