@@ -202,10 +202,11 @@ async def purge(place: str, done_before: datetime | None, dead_before: datetime 
 def moment(words: str) -> datetime:
     """Read a time: so long ago, as in ``90d``, ``12h`` or ``5m``, or ISO 8601, in UTC where it has no offset."""
     age = re.fullmatch(r"(\d{1,6})([mhd])", words)
-    if age:
-        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:
+        if age:
+            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
         at = datetime.fromisoformat(words)
-    except ValueError:
+    except (ValueError, OverflowError):
+        # The latter is before the year 1.
         raise Ended(f"{words!r} is no time; say 90d, 12h, 5m or 2026-01-31", WRONG_USE) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

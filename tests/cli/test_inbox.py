@@ -240,7 +240,7 @@ def test_dead_letters_are_deleted_for_good(folder, file):
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["--dead-before", "soon"], ["--dead-before", "1d", "--json"]],
+    [[], ["--dead-before", "soon"], ["--dead-before", "999999d"], ["--dead-before", "1d", "--json"]],
 )
 def test_a_purge_says_what_and_when(file, options):
     """Else it is wrong use."""
