@@ -130,7 +130,8 @@ async def replay(place: str, ids: Sequence[str], app: str | None, seconds: float
             problems.append(f"{error}; or replay them from inside it")
     missing = [id for id in ids if id not in {one.id for one in replayed}]
     problems += [f"{id} is no dead letter" for id in missing if not problems]
-    _show_replayed(replayed, was_handled=router is not None, as_json=as_json)
+    if replayed or not problems:
+        _show_replayed(replayed, was_handled=router is not None, as_json=as_json)
     if problems:
         raise Ended("; ".join(problems))
     return FAILED if router and any(one.state != "done" for one in replayed) else 0
@@ -192,7 +193,7 @@ async def purge(place: str, done_before: datetime | None, dead_before: datetime 
             locked.append(f"{error}; or purge it from inside it")
     if as_json:
         say_json({"purged": purged})
-    else:
+    elif purged or not locked:
         say(f"{purged} deleted")
     if locked:
         raise Ended("; ".join(locked))
@@ -201,10 +202,11 @@ async def purge(place: str, done_before: datetime | None, dead_before: datetime 
 def moment(words: str) -> datetime:
     """Read a time: so long ago, as in ``90d``, ``12h`` or ``5m``, or ISO 8601, in UTC where it has no offset."""
     age = re.fullmatch(r"(\d{1,6})([mhd])", words)
-    if age:
-        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:
+        if age:
+            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
         at = datetime.fromisoformat(words)
-    except ValueError:
+    except (ValueError, OverflowError):
+        # The latter is before the year 1.
         raise Ended(f"{words!r} is no time; say 90d, 12h, 5m or 2026-01-31", WRONG_USE) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -74,6 +74,13 @@ class Settings:
 class ForwardFailed(Exception):
     """The other side did not take it: the handler has failed."""
 
+    @classmethod
+    def by(cls, answer: Answer) -> "ForwardFailed":
+        """Make one whose type is called by what was answered: of what a handler raises a reason says that alone."""
+        name = f"no answer ({answer.words})" if answer.status is None else f"answered {answer.status}"
+        failed: ForwardFailed = type(name, (cls,), {})()
+        return failed
+
 
 async def run(settings: Settings) -> None:
     """Listen until interrupted, or until nobody reads what is shown."""
@@ -138,7 +145,7 @@ def _router(
             answer = await onward.forward(handling.delivery)
             lines.answer(answer, handling)
             if not answer.is_success:
-                raise ForwardFailed
+                raise ForwardFailed.by(answer)
 
     @router.fallback
     async def left_out(event: Notification) -> None:

@@ -8,6 +8,7 @@ another terminal, finds the same one.
 import os
 from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import typer
 
@@ -31,7 +32,7 @@ def listen_tokens() -> EndpointTokens:
     path = token_file()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
+        if not path.exists():
             _keep(path, EndpointTokens.generate())
         return EndpointTokens(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as error:
@@ -39,5 +40,11 @@ def listen_tokens() -> EndpointTokens:
 
 
 def _keep(path: Path, token: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    """Keep a token that is on the disk, whole, before it has its name; where another process was faster, keep that."""
+    with NamedTemporaryFile("w", dir=path.parent, prefix="token.") as file:
         file.write(token + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+        # To replace the other's would leave that with a token that nobody finds.
+        with suppress(FileExistsError):
+            os.link(file.name, path)

@@ -38,9 +38,12 @@ async def served(
     server = _Server(uvicorn.Config(app, access_log=False, log_level="error"), stopping)
     with closing(_listener(host, port)) as listener, _ended_by_sigterm():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
-            await asyncio.sleep(0.01)
         try:
+            while not server.started:
+                # Uvicorn tells by a flag only, and by what it fails with.
+                await asyncio.wait([serving], timeout=0.01)
+                if serving.done():
+                    await serving
             yield listener.getsockname()[1]
         finally:
             server.should_exit = True

@@ -105,7 +105,8 @@ def read_specs(path: Path, tokens: EndpointTokens | None) -> list[SubscriptionSp
 def _read_toml(text: str, document: _Document) -> None:
     try:
         document.content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
+        # Its own, or that of a number with thousands of digits.
         document.refuse(f"not TOML: {error}")
 
 
@@ -151,9 +152,11 @@ def _text(value: _Value) -> str:
 
 
 def _integer(value: _Value) -> int:
-    if not _text(value).isdecimal():
+    text = _text(value)
+    # No id has more digits than this, and Python reads some thousands only.
+    if not text.isdecimal() or len(text) > 18:
         value.refuse("must be a whole number")
-    return int(_text(value))
+    return int(text)
 
 
 def _boolean(value: _Value) -> bool:

@@ -130,7 +130,8 @@ async def apply(account: Account, plan: Plan, *, as_json: bool) -> int:
     else:
         for subject, error in errors:
             say(f"failed: {_one_line(subject)}: {error}")
-        say("done" if not errors else f"{len(errors)} failed; apply the file again")
+        went_well = "nothing differs" if plan.is_empty else "done"
+        say(f"{len(errors)} failed; apply the file again" if errors else went_well)
     return FAILED if errors else 0
 
 

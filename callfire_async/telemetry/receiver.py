@@ -17,7 +17,7 @@ from time import perf_counter
 
 from attrs import define, field, frozen
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation, get_meter
 from opentelemetry.trace import (
     Link,
     Span,
@@ -89,6 +89,12 @@ def instrument_receiver(
     receiver.observe(_ReceiverTelemetry(tracer, meter, InboxGauges(receiver.stats, meter)))
 
 
+def _durations(meter: Meter, name: str, description: str) -> Histogram:
+    return meter.create_histogram(
+        name, unit="s", description=description, explicit_bucket_boundaries_advisory=_BUCKETS_SECONDS
+    )
+
+
 class _ReceiverTelemetry(Observer):
     """Tells of one receiver."""
 
@@ -96,24 +102,13 @@ class _ReceiverTelemetry(Observer):
         self._tracer = tracer
         self._gauges = gauges
         self._origins = Origins()
-        self._requests = meter.create_histogram(
-            "callfire.receiver.request.duration",
-            unit="s",
-            description="Duration of requests, until they were answered.",
-            explicit_bucket_boundaries_advisory=_BUCKETS_SECONDS,
+        self._requests = _durations(
+            meter, "callfire.receiver.request.duration", "Duration of requests, until they were answered."
         )
-        self._processed = meter.create_histogram(
-            "messaging.process.duration",
-            unit="s",
-            description="Duration of attempts at handling a delivery.",
-            explicit_bucket_boundaries_advisory=_BUCKETS_SECONDS,
+        self._processed = _durations(
+            meter, "messaging.process.duration", "Duration of attempts at handling a delivery."
         )
-        self._handlers = meter.create_histogram(
-            "callfire.receiver.handler.duration",
-            unit="s",
-            description="Duration of runs of handlers.",
-            explicit_bucket_boundaries_advisory=_BUCKETS_SECONDS,
-        )
+        self._handlers = _durations(meter, "callfire.receiver.handler.duration", "Duration of runs of handlers.")
         self._ages = meter.create_histogram(
             "callfire.receiver.delivery.age",
             unit="s",

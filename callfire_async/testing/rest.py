@@ -168,7 +168,8 @@ async def _form(request: Request) -> dict[str, str]:
 
 def _number(request: Request, name: str, default: int) -> int:
     words = request.query_params.get(name, str(default))
-    if not (words.isascii() and words.isdigit()):
+    # Of more digits than this nothing is counted, and Python reads some thousands only.
+    if not (words.isascii() and words.isdigit() and len(words) <= 18):
         raise Refused(400, f"{name} must be a number")
     return int(words)
 

@@ -215,6 +215,7 @@ def test_who_owns_a_file_is_named(owned, command, monkeypatch):
     shown = typed("inbox", name, owned, *options)
 
     assert (shown.status, "owned by process" in shown.err, "from inside it" in shown.err) == (1, True, True)
+    assert shown.out == ""
     assert typed("inbox", "stats", owned, "--json").items[0]["dead"] == 2
 
 
@@ -239,7 +240,7 @@ def test_dead_letters_are_deleted_for_good(folder, file):
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["--dead-before", "soon"], ["--dead-before", "1d", "--json"]],
+    [[], ["--dead-before", "soon"], ["--dead-before", "999999d"], ["--dead-before", "1d", "--json"]],
 )
 def test_a_purge_says_what_and_when(file, options):
     """Else it is wrong use."""

@@ -445,6 +445,16 @@ async def test_what_has_changed_is_told_and_nothing_twice(kept):
     assert [message["items"] for message in beats] == [[], []]
 
 
+@pytest.mark.parametrize("version", ["9" * 5000, "-1", "²", "x", ""])
+async def test_what_is_no_number_is_refused_aloud(kept, version):
+    """However long it is: Python's own words for that are an error of ours."""
+    events = await kept.client.get("/api/events", params={"after": f"{kept.source.recent.name}:{version}"})
+    delivery = await kept.client.get(f"/api/deliveries/{'9' * 5000}")
+
+    assert (events.status_code, "the id of a message" in events.json()["error"]) == (400, True)
+    assert (delivery.status_code, delivery.json()) == (404, {"error": "it is not held any more"})
+
+
 async def test_what_changes_between_two_beats_is_told_at_once(kept):
     """In a message of its own; and all ends when the inspector does."""
     messages, arrived = [], asyncio.Event()
@@ -614,14 +624,57 @@ async def test_what_a_file_holds_already_is_shown(tmp_path):
     assert refused == [{"error": source.read_only}] * 2
 
 
-async def test_a_file_that_cannot_be_read_for_a_while_is_looked_at_again(tmp_path, monkeypatch):
-    """It may be on a disk that is full, or being moved."""
+async def test_a_body_is_read_once(tmp_path, monkeypatch):
+    """However often the file is looked at: a thousand of the largest would be a gigabyte each second."""
+    monkeypatch.setattr(inspector_sources, "_POLL_SECONDS", DEADLINE)
+    path, newest, read = tmp_path / "callfire.db", SqliteInbox.newest, []
+
+    async def noted(self, *args, **options):
+        entries = await newest(self, *args, **options)
+        read.append([entry.delivery.body for entry in entries])
+        return entries
+
+    monkeypatch.setattr(SqliteInbox, "newest", noted)
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(text(41)))
+        async with FileSource.watching(path) as source:
+            await inbox.append(Delivery(text(42)))
+            await source.look()
+            (lease, _) = await inbox.claim(2, lease=60)
+            await inbox.bury(lease, "why")
+            await source.look()
+            items = source.recent.changed_since(0)
+
+    assert read == [[text(41)], [text(42), b""], [b"", b""]]
+    assert [(one.outcome, one.body) for one in items] == [("dead", text(41)), ("running", text(42))]
+
+
+async def test_what_was_too_old_to_be_shown_stays_so(tmp_path, monkeypatch):
+    """Where what came after it is purged, it is one of the last again; but nothing has happened to it."""
+    monkeypatch.setattr(inspector_sources, "_POLL_SECONDS", DEADLINE)
+    path = tmp_path / "callfire.db"
+    async with SqliteInbox(path) as inbox, FileSource.watching(path) as source:
+        source.recent.most = 2
+        await inbox.append_many([Delivery(text(number)) for number in (41, 42, 43)])
+        await source.look()
+        (*_, last) = await inbox.claim(3, lease=60)
+        await inbox.bury(last, "why")
+        await inbox.purge(dead_before=datetime.max.replace(tzinfo=UTC))
+        await source.look()
+        items = source.recent.changed_since(0)
+
+    assert [one.id for one in items] == [2, 3]
+
+
+@pytest.mark.parametrize("error", [InboxUnavailableError("gone"), OverflowError(NUMBER)])
+async def test_a_file_that_cannot_be_read_for_a_while_is_looked_at_again(tmp_path, monkeypatch, caplog, error):
+    """It may be on a disk that is full, or being moved, or hold what nobody has thought of."""
     monkeypatch.setattr(inspector_sources, "_POLL_SECONDS", 0.01)
     path, failures = tmp_path / "callfire.db", []
 
-    async def fail(self, limit):
+    async def fail(self, limit, **options):
         failures.append(limit)
-        raise InboxUnavailableError("gone")
+        raise error
 
     async with SqliteInbox(path) as inbox, FileSource.watching(path) as source, asyncio.timeout(DEADLINE):
         with monkeypatch.context() as patch:
@@ -631,6 +684,10 @@ async def test_a_file_that_cannot_be_read_for_a_while_is_looked_at_again(tmp_pat
         await inbox.append(Delivery(text(41)))
         while not source.recent.changed_since(0):  # noqa: ASYNC110  # likewise
             await asyncio.sleep(0.01)
+
+    told = f"the inbox callfire.db cannot be looked at now ({type(error).__name__}); it is tried again"
+    assert told in caplog.messages
+    assert NUMBER not in caplog.text
 
 
 # --- the commands -----------------------------------------------------------------------------------------

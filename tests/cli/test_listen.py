@@ -1,7 +1,12 @@
 """`listen`, on a real port of loopback."""
 
 import asyncio
+import resource
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 import pytest
@@ -68,6 +73,37 @@ def test_a_token_that_cannot_be_kept_is_asked_for(monkeypatch, tmp_path):
 
     with pytest.raises(Ended, match="set CALLFIRE_TOKEN"):
         listen_token.listen_tokens()
+
+
+def test_a_token_is_kept_whole_or_not_at_all(monkeypatch):
+    """Half a token, of a disk that was full once, would be in the way for ever."""
+    monkeypatch.delenv("CALLFIRE_TOKEN")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(Ended, match="File too large"):
+            listen_token.listen_tokens()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    left = list(listen_token.token_file().parent.iterdir())
+
+    listen_token.listen_tokens()
+    assert (left, list(listen_token.token_file().parent.iterdir())) == ([], [listen_token.token_file()])
+
+
+def test_those_who_keep_a_token_at_once_keep_the_same_one(monkeypatch):
+    """What one of them shows how to subscribe is opened by all, in this run and in the next."""
+    monkeypatch.delenv("CALLFIRE_TOKEN")
+    start = threading.Barrier(8)
+
+    def listened(_):
+        start.wait(DEADLINE)
+        return listen_token.listen_tokens().url("https://host")
+
+    with ThreadPoolExecutor(8) as threads:
+        endpoints = set(threads.map(listened, range(8)))
+
+    assert endpoints == {listen_token.listen_tokens().url("https://host")}
 
 
 async def test_a_postback_is_handed_on_as_it_came(capsys):
@@ -173,6 +209,28 @@ async def test_a_script_reads_the_same_in_json(capsys):
     assert (ready["what"], ready["forward_to"]) == ("ready", target.url)
     assert (event["what"], event["kind"], event["key"]) == ("event", "TextSent", ["text", 3, "SENT"])
     assert (answer["status"], answer["body"], refused["reason"], refused["status"]) == (500, "nope", "token", 404)
+
+
+@asynccontextmanager
+async def gone():
+    async with answering("200 OK") as target:
+        pass
+    yield target
+
+
+@pytest.mark.parametrize(
+    ("other_side", "reason"),
+    [(partial(answering, "503 Away", b"secret"), "answered 503"), (gone, "no answer (ConnectError)")],
+)
+async def test_what_the_other_side_answered_is_why_it_failed(capsys, tmp_path, other_side, reason):
+    """Whoever looks at the inbox later sees more than that it did."""
+    path = tmp_path / "callfire.db"
+    async with other_side() as target, listening(capsys, forward_to=target.url, inbox=str(path)) as (screen, base):
+        await post(base, make_text_sent())
+        await screen.shows("<-- ")
+
+    async with SqliteInbox(path) as inbox:
+        assert [entry.reason async for entry in inbox.entries()] == [f"forward: {reason}"]
 
 
 async def test_what_is_not_asked_for_is_passed_over(capsys):

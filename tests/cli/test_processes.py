@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 
 import pytest
+import uvicorn
 from cli.typing_commands import DEADLINE, TOKEN
 from starlette.applications import Starlette
 
@@ -111,6 +113,56 @@ def test_a_server_is_broken_off_in_order(signal_number):
         asyncio.run(broken_off(signal_number))
 
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def entered(server):
+    async with server:
+        raise AssertionError("it was served")
+
+
+async def test_a_server_that_is_broken_off_while_it_starts_is_ended_too():
+    """What its application had opened is closed."""
+    starting, ready, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def lifespan(app):
+        starting.set()
+        await ready.wait()
+        yield
+        closed.set()
+
+    async with asyncio.timeout(DEADLINE):
+        serving = asyncio.create_task(entered(served(Starlette(lifespan=lifespan))))
+        await starting.wait()
+        serving.cancel()
+        ready.set()
+        await asyncio.wait([serving])
+
+    assert (serving.cancelled(), closed.is_set(), asyncio.all_tasks()) == (True, True, {asyncio.current_task()})
+
+
+async def test_a_server_that_fails_to_start_says_so(monkeypatch):
+    """Nobody waits for it for ever."""
+
+    async def fail(self, sockets=None):
+        raise MemoryError
+
+    monkeypatch.setattr(uvicorn.Server, "startup", fail)
+    with pytest.raises(MemoryError):
+        async with asyncio.timeout(DEADLINE):
+            await entered(served(Starlette()))
+
+
+def test_an_application_that_fails_to_start_ends_the_process():
+    """As uvicorn has it."""
+
+    @asynccontextmanager
+    async def lifespan(app):
+        raise LookupError
+        yield
+
+    with pytest.raises(SystemExit):
+        asyncio.run(entered(served(Starlette(lifespan=lifespan))))
 
 
 def test_a_background_job_that_ignores_ctrl_c_can_be_terminated():

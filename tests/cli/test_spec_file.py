@@ -89,6 +89,7 @@ ITEM = "subscriptions:\n  - endpoint: https://example.com/x\n    trigger_event: 
         (ITEM + "    filter: {to_number: [1]}", ", line 4: subscriptions[0].filter.to_number must be a text"),
         (ITEM + "    filter:\n      broadcast_id: x", ", line 5: subscriptions[0].filter.broadcast_id must be a whole"),
         (ITEM + "    filter: {broadcast_id: 0}", ", line 2: subscriptions[0] cannot be: "),
+        (ITEM + f"    filter: {{broadcast_id: {'9' * 5000}}}", "[0].filter.broadcast_id must be a whole"),
         (ITEM.replace("STARTED", "BEGUN"), ", line 3: subscriptions[0].trigger_event must be one of UNDEFINED_EVENT"),
         (ITEM.replace("CAMPAIGN_STARTED", "''"), ", line 3: subscriptions[0].trigger_event must be one of"),
         ("subscriptions:\n- enabled: true", ", line 2: subscriptions[0] needs endpoint"),
@@ -109,6 +110,7 @@ def test_a_bad_file_says_what_and_where(tmp_path, text, problem):
     ("text", "problem"),
     [
         ("subscriptions = [", "not TOML: Invalid value (at end of document)"),
+        (f"subscriptions = [{'9' * 5000}]", "not TOML: Exceeds the limit"),
         ("subscriptions = [{trigger_event = 1.5}]", "subscriptions[0].trigger_event must be a text"),
         ("subscriptions = [{enabled = true, endpoint = true}]", "subscriptions[0].endpoint must be a text"),
     ],

@@ -158,6 +158,7 @@ def test_a_file_is_applied_once(run, account, file):
     second = run("subscriptions", "apply", str(file))
 
     assert (first.status, second.status, len(account.fake.subscriptions)) == (0, 0, 2)
+    assert (first.out.splitlines()[-1], second.out.splitlines()[-1]) == ("done", "nothing differs")
     assert "2 as wanted" in second.out
 
 

@@ -352,6 +352,7 @@ async def test_an_update_that_is_refused_changes_nothing(ending):
         ({"MaxResults": "0"}, "MaxResults must be from 1 to 1000"),
         ({"MaxResults": "many"}, "MaxResults must be a number"),
         ({"FirstResult": "-1"}, "FirstResult must be a number"),
+        ({"FirstResult": "1" * 5000}, "FirstResult must be a number"),
         ({"FirstResult": "²"}, "FirstResult must be a number"),
     ],
 )

@@ -31,6 +31,7 @@ from callfire_async.cli.inspector.showing import detail, row
 from callfire_async.cli.inspector.sources import Source, item_of
 from callfire_async.cli.loopback import LOOPBACK, served
 from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox import row_number
 
 __all__ = ["Inspector", "Place", "inspecting"]
 
@@ -78,9 +79,9 @@ class Inspector:
         routes = [
             *(Route(path, _static(*content), methods=get) for path, content in _PAGE.items()),
             Route("/api/events", self._events, methods=get),
-            Route("/api/deliveries/{number:int}", self._delivery, methods=get),
-            Route("/api/deliveries/{number:int}/reveal", self._reveal, methods=post),
-            Route("/api/deliveries/{number:int}/replay", self._replay, methods=post),
+            Route("/api/deliveries/{number}", self._delivery, methods=get),
+            Route("/api/deliveries/{number}/reveal", self._reveal, methods=post),
+            Route("/api/deliveries/{number}/replay", self._replay, methods=post),
             Route("/api/dead", self._dead, methods=get),
             Route("/api/dead/replay", self._replay_all, methods=post),
             Route("/api/dead/{id:path}/reveal", self._reveal_dead, methods=post),
@@ -111,8 +112,12 @@ class Inspector:
 
     async def _events(self, request: Request) -> Response:
         name, _, version = request.query_params.get("after", "").partition(":")
-        known = int(version) if name == self._source.recent.name and version.isdecimal() else 0
-        return StreamingResponse(self._told(known), media_type="text/event-stream")
+        if name != self._source.recent.name:
+            version = "0"
+        # Of more digits than this nothing is counted, and Python reads some thousands only.
+        if not (version.isascii() and version.isdecimal() and len(version) <= 18):
+            return _Answer({"error": "after is the id of a message: a name, a colon and a number"}, 400)
+        return StreamingResponse(self._told(int(version)), media_type="text/event-stream")
 
     async def _told(self, version: int) -> AsyncIterator[str]:
         """Tell what has changed, gathered into few messages, and the time."""
@@ -150,7 +155,7 @@ class Inspector:
         return _replayed(await self._source.replay(item))
 
     def _item(self, request: Request) -> Item | None:
-        return self._source.recent.get(request.path_params["number"])
+        return self._source.recent.get(row_number(request.path_params["number"]))
 
     # --- dead letters -------------------------------------------------------------------------------------
 

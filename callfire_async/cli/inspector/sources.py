@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import deque
@@ -27,10 +28,13 @@ from callfire_async.notifications import (
     SqliteInbox,
     parse,
 )
+from callfire_async.notifications.inbox import row_number
 
 __all__ = ["FileSource", "ReceiverSource", "Source", "item_of"]
 
 I = TypeVar("I", bound=Inbox | None)  # noqa: E741  # an inbox
+
+_log = logging.getLogger(__name__)
 
 _MOST_DEAD = 500
 _POLL_SECONDS = 1.0
@@ -262,6 +266,8 @@ class FileSource(_InboxLook[SqliteInbox]):
     title: str
     recent: Recent = field(factory=Recent)
     read_only: str | None = "An inbox that is only read cannot try anything again: use the receiver's own inspector."
+    #: The id of the last that was read with its body.
+    _last: int = 0
 
     @classmethod
     @asynccontextmanager
@@ -288,16 +294,19 @@ class FileSource(_InboxLook[SqliteInbox]):
             # What cannot be read now may be read at the next look.
             try:
                 await self.look()
-            except InboxError:
-                continue
+            except Exception as error:  # noqa: BLE001  # whatever a file may hold: the next look is made
+                told = "the inbox %s cannot be looked at now (%s); it is tried again"
+                _log.warning(told, self.title, type(error).__name__)
 
     async def look(self) -> None:
         """Take over what has changed."""
-        for entry in reversed(await self.inbox.newest(self.recent.most)):
-            known = self.recent.by_id(entry.id)
-            if known is None:
+        for entry in reversed(await self.inbox.newest(self.recent.most, bodies_after=self._last)):
+            known, number = self.recent.by_id(entry.id), row_number(entry.id)
+            # What is older than the last and not known was too old at an earlier look.
+            if number > self._last:
+                self._last = number
                 self._add(entry)
-            elif (known.outcome, known.attempts[-1].number, known.reason) != _state(entry):
+            elif known is not None and (known.outcome, known.attempts[-1].number, known.reason) != _state(entry):
                 self._change(known, entry)
 
     def _add(self, entry: Entry) -> None:

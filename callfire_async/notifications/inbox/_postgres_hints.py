@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 
-from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox._postgres_pool import Connection, Database
 
 _log = logging.getLogger(__name__)
@@ -63,9 +62,13 @@ class Hints:
         while True:
             await self._untold.wait()
             self._untold.clear()
-            with suppress(InboxError):
+            pause = _PAUSE_SECONDS
+            try:
                 await self._database.fetch("SELECT pg_notify($1, $2)", self._channel, self._name)
-            await asyncio.sleep(_PAUSE_SECONDS)
+            except Exception as error:  # noqa: BLE001  # of whatever kind: there will be more to tell
+                _log.info("hints cannot be told for now (%s)", type(error).__name__)
+                pause = _AGAIN_SECONDS
+            await asyncio.sleep(pause)
 
     async def _hear_on(self) -> None:
         while True:

@@ -97,6 +97,10 @@ NACK = _SETTLE.format(
 )
 RELEASE = _SETTLE.format(change="state = 0, due_at = statement_timestamp(), completed = $3")
 BURY = _SETTLE.format(change="state = 3, reason = $3")
+# Whether it was done under that token; $3: the state that it leaves.
+SETTLED = """
+    SELECT id FROM {schema}.deliveries WHERE id = $1 AND token = $2 AND state = $3::smallint"""
+STATE_AFTER = {EXTEND: 1, ACK: 2, NACK: 0, RELEASE: 0, BURY: 3}
 
 SEEN = """
     SELECT event_key FROM unnest($1::text[]) AS asked (event_key)

@@ -351,8 +351,16 @@ async def _replay(ids: list[str], inbox: Inbox) -> int:
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end, though this be cancelled: it may be about to let go of a file."""
     task.cancel()
-    await asyncio.wait([task])
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _event(event: asyncio.Event) -> None:

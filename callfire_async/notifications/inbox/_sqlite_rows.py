@@ -203,9 +203,11 @@ def page_after(connection: sqlite3.Connection, last: int) -> list[Row]:
     return connection.execute(f"{_ENTRY} WHERE id > ? ORDER BY id LIMIT ?", (last, PAGE_ROWS)).fetchall()
 
 
-def newest(connection: sqlite3.Connection, limit: int) -> list[Row]:
-    """Read what came last, the newest first."""
-    return connection.execute(f"{_ENTRY} ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+def newest(connection: sqlite3.Connection, limit: int, bodies_after: int) -> list[Row]:
+    """Read what came last, the newest first; the bodies of those only that came after one."""
+    # SQLite reads no page of a body that is not asked for.
+    query = _ENTRY.replace("body", "CASE WHEN id > ? THEN body ELSE x'' END")
+    return connection.execute(f"{query} ORDER BY id DESC LIMIT ?", (bodies_after, limit)).fetchall()
 
 
 def as_entry(row: Row, now: float) -> Entry:

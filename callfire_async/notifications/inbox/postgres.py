@@ -17,6 +17,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox import (
     Appended,
     Delivery,
@@ -83,6 +84,8 @@ class PostgresInbox:
         self._hints = Hints(self._database, f"callfire_async.{schema}", self._note_work)
         self._closing = AsyncExitStack()
         self._work = asyncio.Event()
+        # What was asked of which lease, and may have been done.
+        self._unanswered: set[tuple[int, str, str]] = set()
 
     @property
     def retention(self) -> float:
@@ -101,6 +104,7 @@ class PostgresInbox:
         """
         # An event belongs to the loop in which it was first waited for.
         self._work = asyncio.Event()
+        self._unanswered.clear()
         async with AsyncExitStack() as opened:
             await self._database.open()
             opened.push_async_callback(self._database.close)
@@ -191,8 +195,19 @@ class PostgresInbox:
         return await self._settle(sql.BURY, lease, _escaped(reason))
 
     async def _settle(self, statement: str, lease: Lease, *values: object) -> bool:
-        """Change a delivery, if the lease is still its own."""
-        return bool(await self._fetch(statement, row_number(lease.id), lease.token, *values))
+        """Change a delivery, if the lease is still its own; what was done so without an answer is done."""
+        id, token = row_number(lease.id), lease.token
+        asked = (id, token, statement)
+        try:
+            settled = bool(await self._fetch(statement, id, token, *values))
+            if not settled and asked in self._unanswered:
+                # No other has the token, and a row keeps it until it is leased again.
+                settled = bool(await self._fetch(sql.SETTLED, id, token, sql.STATE_AFTER[statement]))
+        except (InboxUnavailableError, asyncio.CancelledError):
+            self._unanswered.add(asked)
+            raise
+        self._unanswered.discard(asked)
+        return settled
 
     # --- looking after it ---------------------------------------------------------------------------------
 

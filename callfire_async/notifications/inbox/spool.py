@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from types import TracebackType
@@ -212,11 +212,23 @@ class SpoolingInbox:
         """Iterate over the deliveries: those of the primary, then what is spooled."""
         primary = self._primary.inbox.entries(state)
         while (entry := await self._ask(lambda _: anext(primary, None))) is not None:
-            yield entry
+            try:
+                yield entry
+            except GeneratorExit:
+                await self._end(primary)
+                raise
         async for spooled in self._spool.entries():
             shown = _shown(spooled)
             if shown is not None and state in (None, shown.state):
                 yield shown
+
+    async def _end(self, listing: AsyncIterator[Entry]) -> None:
+        """End a listing of the primary's that nobody reads on, where it can be; it may hold a connection."""
+        if isinstance(listing, AsyncGenerator):
+            # Not asked as all else is: that it ends says nothing of how the primary is.
+            with suppress(Exception):
+                async with asyncio.timeout(self._patience):
+                    await listing.aclose()
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again; those of the spool are sent to the primary again."""

@@ -288,9 +288,15 @@ class SqliteInbox:
                     yield entry
             last = page[-1][0]
 
-    async def newest(self, limit: int) -> list[Entry]:
-        """Return the deliveries that came last, the newest first: for tools that look again and again."""
-        newest = await self._do(partial(rows.newest, limit=limit))
+    async def newest(self, limit: int, *, bodies_after: int = 0) -> list[Entry]:
+        """
+        Return the deliveries that came last, the newest first: for tools that look again and again.
+
+        Args:
+            limit: How many at most.
+            bodies_after: An id: that one, and what came before it, is returned without its body.
+        """
+        newest = await self._do(partial(rows.newest, limit=limit, bodies_after=bodies_after))
         return [rows.as_entry(row, self._clock.seconds()) for row in newest]
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:

@@ -17,10 +17,11 @@ import pytest
 from attrs import frozen
 from engines.pgbouncer import running_pgbouncer
 from engines.postgres import PASSWORD, PostgresServer
+from engines.proxy import Fault, Proxy, proxying
 from notifications.inbox.suite import DEADLINE, LEASE, ODD_TEXTS, all_entries, bodies_of, lease_of
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, _postgres_hints, _postgres_pool
+from callfire_async.notifications.inbox import Delivery, Inbox, Lease, _postgres_hints, _postgres_pool
 from callfire_async.notifications.inbox import postgres as module
 from callfire_async.notifications.inbox._postgres_pool import Database
 from callfire_async.notifications.inbox.postgres import PostgresInbox
@@ -40,6 +41,10 @@ class Place:
     def dsn(self, **settings: str) -> str:
         asked = "".join(f"&{name}={value}" for name, value in settings.items())
         return f"{self.server.dsn()}&application_name={self.schema}{asked}"
+
+    def through(self, port: int) -> str:
+        """Return where to connect by way of a port of loopback."""
+        return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/postgres?application_name={self.schema}"
 
     def inbox(self, dsn: str | None = None, **options: Any) -> PostgresInbox:
         return PostgresInbox(dsn or self.dsn(), schema=self.schema, **options)
@@ -457,6 +462,39 @@ async def test_hints_are_asked_for_again_where_the_server_was_away(caplog):
     assert PASSWORD not in caplog.text
 
 
+class FailsOnce(AwayAtFirst):
+    """A database whose driver raises, once, what nobody has thought of."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._errors = [error]
+        self.told = asyncio.Event()
+
+    async def fetch(self, statement: str, *arguments: object) -> None:
+        if self._errors:
+            raise self._errors.pop()
+        self.told.set()
+
+
+@pytest.mark.usefixtures("only_hints")
+@pytest.mark.parametrize("error", [InboxUnavailableError("gone"), KeyError(PASSWORD)])
+async def test_hints_are_told_again_after_an_error(caplog, error):
+    """Whatever it was, it is logged by its type."""
+    caplog.set_level(logging.INFO, "callfire_async")
+    database = FailsOnce(error)
+    hints = _postgres_hints.Hints(database, "channel", lambda: None)
+
+    hints.start()
+    async with asyncio.timeout(DEADLINE):
+        while not database.told.is_set():
+            hints.tell()
+            await asyncio.sleep(POLL_SECONDS)
+    await hints.stop()
+
+    assert f"hints cannot be told for now ({type(error).__name__})" in caplog.messages
+    assert PASSWORD not in caplog.text
+
+
 @pytest.mark.usefixtures("only_hints")
 async def test_a_connection_for_hints_is_looked_at(place, monkeypatch):
     """The other end may be gone without a word."""
@@ -621,6 +659,62 @@ async def test_what_is_no_repeat_is_not_repeated(place):
         assert {type(outcome) for outcome in outcomes} == {InboxUnavailableError}
         assert outcomes[0] is not outcomes[1]
         assert (await inbox.stats()).ready == 0
+
+
+@asynccontextmanager
+async def answer_lost(place: Place, proxy: Proxy) -> AsyncIterator[None]:
+    """Let the server carry out what is blocked until then, and lose what it answers."""
+    async with place.administrator() as other, other.transaction():
+        await other.execute("SELECT FROM deliveries FOR UPDATE")
+        yield
+        await place.until_blocked()
+        proxy.fault = Fault.CUT_BEFORE_ANSWER
+
+
+SETTLING: dict[str, Callable[[Inbox, Lease], Awaitable[bool]]] = {
+    "ack": lambda inbox, lease: inbox.ack(lease, event_key="key"),
+    "nack": lambda inbox, lease: inbox.nack(lease, delay=NEVER),
+    "release": lambda inbox, lease: inbox.release(lease),
+    "bury": lambda inbox, lease: inbox.bury(lease, "why"),
+}
+
+
+@pytest.fixture
+async def unanswered(place: Place) -> AsyncIterator[Callable[[str], Awaitable[tuple[Inbox, Lease]]]]:
+    """Has a delivery settled, in one way or another, by an inbox that gets no answer."""
+    server = place.server.folder / ".s.PGSQL.5432"
+    async with proxying(server) as proxy, place.inbox(place.through(proxy.port)) as inbox:
+
+        async def settle(how: str) -> tuple[Inbox, Lease]:
+            await inbox.append(Delivery(b"body"))
+            lease = await lease_of(inbox)
+            async with answer_lost(place, proxy):
+                settling = asyncio.create_task(SETTLING[how](inbox, lease))
+            (outcome,) = await settled([settling])
+            proxy.fault = None
+            assert type(outcome) is InboxUnavailableError
+            return inbox, lease
+
+        yield settle
+
+
+@pytest.mark.parametrize(("how", "state"), [("ack", "done"), ("nack", "ready"), ("release", "ready"), ("bury", "dead")])
+async def test_what_was_settled_without_an_answer_is_settled(unanswered, how, state):
+    """Whoever says so again is told that it is; once, and of that alone."""
+    inbox, lease = await unanswered(how)
+
+    answers = [await SETTLING[how](inbox, lease) for _ in range(2)]
+    others = [await SETTLING[other](inbox, lease) for other in SETTLING if other != how]
+    entry = await inbox.get(lease.id)
+    assert (answers, others, entry.state, entry.attempt) == ([True, False], [False] * 3, state, 1 + (how == "nack"))
+
+
+async def test_what_another_has_since_is_settled_no_more(unanswered):
+    """It was put back, though nobody said so."""
+    inbox, lease = await unanswered("release")
+    other = await lease_of(inbox)
+
+    assert (await inbox.release(lease), await inbox.ack(other)) == (False, True)
 
 
 async def test_who_stands_in_anothers_way_gives_up_in_the_end(place):

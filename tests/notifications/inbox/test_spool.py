@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -13,7 +14,7 @@ from notifications.inbox.switched import SwitchedInbox
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Notification, Postback, Receiver, Reply, Router
-from callfire_async.notifications.inbox import Delivery, Inbox, Lease, Stats, _spool_forwarding, _spool_primary
+from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats, _spool_forwarding, _spool_primary
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
@@ -108,6 +109,41 @@ async def nothing_is_spooled(inbox: SpoolingInbox) -> None:
 
 def messages(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if words in record.getMessage()]
+
+
+class Listed(MemoryInbox):
+    """Does something at the end of each listing."""
+
+    def __init__(self, at_the_end: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self.at_the_end = at_the_end
+
+    async def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+        try:
+            async for entry in super().entries(state):
+                yield entry
+        finally:
+            await self.at_the_end()
+
+
+class Iterated(MemoryInbox):
+    """Lists in a way that cannot be closed."""
+
+    def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+        return Anew(super().entries(state))
+
+
+class Anew:
+    """Hands on what another iterator has, and nothing else of it."""
+
+    def __init__(self, entries: AsyncIterator[Entry]) -> None:
+        self._entries = entries
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Entry:
+        return await anext(self._entries)
 
 
 # --- taking in --------------------------------------------------------------------------------------------
@@ -570,6 +606,37 @@ async def test_what_was_forwarded_is_known_by_its_new_id(inbox, primary, monkeyp
 
     assert await inbox.get("spool/1") is None
     assert [entry.id for entry in await all_entries(inbox)] == [1]
+
+
+async def first_of(inbox: Inbox) -> bytes:
+    """Look at the first entry, and at no more."""
+    async with aclosing(inbox.entries()) as entries:
+        return (await anext(entries)).delivery.body
+
+
+async def test_a_listing_that_is_not_read_to_its_end_is_ended_in_the_primary_too(spool):
+    """It may hold a connection there."""
+    ended = []
+
+    async def note() -> None:
+        await asyncio.sleep(0)
+        ended.append(1)
+
+    async with SpoolingInbox(Listed(note), spool) as inbox:
+        await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
+        assert (await first_of(inbox), ended) == (b"1", [1])
+
+
+async def fail() -> None:
+    raise LookupError
+
+
+@pytest.mark.parametrize("primary", [Listed(fail), Listed(asyncio.Event().wait), Iterated()])
+async def test_a_listing_that_cannot_be_ended_in_the_primary_is_left(primary, spool):
+    """Who has seen enough waits for it no longer than for an answer."""
+    async with SpoolingInbox(primary, spool, patience=0.5) as inbox:
+        await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
+        assert (await first_of(inbox), (await inbox.stats()).ready) == (b"1", 2)
 
 
 async def test_how_long_it_remembers_is_the_primarys_to_say(make):

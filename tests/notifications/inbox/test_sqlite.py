@@ -113,6 +113,13 @@ async def test_what_came_last_can_be_looked_at(path, inbox):
         assert [entry.delivery.body for entry in await view.newest(2)] == [b"3", b"2"]
 
 
+async def test_what_came_last_can_be_looked_at_again_without_its_bodies(path, inbox):
+    """They do not change, and who has seen them says up to which."""
+    await inbox.append_many([Delivery(body) for body in (b"1", b"2", b"3")])
+
+    assert [entry.delivery.body for entry in await inbox.newest(2, bodies_after=2)] == [b"3", b""]
+
+
 async def test_an_older_file_is_migrated(path, monkeypatch):
     """Step by step, each with its version, and once; what it holds stays."""
     async with SqliteInbox(path) as inbox:

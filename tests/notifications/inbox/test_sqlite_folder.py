@@ -14,8 +14,9 @@ import pytest
 from notifications.inbox.processes import DEADLINE, running
 from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter, lease_of
 
-from callfire_async.errors import InboxError, InboxUnavailableError
+from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, Inbox, Stats, _sqlite_file, _sqlite_folder
+from callfire_async.notifications.inbox._sqlite_file import OwnerLock
 from callfire_async.notifications.inbox._sqlite_folder import SqliteFolder
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
@@ -83,6 +84,16 @@ async def is_free(path: Path) -> bool:
             return True
     except InboxError:
         return False
+
+
+async def is_owned(path: Path) -> bool:
+    lock = OwnerLock(path)
+    try:
+        await lock.acquire(0)
+    except InboxLockedError:
+        return True
+    lock.release()
+    return False
 
 
 # --- files and ids ------------------------------------------------------------------------------------------------
@@ -462,6 +473,23 @@ async def test_closing_that_is_cancelled_lets_everything_go(folder):
     await asyncio.wait([leaving])
 
     assert [await is_free(folder / f"{name}.db") for name in names] == [True, True]
+
+
+async def test_closing_that_is_cancelled_lets_go_of_what_is_being_taken_over_too(folder, restless, monkeypatch):
+    """Though the disk, or whoever copies the file, has a thread wait: it is over when the closing is."""
+    monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 1.0)
+    inbox = await SqliteInbox.in_folder(folder).__aenter__()
+    name = await left_behind(folder, b"1")
+    with closing(sqlite3.connect(folder / f"{name}.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await until(lambda: is_owned(folder / f"{name}.db"))
+        leaving = asyncio.create_task(inbox.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+    owned = await is_owned(folder / f"{name}.db")
+
+    assert (owned, leaving.cancelled()) == (False, True)
 
 
 async def test_a_file_that_is_let_go_while_another_is_asked_has_no_answer(folder):
