@@ -104,11 +104,12 @@ def structure(kind: type[T], content: object, at: str) -> tuple[T, tuple[str, ..
         Unreadable: It is not an object, or its id is missing or not an id.
     """
     try:
-        return _hook_of(kind)(content, kind), ()  # type: ignore[arg-type]  # mypy knows no hash of classes
+        if isinstance(content, dict):
+            return _hook_of(kind)(content, kind), ()  # type: ignore[arg-type]  # mypy knows no hash of classes
     except (ValueError, KeyError):
-        # The price of naming what is wrong is paid only where something is.
-        problems: list[str] = []
-        found = _readable(kind, content, at, problems)
+        pass  # the price of naming what is wrong is paid only where something is
+    problems: list[str] = []
+    found = _readable(kind, content, at, problems)
     unlike = tuple(dict.fromkeys(problems))
     if found is None:
         raise Unreadable(unlike)
@@ -204,15 +205,16 @@ def _readable_items(kind: type[Any], value: Tree, at: str, problems: list[str]) 
 
 
 def _text(value: object, _: object) -> str | None:
-    if type(value) is not str:
-        return normalised(_any_text(value))
-    return (value.strip() if "\r" not in value else normalised(value)) or None
+    text = value if type(value) is str else _any_text(value)
+    return (text.strip() if "\r" not in text else normalised(text)) or None
 
 
 def _any_text(value: object) -> str:
     """Word a number, a boolean or an element with attributes."""
     if isinstance(value, dict):
         value = _beside_attributes(value)
+    if type(value) is str:
+        return value
     if isinstance(value, list):
         raise ValueError("not a text")  # noqa: TRY004  # one kind of failure, collected by its words
     return scalar(value)
@@ -246,8 +248,12 @@ def _word_hook(part: type[OpenEnum]) -> Callable[[Any, Any], OpenEnum | None]:
     known = {str(member): member for member in part}
     read = _scalar(lambda text: part(normalised(text) or text), "not a word")
 
-    def hook(value: object, _: object) -> OpenEnum | None:
-        return (known.get(value) if type(value) is str else None) or read(value, str)
+    def hook(value: Any, _: object) -> OpenEnum | None:
+        try:
+            return known[value]
+        except (KeyError, TypeError):
+            pass  # not known, or not even text
+        return read(value, str)
 
     return hook
 
@@ -276,15 +282,20 @@ def _read_decimal(text: str) -> Decimal:
     raise ValueError
 
 
+# Of all the forms that datetime reads, ``YYYY-MM-DDTHH:MM`` and what may follow has ``-T:`` in these places.
+_PUNCTUATION = slice(7, 14, 3)
+_from_iso = datetime.fromisoformat
+
+
 def _read_date_and_time(text: str) -> datetime:
-    # Of all the forms that datetime reads, ``YYYY-MM-DDTHH:MM`` and what may follow has these three in these places.
-    if text[7:14:3] == "-T:":
-        return datetime.fromisoformat(text)
+    if text[_PUNCTUATION] == "-T:":
+        return _from_iso(text)
     raise ValueError
 
 
 _any_integer = _scalar(_read_integer, "not an integer")
 _any_boolean = _scalar(_read_boolean, "not a boolean")
+_any_decimal = _scalar(_read_decimal, "not a decimal")
 _any_date_and_time = _scalar(_read_date_and_time, "not a time")
 
 
@@ -303,10 +314,17 @@ def _boolean(value: object, _: object) -> bool | None:
     return _any_boolean(value, bool)
 
 
+def _decimal(value: object, _: object) -> Decimal | None:
+    # Digits with no more than one point among them: what an amount looks like.
+    if type(value) is str and len(value) <= 30 and value.replace(".", "", 1).isdigit() and value.isascii():
+        return Decimal(value)
+    return _any_decimal(value, Decimal)
+
+
 def _date_and_time(value: object, _: object) -> datetime | None:
-    if type(value) is str and value[7:14:3] == "-T:":
+    if type(value) is str and value[_PUNCTUATION] == "-T:":
         try:
-            return datetime.fromisoformat(value)
+            return _from_iso(value)
         except ValueError:
             pass  # white space may stand around it
     return _any_date_and_time(value, datetime)
@@ -346,7 +364,8 @@ def _labels(value: object, _: object) -> tuple[str, ...]:
 
 def _attached(value: object, _: object) -> tuple[tuple[str, str], ...]:
     """Read what the sender attached to a number; sorted, since no format promises an order."""
-    if not isinstance(value, dict):
+    # Most numbers that are objects have nothing but the number in them.
+    if not isinstance(value, dict) or "@" not in "".join(value):
         return ()
     return tuple(sorted([(name[1:], _text(item, str) or "") for name, item in value.items() if name.startswith("@")]))
 
@@ -362,7 +381,7 @@ _SCALARS: dict[object, Hook] = {
     int | None: _integer,
     str | None: _text,
     bool | None: _boolean,
-    Decimal | None: _scalar(_read_decimal, "not a decimal"),
+    Decimal | None: _decimal,
     timedelta | None: _scalar(lambda text: timedelta(seconds=float(_read_decimal(text))), "not a duration"),
     datetime | None: _date_and_time,
     time | None: _scalar(time.fromisoformat, "not a time of day"),
@@ -401,7 +420,7 @@ def _reader() -> Converter:
             for attribute in fields(kind)
         }
         read = make_dict_structure_fn(kind, converter, _cattrs_detailed_validation=False, **names)
-        return _object_hook(_with_config(read) if kind is Broadcast else read)
+        return _with_config(read) if kind is Broadcast else read
 
     converter.register_structure_hook_factory(has, reader)
     return converter
@@ -413,24 +432,32 @@ def _hook_of(kind: Any) -> Hook:
     return _reader().get_structure_hook(kind)
 
 
-def _object_hook(read: Hook) -> Hook:
-    def hook(value: object, kind: object) -> object:
-        if not isinstance(value, dict):
-            raise ValueError("not an object")  # noqa: TRY004  # one kind of failure, collected by its words
-        return read(value, kind)
+def _part_hook(attribute: Any) -> Hook:
+    """Make the hook of a field that holds models, one or many."""
+    if attribute.name == "config":
+        return lambda named, _: named and _hook_of(_CONFIGS[named[0]])(_object(named[1]), None)
+    part, many = _part_of(attribute.type)
+    read = _hook_of(part)  # type: ignore[arg-type]  # likewise
+    if many:
+        return _many(read)
+    return lambda value, _: read(_object(value), None) if value else None
+
+
+def _many(read: Hook) -> Hook:
+    def hook(value: object, _: object) -> tuple[Any, ...]:
+        found = []
+        for item in _listed(value):
+            content = _object(item)
+            found.append(read(content, None))
+        return tuple(found)
 
     return hook
 
 
-def _part_hook(attribute: Any) -> Hook:
-    """Make the hook of a field that holds models, one or many."""
-    if attribute.name == "config":
-        return lambda named, _: named and _hook_of(_CONFIGS[named[0]])(named[1], None)
-    part, many = _part_of(attribute.type)
-    read = _hook_of(part)  # type: ignore[arg-type]  # likewise
-    if many:
-        return lambda value, _: tuple([read(item, None) for item in _listed(value)])
-    return lambda value, _: read(value, None) if value else None
+def _object(value: object) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise ValueError("not an object")
 
 
 def _with_config(read: Hook) -> Hook:

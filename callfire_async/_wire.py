@@ -45,6 +45,9 @@ _MAX_JOINED_BYTES = 8_000_000
 MAX_DEPTH = 64
 
 _WHITE = b" \t\r\n"
+_JSON_WHITE = _WHITE.decode()
+# What most bodies begin with: nothing stands before these.
+_BEGINNINGS = (b"{", b"<")
 _ENCODINGS = frozenset(["utf-8", "utf-16", "utf-16le", "utf-16be", "iso-8859-1", "us-ascii", "windows-1252", "cp1252"])
 _CHARSET = re.compile(r"charset=[\"']?([\w-]+)", re.IGNORECASE)
 _SINGLE_BYTE = frozenset(["iso-8859-1", "latin-1", "windows-1252", "cp1252"])
@@ -88,9 +91,10 @@ def _without_padding(body: bytes | str, content_type: str | None) -> bytes | str
     """Strip what may stand before a document; decode what the XML parser could not."""
     if isinstance(body, str):
         return body.lstrip("\ufeff \t\r\n")
-    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return _decoded(body, "utf-16").lstrip()
-    body = body.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE)
+    if not body.startswith(_BEGINNINGS):
+        if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return _decoded(body, "utf-16").lstrip()
+        body = body.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE)
     if content_type is None or body.startswith(b"<?xml"):
         return body
     charset = _CHARSET.search(content_type)
@@ -273,7 +277,11 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite, 
 
 
 def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any]]:
-    text = source if isinstance(source, str) else _decoded(source, _json_encoding(source))
+    if isinstance(source, str):
+        text = source
+    else:
+        # Every encoding but UTF-8 has a NUL there, since JSON begins with ASCII.
+        text = _decoded(source, json.detect_encoding(source) if 0 in source[:4] else "utf-8")
     # Those in a text count too: no message has thousands.
     containers = text.count("{") + text.count("[")
     if containers > max_elements or (len(text) > 2 * max_elements < text.count(",")):
@@ -289,13 +297,13 @@ def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, A
     return root, content
 
 
-def _json_encoding(source: bytes) -> str:
-    # Every other encoding has a NUL there, since JSON begins with ASCII.
-    return json.detect_encoding(source) if 0 in source[:4] else "utf-8"
-
-
 def _decoded_json(text: str) -> Tree:
     try:
+        if text.startswith("{"):
+            tree, end = _DECODER.raw_decode(text)
+            if end == len(text) or not text[end:].strip(_JSON_WHITE):
+                return tree
+        # It passes over white space, and says where what is wrong stands.
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise NotADocument(f"neither XML nor JSON: at line {error.lineno}, column {error.colno}") from None

@@ -252,6 +252,20 @@ def test_a_longer_document_is_read_where_it_is_expected():
     assert len(read(document, max_elements=2 * MAX_ELEMENTS)[1]["a"]) == MAX_ELEMENTS
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32-be"])
+def test_white_space_stands_on_both_sides_of_a_json_document(encoding):
+    """Whatever it is encoded in."""
+    assert read(' \r\n\t{"a": {"b": 1}} \r\n\t'.encode(encoding)) == ("a", {"b": 1})
+
+
+def test_what_stands_after_a_json_document_is_said_where_it_begins():
+    """White space is passed over and counted; it may have come in before, where nobody strips it."""
+    with pytest.raises(NotADocument, match=r"at line 2, column 2"):
+        read('{"a": {}}\n {}')
+    with pytest.raises(NotADocument, match=r"at line 3, column 2"):
+        read('\n{"a": {}}\n {}'.encode("utf-16-be"))
+
+
 def test_a_broken_document_is_said_where_it_breaks():
     """Line and column, from 1."""
     with pytest.raises(NotADocument, match=r"mismatched tag at line 2, column 3"):

@@ -51,7 +51,7 @@ def parse(body: bytes | str, content_type: str | None = None) -> Notification:
     """
     try:
         name, payload = _wire.read(body, content_type)
-        return _event(name, payload)
+        return _READERS.get(name, _unknown)(name, payload)
     except _wire.NotOneObject as error:
         raise InvalidNotificationError(f"{error} is not a notification") from None
     except _wire.NotADocument as error:
@@ -60,11 +60,8 @@ def parse(body: bytes | str, content_type: str | None = None) -> Notification:
         raise InvalidNotificationError(f"not a notification: {error}", problems=error.problems) from None
 
 
-def _event(name: str, payload: dict[str, Any]) -> Notification:
-    read = _READERS.get(name)
-    if read is None:
-        return UnknownNotification(subscription_id=_subscription(payload), name=name, payload=payload)
-    return read(name, payload)
+def _unknown(name: str, payload: dict[str, Any]) -> Notification:
+    return UnknownNotification(subscription_id=_subscription(payload), name=name, payload=payload)
 
 
 def _subscription(payload: dict[str, Any]) -> int | None:
