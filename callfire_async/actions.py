@@ -23,7 +23,7 @@ MAX_LISTED = 10**9
 
 
 class Filters(TypedDict, total=False):
-    """Which texts or calls are listed; described at `Actions.query`."""
+    """Which texts or calls are listed; described at `Texts.query`, and alike for calls."""
 
     broadcast_id: int | None
     batch_id: int | None

@@ -13,6 +13,11 @@ __all__ = ["Calls"]
 
 
 class Calls(Actions[Call]):
-    """The calls of an account: what became of them."""
+    """
+    The calls of an account: what became of them.
+
+    Each method raises what `Connection.execute` does; parameters out of their range raise `ValueError` before
+    anything is sent.
+    """
 
     _kind = Call

@@ -1,7 +1,7 @@
 """
 `CallFire`: one connection and the services on it.
 
-The one place of the library that reads the environment.
+Nothing else reads the environment but the command line.
 """
 
 from __future__ import annotations

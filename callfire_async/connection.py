@@ -88,9 +88,10 @@ class Connection:
         password: The API password.
         base_url: https, or http on loopback; without credentials, query or fragment.
         response_format: ``"json"`` or ``"xml"``: what CallFire is asked to answer in.
-        timeout: Seconds for one attempt as a whole, waiting for a connection included, to the last byte.
-        max_retries: How often an attempt that failed is repeated at most.
-        max_connections: How many requests are under way at once; the others wait in order.
+        timeout: Seconds for one attempt as a whole, waiting for a connection included, to the last byte;
+            above 0.
+        max_retries: How often an attempt that failed is repeated at most; 0 or more.
+        max_connections: How many requests are under way at once, 1 or more; the others wait in order.
         trust_env: Whether proxies and certificates that the environment names are used.
         ssl_context: Instead of one that trusts certifi's authorities; it must verify certificates.
         http_client: A client of your own, for proxies, event hooks or other transports. It is never closed here.

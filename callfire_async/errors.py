@@ -254,7 +254,7 @@ class HandlerErrors(ExceptionGroup[Exception], CallFireError):
 
 
 class InboxError(CallFireError):
-    """Raised where an inbox could not keep its promise; what was asked of it has not happened."""
+    """Raised where an inbox could not keep its promise; nothing has changed, but see `InboxUnavailableError`."""
 
 
 class InboxLockedError(InboxError):
@@ -262,7 +262,12 @@ class InboxLockedError(InboxError):
 
 
 class InboxUnavailableError(InboxError):
-    """Raised when an inbox cannot be reached, or its disk is full or fails; it may be tried again."""
+    """
+    Raised when an inbox cannot be reached, or its disk is full or fails; it may be tried again.
+
+    Where that inbox is on a server, what was asked of it may have happened all the same: a repeated append is a
+    duplicate then.
+    """
 
 
 def _picklable(error: Exception) -> Exception:

@@ -246,18 +246,23 @@ class Subscription:
 
 @frozen(slots=False)
 class ResourceReference:
-    """What a create answers: the new resource's id, and its URL where CallFire gave one."""
+    """What a create answers."""
 
+    #: The new resource's.
     id: int
+    #: Its URL; None where CallFire gave none, or it was found after an unknown outcome.
     location: str | None = None
 
 
 @frozen(slots=False)
 class Page(Generic[T]):
-    """One page of a list, and how many items the whole list has (None where CallFire did not say)."""
+    """One page of a list."""
 
+    #: What is on it.
     items: tuple[T, ...]
+    #: How many the whole list has; None where CallFire did not say.
     total_results: int | None
+    #: The number of the first of them in the whole list, from 0, as it was asked for.
     first_result: int
 
 
@@ -289,6 +294,7 @@ class Record:
 
     id: int | None = None
     result: Result | None = None
+    #: Aware where CallFire gave an offset, as every time here.
     finish_time: datetime | None = None
     #: Credits.
     billed_amount: Decimal | None = None
@@ -328,10 +334,13 @@ class Action:
     broadcast_id: int | None = None
     contact_id: int | None = None
     inbound: bool | None = None
+    #: Aware where CallFire gave an offset, as every time here.
     created: datetime | None = None
     #: May be a second before ``created``.
     modified: datetime | None = None
+    #: How it ended; None while it has not, and where only the last record says it.
     final_result: Result | None = None
+    #: Their names.
     labels: tuple[str, ...] = ()
 
 

@@ -84,9 +84,9 @@ class Subscriptions:
         Args:
             endpoint: A URL, best made by `EndpointTokens.url`, or an e-mail address.
             trigger_event: What is posted.
-            notification_format: CallFire's default is XML.
-            enabled: Whether CallFire posts to it yet.
-            non_strict_ssl: Whether CallFire skips certificate checks when it posts.
+            notification_format: CallFire's default, by its reference, is XML.
+            enabled: Whether CallFire posts to it yet; CallFire's default, unless given.
+            non_strict_ssl: Whether CallFire skips certificate checks when it posts; likewise.
             filter: Which texts, calls or campaigns it is for; all, unless given.
             request_id: CallFire's protection against duplicates; made up unless given, the same in each attempt.
 
@@ -108,7 +108,7 @@ class Subscriptions:
         return await self._connection.execute(operation, recover=partial(self._find, operation))
 
     async def query(self, *, max_results: int = MAX_RESULTS, first_result: int = 0) -> Page[Subscription]:
-        """Fetch one page: *max_results* subscriptions at most, 1 to 1000, from number *first_result*."""
+        """Fetch one page: *max_results* subscriptions at most, 1 to 1000, from number *first_result*, from 0."""
         operation = query_subscriptions(max_results=max_results, first_result=first_result)
         return await self._connection.execute(operation)
 

@@ -16,7 +16,12 @@ __all__ = ["Texts"]
 
 
 class Texts(Actions[Text]):
-    """The texts of an account: what became of them, and sending them."""
+    """
+    The texts of an account: what became of them, and sending them.
+
+    Each method raises what `Connection.execute` does; parameters out of their range raise `ValueError` before
+    anything is sent.
+    """
 
     _kind = Text
 
@@ -36,8 +41,8 @@ class Texts(Actions[Text]):
         it: an error of unknown outcome bears a note that the text may have been sent.
 
         Args:
-            to: The recipients' numbers, without white space in them.
-            message: What it says.
+            to: The recipients' numbers, one or several, without white space or commas in them.
+            message: What it says; not empty.
             from_number: Your number or short code that it comes from; CallFire's choice, unless given.
             broadcast_name: What the broadcast is to be called.
             big_message_strategy: What is done with a message that is too long for one text: ``SEND_MULTIPLE``,

@@ -1,12 +1,17 @@
 """How the documentation is built."""
 
 import re
+import sys
 from collections.abc import Iterator
+from enum import EnumType
 from importlib.metadata import version as version_of
 from typing import Any
 
 import attrs
+from docutils.nodes import Element
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from typer.main import get_command
 
 from callfire_async.cli.commands import app as command_line
@@ -55,9 +60,18 @@ def described(path: str, command: Any) -> Iterator[str]:
         names = " ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
         if parameter.param_type_name == "argument":
             names = f"`{parameter.metavar or parameter.name.upper()}`"
+        elif parameter.metavar:
+            names += f" `{parameter.metavar}`"
         default = f" Default: `{parameter.default}`." if parameter.default not in (None, False, 0) else ""
-        yield from (names, f": {parameter.help}{default}", "")
+        yield from (names, f": {parameter.help}{choices(parameter)}{default}", "")
     yield from (command.epilog.replace("Example: `", "```sh\n").removesuffix("`") + "\n```", "")
+
+
+def choices(parameter: Any) -> str:
+    """List what may be chosen, where that is a closed list and typer says so."""
+    kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+    words = [f"`{choice}`" for choice in kind] if isinstance(kind, EnumType) else []
+    return f" One of {', '.join(words)}." if words else ""
 
 
 def add_commands(_: Sphinx, page: str, source: list[str]) -> None:
@@ -76,6 +90,7 @@ def setup(app: Sphinx) -> None:
     # Before napoleon, whose priority is 500.
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
     app.connect("autodoc-process-signature", show_defaults)
+    app.connect("missing-reference", find_by_name)
 
 
 def keep_colons(_: Sphinx, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
@@ -84,16 +99,34 @@ def keep_colons(_: Sphinx, what: str, _name: str, _obj: Any, _options: Any, line
         lines[:0] = ["..", ""]  # an empty comment, which has no colon
 
 
+def find_by_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: Element) -> Element | None:
+    """Find what a docstring names as its reader knows it, though its module has another name."""
+    if node["reftype"] != "obj":
+        return None
+    node["refspecific"] = True  # look for the name at the end of longer ones
+    return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", node["reftarget"], node, shown)
+
+
 def show_defaults(  # what Sphinx calls it with
     _: Sphinx, _what: str, _name: str, obj: Any, _options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Say what the default of a field is, in place of where the class that attrs has made finds it."""
-    if not (isinstance(obj, type) and attrs.has(obj) and signature):
+    """Say what a default is, in place of the constant, or of where the class that attrs has made finds it."""
+    if not signature:
+        return signature, returns
+    room = vars(sys.modules[obj.__module__])
+    signature = re.sub(r"(?<== )_?[A-Z][A-Z_]+\b", lambda found: said(room, found[0]), signature)
+    if not (isinstance(obj, type) and attrs.has(obj)):
         return signature, returns
     fields = attrs.fields_dict(obj)
 
     def default(found: re.Match[str]) -> str:
         value = fields[found[1]].default
-        return "…" if isinstance(value, attrs.Factory) else repr(value)
+        return "..." if isinstance(value, attrs.Factory) else repr(value)
 
     return re.sub(r"attr_dict\['(\w+)'\]\.default", default, signature), returns
+
+
+def said(room: dict[str, Any], name: str) -> str:
+    """Word the constant of a room; ``NOTHING`` is attrs' word for what a factory makes anew."""
+    # Three dots are an expression of Python's, so that Sphinx still understands the rest of the signature.
+    return repr(room[name]) if name in room else "..."

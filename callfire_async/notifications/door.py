@@ -44,20 +44,27 @@ class Postback:
     The body is bytes, or an asynchronous iterable of chunks that the receiver reads under its own limits.
     """
 
+    #: The HTTP method; any but POST is refused.
     method: str
-    #: The last segment of the path; None where there is none.
+    #: The last segment of the path, decoded; None where there is none.
     token: str | None = field(repr=False)
+    #: A mapping, or pairs; their names in any case.
     headers: Headers = field(repr=False)
+    #: A stream that breaks off must raise, not end.
     body: bytes | AsyncIterable[bytes] = field(repr=False)
 
 
 @frozen(slots=False)
 class Reply:
-    """What to answer; where ``close`` is set, the connection must be closed within a second."""
+    """What to answer."""
 
+    #: The HTTP status.
     status: int
+    #: Names and values; without a ``Content-Length``.
     headers: tuple[tuple[str, str], ...] = ()
+    #: Empty but for health.
     body: bytes = b""
+    #: Whether the connection must be closed within a second: the request was not read to its end.
     close: bool = False
 
 

@@ -111,7 +111,7 @@ class Notification:
 
 @frozen(kw_only=True, slots=False)
 class TextNotification(Notification):
-    """News of a text that is not in its final state."""
+    """News of a text; by itself, of one that is not in its final state."""
 
     text: Text
 
@@ -133,12 +133,12 @@ class TextFinished(TextNotification):
 
 @frozen(kw_only=True, slots=False)
 class TextSent(TextFinished):
-    """An outbound text that was sent."""
+    """An outbound text in its final state, with the result ``SENT``."""
 
 
 @frozen(kw_only=True, slots=False)
 class TextReceived(TextFinished):
-    """An inbound text."""
+    """An inbound text in its final state."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -160,7 +160,7 @@ class CallFinished(Notification):
 
 @frozen(kw_only=True, slots=False)
 class CampaignNotification(Notification):
-    """News of a campaign whose status is neither running, stopped nor finished."""
+    """News of a campaign; by itself, of one that neither runs or is about to, nor was stopped, nor has finished."""
 
     broadcast: Broadcast
 
@@ -181,7 +181,7 @@ class CampaignNotification(Notification):
 
 @frozen(kw_only=True, slots=False)
 class CampaignStarted(CampaignNotification):
-    """A campaign has started."""
+    """A campaign runs, or is about to."""
 
     _kind: ClassVar[str] = "started"
 

@@ -36,6 +36,7 @@ _NOTHING: nullcontext[None] = nullcontext()
 class Receiving:
     """One request, as far as it is known: complete when its context ends."""
 
+    #: The HTTP method, as it came.
     method: str
     #: What was in it; None where it was refused before it was read to its end.
     delivery: Delivery | None = None
@@ -43,7 +44,9 @@ class Receiving:
     appended: Appended | None = None
     #: The answer; None where the server cancelled it.
     reply: Reply | None = None
-    #: Why it was refused, in a word or two of which there are few; None where it was not.
+    #: Why it was refused: ``token``, ``method``, ``encoding``, ``not running``, ``size``, ``time``, ``empty``,
+    #: ``broken off``, ``storage`` (the inbox could not keep it), or ``no notification`` without an inbox; None where it
+    #: was not.
     refused: str | None = None
 
 
@@ -51,6 +54,7 @@ class Receiving:
 class Handling:
     """One attempt at handling a delivery, as far as it is known: complete when its context ends."""
 
+    #: What is handled.
     delivery: Delivery
     #: As the inbox knows the delivery; None without an inbox.
     id: int | str | None = None
@@ -62,16 +66,17 @@ class Handling:
     #: an inbox also ``unhandled`` and ``refused`` (no notification), which an inbox makes dead letters of. None until
     #: it is known, and where it could not be written.
     outcome: str | None = None
-    #: Why, where it was not handled: safe to print.
+    #: Why, where it was not handled: as `Entry.reason` has it.
     reason: str = ""
 
 
 class Observer:
     """
-    Is told what a receiver does; each method here tells nobody.
+    Is told what a receiver does, once `Receiver.observe` has it; each method here tells nobody.
 
     Each returns a context that is entered when the thing begins and left when it has ended, in the event loop: it must
-    not block. What it raises is logged, and changes nothing.
+    not block. What it raises is logged (the type, with the log ``callfire_async.notifications.observing``), and changes
+    nothing.
     """
 
     def serving(self) -> AbstractAsyncContextManager[None]:

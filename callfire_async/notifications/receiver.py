@@ -44,17 +44,19 @@ a postback was answered 503 because the receiver is not running; start and stop 
 class ReceiverStats:
     """What a receiver has done since it was made, and what its inbox holds."""
 
-    #: How many requests were refused, by reason.
+    #: How many requests were refused, by reason: those of `Receiving.refused` but for ``no notification``.
     refused: Mapping[str, int]
-    #: Deliveries that were there already.
+    #: Deliveries that were there already; 0 without an inbox.
     duplicates: int
     #: Events whose root API 1.1 does not name.
     unknown: int
     #: Events that no handler took.
     unhandled: int
+    #: Deliveries whose handlers have all succeeded.
     handled: int
     #: Attempts in which a handler failed.
     failed: int
+    #: Deliveries that became dead letters; 0 without an inbox.
     dead: int
     #: None where there is no inbox.
     inbox: Stats | None
@@ -90,8 +92,8 @@ class Receiver:
         on_dead_letter: A coroutine function that is told of each dead letter. With an inbox only.
 
     Raises:
-        ValueError: The router is empty, or a limit is not positive.
-        TypeError: *tokens* is none of these, or an argument needs an inbox.
+        ValueError: The router is empty, a limit of size or time is not above 0, or *concurrency* or *grace* is below 0.
+        TypeError: *tokens* or *known_subscriptions* is none of these, or an argument needs an inbox.
     """
 
     def __init__(

@@ -27,10 +27,11 @@ class RetryPolicy:
         ValueError: Less than one attempt, or a negative delay.
     """
 
+    #: The first one included.
     max_attempts: int = 12
-    #: Seconds.
+    #: Seconds; the limit of the delay before the second attempt.
     initial_delay: float = 5.0
-    #: Seconds.
+    #: Seconds; four hours, unless given.
     max_delay: float = 14400.0
 
     def __attrs_post_init__(self) -> None:

@@ -58,10 +58,15 @@ _POSTED = {
 class Handler:
     """A registered handler: what it is called, and which events it takes."""
 
+    #: Unlike every other in its router.
     name: str
+    #: It takes events of this type, and of those below it.
     event_type: type[Notification]
+    #: What was decorated.
     function: HandlerFunction[Any]
+    #: The subscriptions that it is bound to; None where it is to none.
     subscription_id: Container[int] | None = None
+    #: What else decides; None where nothing does.
     where: Callable[[Any], bool] | None = None
 
     @property
@@ -241,7 +246,7 @@ class Router:
         Args:
             event: What was posted.
             skip: Names of handlers that are not to run: those that had succeeded.
-            handler_timeout: Seconds for each handler.
+            handler_timeout: Seconds for each handler; no limit, unless given.
             completed: A set of the caller's; the name of a handler is added the moment that it has returned, so that
                 the set is right even where the dispatch is cancelled.
             around: Called with the name of each handler that runs; what it returns is entered around the run.
@@ -250,7 +255,7 @@ class Router:
             The names of the handlers that ran.
 
         Raises:
-            HandlerErrors: What handlers raised, after all have run.
+            HandlerErrors: What handlers raised, a `TimeoutError` among them, after all have run.
         """
         self._dispatching = True
         returned, taken = _NO_NAMES, False

@@ -35,6 +35,7 @@ class Posting:
 class Posted:
     """What became of one postback."""
 
+    #: Which subscription it was for.
     subscription_id: int
     #: The HTTP status that the endpoint answered; None where no answer came.
     status: int | None

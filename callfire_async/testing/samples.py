@@ -1,6 +1,8 @@
 """
 A sample of every notification of API 1.1, with every field that is known, and its bytes in every format.
 
+``EVENTS`` has them by their roots, of which there are twelve.
+
 It imports `models`, `notifications.events` and `encoding`.
 """
 

@@ -143,8 +143,8 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
     A receiver of this process, watched while it works.
 
     Args:
+        inbox: The inbox that the receiver has; None where it has none.
         receiver: The receiver; it is to be told to `Receiver.observe` this.
-        inbox: The inbox that it has, if any.
         title: What the page is headed with.
     """
 

@@ -47,11 +47,18 @@ SUSPECT_CRASHES = 2
 
 @frozen(slots=False)
 class Delivery:
-    """A postback as it came."""
+    """
+    A postback as it came.
 
+    Raises:
+        ValueError: *received_at* has no offset.
+    """
+
+    #: The bytes as they came.
     body: bytes = field(repr=False)
+    #: Its ``Content-Type``: a hint for `parse`.
     content_type: str | None = None
-    #: Aware.
+    #: Aware; now, unless given.
     received_at: datetime = field(factory=lambda: datetime.now(UTC))
     #: Two deliveries with one key are one, within the inbox's ``dedupe_window``. Default: the body's SHA-256.
     key: str = field(default=Factory(lambda self: hashlib.sha256(self.body).hexdigest(), takes_self=True))
@@ -64,9 +71,11 @@ class Delivery:
 
 @frozen(slots=False)
 class Appended:
-    """What became of an append: which delivery it is, and whether it was there already."""
+    """What became of an append."""
 
+    #: Which delivery it is: the one that was there, where it is a duplicate.
     id: int | str
+    #: Whether it was there already.
     duplicate: bool
 
 
@@ -74,6 +83,7 @@ class Appended:
 class Lease:
     """A delivery that was handed out for a while."""
 
+    #: As `Appended` has it.
     id: int | str
     #: Unlike that of any other lease of this delivery: what settles it.
     token: str = field(repr=False)
@@ -81,6 +91,7 @@ class Lease:
     attempt: int
     #: How often it was handed out and never settled.
     crashes: int
+    #: What is to be handled.
     delivery: Delivery
     #: The names of the handlers that have succeeded.
     completed: frozenset[str]
@@ -90,15 +101,19 @@ class Lease:
 class Entry:
     """What an inbox knows of one delivery."""
 
+    #: As `Appended` has it.
     id: int | str
     #: ``ready``, ``leased``, ``done`` or ``dead``; a lease that has run out counts as ready.
     state: str
-    #: Without its body once it is done.
+    #: Without its body once it is done, unless the inbox keeps bodies.
     delivery: Delivery
+    #: The attempt that is next, under way or was the last, from 1.
     attempt: int
+    #: How often it was handed out and never settled.
     crashes: int
-    #: Why it was last put back, or buried.
+    #: Why it was last put back, or buried: names of handlers and types of errors, or what a `Reject` said.
     reason: str
+    #: When it last changed, aware.
     updated_at: datetime
 
 
@@ -110,8 +125,11 @@ class Stats:
     ready: int = 0
     #: Not due yet.
     delayed: int = 0
+    #: Handed out to a worker.
     leased: int = 0
+    #: Handled, and not forgotten yet.
     done: int = 0
+    #: Dead letters.
     dead: int = 0
     #: Seconds for which the first of the ready ones has been due; None where there is none.
     oldest_ready_age: float | None = None
@@ -163,7 +181,8 @@ class Inbox(Protocol):
     What a receiver keeps its deliveries in.
 
     It is opened and closed with ``async with``; a receiver does that for its own. Each operation raises `InboxError`
-    where it could not be carried out, and then nothing has changed.
+    where it could not be carried out, and then nothing has changed; unless it is an `InboxUnavailableError` of an inbox
+    on a server, which may have carried it out and been unable to say so.
     """
 
     async def __aenter__(self) -> Self:

@@ -85,10 +85,16 @@ class JetStreamInbox:
         name: What the streams' names begin with: letters, digits, ``-`` and ``_``. One inbox a name.
         replicas: On how many servers each stream is kept, where it is made; three outlast the loss of any one.
         dedupe_window: Seconds within which two deliveries with one key are one; 0 turns it off.
-        retention: Seconds for which the keys of what is done are kept.
+        retention: Seconds for which the keys of what is done are kept; 30 days, unless given.
         keep_bodies: Whether what is done keeps its body.
         timeout: Seconds that an operation may take, as far as the servers are concerned.
         tls: For servers that want it.
+
+    Raises:
+        ValueError: *name* has other characters.
+
+    Opening it raises `InboxUnavailableError` where no server answers in time, and `InboxError` where the server is too
+    old or a stream of this name is somebody else's.
     """
 
     def __init__(

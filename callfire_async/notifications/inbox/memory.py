@@ -61,7 +61,7 @@ class MemoryInbox:
         max_deliveries: How many are kept, those that are done not counted; one more is an `InboxError`. Of those that
             are done, as many of the newest are remembered.
         dedupe_window: Seconds within which two deliveries with one key are one; 0 turns it off.
-        retention: Seconds for which what is done is remembered.
+        retention: Seconds for which what is done is remembered; 30 days, unless given.
         keep_bodies: Whether what is done keeps its body.
         clock: Tells the time.
     """

@@ -55,12 +55,18 @@ class PostgresInbox:
         source: The server's address (``postgresql://user@host/database``); or an `asyncpg.Pool` of the caller's own,
             which is never closed here and of which one connection is used for hints, if it has several.
         dedupe_window: Seconds within which two deliveries with one key are one; 0 turns it off.
-        retention: Seconds for which the keys of what is done are kept.
+        retention: Seconds for which the keys of what is done are kept; 30 days, unless given.
         keep_bodies: Whether what is done keeps its body.
         schema: The schema with the tables; several inboxes in one database have one each.
         timeout: Seconds that the server may take to answer.
         allow_lossy_commits: Whether the server may have ``synchronous_commit`` or ``fsync`` off, and so may lose what
             was acknowledged when it crashes; without it such a server is refused.
+
+    Raises:
+        ValueError: *schema* is not up to 40 of a-z, 0-9 and _, or begins with a digit.
+
+    Opening it raises `InboxUnavailableError` where the server cannot be reached, and `InboxError` where it is refused,
+    or a later version of this library has made the tables.
     """
 
     def __init__(

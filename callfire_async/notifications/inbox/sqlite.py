@@ -52,7 +52,7 @@ class SqliteInbox:
         path: The file; made with mode 0600 where it is missing, its folder is not made.
         lock_timeout: Seconds to wait for the owner to leave; then `InboxLockedError`.
         dedupe_window: Seconds within which two deliveries with one key are one; 0 turns it off.
-        retention: Seconds for which the keys of what is done are kept.
+        retention: Seconds for which the keys of what is done are kept; 30 days, unless given.
         keep_bodies: Whether what is done keeps its body.
         read_only: For tools that look at an inbox that may be owned: ``get``, ``entries``, ``seen`` and ``stats``.
         clock: Tells the time.
@@ -87,6 +87,8 @@ class SqliteInbox:
     def in_folder(cls, path: str | os.PathLike[str], *, read_only: bool = False, **options: Any) -> SqliteFolder:
         """
         Return an inbox for one of several processes: a file for each, in one folder.
+
+        It has the operations of `Inbox`, and ids such as ``file/number``.
 
         Args:
             path: The folder; made where it is missing.
