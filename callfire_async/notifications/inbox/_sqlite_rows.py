@@ -2,7 +2,9 @@
 What an inbox says to its file: rows for deliveries, and deliveries for rows.
 
 Each function here is part of a transaction. Parameters are positional: for each that has a name, Python's sqlite3 gives
-up the interpreter's lock once more, and a busy event loop keeps it for milliseconds. It imports the protocol.
+up the interpreter's lock once more, and a busy event loop keeps it for milliseconds. What changes many rows says OR
+ROLLBACK: to be able to undo that statement alone, SQLite would first copy each page that it changes, and the writer
+undoes all of a transaction that fails. It imports the protocol.
 """
 
 from __future__ import annotations
@@ -30,16 +32,17 @@ _MOST_AT_ONCE = 64
 _NEWEST = """
     SELECT key, max(id), state FROM deliveries WHERE key IN ({}) AND appended_at > ? GROUP BY key"""
 _INSERT = """
-    INSERT INTO deliveries (key, body, content_type, received_at, appended_at, due_at, updated_at) VALUES {}"""
+    INSERT OR ROLLBACK INTO deliveries (key, body, content_type, received_at, appended_at, due_at, updated_at)
+    VALUES {}"""
 _DUE = """
     SELECT id, attempt, crashes + state, body, content_type, received_at, key, completed
     FROM deliveries INDEXED BY open_deliveries
     WHERE state < 2 AND due_at <= ? ORDER BY due_at, id LIMIT ?"""
 _LEASE = """
-    UPDATE deliveries SET state = 1, due_at = ?, token = ?, updated_at = ?, crashes = crashes + (state = 1)
+    UPDATE OR ROLLBACK deliveries SET state = 1, due_at = ?, token = ?, updated_at = ?, crashes = crashes + (state = 1)
     WHERE id IN ({})"""
 _ACK = """
-    UPDATE deliveries SET state = 2, updated_at = ?, event_key = CASE id {} END{}
+    UPDATE OR ROLLBACK deliveries SET state = 2, updated_at = ?, event_key = CASE id {} END{}
     WHERE id IN ({}) AND state = 1 AND token = ?"""
 _FORGET = """
     DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries INDEXED BY closed_deliveries
