@@ -100,7 +100,9 @@ class Keep:
     def may_store(self) -> bool:
         """Whether the next may be stored: it can, or that has not been tried for a while."""
         again = time.monotonic() - self._failed_at >= _STORE_AGAIN_SECONDS
-        return self._worker.can_write and (self._is_writable or again)
+        # A spool takes in what comes while nothing can be settled.
+        settles = self._worker.can_write or getattr(self._inbox, "keeps_in_outages", False)
+        return settles and (self._is_writable or again)
 
     @property
     def has_buried(self) -> bool:

@@ -84,6 +84,11 @@ class SpoolingInbox:
         self._closing = AsyncExitStack()
 
     @property
+    def keeps_in_outages(self) -> bool:
+        """Whether deliveries are kept while nothing can be settled: a receiver in front of it stays ready."""
+        return True
+
+    @property
     def retention(self) -> float | None:
         """Seconds for which the primary keeps the keys of what is done; None where it does not say."""
         return getattr(self._primary.inbox, "retention", None)

@@ -14,6 +14,7 @@ from notifications.inbox.switched import SwitchedInbox
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Notification, Postback, Receiver, Reply, Router
+from callfire_async.notifications.health import check_health
 from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats, _spool_forwarding, _spool_primary
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
@@ -967,6 +968,33 @@ async def test_an_outage_refuses_nothing_and_loses_nothing(router, make, primary
 
     assert (replies, healthy) == ([Reply(204)] * 11, True)
     assert sorted(router.handled) == list(range(1, 12))
+
+
+async def test_an_endpoint_stays_while_nothing_can_be_settled(make, primary, sleeper):
+    """What a handler has done cannot be noted; postbacks are taken all the same, and somebody should look at it."""
+    router, begun, ended = Router(), asyncio.Event(), asyncio.Event()
+
+    @router.on(Notification)
+    async def handler(event: Notification) -> None:
+        begun.set()
+        await ended.wait()
+
+    async with Receiver(router, tokens=None, inbox=make(sleep=sleeper)) as receiver:
+        await receiver.receive(postback(1))
+        await begun.wait()
+        primary.away = True
+        ended.set()
+
+        async def is_to_be_looked_at() -> bool:
+            return not receiver.healthy
+
+        await eventually(is_to_be_looked_at)
+        health = await check_health(receiver)
+        reply = await receiver.receive(postback(2))
+        primary.away = False
+
+    assert (health.live, health.ready, reply) == (True, True, Reply(204))
+    assert "the inbox cannot be written to" in health.reasons
 
 
 async def test_a_receiver_is_not_idle_while_its_primary_is_away(router, make, primary, sleeper):
