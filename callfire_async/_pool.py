@@ -138,8 +138,8 @@ _PHASES: Mapping[str, str] = {
 }
 
 
-# The representation of bytes, as h11 words them.
-_QUOTED = re.compile(r"""b(?:'[^']*'|"[^"]*")""")
+# The representation of bytes, as h11 words them; where there are quotes of both kinds in it, one is escaped.
+_QUOTED = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"[^"]*")""")
 
 
 class _Exchange:
