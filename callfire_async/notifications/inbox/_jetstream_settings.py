@@ -36,8 +36,8 @@ _log = logging.getLogger("callfire_async.notifications.inbox.jetstream")
 _VERSION = (2, 12)
 # JetStream's word for: there is a stream of this name, and it is another.
 _OTHER_STREAM = 10058
-# What a stream's server keeps in mind where nobody asks for a window; as long as an append may be tried again.
-_LEAST_WINDOW_SECONDS = 120.0
+# What a stream's server keeps in mind where nobody asks for a window; longer than an append may be tried again.
+_WINDOW_SECONDS = 120.0
 # For the head of a message, and for the reason of a dead letter beside its body.
 HEAD_BYTES = 128 * 1024
 _RECEIVERS_BODY_BYTES = 1024 * 1024
@@ -92,15 +92,16 @@ class Settings:
 
     def streams(self) -> list[StreamConfig]:
         """Say what the streams have to be."""
-        window = max(self.dedupe_window, _LEAST_WINDOW_SECONDS) if self.dedupe_window > 0 else _LEAST_WINDOW_SECONDS
         kept = StreamConfig(
             storage=StorageType.FILE,
             num_replicas=self.replicas,
-            duplicate_window=_LEAST_WINDOW_SECONDS,
+            duplicate_window=_WINDOW_SECONDS,
             discard=DiscardPolicy.NEW,
             allow_direct=True,
             allow_atomic=True,
         )
+        # Not a second more than was asked for: what the server takes for a repeat is not handled.
+        window = self.dedupe_window if self.dedupe_window > 0 else _WINDOW_SECONDS
         queued = kept.evolve(retention=RetentionPolicy.WORK_QUEUE, duplicate_window=window)
         newest = kept.evolve(retention=RetentionPolicy.LIMITS, max_msgs_per_subject=1)
         subjects = [f"{self.records}.>"]

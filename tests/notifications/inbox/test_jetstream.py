@@ -244,6 +244,18 @@ async def test_the_window_may_be_changed_later(make):
         assert (await inbox.append(Delivery(b"same"))).duplicate
 
 
+async def test_after_a_short_window_identical_bytes_are_new(make):
+    """Shorter than what the servers would keep in mind by themselves."""
+    async with make(dedupe_window=0.5) as inbox:
+        first = await inbox.append(Delivery(b"same"))
+        async with asyncio.timeout(DEADLINE):
+            while (newest := await inbox.append(Delivery(b"same"))).duplicate:
+                await asyncio.sleep(SHORT)
+
+        assert newest.id != first.id
+        assert await bodies_of(inbox) == [b"same", b"same"]
+
+
 async def test_several_may_open_what_nobody_has_made(make):
     """At once."""
     async with asyncio.TaskGroup() as tasks:
