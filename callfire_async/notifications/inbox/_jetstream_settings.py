@@ -36,6 +36,8 @@ _log = logging.getLogger("callfire_async.notifications.inbox.jetstream")
 _VERSION = (2, 12)
 # JetStream's word for: there is a stream of this name, and it is another.
 _OTHER_STREAM = 10058
+# What a stream has to be, where anything is asked for; all else may be its operator's wish.
+_ESSENTIAL = ("subjects", "retention", "max_msgs_per_subject", "allow_direct", "allow_atomic", "allow_msg_ttl")
 # What a stream's server keeps in mind where nobody asks for a window; longer than an append may be tried again.
 _WINDOW_SECONDS = 120.0
 # For the head of a message, and for the reason of a dead letter beside its body.
@@ -148,8 +150,8 @@ async def _stream(link: Link, wanted: StreamConfig) -> StreamInfo:
         if error.err_code != _OTHER_STREAM:
             raise
         info = await jetstream.stream_info(name)
-    for setting in ("subjects", "retention", "max_msgs_per_subject", "allow_direct", "allow_atomic"):
-        if getattr(info.config, setting) != getattr(wanted, setting):
+    for setting in _ESSENTIAL:
+        if getattr(wanted, setting) not in (None, getattr(info.config, setting)):
             raise InboxError(f"the stream {name} is not this inbox's: its {setting} is another; choose another name")
     if info.config.duplicate_window != wanted.duplicate_window:
         info = await jetstream.update_stream(info.config, duplicate_window=wanted.duplicate_window)
@@ -168,6 +170,8 @@ def _shortcomings(found: Sequence[StreamInfo]) -> list[str]:
         wishes.append(f"replicas: {fewest}, so one lost server may be the end of deliveries; three outlast any one")
     if any(config.max_age for config in configs):
         wishes.append("a stream drops what is older than its max_age")
+    if any(config.discard == DiscardPolicy.OLD for config in configs):
+        wishes.append("a stream drops the oldest when it is full (discard: old)")
     return wishes
 
 
