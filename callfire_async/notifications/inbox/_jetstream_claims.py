@@ -33,8 +33,8 @@ class Claims:
         self._ledger = ledger
         # What this process has leased, as it last wrote it: spares a question before each answer.
         self._held: dict[int, Record] = {}
-        # Writes that nobody answered for: each may be done still, when later ones are already under way.
-        self._doubtful: dict[int, set[str]] = {}
+        # Writes that nobody answered for, by the token of their lease: each may be done when later ones are under way.
+        self._doubtful: dict[str, set[str]] = {}
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Hand out what is due: of what the queue has to offer, in order of due time, then arrival."""
@@ -124,18 +124,22 @@ class Claims:
             changed = evolve(change(record), updated_at=self._ledger.now(), write=secrets.token_hex(8))
             if record.state != LEASED:
                 # Settled already: by the same words, to which nobody had answered?
-                happened = record.write in self._doubtful.pop(id, ()) and record.state == changed.state
+                happened = record.write in self._doubtful.pop(lease.token, ()) and record.state == changed.state
                 return record if happened else None
             try:
                 record = await self._ledger.write(changed)
             except BaseException:
-                self._doubtful.setdefault(id, set()).add(changed.write)
+                self._doubtful.setdefault(lease.token, set()).add(changed.write)
                 raise
             if record is not None and record.write == changed.write:
-                self._doubtful.pop(id, None)
+                self._doubtful.pop(lease.token, None)
                 if record.state == LEASED:
                     self._held[id] = record
+                else:
+                    # Where the lease was extended at the same time.
+                    self._held.pop(id, None)
                 return record
+        self._doubtful.pop(lease.token, None)
         return None
 
     async def hand_out_after(self, record: Record | None, lease: Lease, seconds: float) -> bool:

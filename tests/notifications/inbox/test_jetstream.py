@@ -307,6 +307,33 @@ async def test_a_lease_is_extended_for_as_long_as_the_servers_wait(inbox):
     assert await inbox.ack(lease)
 
 
+async def test_what_is_settled_while_it_is_extended_is_let_go(inbox):
+    """By an inbox that is open for years."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+
+    assert await asyncio.gather(inbox.extend(lease, LEASE), inbox.ack(lease)) == [True, True]
+    assert inbox._claims._held == {}
+
+
+async def test_of_a_lease_that_was_lost_no_doubt_remains(inbox, other, monkeypatch):
+    """An ack got no answer, and another has the delivery when it is said again."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox, lease=SHORT)
+
+    async def no_answer(record: Record) -> Record | None:
+        raise InboxUnavailableError("no answer")
+
+    with monkeypatch.context() as without_answers:
+        without_answers.setattr(inbox._ledger, "write", no_answer)
+        with pytest.raises(InboxUnavailableError):
+            await inbox.ack(lease)
+    assert (await next_lease(other)).delivery.body == b"body"
+
+    assert not await inbox.ack(lease)
+    assert inbox._claims._doubtful == {}
+
+
 # --- servers that come and go -----------------------------------------------------------------------------
 
 
