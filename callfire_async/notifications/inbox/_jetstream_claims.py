@@ -109,7 +109,9 @@ class Claims:
         leased_now = _lease(written, handed_out.message.delivery)
         if seconds != self._ledger.opened.queue.ack_wait:
             await self.hand_out_after(written, leased_now, seconds)
-        await self._ledger.discard(letter)
+        # The lease is given all the same: else it would end unhandled, and count as a crash.
+        with suppress(InboxError):
+            await self._ledger.discard(letter)
         return leased_now
 
     async def settle(self, lease: Lease, change: Callable[[Record], Record]) -> Record | None:

@@ -795,6 +795,22 @@ async def test_a_replay_is_completed_by_the_next(nats_server, name, inbox, other
     assert await other.ack(lease)
 
 
+async def test_what_is_leased_is_handed_over_though_its_letter_cannot_be_deleted(inbox, other, monkeypatch):
+    """Nobody would handle it before the lease ends, and that would be counted as a crash."""
+    buried = await dead_letter(inbox)
+    record = await inbox._ledger.record(buried.id)
+    await inbox._ledger.opened.messages.publish(again(inbox, buried, record))
+
+    async def no_answer(sequence: int) -> bool:
+        raise InboxUnavailableError("no answer")
+
+    monkeypatch.setattr(other._ledger.opened.dead, "delete", no_answer)
+    lease = await next_lease(other)
+
+    assert (lease.id, lease.delivery.body) == (buried.id, b"dead")
+    assert await other.ack(lease)
+
+
 async def test_of_two_who_replay_one_does(inbox, other):
     """And it is handed out once."""
     await dead_letter(inbox)
