@@ -100,8 +100,7 @@ class Claims:
             write=secrets.token_hex(8),
         )
         # Whoever has replayed it may have died over it; what is buried later is another letter.
-        is_replayed = handed_out.message.replays == record.revision != 0
-        letter = await self._ledger.letter(record.id) if is_replayed else None
+        letter = await self._ledger.letter(record.id) if handed_out.message.replays else None
         written = await self._ledger.write(leased)
         if written is None or written.write != leased.write:
             return None

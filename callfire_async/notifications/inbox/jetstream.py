@@ -27,6 +27,7 @@ operation     it dies after                               then
 ``bury``      the dead letter is stored                   whoever is handed the message deletes it
 ``replay``    a new message is queued                     whoever is handed it completes this: the message names the
                                                           revision that was dead
+``replay``    the record says *ready*                     whoever is handed the message deletes the dead letter
 ============  ==========================================  ============================================================
 
 What JetStream cannot keep of the protocol, or not in this way:

@@ -811,6 +811,21 @@ async def test_what_is_leased_is_handed_over_though_its_letter_cannot_be_deleted
     assert await other.ack(lease)
 
 
+async def test_a_letter_that_a_replay_has_left_is_deleted_by_the_next(inbox, other, monkeypatch):
+    """The record says ready already: nobody would look for it, nor purge it."""
+    await dead_letter(inbox)
+
+    async def no_answer(sequence: int) -> bool:
+        raise InboxUnavailableError("no answer")
+
+    monkeypatch.setattr(inbox._ledger.opened.dead, "delete", no_answer)
+    with pytest.raises(InboxUnavailableError):
+        await inbox.replay()
+
+    assert await other.ack(await next_lease(other))
+    assert await other.stats() == Stats(done=1)
+
+
 async def test_of_two_who_replay_one_does(inbox, other):
     """And it is handed out once."""
     await dead_letter(inbox)
