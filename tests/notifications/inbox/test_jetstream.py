@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import runpy
 import ssl
@@ -468,6 +469,23 @@ async def test_a_server_that_was_killed_is_found_again(name, caplog):
     said = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert any("was lost" in record.getMessage() for record in said)
     assert any("reached again" in record.getMessage() for record in said)
+
+
+async def test_whatever_ends_a_group_ends_no_writing(inbox, monkeypatch):
+    """An answer that is none of the server's, say: each is asked for by itself, and the next ones are written too."""
+    jetstream = inbox._ledger.opened.messages._jetstream
+    publish = jetstream.publish
+
+    async def garbled(*args: object, **options: object) -> object:
+        monkeypatch.setattr(jetstream, "publish", publish)
+        return json.loads("+OK")
+
+    monkeypatch.setattr(jetstream, "publish", garbled)
+    for pair in ([Delivery(b"1"), Delivery(b"2")], [Delivery(b"3"), Delivery(b"4")]):
+        async with asyncio.timeout(DEADLINE / 2):
+            await inbox.append_many(pair)
+
+    assert await bodies_of(inbox) == [b"1", b"2", b"3", b"4"]
 
 
 async def test_a_queue_that_is_gone_is_an_error(nats_server, inbox, name):
