@@ -1,4 +1,4 @@
-"""The receiver, and its health, as ASGI applications. It imports both, and no framework."""
+"""The receiver, and its health, as ASGI applications. It imports both, `door`, and no framework."""
 
 from __future__ import annotations
 

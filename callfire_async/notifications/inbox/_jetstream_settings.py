@@ -1,7 +1,7 @@
 """
 The streams of a `JetStreamInbox`: what they have to be, and what the servers' settings leave to be wished for.
 
-It imports `errors`, the connection and how the queue is consumed.
+It imports `errors`, the protocol, the connection and how the queue is consumed.
 """
 
 from __future__ import annotations
