@@ -138,8 +138,8 @@ _PHASES: Mapping[str, str] = {
 }
 
 
-# The representation of bytes, as h11 words them.
-_QUOTED = re.compile(r"""b(?:'[^']*'|"[^"]*")""")
+# The representation of bytes, as h11 words them; where there are quotes of both kinds in it, one is escaped.
+_QUOTED = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"[^"]*")""")
 
 
 class _Exchange:
@@ -201,7 +201,9 @@ class _Exchange:
 
 def _remove_quotes(error: BaseException | None) -> None:
     """Take out of protocol errors, and their causes, what they quote of an answer: it may be a phone number."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # one may be its own cause
+        seen.add(id(error))
         error.args = tuple(_QUOTED.sub("***", text) if isinstance(text, str) else text for text in error.args)
         error = error.__cause__ or error.__context__
 

@@ -719,6 +719,19 @@ async def test_an_answer_that_ends_too_early_was_being_read_whatever_the_transpo
             await connection.execute(GET)
 
 
+async def test_an_error_that_is_its_own_cause_is_told_all_the_same(connect):
+    """A hook or a transport of the caller's may say ``raise error from error``."""
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        error = OSError("broken")
+        raise error from error
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as http_client:
+        connection = connect(http_client=http_client, ssl_context=None, max_retries=0)
+        with pytest.raises(TransportError, match="failed with OSError"):
+            await connection.execute(GET)
+
+
 async def test_a_server_that_does_not_take_connections_was_never_sent_anything(connect):
     """A handshake that hangs is a timeout while connecting: even a create is repeated, and no socket is left."""
     ends = [asyncio.Event(), asyncio.Event()]

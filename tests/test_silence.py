@@ -68,7 +68,7 @@ SECRETS = {
 PERMITTED = {
     ".access": {"guess"},
 }
-NOT_HTTP = {"no HTTP", "a broken header", "a broken chunk"}
+NOT_HTTP = {"no HTTP", "a broken header", "a broken header with quotes", "a broken chunk"}
 QUOTED_BY_HTTPCORE = {"httpcore.http11": {"body", "number", "number without its country"}}
 
 
@@ -147,6 +147,7 @@ ANSWERS = {
     "half an answer": answer_bytes(WRONG_FIELDS.encode())[:200],
     "no HTTP": f"{RAW} {NUMBER}\r\n\r\n".encode(),
     "a broken header": f"HTTP/1.1 200 OK\r\n{RAW} {NUMBER}\r\n\r\n".encode(),
+    "a broken header with quotes": f"HTTP/1.1 200 OK\r\n'\"{RAW} {NUMBER}\r\n\r\n".encode(),
     "a broken chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{RAW} {NUMBER}\r\n".encode(),
 }
 

@@ -1,9 +1,9 @@
-"""The receiver, and its health, as ASGI applications. It imports both, and no framework."""
+"""The receiver, and its health, as ASGI applications. It imports both, `door`, and no framework."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 
 from callfire_async.notifications.door import DECISIVE
@@ -50,14 +50,14 @@ class NotificationApp:
 
     async def _run(self, receive: Receive, send: Send) -> None:
         await receive()
-        try:
-            await self.receiver.__aenter__()
-        except Exception as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            raise
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.receiver.__aexit__(None, None, None)
+        async with AsyncExitStack() as running:
+            try:
+                await running.enter_async_context(self.receiver)
+            except Exception as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                raise
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

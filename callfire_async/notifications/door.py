@@ -226,12 +226,12 @@ async def _answered_early(refusal: _Refusal, headers: Mapping[str, str], body: _
 
 
 def decisive_headers(postback: Postback) -> dict[str, str]:
-    """Return the headers that decide anything, by their names in lower case; of a repeated one the first."""
+    """Return the headers that decide anything, by their names in lower case; what a repeated one says is one list."""
     headers: Any = postback.headers
     pairs: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers
     found: dict[str, str] = {}
     for key, value in pairs:
         name = key.lower()
-        if name in DECISIVE and name not in found:
-            found[name] = value.strip()
+        if name in DECISIVE:
+            found[name] = f"{found[name]}, {value.strip()}" if name in found else value.strip()
     return found

@@ -268,6 +268,19 @@ async def test_a_receiver_that_cannot_start_keeps_the_server_from_starting(route
     assert outgoing.get_nowait()["type"] == "lifespan.startup.failed"
 
 
+async def test_a_server_that_ends_without_a_word_stops_the_receiver(receiver):
+    """It cancels what waits to be told: the inbox is given back all the same."""
+    incoming, outgoing = asyncio.Queue(), asyncio.Queue()
+    incoming.put_nowait({"type": "lifespan.startup"})
+    serving = asyncio.create_task(NotificationApp(receiver)({"type": "lifespan"}, incoming.get, outgoing.put))
+    async with asyncio.timeout(DEADLINE):
+        started = await outgoing.get()
+        serving.cancel()
+        await asyncio.wait([serving])
+
+    assert (started["type"], receiver.is_running) == ("lifespan.startup.complete", False)
+
+
 class FailingReceiver(Receiver):
     """One that cannot start."""
 

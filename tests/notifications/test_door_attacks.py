@@ -117,6 +117,14 @@ async def test_a_broken_gzip_is_refused(way, endpoint, events, encoding):
     assert (status in allowed, events) == (True, [])
 
 
+async def test_a_gzip_behind_another_header_is_refused(endpoint, events):
+    """415, though the first says that nothing is encoded: aiohttp undoes what any of them names."""
+    headers = ("Content-Encoding: identity", "Content-Encoding: gzip")
+    status = await post(endpoint, endpoint.path(CURRENT), *headers, body=gzip.compress(BODY))
+
+    assert (status, events) == (415, [])
+
+
 @pytest.fixture
 async def own(way: str) -> AsyncIterator[OwnServer]:
     async with own_server(way) as own:

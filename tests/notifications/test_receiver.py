@@ -123,6 +123,14 @@ async def test_headers_may_be_a_mapping_or_pairs(receiver, headers):
     assert (await receiver.receive(postback(headers=headers))).status == 415
 
 
+@pytest.mark.parametrize("encodings", [("identity", "gzip"), ("", "gzip"), ("gzip", "identity")])
+async def test_an_encoding_in_a_second_header_is_seen(receiver, encodings):
+    """Two of one name say together what they say; a server undoes whichever it knows."""
+    headers = [("Content-Encoding", encoding) for encoding in encodings]
+
+    assert (await receiver.receive(postback(headers=headers))).status == 415
+
+
 @pytest.mark.parametrize("encoding", ["identity", "Identity "])
 async def test_a_body_that_says_it_is_not_encoded_is_taken(receiver, encoding):
     """Identity is no encoding."""

@@ -33,8 +33,8 @@ class Claims:
         self._ledger = ledger
         # What this process has leased, as it last wrote it: spares a question before each answer.
         self._held: dict[int, Record] = {}
-        # Writes that nobody answered for: each may be done still, when later ones are already under way.
-        self._doubtful: dict[int, set[str]] = {}
+        # Writes that nobody answered for, by the token of their lease: each may be done when later ones are under way.
+        self._doubtful: dict[str, set[str]] = {}
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Hand out what is due: of what the queue has to offer, in order of due time, then arrival."""
@@ -100,8 +100,7 @@ class Claims:
             write=secrets.token_hex(8),
         )
         # Whoever has replayed it may have died over it; what is buried later is another letter.
-        is_replayed = handed_out.message.replays == record.revision != 0
-        letter = await self._ledger.letter(record.id) if is_replayed else None
+        letter = await self._ledger.letter(record.id) if handed_out.message.replays else None
         written = await self._ledger.write(leased)
         if written is None or written.write != leased.write:
             return None
@@ -109,7 +108,9 @@ class Claims:
         leased_now = _lease(written, handed_out.message.delivery)
         if seconds != self._ledger.opened.queue.ack_wait:
             await self.hand_out_after(written, leased_now, seconds)
-        await self._ledger.discard(letter)
+        # The lease is given all the same: else it would end unhandled, and count as a crash.
+        with suppress(InboxError):
+            await self._ledger.discard(letter)
         return leased_now
 
     async def settle(self, lease: Lease, change: Callable[[Record], Record]) -> Record | None:
@@ -124,18 +125,22 @@ class Claims:
             changed = evolve(change(record), updated_at=self._ledger.now(), write=secrets.token_hex(8))
             if record.state != LEASED:
                 # Settled already: by the same words, to which nobody had answered?
-                happened = record.write in self._doubtful.pop(id, ()) and record.state == changed.state
+                happened = record.write in self._doubtful.pop(lease.token, ()) and record.state == changed.state
                 return record if happened else None
             try:
                 record = await self._ledger.write(changed)
             except BaseException:
-                self._doubtful.setdefault(id, set()).add(changed.write)
+                self._doubtful.setdefault(lease.token, set()).add(changed.write)
                 raise
             if record is not None and record.write == changed.write:
-                self._doubtful.pop(id, None)
+                self._doubtful.pop(lease.token, None)
                 if record.state == LEASED:
                     self._held[id] = record
+                else:
+                    # Where the lease was extended at the same time.
+                    self._held.pop(id, None)
                 return record
+        self._doubtful.pop(lease.token, None)
         return None
 
     async def hand_out_after(self, record: Record | None, lease: Lease, seconds: float) -> bool:

@@ -1,7 +1,7 @@
 """
 The streams of a `JetStreamInbox`: what they have to be, and what the servers' settings leave to be wished for.
 
-It imports `errors`, the connection and how the queue is consumed.
+It imports `errors`, the protocol, the connection and how the queue is consumed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ _log = logging.getLogger("callfire_async.notifications.inbox.jetstream")
 _VERSION = (2, 12)
 # JetStream's word for: there is a stream of this name, and it is another.
 _OTHER_STREAM = 10058
-# What a stream's server keeps in mind where nobody asks for a window; as long as an append may be tried again.
-_LEAST_WINDOW_SECONDS = 120.0
+# What a stream has to be, where anything is asked for; all else may be its operator's wish.
+_ESSENTIAL = ("subjects", "retention", "max_msgs_per_subject", "allow_direct", "allow_atomic", "allow_msg_ttl")
+# What a stream's server keeps in mind where nobody asks for a window; longer than an append may be tried again.
+_WINDOW_SECONDS = 120.0
 # For the head of a message, and for the reason of a dead letter beside its body.
 HEAD_BYTES = 128 * 1024
 _RECEIVERS_BODY_BYTES = 1024 * 1024
@@ -92,15 +94,16 @@ class Settings:
 
     def streams(self) -> list[StreamConfig]:
         """Say what the streams have to be."""
-        window = max(self.dedupe_window, _LEAST_WINDOW_SECONDS) if self.dedupe_window > 0 else _LEAST_WINDOW_SECONDS
         kept = StreamConfig(
             storage=StorageType.FILE,
             num_replicas=self.replicas,
-            duplicate_window=_LEAST_WINDOW_SECONDS,
+            duplicate_window=_WINDOW_SECONDS,
             discard=DiscardPolicy.NEW,
             allow_direct=True,
             allow_atomic=True,
         )
+        # Not a second more than was asked for: what the server takes for a repeat is not handled.
+        window = self.dedupe_window if self.dedupe_window > 0 else _WINDOW_SECONDS
         queued = kept.evolve(retention=RetentionPolicy.WORK_QUEUE, duplicate_window=window)
         newest = kept.evolve(retention=RetentionPolicy.LIMITS, max_msgs_per_subject=1)
         subjects = [f"{self.records}.>"]
@@ -147,8 +150,8 @@ async def _stream(link: Link, wanted: StreamConfig) -> StreamInfo:
         if error.err_code != _OTHER_STREAM:
             raise
         info = await jetstream.stream_info(name)
-    for setting in ("subjects", "retention", "max_msgs_per_subject", "allow_direct", "allow_atomic"):
-        if getattr(info.config, setting) != getattr(wanted, setting):
+    for setting in _ESSENTIAL:
+        if getattr(wanted, setting) not in (None, getattr(info.config, setting)):
             raise InboxError(f"the stream {name} is not this inbox's: its {setting} is another; choose another name")
     if info.config.duplicate_window != wanted.duplicate_window:
         info = await jetstream.update_stream(info.config, duplicate_window=wanted.duplicate_window)
@@ -167,6 +170,8 @@ def _shortcomings(found: Sequence[StreamInfo]) -> list[str]:
         wishes.append(f"replicas: {fewest}, so one lost server may be the end of deliveries; three outlast any one")
     if any(config.max_age for config in configs):
         wishes.append("a stream drops what is older than its max_age")
+    if any(config.discard == DiscardPolicy.OLD for config in configs):
+        wishes.append("a stream drops the oldest when it is full (discard: old)")
     return wishes
 
 

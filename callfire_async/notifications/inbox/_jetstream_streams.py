@@ -146,7 +146,7 @@ class Stream:
             answer = await self._jetstream.publish(
                 last.subject, last.data, headers=headers, timeout=self._link.timeout / 4
             )
-        except (nats.errors.Error, OSError):
+        except Exception:  # noqa: BLE001  # whatever it is, each is told its own; nobody writes once this has ended
             return None
         return answer.seq
 

@@ -27,6 +27,7 @@ operation     it dies after                               then
 ``bury``      the dead letter is stored                   whoever is handed the message deletes it
 ``replay``    a new message is queued                     whoever is handed it completes this: the message names the
                                                           revision that was dead
+``replay``    the record says *ready*                     whoever is handed the message deletes the dead letter
 ============  ==========================================  ============================================================
 
 What JetStream cannot keep of the protocol, or not in this way:
@@ -37,7 +38,7 @@ What JetStream cannot keep of the protocol, or not in this way:
 - An operation that raises `InboxUnavailableError` may have happened: an append that is repeated is then a duplicate,
   and a lease that is settled again knows that it was.
 - A repeat is recognised by the servers' memory of ``dedupe_window``; what was done by then is forgotten when all of
-  them are started anew.
+  them are started anew. A window shorter than ``timeout`` may end while an append is tried again: it is kept twice.
 - ``entries``, ``stats`` and ``purge`` look at one delivery after the other: what changes meanwhile may be counted in
   the state before or after; in a cluster they may be a moment behind.
 - A host that dies loses its leases when they end, not before.

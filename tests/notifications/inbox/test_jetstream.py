@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import runpy
 import ssl
@@ -18,7 +19,7 @@ import trustme
 from attrs import evolve
 from engines.nats import PASSWORD, NatsServer, free_port, running_nats
 from engines.unprivileged import folder_of_nobody
-from nats.js.api import StorageType
+from nats.js.api import DiscardPolicy, StorageType
 from nats.js.errors import ServiceUnavailableError
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, dead_letter, lease_of
 from notifications.inbox.waiting import until
@@ -174,12 +175,12 @@ async def test_a_server_that_syncs_gets_no_word_about_it(name, caplog):
 
 
 async def test_what_an_operator_has_made_is_used_and_judged(nats_server, make, name, caplog):
-    """A stream in memory, one that forgets; one that takes no groups cannot be."""
+    """A stream in memory, one that forgets, one that makes room; one that takes no groups cannot be."""
     async with make():
         pass
     async with administrator(nats_server) as jetstream:
         for stream, changes in {
-            name: {"storage": StorageType.MEMORY},
+            name: {"storage": StorageType.MEMORY, "discard": DiscardPolicy.OLD, "max_msgs": 1000},
             f"{name}-records": {"max_age": 3600.0},
             f"{name}-dead": {"allow_atomic": False},
         }.items():
@@ -199,6 +200,21 @@ async def test_what_an_operator_has_made_is_used_and_judged(nats_server, make, n
     (said,) = [record.getMessage() for record in caplog.records if record.name == LOG]
     assert "storage: memory" in said
     assert "max_age" in said
+    assert "drops the oldest when it is full (discard: old)" in said
+
+
+async def test_records_that_cannot_be_forgotten_are_refused(nats_server, make, name):
+    """At once, and not when the first delivery is done: that note is to be kept for so long as retention says."""
+    async with make():
+        pass
+    async with administrator(nats_server) as jetstream:
+        config = (await jetstream.stream_info(f"{name}-records")).config
+        await jetstream.delete_stream(f"{name}-records")
+        await jetstream.add_stream(config, allow_msg_ttl=False)
+
+    with pytest.raises(InboxError, match="not this inbox's: its allow_msg_ttl is another"):
+        async with make():
+            pass
 
 
 async def test_a_stream_in_memory_has_no_disk_to_sync(nats_server, make, name, caplog):
@@ -244,6 +260,18 @@ async def test_the_window_may_be_changed_later(make):
         assert (await inbox.append(Delivery(b"same"))).duplicate
 
 
+async def test_after_a_short_window_identical_bytes_are_new(make):
+    """Shorter than what the servers would keep in mind by themselves."""
+    async with make(dedupe_window=0.5) as inbox:
+        await inbox.append(Delivery(b"same"))
+
+        async def is_new() -> bool:
+            return not (await inbox.append(Delivery(b"same"))).duplicate
+
+        await until(is_new, deadline=DEADLINE)
+        assert await bodies_of(inbox) == [b"same", b"same"]
+
+
 async def test_several_may_open_what_nobody_has_made(make):
     """At once."""
     async with asyncio.TaskGroup() as tasks:
@@ -278,6 +306,33 @@ async def test_a_lease_is_extended_for_as_long_as_the_servers_wait(inbox):
 
     assert await inbox.extend(lease, _jetstream_queue.ACK_WAIT_SECONDS)
     assert await inbox.ack(lease)
+
+
+async def test_what_is_settled_while_it_is_extended_is_let_go(inbox):
+    """By an inbox that is open for years."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+
+    assert await asyncio.gather(inbox.extend(lease, LEASE), inbox.ack(lease)) == [True, True]
+    assert inbox._claims._held == {}
+
+
+async def test_of_a_lease_that_was_lost_no_doubt_remains(inbox, other, monkeypatch):
+    """An ack got no answer, and another has the delivery when it is said again."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox, lease=SHORT)
+
+    async def no_answer(record: Record) -> Record | None:
+        raise InboxUnavailableError("no answer")
+
+    with monkeypatch.context() as without_answers:
+        without_answers.setattr(inbox._ledger, "write", no_answer)
+        with pytest.raises(InboxUnavailableError):
+            await inbox.ack(lease)
+    assert (await next_lease(other)).delivery.body == b"body"
+
+    assert not await inbox.ack(lease)
+    assert inbox._claims._doubtful == {}
 
 
 # --- servers that come and go -----------------------------------------------------------------------------
@@ -414,6 +469,23 @@ async def test_a_server_that_was_killed_is_found_again(name, caplog):
     said = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert any("was lost" in record.getMessage() for record in said)
     assert any("reached again" in record.getMessage() for record in said)
+
+
+async def test_whatever_ends_a_group_ends_no_writing(inbox, monkeypatch):
+    """An answer that is none of the server's, say: each is asked for by itself, and the next ones are written too."""
+    jetstream = inbox._ledger.opened.messages._jetstream
+    publish = jetstream.publish
+
+    async def garbled(*args: object, **options: object) -> object:
+        monkeypatch.setattr(jetstream, "publish", publish)
+        return json.loads("+OK")
+
+    monkeypatch.setattr(jetstream, "publish", garbled)
+    for pair in ([Delivery(b"1"), Delivery(b"2")], [Delivery(b"3"), Delivery(b"4")]):
+        async with asyncio.timeout(DEADLINE / 2):
+            await inbox.append_many(pair)
+
+    assert await bodies_of(inbox) == [b"1", b"2", b"3", b"4"]
 
 
 async def test_a_queue_that_is_gone_is_an_error(nats_server, inbox, name):
@@ -739,6 +811,37 @@ async def test_a_replay_is_completed_by_the_next(nats_server, name, inbox, other
     assert await messages_in(nats_server, f"{name}-dead") == 0
     assert await inbox.replay() == 0
     assert await other.ack(lease)
+
+
+async def test_what_is_leased_is_handed_over_though_its_letter_cannot_be_deleted(inbox, other, monkeypatch):
+    """Nobody would handle it before the lease ends, and that would be counted as a crash."""
+    buried = await dead_letter(inbox)
+    record = await inbox._ledger.record(buried.id)
+    await inbox._ledger.opened.messages.publish(again(inbox, buried, record))
+
+    async def no_answer(sequence: int) -> bool:
+        raise InboxUnavailableError("no answer")
+
+    monkeypatch.setattr(other._ledger.opened.dead, "delete", no_answer)
+    lease = await next_lease(other)
+
+    assert (lease.id, lease.delivery.body) == (buried.id, b"dead")
+    assert await other.ack(lease)
+
+
+async def test_a_letter_that_a_replay_has_left_is_deleted_by_the_next(inbox, other, monkeypatch):
+    """The record says ready already: nobody would look for it, nor purge it."""
+    await dead_letter(inbox)
+
+    async def no_answer(sequence: int) -> bool:
+        raise InboxUnavailableError("no answer")
+
+    monkeypatch.setattr(inbox._ledger.opened.dead, "delete", no_answer)
+    with pytest.raises(InboxUnavailableError):
+        await inbox.replay()
+
+    assert await other.ack(await next_lease(other))
+    assert await other.stats() == Stats(done=1)
 
 
 async def test_of_two_who_replay_one_does(inbox, other):
