@@ -4,7 +4,7 @@ What an inbox says to its file: rows for deliveries, and deliveries for rows.
 Each function here is part of a transaction. Parameters are positional: for each that has a name, Python's sqlite3 gives
 up the interpreter's lock once more, and a busy event loop keeps it for milliseconds. What changes many rows says OR
 ROLLBACK: to be able to undo that statement alone, SQLite would first copy each page that it changes, and the writer
-undoes all of a transaction that fails. It imports the protocol.
+undoes all of a transaction that fails. It imports the protocol and the writer's word for that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 
 from callfire_async.notifications.inbox import SUSPECT_CRASHES, Appended, Delivery, Entry, Lease, row_number
+from callfire_async.notifications.inbox._sqlite_writer import NotAlike
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
@@ -57,10 +58,6 @@ _REPLAY_ONE = f"{_REVIVE}, crashes = 0 WHERE state = 3 AND id = ?"
 _ENTRY = """
     SELECT id, state, due_at, body, content_type, received_at, key, attempt, crashes, reason, updated_at
     FROM deliveries """
-
-
-class NotAll(Exception):  # a signal to the writer, which then does one after the other
-    """What was asked for in one go cannot be done for all alike."""
 
 
 # --- taking in --------------------------------------------------------------------------------------------
@@ -175,7 +172,7 @@ def ack(
     Note which events were handled; tell whether the leases were still the deliveries' own.
 
     Raises:
-        NotAll: Some of several were not; one by one they can be told apart.
+        NotAlike: Some of several were not.
     """
     by_token: dict[str, list[tuple[int, Text]]] = {}
     for lease, event_key in handled:
@@ -188,7 +185,7 @@ def ack(
             values = (now, *chain.from_iterable(part), *ids, token)
             noted += connection.execute(statement, values).rowcount
     if noted != len(handled) > 1:
-        raise NotAll
+        raise NotAlike
     return [noted > 0] * len(handled)
 
 

@@ -20,17 +20,21 @@ from attrs import define
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox._sqlite_file import open_file
 
-__all__ = ["SharedWork", "Work", "Writer"]
+__all__ = ["NotAlike", "SharedWork", "Work", "Writer"]
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
-#: Does for several, in one go, what each has asked for; returns what each gets, in their order.
+#: Does for several, in one go, what each has asked for; returns what each gets, in their order, or raises `NotAlike`.
 SharedWork = Callable[[sqlite3.Connection, list[Any]], Sequence[T]]
 
 _log = logging.getLogger(__name__)
 
 # One commit for more than this would let the first of them wait for the last.
 _GROUP_SIZE = 1000
+
+
+class NotAlike(Exception):  # a signal to the writer, which has it done again
+    """What was to be done for several in one go was not done for all, and who is left out shows only one by one."""
 
 
 @define(eq=False)
@@ -153,20 +157,23 @@ class Writer:
             self._left += jobs
         return True
 
-    def _carry_out(self, jobs: list[_Asked]) -> list[_Outcome]:
+    def _carry_out(self, jobs: list[_Asked], *, one_by_one: bool = False) -> list[_Outcome]:
         try:
-            return self._in_one_transaction(jobs)
+            return self._in_one_transaction(jobs, one_by_one=one_by_one)
+        except NotAlike:
+            self._roll_back()
+            return self._carry_out(jobs, one_by_one=True)
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to whoever waits for it
-            return self._fail(jobs, error) if _is_of_the_disk(error) else self._one_by_one(jobs, error)
+            return self._fail(jobs, error) if _is_of_the_disk(error) else self._each_alone(jobs, error)
 
-    def _in_one_transaction(self, jobs: list[_Asked]) -> list[_Outcome]:
+    def _in_one_transaction(self, jobs: list[_Asked], *, one_by_one: bool) -> list[_Outcome]:
         connection = self._open()
         connection.execute("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
-        outcomes = _done(connection, jobs)
+        outcomes = _done(connection, jobs, one_by_one=one_by_one)
         connection.execute("COMMIT")
         return outcomes
 
-    def _one_by_one(self, jobs: list[_Asked], error: Exception) -> list[_Outcome]:
+    def _each_alone(self, jobs: list[_Asked], error: Exception) -> list[_Outcome]:
         """Let a job that cannot be done fail alone."""
         self._roll_back()
         if len(jobs) == 1:
@@ -202,7 +209,7 @@ class Writer:
             connection.close()
 
 
-def _done(connection: sqlite3.Connection, jobs: list[_Asked]) -> list[_Outcome]:
+def _done(connection: sqlite3.Connection, jobs: list[_Asked], *, one_by_one: bool) -> list[_Outcome]:
     """Do the shared work first: who asks at the same time for what is there may as well see it."""
     shares: dict[SharedWork[Any], list[_Share]] = {}
     for job in jobs:
@@ -210,7 +217,8 @@ def _done(connection: sqlite3.Connection, jobs: list[_Asked]) -> list[_Outcome]:
             shares.setdefault(job.work, []).append(job)
     outcomes: list[_Outcome] = []
     for work, sharing in shares.items():
-        values = work(connection, [share.item for share in sharing])
+        items = [share.item for share in sharing]
+        values = [work(connection, [item])[0] for item in items] if one_by_one else work(connection, items)
         outcomes += [(share, value, None) for share, value in zip(sharing, values, strict=True)]
     return outcomes + [(job, job.work(connection), None) for job in jobs if isinstance(job, _Job)]
 

@@ -588,6 +588,22 @@ async def test_what_gathers_is_committed_as_one(path):
         assert ([one.id for one in appended], commits(path) - before) == (list(range(1, 201)), 1)
 
 
+async def test_who_has_lost_a_lease_does_not_part_a_group(path):
+    """It is told so; the others share their commit all the same."""
+    async with SqliteInbox(path) as inbox:
+        await inbox.append_many([Delivery(b"%d" % number) for number in range(3)])
+        leases = await inbox.claim(3, lease=LEASE)
+        await inbox.release(leases[1])
+        before = commits(path)
+        with busy(inbox):
+            acking = [asyncio.create_task(inbox.ack(lease)) for lease in leases]
+            appending = asyncio.create_task(inbox.append(Delivery(b"new")))
+            await asyncio.sleep(0)
+
+        assert (await asyncio.gather(*acking), (await appending).duplicate) == ([True, False, True], False)
+        assert commits(path) - before == 1
+
+
 async def test_one_by_itself_waits_for_nobody(path):
     """There is no timer; and one that changes nothing is no commit."""
     async with SqliteInbox(path) as inbox:
