@@ -835,7 +835,7 @@ async def test_a_connection_that_cannot_be_rolled_back_is_given_up(path, monkeyp
         await inbox.__aenter__()
     try:
         with pytest.raises(InboxError):
-            await inbox.append_many([Delivery(b"half"), Delivery(None, key="bad")])
+            await inbox.append_many([Delivery(b"half"), Delivery(b"of it"), Delivery(object(), key="bad")])
 
         await inbox.append(Delivery(b"good"))
         assert await bodies_of(inbox) == [b"good"]
