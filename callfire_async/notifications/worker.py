@@ -109,6 +109,7 @@ class Worker:
     #: The one that claims, and the one that extends.
     _tasks: list[asyncio.Task[None]] = field(factory=list)
     _changed: asyncio.Event = field(factory=asyncio.Event)
+    _claiming: bool = False
     _stopping: bool = False
 
     # --- lifecycle ----------------------------------------------------------------------------------------
@@ -136,8 +137,8 @@ class Worker:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a handler runs, or waits to."""
-        return bool(self._running)
+        """Whether a handler runs, or waits to; or deliveries are being claimed for more."""
+        return bool(self._running) or self._claiming
 
     @property
     def is_working(self) -> bool:
@@ -171,6 +172,7 @@ class Worker:
                 for lease in leases:
                     self._start(lease)
             if not leases:
+                self._changed.set()
                 self.dead_letters.look()
                 await self._wait()
 
@@ -187,6 +189,7 @@ class Worker:
     async def _claim(self, limit: int) -> list[Lease]:
         """Claim; what comes to hand while the worker is being stopped goes back at once."""
         claiming = asyncio.ensure_future(self.inbox.claim(limit, lease=self._lease))
+        self._claiming = True
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -197,6 +200,8 @@ class Worker:
             _log.error("nothing can be claimed: %s", described(error))
             await asyncio.sleep(_WRITE_AGAIN_SECONDS)
             return []
+        finally:
+            self._claiming = False
 
     async def _wait(self) -> None:
         try:
