@@ -29,8 +29,10 @@ def main() -> None:
     effort, runs = (QUICK, options.runs or 1) if options.quick else (FULL, options.runs or RUNS)
     path = report.RESULTS if options.docs else options.json
     found = figures(MODULES, options.words, effort, runs)
-    report.write(path, found, runs=runs, quick=options.quick)
     table = report.table(found)
+    if options.docs and options.words:
+        found = report.replaced(report.read(path)[1], found)
+    report.write(path, found, runs=runs, quick=options.quick)
     options.table.parent.mkdir(parents=True, exist_ok=True)
     options.table.write_text(table, encoding="utf-8")
     if options.docs:

@@ -112,6 +112,12 @@ def write(path: Path, figures: Sequence[Figure], *, runs: int, quick: bool = Fal
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def replaced(kept: Iterable[Figure], measured: Iterable[Figure]) -> list[Figure]:
+    """Put figures in the places of those of the same rows."""
+    again = {(figure.module, figure.work, figure.beside): figure for figure in measured}
+    return [again.get((figure.module, figure.work, figure.beside), figure) for figure in kept]
+
+
 def read(path: Path) -> tuple[dict[str, Any], list[Figure]]:
     """Read such a file: the machine, and the figures."""
     content = json.loads(path.read_text(encoding="utf-8"))
