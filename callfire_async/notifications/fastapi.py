@@ -26,7 +26,7 @@ _RESPONSES: dict[int | str, dict[str, object]] = {
     415: {"description": "The body is encoded"},
     422: {"description": "Not a notification"},
     500: {"description": "A handler failed"},
-    503: {"description": "The receiver is not running"},
+    503: {"description": "The receiver is not running, or cannot store it"},
 }
 
 # What FastAPI cannot see in a function that takes the request as it is.
