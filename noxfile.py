@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import nox
-from nox.command import CommandFailed
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -45,7 +44,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests."""
     session.install("--editable", ".", *group("tests"))
-    run_tests(session, *PYTEST)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session
@@ -57,7 +56,7 @@ def coverage(session: nox.Session) -> None:
     """
     session.install("--editable", ".", *group("tests"), *group("torture"))
     session.run("coverage", "erase")
-    run_tests(session, "coverage", "run", "-m", *PYTEST)
+    session.run("coverage", "run", "-m", *PYTEST, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
@@ -104,21 +103,7 @@ def package(session: nox.Session) -> None:
     session.install(f"{wheel}[{EXTRAS}]", *group("tests"))
     session.chdir(copy_tests(dist.parent / "tests-only"))
     session.run("python", "-c", "import callfire_async as c; assert 'site-packages' in c.__file__, c.__file__")
-    run_tests(session, *PYTEST)
-
-
-def run_tests(session: nox.Session, *command: str) -> None:
-    """
-    Run the tests; what fails is shown and run once more, one after the other, and fails where it fails again.
-
-    They kill real processes and freeze real servers: where all of that happens at once on two cores, one of thousands
-    may find its own too late.
-    """
-    try:
-        session.run(*command, *session.posargs)
-    except CommandFailed:
-        session.warn("what has failed is run once more, by itself")
-        session.run(*command, "--last-failed", "--numprocesses=0", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 def copy_tests(target: Path) -> Path:

@@ -439,19 +439,8 @@ def _part_hook(attribute: Any) -> Hook:
     part, many = _part_of(attribute.type)
     read = _hook_of(part)  # type: ignore[arg-type]  # likewise
     if many:
-        return _many(read)
+        return lambda value, _: tuple([read(_object(item), None) for item in _listed(value)])
     return lambda value, _: read(_object(value), None) if value else None
-
-
-def _many(read: Hook) -> Hook:
-    def hook(value: object, _: object) -> tuple[Any, ...]:
-        found = []
-        for item in _listed(value):
-            content = _object(item)
-            found.append(read(content, None))
-        return tuple(found)
-
-    return hook
 
 
 def _object(value: object) -> dict[str, Any]:
