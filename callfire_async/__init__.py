@@ -108,3 +108,8 @@ __all__ = [
     "TriggerEvent",
     "VoiceBroadcastConfig",
 ]
+
+# Pickles, reprs and telemetry name a class by the path that users import, not by the module that defines it.
+for _name in __all__:
+    if globals()[_name].__module__ not in {"callfire_async.errors", "callfire_async.models"}:
+        globals()[_name].__module__ = __name__

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from callfire_async._protocol import ResponseFormat
 from callfire_async.calls import Calls
@@ -19,6 +19,8 @@ from callfire_async.texts import Texts
 
 if TYPE_CHECKING:
     from callfire_async._pool import HttpClient
+else:
+    HttpClient = Any  # importing httpx takes long, and a receiver has no use for it
 
 __all__ = ["CallFire"]
 

@@ -45,6 +45,8 @@ from callfire_async.errors import (
 
 if TYPE_CHECKING:
     from callfire_async._pool import HttpClient
+else:
+    HttpClient = Any  # importing httpx takes long, and a receiver has no use for it
 
 __all__ = ["DEFAULT_BASE_URL", "Connection"]
 
@@ -53,7 +55,7 @@ Recover = Callable[[], Awaitable[T | None]]
 
 DEFAULT_BASE_URL = "https://www.callfire.com/api/1.1/rest"
 
-_log = logging.getLogger(__name__.rpartition(".")[0])
+_log = logging.getLogger("callfire_async.client")
 
 
 @frozen

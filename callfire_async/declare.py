@@ -5,8 +5,6 @@ No input or output: `Subscriptions.plan` reads the account, `Subscriptions.apply
 `models` and `_protocol`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar

@@ -30,10 +30,8 @@ when it is printed. This module imports nothing of the package.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 __all__ = [
     "APIError",

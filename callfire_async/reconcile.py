@@ -4,8 +4,6 @@ What needs both halves: waiting for the end of a broadcast, finding what was mis
 It imports the client and the notifications, and no framework.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -46,7 +44,7 @@ from callfire_async.texts import Texts
 
 __all__ = ["Findings", "Progress", "Reconciled", "check", "outcomes", "reconcile"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.reconcile")
 
 # --- the end of a broadcast -------------------------------------------------------------------------------
 

@@ -367,7 +367,7 @@ async def test_what_cannot_be_read_is_named_in_the_log_once(connection, callfire
     assert await connection.execute(GET) == SUBSCRIPTION
 
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.name == "callfire_async"
+    assert warning.name == "callfire_async.client"
     assert warning.getMessage() == (
         "GET /subscription/42: left out what cannot be read: not a boolean @ Resource.Subscription.Enabled, "
         "not a boolean @ Resource.Subscription.SubscriptionFilter.Inbound"
@@ -1177,7 +1177,8 @@ async def test_each_request_is_one_line_and_each_retry_another(connection, callf
 
     await connection.execute(QUERY)
 
-    lines = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "callfire_async"]
+    records = [record for record in caplog.records if record.name == "callfire_async.client"]
+    lines = [(record.levelname, record.getMessage()) for record in records]
     assert [level for level, _ in lines] == ["DEBUG", "INFO", "DEBUG", "INFO", "DEBUG"]
     assert lines[0][1].startswith("GET /subscription: 503, attempt 1, ")
     assert lines[1][1] == "GET /subscription: trying again in 0.50 s after ServerError"

@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import pickle
 import subprocess
 import sys
+import typing
 
 import pytest
 
@@ -41,6 +43,22 @@ PROMISED = {
 }
 NOT_FOR_EVERYBODY = "aiohttp asyncpg fastapi nats starlette uvicorn sqlite3 typer rich pytest opentelemetry".split()
 
+# Every package that documents classes, the most general one last: a class belongs to the last one that exports it.
+PACKAGES = """
+callfire_async.cli.inspector
+callfire_async.notifications.inbox.jetstream callfire_async.notifications.inbox.memory
+callfire_async.notifications.inbox.postgres callfire_async.notifications.inbox.spool
+callfire_async.notifications.inbox.sqlite callfire_async.notifications.health callfire_async.reconcile
+callfire_async.testing callfire_async.notifications callfire_async callfire_async.errors callfire_async.models
+""".split()
+PUBLIC_CLASSES = {
+    value: package
+    for package in PACKAGES
+    for name in importlib.import_module(package).__all__
+    if isinstance(value := getattr(importlib.import_module(package), name), type)
+}
+
+each_class = pytest.mark.parametrize("public", PUBLIC_CLASSES, ids=lambda public: public.__name__)
 each_module = pytest.mark.parametrize("module", PROMISED)
 
 
@@ -87,3 +105,19 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
     """Though one of the names is loaded only when it is asked for."""
     with pytest.raises(AttributeError, match="Missing"):
         getattr(importlib.import_module("callfire_async.notifications"), "Missing")  # noqa: B009  # asked as users ask
+
+
+@each_class
+def test_a_class_belongs_to_the_package_that_exports_it(public):
+    """Pickles, reprs and telemetry's `error.type` do not depend on which private module defines a class."""
+    assert public.__module__ == PUBLIC_CLASSES[public]
+    assert pickle.loads(pickle.dumps(public)) is public
+
+
+@each_class
+def test_the_type_hints_of_a_class_can_be_resolved(public):
+    """Of the class and of its methods: tools that read annotations at run time work with every public class."""
+    typing.get_type_hints(public)
+    for member in vars(public).values():
+        if callable(member) and hasattr(member, "__annotations__") and not isinstance(member, type):
+            typing.get_type_hints(member)

@@ -46,12 +46,7 @@ _RETRY = RetryPolicy(initial_delay=1.0, max_delay=60.0)
 # Of how many bodies it is known that they came before.
 _REMEMBERED = 10_000
 # What these log is shown in lines of its own.
-_SHOWN = (
-    "callfire_async.notifications.worker",
-    "callfire_async.notifications.receiver",
-    "callfire_async.notifications.door",
-    "callfire_async.dead_letters",
-)
+_SHOWN = ("callfire_async.worker", "callfire_async.receiver", "callfire_async.dead_letters")
 
 _handling: ContextVar[Handling] = ContextVar("handling")
 

@@ -11,13 +11,12 @@ from callfire_async.cli.showing import printable
 __all__ = ["passed_over", "said"]
 
 _ROOT = "callfire_async"
-# What fails to open is raised too, and said by the command's end.
-_RAISED = ("callfire_async.notifications.inbox._sqlite_writer",)
 
 
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name in _RAISED and record.levelno >= logging.ERROR:
+        # The command prints the exception when it ends.
+        if getattr(record, "also_raised", False):
             return
         first, *rest = record.getMessage().rstrip().splitlines() or [""]
         for line in (f"{record.levelname.lower()}: {first}", *rest):

@@ -66,6 +66,11 @@ __all__ = [
     "parse",
 ]
 
+# Pickles, reprs and telemetry name a class by the path that users import, not by the module that defines it.
+for _name in set(__all__) - {"SqliteInbox"}:
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
+
 
 def __getattr__(name: str) -> Any:
     # Whoever keeps deliveries elsewhere, or nowhere, does not load SQLite.

@@ -4,8 +4,6 @@ What is decided before anything is read for its meaning: who may post, how, how 
 It imports `tokens` and `stepping`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -21,7 +19,7 @@ from callfire_async.notifications.tokens import EndpointTokens
 
 __all__ = ["Door", "Postback", "Reply"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.receiver")
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -114,7 +112,7 @@ class Door:
             return await self._turned_away(refusal, headers, body)
         return content or await self._turned_away(_Refusal(400, "empty"), headers, body)
 
-    async def _turned_away(self, refusal: _Refusal, headers: Mapping[str, str], body: _Body) -> TurnedAway:
+    async def _turned_away(self, refusal: "_Refusal", headers: Mapping[str, str], body: "_Body") -> TurnedAway:
         self._note(refusal.reason)
         return TurnedAway(refusal.reason, await _answered_early(refusal, headers, body))
 
@@ -210,7 +208,7 @@ async def _in_time(reading: Coroutine[Any, Any, bytes], seconds: float) -> bytes
         raise _Refusal(408, "time", drop=False) from None
 
 
-async def _answered_early(refusal: _Refusal, headers: Mapping[str, str], body: _Body) -> Reply:
+async def _answered_early(refusal: "_Refusal", headers: Mapping[str, str], body: "_Body") -> Reply:
     """Answer early; see to it that the sender reads the answer, or is cut off."""
     # A sender that waits to be told to go on has sent nothing yet, and is not told.
     if refusal.drop and not body.ended and "expect" not in headers:

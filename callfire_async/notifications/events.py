@@ -18,8 +18,6 @@ The events that CallFire posts: `Notification` and its kinds.
 It imports `models`, `encoding` and, for what two unknown documents have in common, `_wire`.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 

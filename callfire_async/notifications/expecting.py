@@ -4,8 +4,6 @@ Waiting for an event in the middle of other work.
 It imports `events`.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ Three questions that are easily mistaken for one another: whether it must be res
 and whether somebody should look at it. It imports the receiver.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Literal, TypeAlias
 

@@ -5,8 +5,6 @@ An `Observer` is told of each start of the receiver, of each request, of the han
 each handler, as contexts that last as long as what they are about. It imports `events`, `door` and the inbox's values.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
@@ -27,7 +25,7 @@ from callfire_async.notifications.inbox import Appended, Delivery
 
 __all__ = ["Handling", "Observer", "Receiving"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.observers")
 
 _NOTHING: nullcontext[None] = nullcontext()
 

@@ -5,8 +5,6 @@ An adapter hands over a `Postback` and turns the `Reply` into a response; it dec
 stands above it in this folder.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Container, Mapping
@@ -28,7 +26,7 @@ from callfire_async.notifications.worker import OnDeadLetter, Worker
 
 __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.receiver")
 
 _IDLE_POLL_SECONDS = 0.1
 

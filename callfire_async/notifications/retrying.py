@@ -4,8 +4,6 @@ When a delivery whose handlers fail is tried again, and when no more.
 This module imports nothing of the package.
 """
 
-from __future__ import annotations
-
 from attrs import frozen
 
 __all__ = ["Reject", "RetryPolicy"]

@@ -4,14 +4,12 @@ Which handlers an event goes to, and running them.
 It imports `errors`, `models`, `events`, `expecting` and `stepping`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Container, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -146,7 +144,7 @@ class Router:
         self._set_fallback(_handler(None, Notification, function))
         return function
 
-    def include(self, other: Router) -> None:
+    def include(self, other: Self) -> None:
         """
         Copy another router's handlers, as they are at this moment, behind those that are here.
 

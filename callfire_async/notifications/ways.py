@@ -25,7 +25,7 @@ from callfire_async.notifications.routing import Router
 from callfire_async.notifications.worker import Worker, described, log_failure, reason_of
 
 # In the receiver's name: whoever looks for that in his log need not know of this room.
-_log = logging.getLogger("callfire_async.notifications.receiver")
+_log = logging.getLogger("callfire_async.receiver")
 
 # Only the next postback shows whether an inbox can be written to again.
 _STORE_AGAIN_SECONDS = 30.0

@@ -31,7 +31,7 @@ __all__ = ["Worker"]
 
 OnDeadLetter: TypeAlias = Callable[[Entry], Awaitable[None]]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.worker")
 
 # Two crashes may be an accident of others; four alone are the delivery's own.
 _MOST_CRASHES = 4

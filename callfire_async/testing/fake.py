@@ -247,3 +247,6 @@ class _InProcess(httpx.ASGITransport):
             return await super().handle_async_request(request)
         except ConnectionCut:
             raise httpx.RemoteProtocolError("the fake cut the connection", request=request) from None
+
+
+FakeCallFire.__module__ = "callfire_async.testing"

@@ -119,3 +119,7 @@ async def _cut(receive: Receive, send: Send) -> None:
     transport.close()
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+Fault.__module__ = "callfire_async.testing"
+PostbackFault.__module__ = "callfire_async.testing"

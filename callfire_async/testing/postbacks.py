@@ -46,3 +46,6 @@ class Postbacks(httpx.AsyncBaseTransport):
         if self.app is None:
             return httpx.Response(204)
         return await httpx.ASGITransport(self.app).handle_async_request(request)
+
+
+Postbacks.__module__ = "callfire_async.testing"

@@ -9,3 +9,6 @@ from callfire_async.cli.inspector.pages import Inspector, Place, inspecting
 from callfire_async.cli.inspector.sources import FileSource, ReceiverSource
 
 __all__ = ["FileSource", "Inspector", "Place", "ReceiverSource", "inspecting"]
+
+for _public in (FileSource, Inspector, Place, ReceiverSource):
+    _public.__module__ = __name__

@@ -1,7 +1,5 @@
 """Where the inspector's deliveries come from: a receiver that is watched, or an inbox's file that is read."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import secrets
@@ -34,7 +32,7 @@ __all__ = ["FileSource", "ReceiverSource", "Source", "item_of"]
 
 I = TypeVar("I", bound=Inbox | None)  # noqa: E741  # an inbox
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inspector")
 
 _MOST_DEAD = 500
 _POLL_SECONDS = 1.0
@@ -271,7 +269,7 @@ class FileSource(_InboxLook[SqliteInbox]):
 
     @classmethod
     @asynccontextmanager
-    async def watching(cls, path: Path) -> AsyncIterator[FileSource]:
+    async def watching(cls, path: Path) -> AsyncIterator["FileSource"]:
         """
         Look at a file meanwhile.
 

@@ -26,8 +26,6 @@ through two crashes is handed out as the only lease of its list, since whatever 
 This module imports nothing of the package; those beside it import it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence

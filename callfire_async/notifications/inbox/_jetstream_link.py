@@ -30,7 +30,7 @@ __all__ = ["Link", "header"]
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inbox")
 
 # Between attempts to reach a server again: an election among them takes a few of these.
 _RECONNECT_SECONDS = 0.25

@@ -30,7 +30,7 @@ from callfire_async.notifications.inbox._jetstream_link import Link
 
 __all__ = ["Settings", "prepare", "server_clock"]
 
-_log = logging.getLogger("callfire_async.notifications.inbox.jetstream")
+_log = logging.getLogger("callfire_async.inbox")
 
 # Groups of writes that are stored whole came with it.
 _VERSION = (2, 12)

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from callfire_async.notifications.inbox._postgres_pool import Connection, Database
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inbox")
 
 # All notifying transactions of a server are committed one after the other, so hints are transactions of their own, and
 # few: who is busy needs none.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 
@@ -20,9 +20,13 @@ except ImportError as error:
 
 T = TypeVar("T")
 
-Pool: TypeAlias = "asyncpg.Pool[Any]"
-Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
-Row: TypeAlias = "asyncpg.Record"
+if TYPE_CHECKING:
+    Pool: TypeAlias = asyncpg.Pool[Any]
+    Connection: TypeAlias = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
+else:  # generic only in their stubs
+    Pool = asyncpg.Pool
+    Connection = asyncpg.Connection
+Row: TypeAlias = asyncpg.Record
 Work: TypeAlias = Callable[[Connection], Awaitable[T]]
 
 # Whoever claims has one of them, whoever appends another; what is left settles.

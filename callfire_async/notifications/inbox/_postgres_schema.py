@@ -12,7 +12,7 @@ import re
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox._postgres_pool import Connection, Database
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inbox")
 
 # An identifier that needs no quotes, and leaves room for the name of a channel.
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")

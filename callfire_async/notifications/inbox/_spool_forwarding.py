@@ -22,7 +22,7 @@ __all__ = ["Forwarder"]
 
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inbox")
 
 _BATCH = 100
 # A spool has one owner, and whoever opens it next ends all its leases: within a process they need no end.

@@ -19,7 +19,7 @@ __all__ = ["Primary"]
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inbox")
 
 CLOSING_SECONDS = 5.0
 

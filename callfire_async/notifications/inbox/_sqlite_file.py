@@ -17,7 +17,7 @@ from pathlib import Path
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inbox")
 
 _LOCK_POLL_SECONDS = 0.05
 # As long as a tool that copies the file may hold it; a postback is answered 503 then.

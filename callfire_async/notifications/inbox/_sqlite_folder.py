@@ -35,7 +35,7 @@ class OpenFile(Protocol):
         ...
 
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inbox")
 
 _TAKE_OVER_SECONDS = 60.0
 

@@ -27,7 +27,7 @@ Work = Callable[[sqlite3.Connection], T]
 #: Does for several, in one go, what each has asked for; returns what each gets, in their order, or raises `NotAlike`.
 SharedWork = Callable[[sqlite3.Connection, list[Any]], Sequence[T]]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inbox")
 
 # One commit for more than this would let the first of them wait for the last.
 _GROUP_SIZE = 1000
@@ -187,7 +187,7 @@ class Writer:
             # What is in memory can no longer be trusted, nor what the disk has made of the last writes.
             self._close()
             self._failed = True
-        _log.error("the inbox %s cannot be used: %s", self._path, error)
+        _log.error("the inbox %s cannot be used: %s", self._path, error, extra={"also_raised": True})
         return [(job, None, _unavailable(self._path, error)) for job in jobs]
 
     def _open(self) -> sqlite3.Connection:

@@ -25,7 +25,7 @@ __all__ = ["SpoolingInbox"]
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("callfire_async.inbox")
 
 _PREFIX = "spool/"
 

@@ -343,3 +343,6 @@ class SqliteInbox:
                 await self._work.wait()
         except TimeoutError:
             pass
+
+
+SqliteInbox.__module__ = "callfire_async.notifications"

@@ -32,7 +32,7 @@ from callfire_async.notifications.inbox._jetstream_streams import Write
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 
 SHORT = 0.05
-LOG = "callfire_async.notifications.inbox.jetstream"
+LOG = "callfire_async.inbox"
 
 # Where a server dies in the middle of a handshake, nats-py lets go of the connection without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
