@@ -17,11 +17,28 @@ from attrs import evolve, frozen
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox import Clock, Delivery
-from callfire_async.notifications.inbox._jetstream_link import Link
-from callfire_async.notifications.inbox._jetstream_queue import Queue
-from callfire_async.notifications.inbox._jetstream_records import DEAD, DONE, Message, Record, Stored, digestible
-from callfire_async.notifications.inbox._jetstream_settings import Settings
-from callfire_async.notifications.inbox._jetstream_streams import Stream, Write, WrongRevision
+from callfire_async.notifications.inbox.jetstream._config import (
+    Settings,
+)
+from callfire_async.notifications.inbox.jetstream._connection import (
+    Link,
+)
+from callfire_async.notifications.inbox.jetstream._consumer import (
+    Queue,
+)
+from callfire_async.notifications.inbox.jetstream._records import (
+    DEAD,
+    DONE,
+    Message,
+    Record,
+    Stored,
+    digestible,
+)
+from callfire_async.notifications.inbox.jetstream._stream import (
+    Stream,
+    Write,
+    WrongRevision,
+)
 
 T = TypeVar("T")
 

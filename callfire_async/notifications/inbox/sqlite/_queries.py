@@ -17,7 +17,9 @@ from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 
 from callfire_async.notifications.inbox import SUSPECT_CRASHES, Appended, Delivery, Entry, Lease, row_number
-from callfire_async.notifications.inbox._sqlite_writer import NotAlike
+from callfire_async.notifications.inbox.sqlite._writer import (
+    NotAlike,
+)
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]

@@ -25,8 +25,12 @@ from nats.js.api import (
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox import Clock
-from callfire_async.notifications.inbox import _jetstream_queue as queue
-from callfire_async.notifications.inbox._jetstream_link import Link
+from callfire_async.notifications.inbox.jetstream import (
+    _consumer as queue,
+)
+from callfire_async.notifications.inbox.jetstream._connection import (
+    Link,
+)
 
 __all__ = ["Settings", "prepare", "server_clock"]
 

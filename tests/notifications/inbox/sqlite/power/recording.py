@@ -9,8 +9,17 @@ import sys
 from pathlib import Path
 
 from attrs import frozen
-from notifications.inbox.power.disk import START, Disk, Record, read_log
-from notifications.inbox.power.promises import Findings, Promises, examine
+from notifications.inbox.sqlite.power.disk import (
+    START,
+    Disk,
+    Record,
+    read_log,
+)
+from notifications.inbox.sqlite.power.promises import (
+    Findings,
+    Promises,
+    examine,
+)
 
 HERE = Path(__file__).parent
 

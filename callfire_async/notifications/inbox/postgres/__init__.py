@@ -26,11 +26,25 @@ from callfire_async.notifications.inbox import (
     Stats,
     row_number,
 )
-from callfire_async.notifications.inbox import _postgres_statements as sql
-from callfire_async.notifications.inbox._postgres_gathering import Gathering
-from callfire_async.notifications.inbox._postgres_hints import Hints
-from callfire_async.notifications.inbox._postgres_pool import Database, Pool, Row
-from callfire_async.notifications.inbox._postgres_schema import check_durability, check_name, prepare
+from callfire_async.notifications.inbox.postgres import (
+    _queries as sql,
+)
+from callfire_async.notifications.inbox.postgres._batching import (
+    Gathering,
+)
+from callfire_async.notifications.inbox.postgres._notify import (
+    Hints,
+)
+from callfire_async.notifications.inbox.postgres._pool import (
+    Database,
+    Pool,
+    Row,
+)
+from callfire_async.notifications.inbox.postgres._schema import (
+    check_durability,
+    check_name,
+    prepare,
+)
 
 __all__ = ["PostgresInbox"]
 

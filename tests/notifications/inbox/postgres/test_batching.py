@@ -4,7 +4,9 @@ import asyncio
 
 from callfire_async import InboxUnavailableError
 from callfire_async.notifications import Appended, Delivery
-from callfire_async.notifications.inbox._postgres_gathering import Gathering
+from callfire_async.notifications.inbox.postgres._batching import (
+    Gathering,
+)
 
 DEADLINE = 20
 

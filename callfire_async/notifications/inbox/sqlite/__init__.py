@@ -29,10 +29,20 @@ from callfire_async.notifications.inbox import (
     carried_through,
     row_number,
 )
-from callfire_async.notifications.inbox import _sqlite_rows as rows
-from callfire_async.notifications.inbox._sqlite_file import OwnerLock, warn_of_file_system
-from callfire_async.notifications.inbox._sqlite_folder import SqliteFolder
-from callfire_async.notifications.inbox._sqlite_writer import Work, Writer
+from callfire_async.notifications.inbox.sqlite import (
+    _queries as rows,
+)
+from callfire_async.notifications.inbox.sqlite._database import (
+    OwnerLock,
+    warn_of_file_system,
+)
+from callfire_async.notifications.inbox.sqlite._directory import (
+    SqliteFolder,
+)
+from callfire_async.notifications.inbox.sqlite._writer import (
+    Work,
+    Writer,
+)
 
 __all__ = ["SqliteInbox"]
 

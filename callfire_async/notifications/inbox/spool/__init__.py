@@ -18,8 +18,12 @@ from attrs import evolve
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox, Lease, Stats
-from callfire_async.notifications.inbox._spool_forwarding import Forwarder
-from callfire_async.notifications.inbox._spool_primary import Primary
+from callfire_async.notifications.inbox.spool._circuit_breaker import (
+    Primary,
+)
+from callfire_async.notifications.inbox.spool._forwarder import (
+    Forwarder,
+)
 
 __all__ = ["SpoolingInbox"]
 

@@ -15,10 +15,23 @@ from attrs import evolve
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox import SUSPECT_CRASHES, Delivery, Lease, row_number
-from callfire_async.notifications.inbox._jetstream_ledger import Ledger, all_of
-from callfire_async.notifications.inbox._jetstream_queue import HandedOut
-from callfire_async.notifications.inbox._jetstream_records import DEAD, LEASED, READY, Message, Record
-from callfire_async.notifications.inbox._jetstream_streams import Write
+from callfire_async.notifications.inbox.jetstream._consumer import (
+    HandedOut,
+)
+from callfire_async.notifications.inbox.jetstream._records import (
+    DEAD,
+    LEASED,
+    READY,
+    Message,
+    Record,
+)
+from callfire_async.notifications.inbox.jetstream._store import (
+    Ledger,
+    all_of,
+)
+from callfire_async.notifications.inbox.jetstream._stream import (
+    Write,
+)
 
 
 class Claims:

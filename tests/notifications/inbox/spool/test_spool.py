@@ -15,9 +15,21 @@ from notifications.inbox.switched import SwitchedInbox
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Notification, Postback, Receiver, Reply, Router
 from callfire_async.notifications.health import check_health
-from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats, _spool_forwarding, _spool_primary
+from callfire_async.notifications.inbox import (
+    Delivery,
+    Entry,
+    Inbox,
+    Lease,
+    Stats,
+)
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
+from callfire_async.notifications.inbox.spool import (
+    _circuit_breaker as _spool_primary,
+)
+from callfire_async.notifications.inbox.spool import (
+    _forwarder as _spool_forwarding,
+)
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 DEADLINE = 20
@@ -921,7 +933,7 @@ async def test_what_a_killed_process_had_spooled_is_forwarded_by_the_next(make, 
 
 async def test_what_a_killed_process_had_spooled_is_forwarded_by_another(primary, tmp_path, monkeypatch):
     """In a folder, by one that has a spool of its own."""
-    monkeypatch.setattr("callfire_async.notifications.inbox._sqlite_folder._TAKE_OVER_SECONDS", 0.05)
+    monkeypatch.setattr("callfire_async.notifications.inbox.sqlite._directory._TAKE_OVER_SECONDS", 0.05)
     async with SpoolingInbox(primary, SqliteInbox.in_folder(tmp_path / "spool"), probe_after=0.001) as inbox:
         async with running(SPOOL_IT, tmp_path / "spool") as child:
             assert await child.said() == "spooled"
