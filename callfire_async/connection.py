@@ -35,13 +35,7 @@ from callfire_async._answers import (
 )
 from callfire_async._convert import in_words
 from callfire_async._protocol import Operation, ResponseFormat, checked_base_url, checked_count, checked_timeout
-from callfire_async.errors import (
-    APIError,
-    CallFireError,
-    RequestTimeoutError,
-    ResponseError,
-    TransportError,
-)
+from callfire_async.errors import APIError, CallFireError, RequestTimeoutError, ResponseError, TransportError
 
 if TYPE_CHECKING:
     from callfire_async._pool import HttpClient

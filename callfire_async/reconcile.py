@@ -16,14 +16,7 @@ from callfire_async._protocol import A
 from callfire_async.actions import MAX_LISTED, Actions
 from callfire_async.client import CallFire
 from callfire_async.errors import RateLimitError, ServerError, TransportError
-from callfire_async.models import (
-    ActionState,
-    Call,
-    NotificationFormat,
-    ResourceReference,
-    Subscription,
-    Text,
-)
+from callfire_async.models import ActionState, Call, NotificationFormat, ResourceReference, Subscription, Text
 from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import (
     CallFinished,
@@ -33,7 +26,7 @@ from callfire_async.notifications.events import (
     UnknownNotification,
     is_final,
 )
-from callfire_async.notifications.inbox import Delivery, Inbox
+from callfire_async.notifications.inbox.base import Delivery, Inbox
 from callfire_async.notifications.matching import is_for
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.routing import Handler, Router

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from callfire_async.cli.showing import printable
 from callfire_async.cli.urls import check_url
-from callfire_async.notifications.inbox import Delivery
+from callfire_async.notifications.inbox.base import Delivery
 
 __all__ = ["Answer", "Forwarder", "forwarder"]
 

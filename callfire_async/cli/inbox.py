@@ -17,7 +17,7 @@ from callfire_async.cli.parsing import described
 from callfire_async.cli.showing import printable, say, say_json, say_pairs, say_table
 from callfire_async.errors import InboxLockedError, NotificationError
 from callfire_async.notifications import Receiver, Router, parse
-from callfire_async.notifications.inbox import Entry
+from callfire_async.notifications.inbox.base import Entry
 
 __all__ = ["list_all", "moment", "purge", "replay", "router_of", "show", "stats"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from callfire_async.cli.ending import WRONG_USE, Ended
-from callfire_async.notifications.inbox import Inbox
+from callfire_async.notifications.inbox.base import Inbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 __all__ = ["LOCK_TIMEOUT_SECONDS", "made_to_write", "opened", "parts_of"]

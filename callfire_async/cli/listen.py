@@ -35,7 +35,7 @@ from callfire_async.notifications import (
     parse,
 )
 from callfire_async.notifications.asgi import NotificationApp
-from callfire_async.notifications.inbox import Delivery
+from callfire_async.notifications.inbox.base import Delivery
 from callfire_async.notifications.observing import Handling, Observer, Receiving
 
 __all__ = ["Settings", "run"]

@@ -21,7 +21,7 @@ from attrs import define, field
 
 from callfire_async.notifications.door import Reply
 from callfire_async.notifications.events import Notification
-from callfire_async.notifications.inbox import Appended, Delivery
+from callfire_async.notifications.inbox.base import Appended, Delivery
 
 __all__ = ["Handling", "Observer", "Receiving"]
 

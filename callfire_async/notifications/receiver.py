@@ -15,7 +15,7 @@ from typing import Self
 from attrs import frozen
 
 from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, TurnedAway, decisive_headers
-from callfire_async.notifications.inbox import Delivery, Inbox, Stats
+from callfire_async.notifications.inbox.base import Delivery, Inbox, Stats
 from callfire_async.notifications.known_subscriptions import KnownSubscriptions
 from callfire_async.notifications.observing import Observer, Observers, Receiving
 from callfire_async.notifications.retrying import RetryPolicy

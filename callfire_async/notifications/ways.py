@@ -17,7 +17,7 @@ from attrs import define, field
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.door import TRY_AGAIN, Reply
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox import Delivery, Inbox, Stats, is_carried_through
+from callfire_async.notifications.inbox.base import Delivery, Inbox, Stats, is_carried_through
 from callfire_async.notifications.known_subscriptions import KnownSubscriptions
 from callfire_async.notifications.observing import Handling, Observers, Receiving
 from callfire_async.notifications.parsing import parse

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.dead_letters import DeadLetters
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox import SUSPECT_CRASHES, Entry, Inbox, Lease
+from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Entry, Inbox, Lease
 from callfire_async.notifications.known_subscriptions import KnownSubscriptions
 from callfire_async.notifications.observing import Handling, Observers
 from callfire_async.notifications.parsing import parse

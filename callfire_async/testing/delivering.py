@@ -23,7 +23,7 @@ from callfire_async.models import NotificationFormat
 from callfire_async.notifications.door import Postback, Reply
 from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import Notification
-from callfire_async.notifications.inbox import Delivery
+from callfire_async.notifications.inbox.base import Delivery
 from callfire_async.notifications.observing import Handling, Observer
 from callfire_async.notifications.receiver import Receiver
 from callfire_async.testing.endpoints import Endpoint, find_endpoint, is_of_aiohttp

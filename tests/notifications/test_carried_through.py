@@ -15,7 +15,7 @@ from callfire_async.notifications import (
     Router,
     SqliteInbox,
 )
-from callfire_async.notifications.inbox import is_carried_through
+from callfire_async.notifications.inbox.base import is_carried_through
 
 BODY = b'{"TextSent":{"SubscriptionId":1,"Text":{"@id":42}}}'
 

@@ -31,7 +31,7 @@ from callfire_async.cli.inspector.showing import detail, row
 from callfire_async.cli.inspector.sources import Source, item_of
 from callfire_async.cli.loopback import LOOPBACK, served
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox import row_number
+from callfire_async.notifications.inbox.base import row_number
 
 __all__ = ["Inspector", "Place", "inspecting"]
 

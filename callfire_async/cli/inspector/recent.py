@@ -13,7 +13,7 @@ from itertools import takewhile
 from attrs import define, evolve, field
 
 from callfire_async.notifications.events import Notification
-from callfire_async.notifications.inbox import Delivery
+from callfire_async.notifications.inbox.base import Delivery
 
 __all__ = ["Attempt", "Item", "Recent", "Run"]
 

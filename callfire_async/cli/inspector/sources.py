@@ -26,7 +26,7 @@ from callfire_async.notifications import (
     SqliteInbox,
     parse,
 )
-from callfire_async.notifications.inbox import row_number
+from callfire_async.notifications.inbox.base import row_number
 
 __all__ = ["FileSource", "ReceiverSource", "Source", "item_of"]
 

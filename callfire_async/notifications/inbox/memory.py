@@ -17,7 +17,7 @@ from typing import Self
 from attrs import define, evolve
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox import (
+from callfire_async.notifications.inbox.base import (
     SUSPECT_CRASHES,
     Appended,
     Clock,

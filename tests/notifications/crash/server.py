@@ -20,13 +20,9 @@ from attrs import asdict, frozen
 from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished, worker
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-from callfire_async.notifications.inbox.jetstream import (
-    _consumer as _jetstream_queue,
-)
+from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_queue
 from callfire_async.notifications.inbox.postgres import PostgresInbox
-from callfire_async.notifications.inbox.sqlite import (
-    _directory as _sqlite_folder,
-)
+from callfire_async.notifications.inbox.sqlite import _directory as _sqlite_folder
 
 
 @frozen

@@ -14,16 +14,10 @@ from engines.proxy import Fault, Proxy, proxying
 from notifications.inbox.posting import BOUND_SECONDS, Handled, Posting
 
 from callfire_async.notifications import Receiver
-from callfire_async.notifications.inbox import (
-    Inbox,
-)
+from callfire_async.notifications.inbox import Inbox
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-from callfire_async.notifications.inbox.jetstream import (
-    _connection as _jetstream_link,
-)
-from callfire_async.notifications.inbox.jetstream import (
-    _consumer as _jetstream_queue,
-)
+from callfire_async.notifications.inbox.jetstream import _connection as _jetstream_link
+from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_queue
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 
 TIMEOUT_SECONDS = 0.5

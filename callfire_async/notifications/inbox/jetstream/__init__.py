@@ -61,42 +61,15 @@ from typing import Self
 from attrs import evolve
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox import Appended, Delivery, Entry, Lease, Stats
-from callfire_async.notifications.inbox.jetstream._admin import (
-    Caretaker,
-)
-from callfire_async.notifications.inbox.jetstream._config import (
-    HEAD_BYTES,
-    Settings,
-    prepare,
-    server_clock,
-)
-from callfire_async.notifications.inbox.jetstream._connection import (
-    Link,
-)
-from callfire_async.notifications.inbox.jetstream._consumer import (
-    Queue,
-)
-from callfire_async.notifications.inbox.jetstream._leases import (
-    Claims,
-)
-from callfire_async.notifications.inbox.jetstream._records import (
-    DEAD,
-    DONE,
-    READY,
-    Message,
-    Record,
-)
-from callfire_async.notifications.inbox.jetstream._store import (
-    Ledger,
-    Opened,
-    digest,
-)
-from callfire_async.notifications.inbox.jetstream._stream import (
-    Stream,
-    Taken,
-    Write,
-)
+from callfire_async.notifications.inbox.base import Appended, Delivery, Entry, Lease, Stats
+from callfire_async.notifications.inbox.jetstream._admin import Caretaker
+from callfire_async.notifications.inbox.jetstream._config import HEAD_BYTES, Settings, prepare, server_clock
+from callfire_async.notifications.inbox.jetstream._connection import Link
+from callfire_async.notifications.inbox.jetstream._consumer import Queue
+from callfire_async.notifications.inbox.jetstream._leases import Claims
+from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, Message, Record
+from callfire_async.notifications.inbox.jetstream._store import Ledger, Opened, digest
+from callfire_async.notifications.inbox.jetstream._stream import Stream, Taken, Write
 
 __all__ = ["JetStreamInbox"]
 

@@ -9,20 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 
-from callfire_async.notifications.inbox import Delivery, Entry, Stats, row_number
-from callfire_async.notifications.inbox.jetstream._records import (
-    DEAD,
-    DONE,
-    LEASED,
-    READY,
-    Message,
-    Record,
-)
-from callfire_async.notifications.inbox.jetstream._store import (
-    Ledger,
-    all_of,
-    pages,
-)
+from callfire_async.notifications.inbox.base import Delivery, Entry, Stats, row_number
+from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, LEASED, READY, Message, Record
+from callfire_async.notifications.inbox.jetstream._store import Ledger, all_of, pages
 
 
 class Caretaker:

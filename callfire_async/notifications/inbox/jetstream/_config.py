@@ -13,24 +13,12 @@ from collections.abc import Sequence
 import nats.errors
 import nats.js.errors
 from attrs import frozen
-from nats.js.api import (
-    AckPolicy,
-    ConsumerConfig,
-    DiscardPolicy,
-    RetentionPolicy,
-    StorageType,
-    StreamConfig,
-    StreamInfo,
-)
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox import Clock
-from callfire_async.notifications.inbox.jetstream import (
-    _consumer as queue,
-)
-from callfire_async.notifications.inbox.jetstream._connection import (
-    Link,
-)
+from callfire_async.notifications.inbox.base import Clock
+from callfire_async.notifications.inbox.jetstream import _consumer as queue
+from callfire_async.notifications.inbox.jetstream._connection import Link
 
 __all__ = ["Settings", "prepare", "server_clock"]
 

@@ -18,14 +18,8 @@ from nats.aio.msg import Msg
 
 from callfire_async._wire import write_json
 from callfire_async.errors import InboxUnavailableError
-from callfire_async.notifications.inbox.jetstream._connection import (
-    Link,
-    header,
-)
-from callfire_async.notifications.inbox.jetstream._records import (
-    Message,
-    Stored,
-)
+from callfire_async.notifications.inbox.jetstream._connection import Link, header
+from callfire_async.notifications.inbox.jetstream._records import Message, Stored
 
 __all__ = ["ACK_WAIT_SECONDS", "HandedOut", "Queue"]
 

@@ -14,24 +14,11 @@ from contextlib import suppress
 from attrs import evolve
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox import SUSPECT_CRASHES, Delivery, Lease, row_number
-from callfire_async.notifications.inbox.jetstream._consumer import (
-    HandedOut,
-)
-from callfire_async.notifications.inbox.jetstream._records import (
-    DEAD,
-    LEASED,
-    READY,
-    Message,
-    Record,
-)
-from callfire_async.notifications.inbox.jetstream._store import (
-    Ledger,
-    all_of,
-)
-from callfire_async.notifications.inbox.jetstream._stream import (
-    Write,
-)
+from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Delivery, Lease, row_number
+from callfire_async.notifications.inbox.jetstream._consumer import HandedOut
+from callfire_async.notifications.inbox.jetstream._records import DEAD, LEASED, READY, Message, Record
+from callfire_async.notifications.inbox.jetstream._store import Ledger, all_of
+from callfire_async.notifications.inbox.jetstream._stream import Write
 
 
 class Claims:

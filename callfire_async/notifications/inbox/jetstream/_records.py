@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlencode
 
 from attrs import evolve, frozen
 
-from callfire_async.notifications.inbox import Delivery
+from callfire_async.notifications.inbox.base import Delivery
 
 __all__ = ["DEAD", "DONE", "LEASED", "READY", "Message", "Record", "Stored", "digestible"]
 

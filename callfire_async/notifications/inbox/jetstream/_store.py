@@ -16,29 +16,12 @@ from typing import TypeVar
 from attrs import evolve, frozen
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox import Clock, Delivery
-from callfire_async.notifications.inbox.jetstream._config import (
-    Settings,
-)
-from callfire_async.notifications.inbox.jetstream._connection import (
-    Link,
-)
-from callfire_async.notifications.inbox.jetstream._consumer import (
-    Queue,
-)
-from callfire_async.notifications.inbox.jetstream._records import (
-    DEAD,
-    DONE,
-    Message,
-    Record,
-    Stored,
-    digestible,
-)
-from callfire_async.notifications.inbox.jetstream._stream import (
-    Stream,
-    Write,
-    WrongRevision,
-)
+from callfire_async.notifications.inbox.base import Clock, Delivery
+from callfire_async.notifications.inbox.jetstream._config import Settings
+from callfire_async.notifications.inbox.jetstream._connection import Link
+from callfire_async.notifications.inbox.jetstream._consumer import Queue
+from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, Message, Record, Stored, digestible
+from callfire_async.notifications.inbox.jetstream._stream import Stream, Write, WrongRevision
 
 T = TypeVar("T")
 

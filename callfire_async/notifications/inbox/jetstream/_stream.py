@@ -19,13 +19,8 @@ from nats.aio.subscription import Subscription
 from nats.js.api import Base, RawStreamMsg
 
 from callfire_async._wire import write_json
-from callfire_async.notifications.inbox.jetstream._connection import (
-    Link,
-    header,
-)
-from callfire_async.notifications.inbox.jetstream._records import (
-    Stored,
-)
+from callfire_async.notifications.inbox.jetstream._connection import Link, header
+from callfire_async.notifications.inbox.jetstream._records import Stored
 
 __all__ = ["Stream", "Taken", "Write", "WrongRevision"]
 

@@ -18,33 +18,12 @@ from types import TracebackType
 from typing import Self
 
 from callfire_async.errors import InboxUnavailableError
-from callfire_async.notifications.inbox import (
-    Appended,
-    Delivery,
-    Entry,
-    Lease,
-    Stats,
-    row_number,
-)
-from callfire_async.notifications.inbox.postgres import (
-    _queries as sql,
-)
-from callfire_async.notifications.inbox.postgres._batching import (
-    Gathering,
-)
-from callfire_async.notifications.inbox.postgres._notify import (
-    Hints,
-)
-from callfire_async.notifications.inbox.postgres._pool import (
-    Database,
-    Pool,
-    Row,
-)
-from callfire_async.notifications.inbox.postgres._schema import (
-    check_durability,
-    check_name,
-    prepare,
-)
+from callfire_async.notifications.inbox.base import Appended, Delivery, Entry, Lease, Stats, row_number
+from callfire_async.notifications.inbox.postgres import _queries as sql
+from callfire_async.notifications.inbox.postgres._batching import Gathering
+from callfire_async.notifications.inbox.postgres._notify import Hints
+from callfire_async.notifications.inbox.postgres._pool import Database, Pool, Row
+from callfire_async.notifications.inbox.postgres._schema import check_durability, check_name, prepare
 
 __all__ = ["PostgresInbox"]
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Appended, Delivery
+from callfire_async.notifications.inbox.base import Appended, Delivery
 
 Keep: TypeAlias = Callable[[Sequence[Delivery]], Awaitable[list[Appended]]]
 

@@ -12,10 +12,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 
-from callfire_async.notifications.inbox.postgres._pool import (
-    Connection,
-    Database,
-)
+from callfire_async.notifications.inbox.postgres._pool import Connection, Database
 
 _log = logging.getLogger("callfire_async.inbox")
 

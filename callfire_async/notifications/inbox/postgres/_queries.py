@@ -7,7 +7,7 @@ It imports the protocol.
 
 from __future__ import annotations
 
-from callfire_async.notifications.inbox import SUSPECT_CRASHES
+from callfire_async.notifications.inbox.base import SUSPECT_CRASHES
 
 PAGE_ROWS = 200
 PURGED_ROWS = 1000

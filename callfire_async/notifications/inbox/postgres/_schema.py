@@ -10,10 +10,7 @@ import logging
 import re
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox.postgres._pool import (
-    Connection,
-    Database,
-)
+from callfire_async.notifications.inbox.postgres._pool import Connection, Database
 
 _log = logging.getLogger("callfire_async.inbox")
 

@@ -17,13 +17,9 @@ from typing import Self, TypeVar
 from attrs import evolve
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox, Lease, Stats
-from callfire_async.notifications.inbox.spool._circuit_breaker import (
-    Primary,
-)
-from callfire_async.notifications.inbox.spool._forwarder import (
-    Forwarder,
-)
+from callfire_async.notifications.inbox.base import Appended, Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox.spool._circuit_breaker import Primary
+from callfire_async.notifications.inbox.spool._forwarder import Forwarder
 
 __all__ = ["SpoolingInbox"]
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Inbox
+from callfire_async.notifications.inbox.base import Inbox
 
 __all__ = ["Primary"]
 

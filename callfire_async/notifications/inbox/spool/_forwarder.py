@@ -15,13 +15,8 @@ from typing import TypeAlias
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.dead_letters import DeadLetters
-from callfire_async.notifications.inbox import Inbox, Lease
-from callfire_async.notifications.inbox.spool._circuit_breaker import (
-    CLOSING_SECONDS,
-    Primary,
-    ended,
-    worded,
-)
+from callfire_async.notifications.inbox.base import Inbox, Lease
+from callfire_async.notifications.inbox.spool._circuit_breaker import CLOSING_SECONDS, Primary, ended, worded
 
 __all__ = ["Forwarder"]
 

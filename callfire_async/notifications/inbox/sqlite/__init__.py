@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox import (
+from callfire_async.notifications.inbox.base import (
     Appended,
     Clock,
     Delivery,
@@ -29,20 +29,10 @@ from callfire_async.notifications.inbox import (
     carried_through,
     row_number,
 )
-from callfire_async.notifications.inbox.sqlite import (
-    _queries as rows,
-)
-from callfire_async.notifications.inbox.sqlite._database import (
-    OwnerLock,
-    warn_of_file_system,
-)
-from callfire_async.notifications.inbox.sqlite._directory import (
-    SqliteFolder,
-)
-from callfire_async.notifications.inbox.sqlite._writer import (
-    Work,
-    Writer,
-)
+from callfire_async.notifications.inbox.sqlite import _queries as rows
+from callfire_async.notifications.inbox.sqlite._database import OwnerLock, warn_of_file_system
+from callfire_async.notifications.inbox.sqlite._directory import SqliteFolder
+from callfire_async.notifications.inbox.sqlite._writer import Work, Writer
 
 __all__ = ["SqliteInbox"]
 

@@ -20,7 +20,7 @@ from typing import Protocol, Self, TypeVar
 from attrs import evolve
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
-from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox.base import Appended, Delivery, Entry, Inbox, Lease, Stats
 
 __all__ = ["SqliteFolder"]
 

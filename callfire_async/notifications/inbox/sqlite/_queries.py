@@ -16,10 +16,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 
-from callfire_async.notifications.inbox import SUSPECT_CRASHES, Appended, Delivery, Entry, Lease, row_number
-from callfire_async.notifications.inbox.sqlite._writer import (
-    NotAlike,
-)
+from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Appended, Delivery, Entry, Lease, row_number
+from callfire_async.notifications.inbox.sqlite._writer import NotAlike
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]

@@ -18,9 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import define
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox.sqlite._database import (
-    open_file,
-)
+from callfire_async.notifications.inbox.sqlite._database import open_file
 
 __all__ = ["NotAlike", "SharedWork", "Work", "Writer"]
 

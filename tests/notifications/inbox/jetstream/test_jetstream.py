@@ -25,31 +25,13 @@ from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, d
 from notifications.inbox.waiting import until
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import (
-    Delivery,
-    Inbox,
-    Lease,
-    Stats,
-)
+from callfire_async.notifications.inbox import Delivery, Inbox, Lease, Stats
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-from callfire_async.notifications.inbox.jetstream import (
-    _connection as _jetstream_link,
-)
-from callfire_async.notifications.inbox.jetstream import (
-    _consumer as _jetstream_queue,
-)
-from callfire_async.notifications.inbox.jetstream._connection import (
-    Link,
-)
-from callfire_async.notifications.inbox.jetstream._records import (
-    DEAD,
-    DONE,
-    Message,
-    Record,
-)
-from callfire_async.notifications.inbox.jetstream._stream import (
-    Write,
-)
+from callfire_async.notifications.inbox.jetstream import _connection as _jetstream_link
+from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_queue
+from callfire_async.notifications.inbox.jetstream._connection import Link
+from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, Message, Record
+from callfire_async.notifications.inbox.jetstream._stream import Write
 
 SHORT = 0.05
 LOG = "callfire_async.inbox"

@@ -4,9 +4,7 @@ import asyncio
 
 from callfire_async import InboxUnavailableError
 from callfire_async.notifications import Appended, Delivery
-from callfire_async.notifications.inbox.postgres._batching import (
-    Gathering,
-)
+from callfire_async.notifications.inbox.postgres._batching import Gathering
 
 DEADLINE = 20
 

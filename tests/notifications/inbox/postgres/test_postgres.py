@@ -21,22 +21,12 @@ from engines.proxy import Fault, Proxy, proxying
 from notifications.inbox.suite import DEADLINE, LEASE, ODD_TEXTS, all_entries, bodies_of, lease_of
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import (
-    Delivery,
-    Inbox,
-    Lease,
-)
+from callfire_async.notifications.inbox import Delivery, Inbox, Lease
 from callfire_async.notifications.inbox import postgres as module
 from callfire_async.notifications.inbox.postgres import PostgresInbox
-from callfire_async.notifications.inbox.postgres import (
-    _notify as _postgres_hints,
-)
-from callfire_async.notifications.inbox.postgres import (
-    _pool as _postgres_pool,
-)
-from callfire_async.notifications.inbox.postgres._pool import (
-    Database,
-)
+from callfire_async.notifications.inbox.postgres import _notify as _postgres_hints
+from callfire_async.notifications.inbox.postgres import _pool as _postgres_pool
+from callfire_async.notifications.inbox.postgres._pool import Database
 
 NEVER = 3600.0
 POLL_SECONDS = 0.01

@@ -11,13 +11,9 @@ from engines.postgres import PostgresServer, running_postgres
 from notifications.inbox.posting import BOUND_SECONDS, Handled, Posting
 
 from callfire_async.notifications import Receiver
-from callfire_async.notifications.inbox import (
-    Inbox,
-)
+from callfire_async.notifications.inbox import Inbox
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-from callfire_async.notifications.inbox.jetstream import (
-    _consumer as _jetstream_queue,
-)
+from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_queue
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox

@@ -15,21 +15,11 @@ from notifications.inbox.switched import SwitchedInbox
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Notification, Postback, Receiver, Reply, Router
 from callfire_async.notifications.health import check_health
-from callfire_async.notifications.inbox import (
-    Delivery,
-    Entry,
-    Inbox,
-    Lease,
-    Stats,
-)
+from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
-from callfire_async.notifications.inbox.spool import (
-    _circuit_breaker as _spool_primary,
-)
-from callfire_async.notifications.inbox.spool import (
-    _forwarder as _spool_forwarding,
-)
+from callfire_async.notifications.inbox.spool import _circuit_breaker as _spool_primary
+from callfire_async.notifications.inbox.spool import _forwarder as _spool_forwarding
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 DEADLINE = 20

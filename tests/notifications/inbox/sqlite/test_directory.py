@@ -15,24 +15,12 @@ from notifications.inbox.processes import DEADLINE, running
 from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter, lease_of
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
-from callfire_async.notifications.inbox import (
-    Delivery,
-    Inbox,
-    Stats,
-)
+from callfire_async.notifications.inbox import Delivery, Inbox, Stats
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
-from callfire_async.notifications.inbox.sqlite import (
-    _database as _sqlite_file,
-)
-from callfire_async.notifications.inbox.sqlite import (
-    _directory as _sqlite_folder,
-)
-from callfire_async.notifications.inbox.sqlite._database import (
-    OwnerLock,
-)
-from callfire_async.notifications.inbox.sqlite._directory import (
-    SqliteFolder,
-)
+from callfire_async.notifications.inbox.sqlite import _database as _sqlite_file
+from callfire_async.notifications.inbox.sqlite import _directory as _sqlite_folder
+from callfire_async.notifications.inbox.sqlite._database import OwnerLock
+from callfire_async.notifications.inbox.sqlite._directory import SqliteFolder
 
 WORKER = """
 async with SqliteInbox.in_folder(sys.argv[1]) as inbox:

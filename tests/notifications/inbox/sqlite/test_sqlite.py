@@ -21,17 +21,10 @@ from notifications.inbox.processes import running
 from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter, lease_of
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
-from callfire_async.notifications.inbox import (
-    Delivery,
-    Stats,
-)
+from callfire_async.notifications.inbox import Delivery, Stats
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
-from callfire_async.notifications.inbox.sqlite import (
-    _database as _sqlite_file,
-)
-from callfire_async.notifications.inbox.sqlite import (
-    _writer as _sqlite_writer,
-)
+from callfire_async.notifications.inbox.sqlite import _database as _sqlite_file
+from callfire_async.notifications.inbox.sqlite import _writer as _sqlite_writer
 
 LATEST = len(_sqlite_file._MIGRATIONS)
 

@@ -9,17 +9,8 @@ import sys
 from pathlib import Path
 
 from attrs import frozen
-from notifications.inbox.sqlite.power.disk import (
-    START,
-    Disk,
-    Record,
-    read_log,
-)
-from notifications.inbox.sqlite.power.promises import (
-    Findings,
-    Promises,
-    examine,
-)
+from notifications.inbox.sqlite.power.disk import START, Disk, Record, read_log
+from notifications.inbox.sqlite.power.promises import Findings, Promises, examine
 
 HERE = Path(__file__).parent
 

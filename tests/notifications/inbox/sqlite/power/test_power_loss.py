@@ -6,16 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from notifications.inbox.sqlite.power.promises import (
-    Findings,
-)
-from notifications.inbox.sqlite.power.recording import (
-    Life,
-    compile_recorder,
-    random_lives,
-    record,
-    survey,
-)
+from notifications.inbox.sqlite.power.promises import Findings
+from notifications.inbox.sqlite.power.recording import Life, compile_recorder, random_lives, record, survey
 
 CUTS_A_RECORDING = 50
 FEW_CUTS = 20

@@ -13,14 +13,9 @@ import sqlite3
 from pathlib import Path
 
 from callfire_async.errors import InboxUnavailableError
-from callfire_async.notifications.inbox import (
-    Delivery,
-    Lease,
-)
+from callfire_async.notifications.inbox import Delivery, Lease
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
-from callfire_async.notifications.inbox.sqlite import (
-    _database as _sqlite_file,
-)
+from callfire_async.notifications.inbox.sqlite import _database as _sqlite_file
 
 LEASE_SECONDS = 3600.0
 POSTERS = 16
