@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from xml.parsers import expat
 
-from notifications.attacks import BROADCAST, CALL, JSON, MEGABYTE, XML
+from notifications.parsing.attacks import BROADCAST, CALL, JSON, MEGABYTE, XML
 
 from benchmarks.rows import Costs, Effort, Row
 from callfire_async._answers import Answer, interpret

@@ -27,9 +27,9 @@ from callfire_async.notifications.events import (
     is_final,
 )
 from callfire_async.notifications.inbox.base import Delivery, Inbox
-from callfire_async.notifications.matching import is_for
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.routing import Handler, Router
+from callfire_async.notifications.routing.router import Handler, Router
+from callfire_async.notifications.routing.subscription_filters import is_for
 from callfire_async.notifications.worker import event_key
 from callfire_async.paging import steps
 from callfire_async.subscriptions import Subscriptions

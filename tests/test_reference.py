@@ -8,7 +8,7 @@ import pytest
 
 from callfire_async import notifications
 from callfire_async.notifications import Notification, parse
-from callfire_async.notifications.matching import trigger_event_of
+from callfire_async.notifications.routing.subscription_filters import trigger_event_of
 from callfire_async.testing import samples
 
 DOCS = Path(__file__).parent.parent / "docs"

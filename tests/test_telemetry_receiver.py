@@ -24,7 +24,7 @@ from callfire_async.notifications import (
     Stats,
     TextFinished,
 )
-from callfire_async.notifications.observing import Receiving
+from callfire_async.notifications.observers import Receiving
 from callfire_async.telemetry import instrument_receiver
 from callfire_async.telemetry.receiver import InboxGauges, Origins
 
@@ -168,7 +168,7 @@ async def test_what_fails_says_so_and_not_in_its_own_words(observed, router):
     assert rejected.status.description == "rejected: not one of ours"
     assert (none.name, none.attributes["error.type"]) == ("process", "dead")
     errors = {span.attributes.get("error.type") for span in observed.spans("handle keep")}
-    assert errors == {"builtins.ValueError", "callfire_async.notifications.retrying.Reject"}
+    assert errors == {"builtins.ValueError", "callfire_async.notifications.retry.Reject"}
     assert not any(span.events for span in observed.exporter.get_finished_spans())
 
 

@@ -20,7 +20,7 @@ from callfire_async.cli.showing import printable, say, say_json
 from callfire_async.cli.urls import check_url
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
 from callfire_async.notifications.inbox.sqlite._database import FLEETING, file_system
-from callfire_async.notifications.tokens import EndpointTokens
+from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["Check", "run"]
 

@@ -36,7 +36,7 @@ from callfire_async.notifications import (
 )
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox.base import Delivery
-from callfire_async.notifications.observing import Handling, Observer, Receiving
+from callfire_async.notifications.observers import Handling, Observer, Receiving
 
 __all__ = ["Settings", "run"]
 

@@ -14,7 +14,7 @@ import typer
 
 from callfire_async.cli.ending import Ended
 from callfire_async.cli.own_tokens import own_tokens
-from callfire_async.notifications.tokens import EndpointTokens
+from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["listen_tokens", "token_file"]
 

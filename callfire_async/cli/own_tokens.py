@@ -3,7 +3,7 @@
 import os
 
 from callfire_async.cli.ending import WRONG_USE, Ended, wrong_use
-from callfire_async.notifications.tokens import EndpointTokens
+from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["PLACEHOLDER", "own_tokens", "with_token"]
 

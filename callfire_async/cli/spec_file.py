@@ -17,7 +17,7 @@ from callfire_async.cli.ending import WRONG_USE, Ended
 from callfire_async.cli.own_tokens import with_token
 from callfire_async.declare import SubscriptionSpec
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
-from callfire_async.notifications.tokens import EndpointTokens
+from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["read_specs"]
 

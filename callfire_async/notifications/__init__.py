@@ -16,15 +16,15 @@ from callfire_async.notifications.events import (
     TextSent,
     UnknownNotification,
 )
-from callfire_async.notifications.expecting import Expected
 from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox, Lease, Stats
 from callfire_async.notifications.inbox.memory import MemoryInbox
-from callfire_async.notifications.observing import Handling, Observer, Receiving
+from callfire_async.notifications.observers import Handling, Observer, Receiving
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.receiver import Postback, Receiver, ReceiverStats, Reply
-from callfire_async.notifications.retrying import Reject, RetryPolicy
-from callfire_async.notifications.routing import Handler, Router
-from callfire_async.notifications.tokens import EndpointTokens, RedactTokenFilter
+from callfire_async.notifications.retry import Reject, RetryPolicy
+from callfire_async.notifications.routing.event_waiter import Expected
+from callfire_async.notifications.routing.router import Handler, Router
+from callfire_async.notifications.security.tokens import EndpointTokens, RedactTokenFilter
 
 if TYPE_CHECKING:
     from callfire_async.notifications.inbox.sqlite import SqliteInbox

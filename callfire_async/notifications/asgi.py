@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mutabl
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 
-from callfire_async.notifications.door import DECISIVE
 from callfire_async.notifications.health import health_reply
 from callfire_async.notifications.receiver import Postback, Receiver, Reply
+from callfire_async.notifications.security.request_validation import DECISIVE
 
 __all__ = ["HealthApp", "NotificationApp"]
 

@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
-from callfire_async.notifications.door import Reply
 from callfire_async.notifications.receiver import Receiver
+from callfire_async.notifications.security.request_validation import Reply
 
 __all__ = ["Health", "check_health", "health_reply"]
 

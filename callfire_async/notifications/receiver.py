@@ -14,14 +14,21 @@ from typing import Self
 
 from attrs import frozen
 
-from callfire_async.notifications.door import TRY_AGAIN, Door, Postback, Reply, TurnedAway, decisive_headers
 from callfire_async.notifications.inbox.base import Delivery, Inbox, Stats
-from callfire_async.notifications.known_subscriptions import KnownSubscriptions
-from callfire_async.notifications.observing import Observer, Observers, Receiving
-from callfire_async.notifications.retrying import RetryPolicy
-from callfire_async.notifications.routing import Router
-from callfire_async.notifications.tokens import EndpointTokens, RedactTokenFilter
-from callfire_async.notifications.ways import Handle, Keep
+from callfire_async.notifications.intake import Handle, Keep
+from callfire_async.notifications.observers import Observer, Observers, Receiving
+from callfire_async.notifications.retry import RetryPolicy
+from callfire_async.notifications.routing.router import Router
+from callfire_async.notifications.security._allowlist import KnownSubscriptions
+from callfire_async.notifications.security.request_validation import (
+    TRY_AGAIN,
+    Door,
+    Postback,
+    Reply,
+    TurnedAway,
+    decisive_headers,
+)
+from callfire_async.notifications.security.tokens import EndpointTokens, RedactTokenFilter
 from callfire_async.notifications.worker import OnDeadLetter, Worker
 
 __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]

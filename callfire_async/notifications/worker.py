@@ -18,14 +18,14 @@ from typing import ClassVar, TypeAlias
 from attrs import define, field, frozen
 
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
-from callfire_async.notifications.dead_letters import DeadLetters
+from callfire_async.notifications._dead_letter_log import DeadLetters
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Entry, Inbox, Lease
-from callfire_async.notifications.known_subscriptions import KnownSubscriptions
-from callfire_async.notifications.observing import Handling, Observers
+from callfire_async.notifications.observers import Handling, Observers
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.retrying import Reject, RetryPolicy
-from callfire_async.notifications.routing import Router
+from callfire_async.notifications.retry import Reject, RetryPolicy
+from callfire_async.notifications.routing.router import Router
+from callfire_async.notifications.security._allowlist import KnownSubscriptions
 
 __all__ = ["Worker"]
 

@@ -32,7 +32,7 @@ from opentelemetry.trace import (
 
 from callfire_async.connection import own_version
 from callfire_async.notifications.inbox.base import Stats
-from callfire_async.notifications.observing import Handling, Observer, Receiving
+from callfire_async.notifications.observers import Handling, Observer, Receiving
 from callfire_async.notifications.receiver import Receiver, ReceiverStats
 from callfire_async.telemetry.naming import SCOPE, Attributes, class_name
 

@@ -20,12 +20,12 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors
 from callfire_async.models import NotificationFormat
-from callfire_async.notifications.door import Postback, Reply
 from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.inbox.base import Delivery
-from callfire_async.notifications.observing import Handling, Observer
+from callfire_async.notifications.observers import Handling, Observer
 from callfire_async.notifications.receiver import Receiver
+from callfire_async.notifications.security.request_validation import Postback, Reply
 from callfire_async.testing.endpoints import Endpoint, find_endpoint, is_of_aiohttp
 
 __all__ = ["deliver"]

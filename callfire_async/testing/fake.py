@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from callfire_async.client import CallFire
 from callfire_async.models import Call, Subscription, Text
 from callfire_async.notifications.events import Key, Notification
-from callfire_async.notifications.matching import is_for
+from callfire_async.notifications.routing.subscription_filters import is_for
 from callfire_async.testing.account import Account, RepeatedRequestId
 from callfire_async.testing.faults import ConnectionCut, Fault, PostbackFault, with_fault
 from callfire_async.testing.posting import POSTED_FORMATS, Posted, Poster, Posting, posting

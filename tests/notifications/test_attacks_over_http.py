@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from notifications import attacks
-from notifications.own_process import OwnServer, own_server
+from notifications.parsing import attacks
+from notifications.parsing.own_process import OwnServer, own_server
 from notifications.servers import WAYS
 
 BODY = b'{"TextSent":{"Text":{"@id":42}}}'

@@ -21,8 +21,8 @@ from callfire_async.notifications import (
     Receiver,
     Router,
     Stats,
-    ways,
 )
+from callfire_async.notifications import intake as ways
 from callfire_async.notifications.aiohttp import add_health_routes
 from callfire_async.notifications.asgi import HealthApp
 from callfire_async.notifications.fastapi import health_routes

@@ -5,7 +5,7 @@ import importlib.util
 import sys
 
 import pytest
-from notifications.own_process import TOKEN, own_server
+from notifications.parsing.own_process import TOKEN, own_server
 
 needs_schemathesis = pytest.mark.skipif(
     importlib.util.find_spec("schemathesis") is None, reason="schemathesis is not installed (the group torture)"

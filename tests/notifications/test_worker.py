@@ -23,7 +23,7 @@ from callfire_async.notifications import (
     UnknownNotification,
     worker,
 )
-from callfire_async.notifications.known_subscriptions import KnownSubscriptions
+from callfire_async.notifications.security._allowlist import KnownSubscriptions
 from callfire_async.notifications.worker import Worker, event_key
 
 DEADLINE = 20

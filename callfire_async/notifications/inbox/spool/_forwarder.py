@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.dead_letters import DeadLetters
+from callfire_async.notifications._dead_letter_log import DeadLetters
 from callfire_async.notifications.inbox.base import Inbox, Lease
 from callfire_async.notifications.inbox.spool._circuit_breaker import CLOSING_SECONDS, Primary, ended, worded
 

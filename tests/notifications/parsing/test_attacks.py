@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from notifications import attacks, case_runner
+from notifications.parsing import attacks, case_runner
 
 from callfire_async.notifications import MemoryInbox, Notification, Postback, Receiver, Router
 

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
-from callfire_async.notifications.door import TRY_AGAIN, Reply
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox.base import Delivery, Inbox, Stats, is_carried_through
-from callfire_async.notifications.known_subscriptions import KnownSubscriptions
-from callfire_async.notifications.observing import Handling, Observers, Receiving
+from callfire_async.notifications.observers import Handling, Observers, Receiving
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.routing import Router
+from callfire_async.notifications.routing.router import Router
+from callfire_async.notifications.security._allowlist import KnownSubscriptions
+from callfire_async.notifications.security.request_validation import TRY_AGAIN, Reply
 from callfire_async.notifications.worker import Worker, described, log_failure, reason_of
 
 # In the receiver's name: whoever looks for that in his log need not know of this room.

@@ -13,7 +13,7 @@ import resource
 import sys
 from pathlib import Path
 
-from notifications.attacks import CASES, Case
+from notifications.parsing.attacks import CASES, Case
 
 from callfire_async.errors import NotificationError
 from callfire_async.notifications.parsing import parse

@@ -1,7 +1,7 @@
 """What cannot be read: a problem where the event stands without it, an error where it does not."""
 
 import pytest
-from notifications.documents import as_json, as_xml, at, content_of
+from notifications.parsing.documents import as_json, as_xml, at, content_of
 
 from callfire_async.errors import InvalidNotificationError, MalformedNotificationError
 from callfire_async.models import Result

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 
 import pytest
-from notifications.own_process import BOMB_BYTES, OwnServer, own_server
+from notifications.parsing.own_process import BOMB_BYTES, OwnServer, own_server
 from notifications.servers import WAYS, Endpoint, Serve, connection
 
 from callfire_async.notifications import (

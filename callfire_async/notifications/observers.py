@@ -19,9 +19,9 @@ from types import TracebackType
 
 from attrs import define, field
 
-from callfire_async.notifications.door import Reply
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.inbox.base import Appended, Delivery
+from callfire_async.notifications.security.request_validation import Reply
 
 __all__ = ["Handling", "Observer", "Receiving"]
 
@@ -73,7 +73,7 @@ class Observer:
     Is told what a receiver does, once `Receiver.observe` has it; each method here tells nobody.
 
     Each returns a context that is entered when the thing begins and left when it has ended, in the event loop: it must
-    not block. What it raises is logged (the type, with the log ``callfire_async.notifications.observing``), and changes
+    not block. What it raises is logged (the type, with the log ``callfire_async.notifications.observers``), and changes
     nothing.
     """
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from notifications.documents import FORMATS, as_json, as_xml
+from notifications.parsing.documents import FORMATS, as_json, as_xml
 
 from callfire_async.models import BroadcastStatus, Result
 from callfire_async.notifications.events import (

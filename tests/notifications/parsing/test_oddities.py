@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from attrs import evolve
-from notifications.documents import FORMATS, Tree, content_of, objects
+from notifications.parsing.documents import FORMATS, Tree, content_of, objects
 
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.parsing import parse

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
-from callfire_async.notifications.stepping import going_on
-from callfire_async.notifications.tokens import EndpointTokens
+from callfire_async.notifications._eager import going_on
+from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["Door", "Postback", "Reply"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from callfire_async.notifications.known_subscriptions import KnownSubscriptions
+from callfire_async.notifications.security._allowlist import KnownSubscriptions
 
 
 async def test_known_subscriptions_are_asked_once_a_minute():

@@ -2,7 +2,7 @@
 
 import logging
 
-from callfire_async.notifications.dead_letters import DeadLetters, _log
+from callfire_async.notifications._dead_letter_log import DeadLetters, _log
 
 
 def test_of_many_burials_only_the_first_are_logged_one_by_one(caplog):

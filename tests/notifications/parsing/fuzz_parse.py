@@ -46,7 +46,7 @@ def is_text(number: int, body: bytes) -> bool:
 
 def write_corpus(folder: Path) -> None:
     """Write one body of each event in each format, and the shorter attacks."""
-    from notifications.attacks import CASES
+    from notifications.parsing.attacks import CASES
 
     from callfire_async.testing import samples
 

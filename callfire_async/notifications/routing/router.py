@@ -15,6 +15,7 @@ from attrs import frozen
 
 from callfire_async.errors import HandlerErrors
 from callfire_async.models import ResourceReference, Subscription, TriggerEvent
+from callfire_async.notifications._eager import going_on
 from callfire_async.notifications.events import (
     CallFinished,
     CampaignFinished,
@@ -25,8 +26,7 @@ from callfire_async.notifications.events import (
     TextSent,
     UnknownNotification,
 )
-from callfire_async.notifications.expecting import Expectations, Expected
-from callfire_async.notifications.stepping import going_on
+from callfire_async.notifications.routing.event_waiter import Expectations, Expected
 
 __all__ = ["Handler", "Router"]
 

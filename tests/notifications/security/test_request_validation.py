@@ -3,7 +3,7 @@
 import logging
 
 from callfire_async.notifications import EndpointTokens, MemoryInbox, Notification, Postback, Receiver, Router
-from callfire_async.notifications.door import Door
+from callfire_async.notifications.security.request_validation import Door
 
 TOKEN = "0123456789abcdef"
 BODY = b'{"TextSent":{"Text":{"@id":42}}}'

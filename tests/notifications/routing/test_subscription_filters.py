@@ -5,7 +5,7 @@ from attrs import evolve
 
 from callfire_async.models import Subscription, SubscriptionFilter, TextBroadcastConfig, TextRecord, TriggerEvent
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.matching import is_for, trigger_event_of
+from callfire_async.notifications.routing.subscription_filters import is_for, trigger_event_of
 from callfire_async.testing import (
     make_call_finished,
     make_campaign_finished,
