@@ -18,9 +18,9 @@ from typing import NoReturn, TypeVar
 
 from attrs import field, frozen
 
-from callfire_async._convert import Unreadable
+from callfire_async._codec.converters import Unreadable
+from callfire_async._codec.documents import NotADocument, normalised
 from callfire_async._protocol import Operation, Problems, content_of
-from callfire_async._wire import NotADocument, normalised
 from callfire_async.errors import (
     APIError,
     AuthenticationError,

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
 
-from callfire_async._convert import Unreadable, form_fields, read_id, structure
-from callfire_async._wire import NotOneObject, read, write_form
+from callfire_async._codec.converters import Unreadable, form_fields, read_id, structure
+from callfire_async._codec.documents import NotOneObject, read, write_form
 from callfire_async.models import Call, Page, ResourceReference, Subscription, Text
 
 T = TypeVar("T")

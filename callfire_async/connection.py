@@ -33,7 +33,7 @@ from callfire_async._answers import (
     outcome_of,
     retry_delay,
 )
-from callfire_async._convert import in_words
+from callfire_async._codec.converters import in_words
 from callfire_async._protocol import Operation, ResponseFormat, checked_base_url, checked_count, checked_timeout
 from callfire_async.errors import APIError, CallFireError, RequestTimeoutError, ResponseError, TransportError
 

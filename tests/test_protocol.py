@@ -208,7 +208,7 @@ def test_an_id_is_a_whole_number(wrong):
 )
 def test_a_form_says_what_it_was_given(form):
     """Any text survives the encoding, whatever is in it."""
-    from callfire_async._wire import read_form
+    from callfire_async._codec.documents import read_form
 
     try:
         operation = update_subscription(1, form)

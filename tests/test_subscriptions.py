@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callfire_async._wire import read_form
+from callfire_async._codec.documents import read_form
 from callfire_async.connection import Connection
 from callfire_async.errors import BadRequestError, NotFoundError, ServerError, TransportError
 from callfire_async.models import NotificationFormat, ResourceReference, Subscription, SubscriptionFilter, TriggerEvent

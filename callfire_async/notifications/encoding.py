@@ -6,7 +6,7 @@ It knows what every event has, and no kind of event. It imports `_wire`, `_conve
 
 from typing import Any, Literal, Protocol
 
-from callfire_async import _convert, _wire
+from callfire_async._codec import converters, documents
 from callfire_async.models import Broadcast, Call, NotificationFormat, Text
 
 __all__ = ["Encodable", "SoapVersion", "encode"]
@@ -15,8 +15,8 @@ __all__ = ["Encodable", "SoapVersion", "encode"]
 SoapVersion = Literal["1.1", "1.2"]
 
 _SOAP = {
-    "1.1": (_wire.SOAP_11, "text/xml; charset=UTF-8"),
-    "1.2": (_wire.SOAP_12, "application/soap+xml; charset=UTF-8"),
+    "1.1": (documents.SOAP_11, "text/xml; charset=UTF-8"),
+    "1.2": (documents.SOAP_12, "application/soap+xml; charset=UTF-8"),
 }
 
 
@@ -65,14 +65,14 @@ def encode(
         ValueError: Nothing is posted in that format.
     """
     if format == NotificationFormat.JSON:
-        return "application/json", _wire.write_json({event.name: _oddly(_content(event))})
+        return "application/json", documents.write_json({event.name: _oddly(_content(event))})
     if format == NotificationFormat.XML:
-        return "text/xml; charset=UTF-8", _wire.write_xml(_element(event))
+        return "text/xml; charset=UTF-8", documents.write_xml(_element(event))
     if format != NotificationFormat.SOAP:
         raise ValueError("an event is posted as XML, JSON or SOAP")
     namespace, content_type = _SOAP[soap_version]
     envelope = {"@xmlns:soap": namespace, "soap:Body": _element(event)}
-    return content_type, _wire.write_xml({"soap:Envelope": envelope})
+    return content_type, documents.write_xml({"soap:Envelope": envelope})
 
 
 def _content(event: Encodable) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _carried(event: Encodable) -> dict[str, Any]:
     if event.carried is None:
         return {name: value for name, value in event.payload.items() if name.lower() != "subscriptionid"}
     # The models are called by CallFire's words.
-    return {type(event.carried).__name__: _convert.unstructure(event.carried)}
+    return {type(event.carried).__name__: converters.unstructure(event.carried)}
 
 
 def _element(event: Encodable) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _element(event: Encodable) -> dict[str, Any]:
     content = _content(event)
     if "SubscriptionId" in content:
         content = {"n:SubscriptionId": content.pop("SubscriptionId")} | content
-    return {f"n:{event.name}": {"@xmlns": _wire.DATA, "@xmlns:n": _wire.NOTIFICATION} | content}
+    return {f"n:{event.name}": {"@xmlns": documents.DATA, "@xmlns:n": documents.NOTIFICATION} | content}
 
 
 def _oddly(node: Any) -> Any:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from attrs import Factory, field, frozen
 
-from callfire_async import _wire
+from callfire_async._codec import documents
 from callfire_async.models import ActionState, Broadcast, Call, NotificationFormat, Result, Text
 from callfire_async.notifications.encoding import SoapVersion, encode
 
@@ -47,7 +47,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _fingerprint(payload: dict[str, Any]) -> str:
-    return _wire.fingerprint({name: value for name, value in payload.items() if name.lower() != "subscriptionid"})
+    return documents.fingerprint({name: value for name, value in payload.items() if name.lower() != "subscriptionid"})
 
 
 @frozen(kw_only=True, slots=False)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from attrs import fields
 
-from callfire_async import _convert
+from callfire_async._codec import converters
 from callfire_async.models import NotificationFormat, Subscription, SubscriptionFilter, TriggerEvent
 
 __all__ = ["Account", "Refused", "RepeatedRequestId"]
@@ -18,7 +18,7 @@ __all__ = ["Account", "Refused", "RepeatedRequestId"]
 #: What is done with a ``RequestId`` that was used before.
 RepeatedRequestId = Literal["first", "ignored", "refused"]
 
-_FILTER = [_convert.wire_name(SubscriptionFilter, field.name) for field in fields(SubscriptionFilter)]
+_FILTER = [converters.wire_name(SubscriptionFilter, field.name) for field in fields(SubscriptionFilter)]
 _DEFAULTS = {"Enabled": "true", "NonStrictSsl": "false", "NotificationFormat": "XML"}
 _REQUIRED = ("TriggerEvent", "Endpoint", "NotificationFormat")
 _OPEN_SETS = {"TriggerEvent": TriggerEvent, "NotificationFormat": NotificationFormat}
@@ -95,7 +95,7 @@ def _subscription(subscription_id: int, form: Mapping[str, str]) -> Subscription
             raise Refused(400, f"{name} is unknown: {form[name]}")
     wanted = {name: form[name] for name in _FILTER if form.get(name)}
     content = {"@id": subscription_id, **form, "SubscriptionFilter": wanted}
-    subscription, problems = _convert.structure(Subscription, content, "Subscription")
+    subscription, problems = converters.structure(Subscription, content, "Subscription")
     if problems:
         raise Refused(400, ", ".join(problems))
     return subscription
@@ -103,4 +103,4 @@ def _subscription(subscription_id: int, form: Mapping[str, str]) -> Subscription
 
 def _form_of(subscription: Subscription) -> dict[str, str]:
     names = ("enabled", "endpoint", "non_strict_ssl", "notification_format", "trigger_event", "filter")
-    return _convert.form_fields({name: getattr(subscription, name) for name in names})
+    return converters.form_fields({name: getattr(subscription, name) for name in names})

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from callfire_async import _convert, _wire
+from callfire_async._codec import converters, documents
 from callfire_async.models import Call, Subscription, Text
 from callfire_async.testing.account import Account, Refused
 from callfire_async.testing.faults import Fault
@@ -161,7 +161,7 @@ def error_application(fault: Fault) -> ASGIApp:
 
 async def _form(request: Request) -> dict[str, str]:
     try:
-        return _wire.read_form(await request.body())
+        return documents.read_form(await request.body())
     except UnicodeDecodeError:
         raise Refused(400, "The form is not UTF-8") from None
 
@@ -177,7 +177,7 @@ def _number(request: Request, name: str, default: int) -> int:
 def _resource(model: object) -> dict[str, Any]:
     # A filter that says nothing is there all the same, empty.
     filter_of: dict[str, Any] = {"SubscriptionFilter": {}} if isinstance(model, Subscription) else {}
-    return filter_of | _convert.unstructure(model)
+    return filter_of | converters.unstructure(model)
 
 
 def _reference(request: Request, id: int, kind: str) -> Response:
@@ -198,13 +198,13 @@ def _answer(
 ) -> Response:
     """Wrap what is answered, in the format that the path asks for."""
     if request.url.path.endswith(".json"):
-        return Response(_wire.write_json({wrapper: content}), status, headers, "application/json")
-    return Response(_wire.write_xml(_element(wrapper, content)), status, headers, "application/xml")
+        return Response(documents.write_json({wrapper: content}), status, headers, "application/json")
+    return Response(documents.write_xml(_element(wrapper, content)), status, headers, "application/xml")
 
 
 def _element(wrapper: str, content: dict[str, Any]) -> dict[str, Any]:
     """Put the wrapper's own fields into its namespace, and add the note that nobody asked for."""
     plain = ("Subscription", "Text", "Call", "@totalResults")
     inside = {name if name in plain else f"r:{name}": content[name] for name in content}
-    namespaces = {"@xmlns": _wire.DATA, "@xmlns:r": _wire.RESOURCE}
+    namespaces = {"@xmlns": documents.DATA, "@xmlns:r": documents.RESOURCE}
     return {f"r:{wrapper}": namespaces | inside | {"r:note": "Processing time was 38.7ms"}}

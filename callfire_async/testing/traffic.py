@@ -10,7 +10,7 @@ from itertools import count
 
 from attrs import evolve, fields, frozen
 
-from callfire_async import _convert
+from callfire_async._codec import converters
 from callfire_async.models import Call, Text
 from callfire_async.notifications.events import TextSent, result_of
 from callfire_async.testing.account import Refused
@@ -50,7 +50,7 @@ class _Wanted:
         )
 
 
-_FILTERS = frozenset(_convert.wire_name(_Wanted, field.name) for field in fields(_Wanted))
+_FILTERS = frozenset(converters.wire_name(_Wanted, field.name) for field in fields(_Wanted))
 
 
 class Traffic:
@@ -76,7 +76,7 @@ class Traffic:
     def query(self, kind: type[Text | Call], parameters: Mapping[str, str]) -> list[Text | Call]:
         """Return those that fit, in the order in which they were added."""
         chosen = {name: value for name, value in parameters.items() if name in _FILTERS}
-        wanted, problems = _convert.structure(_Wanted, chosen, "query")
+        wanted, problems = converters.structure(_Wanted, chosen, "query")
         if problems:
             raise Refused(400, ", ".join(problems))
         return [action for action in self._actions[kind].values() if wanted.accepts(action)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from callfire_async import _convert, _wire
+from callfire_async._codec import converters, documents
 from callfire_async.errors import InvalidNotificationError, MalformedNotificationError
 from callfire_async.models import Broadcast, BroadcastStatus, Call, Result, Text
 from callfire_async.notifications.events import (
@@ -50,13 +50,13 @@ def parse(body: bytes | str, content_type: str | None = None) -> Notification:
             broadcast that it is about, or with an id that cannot be read.
     """
     try:
-        name, payload = _wire.read(body, content_type)
+        name, payload = documents.read(body, content_type)
         return _READERS.get(name, _unknown)(name, payload)
-    except _wire.NotOneObject as error:
+    except documents.NotOneObject as error:
         raise InvalidNotificationError(f"{error} is not a notification") from None
-    except _wire.NotADocument as error:
+    except documents.NotADocument as error:
         raise MalformedNotificationError(str(error)) from None
-    except _convert.Unreadable as error:
+    except converters.Unreadable as error:
         raise InvalidNotificationError(f"not a notification: {error}", problems=error.problems) from None
 
 
@@ -67,11 +67,11 @@ def _unknown(name: str, payload: dict[str, Any]) -> Notification:
 def _subscription(payload: dict[str, Any]) -> int | None:
     # The reference spells it both ways.
     spelling = "SubscriptionId" if "SubscriptionId" in payload else "subscriptionId"
-    return _convert.read_id(payload.get(spelling), spelling)
+    return converters.read_id(payload.get(spelling), spelling)
 
 
 def _text(name: str, payload: dict[str, Any]) -> Notification:
-    text, problems = _convert.structure(Text, _carried(payload, "Text"), "Text")
+    text, problems = converters.structure(Text, _carried(payload, "Text"), "Text")
     return (_TEXT_KINDS.get(name) or _text_kind(text))(
         subscription_id=_subscription(payload), name=name, problems=problems, payload=payload, text=text
     )
@@ -87,14 +87,14 @@ def _text_kind(text: Text) -> type[TextNotification]:
 
 
 def _call(name: str, payload: dict[str, Any]) -> Notification:
-    call, problems = _convert.structure(Call, _carried(payload, "Call"), "Call")
+    call, problems = converters.structure(Call, _carried(payload, "Call"), "Call")
     return CallFinished(
         subscription_id=_subscription(payload), name=name, problems=problems, payload=payload, call=call
     )
 
 
 def _campaign(name: str, payload: dict[str, Any]) -> Notification:
-    broadcast, problems = _convert.structure(Broadcast, _carried(payload, "Broadcast"), "Broadcast")
+    broadcast, problems = converters.structure(Broadcast, _carried(payload, "Broadcast"), "Broadcast")
     kind = _CAMPAIGN_KINDS.get(name) or _STATUS_KINDS.get(broadcast.status or "", CampaignNotification)
     return kind(
         subscription_id=_subscription(payload), name=name, problems=problems, payload=payload, broadcast=broadcast
@@ -104,7 +104,7 @@ def _campaign(name: str, payload: dict[str, Any]) -> Notification:
 def _carried(payload: dict[str, Any], what: str) -> object:
     content = payload.get(what)
     if content is None:
-        raise _convert.Unreadable((f"missing @ {what}",))
+        raise converters.Unreadable((f"missing @ {what}",))
     return content[0] if isinstance(content, list) and len(content) == 1 else content
 
 

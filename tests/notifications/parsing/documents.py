@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from callfire_async import _wire
+from callfire_async._codec import documents
 from callfire_async.notifications import encoding
 from callfire_async.testing import samples
 
@@ -18,22 +18,22 @@ def content_of(root: str) -> Tree:
 
 def as_json(root: str, content: Tree) -> bytes:
     """Write a tree as JSON, plainly."""
-    return _wire.write_json({root: content})
+    return documents.write_json({root: content})
 
 
 def as_xml(root: str, content: Tree) -> bytes:
     """Write a tree as XML, with everything but the root in one namespace."""
-    return _wire.write_xml(_element(root, content))
+    return documents.write_xml(_element(root, content))
 
 
 def as_soap(root: str, content: Tree) -> bytes:
     """Write a tree as SOAP 1.1, with a header that says nothing."""
-    return _enveloped(_wire.SOAP_11, root, content)
+    return _enveloped(documents.SOAP_11, root, content)
 
 
 def as_soap_12(root: str, content: Tree) -> bytes:
     """Write a tree as SOAP 1.2."""
-    return _enveloped(_wire.SOAP_12, root, content)
+    return _enveloped(documents.SOAP_12, root, content)
 
 
 FORMATS: dict[str, Callable[[str, Tree], bytes]] = {
@@ -45,12 +45,12 @@ FORMATS: dict[str, Callable[[str, Tree], bytes]] = {
 
 
 def _element(root: str, content: Tree) -> Tree:
-    return {f"n:{root}": {"@xmlns": _wire.DATA, "@xmlns:n": _wire.NOTIFICATION} | content}
+    return {f"n:{root}": {"@xmlns": documents.DATA, "@xmlns:n": documents.NOTIFICATION} | content}
 
 
 def _enveloped(namespace: str, root: str, content: Tree) -> bytes:
     envelope = {"@xmlns:soap": namespace, "soap:Header": None, "soap:Body": _element(root, content)}
-    return _wire.write_xml({"soap:Envelope": envelope})
+    return documents.write_xml({"soap:Envelope": envelope})
 
 
 def objects(node: Any) -> Iterator[Tree]:

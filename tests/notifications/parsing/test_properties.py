@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from callfire_async import models
-from callfire_async._wire import normalised
+from callfire_async._codec.documents import normalised
 from callfire_async.errors import NotificationError
 from callfire_async.notifications.events import (
     CallFinished,

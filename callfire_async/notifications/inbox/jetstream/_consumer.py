@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from attrs import define, field, frozen
 from nats.aio.msg import Msg
 
-from callfire_async._wire import write_json
+from callfire_async._codec.documents import write_json
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox.jetstream._connection import Link, header
 from callfire_async.notifications.inbox.jetstream._records import Message, Stored

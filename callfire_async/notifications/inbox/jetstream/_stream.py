@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import Base, RawStreamMsg
 
-from callfire_async._wire import write_json
+from callfire_async._codec.documents import write_json
 from callfire_async.notifications.inbox.jetstream._connection import Link, header
 from callfire_async.notifications.inbox.jetstream._records import Stored
 

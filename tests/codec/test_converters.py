@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callfire_async import models
-from callfire_async._convert import Unreadable, form_fields, form_value, read_id, structure, unstructure, wire_name
+from callfire_async._codec.converters import (
+    Unreadable,
+    form_fields,
+    form_value,
+    read_id,
+    structure,
+    unstructure,
+    wire_name,
+)
 from callfire_async.models import (
     ActionState,
     Broadcast,

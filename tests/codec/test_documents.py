@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callfire_async._wire import (
+from callfire_async._codec.documents import (
     DATA,
     MAX_DEPTH,
     MAX_ELEMENTS,

@@ -19,7 +19,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from callfire_async import models
-from callfire_async._wire import Tree, normalised, scalar
+from callfire_async._codec.documents import Tree, normalised, scalar
 from callfire_async.models import (
     Broadcast,
     Call,
