@@ -9,8 +9,8 @@ import tracemalloc
 from benchmarks.answering import server
 from benchmarks.rows import Costs, Effort, Row, compare, compare_async
 from callfire_async import CallFire, Subscription, SubscriptionFilter, SubscriptionSpec, TriggerEvent
-from callfire_async.declare import Plan, by_key
-from callfire_async.declare import compare as planned
+from callfire_async.client.plan import Plan, by_key
+from callfire_async.client.plan import compare as planned
 from callfire_async.notifications import EndpointTokens
 
 CURRENT, PREVIOUS, STRANGER = "current-token-1234", "previous-token-123", "a-stranger-s-token"

@@ -25,8 +25,8 @@ from xml.parsers import expat
 from notifications.parsing.attacks import BROADCAST, CALL, JSON, MEGABYTE, XML
 
 from benchmarks.rows import Costs, Effort, Row
-from callfire_async._answers import Answer, interpret
-from callfire_async._protocol import query_subscriptions
+from callfire_async.client._operations.api_1_1 import query_subscriptions
+from callfire_async.client._responses import Answer, interpret
 from callfire_async.errors import CallFireError
 from callfire_async.notifications import parse
 

@@ -4,10 +4,12 @@ Subscribe to CallFire's notifications, receive them and hand them to typed handl
 Here are the client, the errors and the models; what receives notifications is in `callfire_async.notifications`.
 """
 
-from callfire_async.calls import Calls
 from callfire_async.client import CallFire
-from callfire_async.connection import Connection
-from callfire_async.declare import Applied, Match, Plan, SubscriptionSpec
+from callfire_async.client.calls import Calls
+from callfire_async.client.connection import Connection
+from callfire_async.client.plan import Applied, Match, Plan, SubscriptionSpec
+from callfire_async.client.subscriptions import Subscriptions
+from callfire_async.client.texts import Texts
 from callfire_async.errors import (
     APIError,
     AuthenticationError,
@@ -53,8 +55,6 @@ from callfire_async.models import (
     TriggerEvent,
     VoiceBroadcastConfig,
 )
-from callfire_async.subscriptions import Subscriptions
-from callfire_async.texts import Texts
 
 __all__ = [
     "APIError",

@@ -12,9 +12,12 @@ from functools import partial
 
 from attrs import define, evolve, field, frozen
 
-from callfire_async._protocol import A
-from callfire_async.actions import MAX_LISTED, Actions
 from callfire_async.client import CallFire
+from callfire_async.client._operations.api_1_1 import A
+from callfire_async.client._pagination import steps
+from callfire_async.client.subscriptions import Subscriptions
+from callfire_async.client.texts import Texts
+from callfire_async.client.texts_and_calls import MAX_LISTED, Actions
 from callfire_async.errors import RateLimitError, ServerError, TransportError
 from callfire_async.models import ActionState, Call, NotificationFormat, ResourceReference, Subscription, Text
 from callfire_async.notifications.encoding import encode
@@ -31,9 +34,6 @@ from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.routing.router import Handler, Router
 from callfire_async.notifications.routing.subscription_filters import is_for
 from callfire_async.notifications.worker import event_key
-from callfire_async.paging import steps
-from callfire_async.subscriptions import Subscriptions
-from callfire_async.texts import Texts
 
 __all__ = ["Findings", "Progress", "Reconciled", "check", "outcomes", "reconcile"]
 

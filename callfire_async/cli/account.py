@@ -7,7 +7,7 @@ from attrs import frozen
 
 from callfire_async.cli.ending import MISSING_CREDENTIALS, WRONG_USE, Ended
 from callfire_async.client import CallFire
-from callfire_async.connection import DEFAULT_BASE_URL
+from callfire_async.client.connection import DEFAULT_BASE_URL
 
 __all__ = ["Account"]
 

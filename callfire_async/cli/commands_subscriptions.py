@@ -9,7 +9,7 @@ import typer
 
 from callfire_async.cli.account import Account
 from callfire_async.cli.options import AsJson, BaseUrl, Login, Yes
-from callfire_async.declare import Plan
+from callfire_async.client.plan import Plan
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 
 subscriptions = typer.Typer(no_args_is_help=True, help="Look at an account's subscriptions, and change them.")

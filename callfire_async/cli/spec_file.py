@@ -15,7 +15,7 @@ from attrs import define, field, fields, frozen
 
 from callfire_async.cli.ending import WRONG_USE, Ended
 from callfire_async.cli.own_tokens import with_token
-from callfire_async.declare import SubscriptionSpec
+from callfire_async.client.plan import SubscriptionSpec
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.notifications.security.tokens import EndpointTokens
 

@@ -9,7 +9,7 @@ from callfire_async.cli.ending import FAILED, WRONG_USE, Ended, wrong_use
 from callfire_async.cli.own_tokens import own_tokens, with_token
 from callfire_async.cli.showing import plain, say, say_json, say_pairs, say_table
 from callfire_async.cli.spec_file import read_specs
-from callfire_async.declare import Plan
+from callfire_async.client.plan import Plan
 from callfire_async.models import Subscription, SubscriptionFilter, TriggerEvent
 
 __all__ = ["apply", "create", "delete", "get", "list_all", "make_plan", "show_plan", "update"]

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from opentelemetry.metrics import Meter, MeterProvider, get_meter
 from opentelemetry.trace import SpanKind, StatusCode, Tracer, TracerProvider, get_tracer
 
-from callfire_async._protocol import ResponseFormat
 from callfire_async.client import CallFire
-from callfire_async.connection import Attempt, Connection, own_version
+from callfire_async.client._operations.api_1_1 import ResponseFormat
+from callfire_async.client.connection import Attempt, Connection, own_version
 from callfire_async.errors import APIError, ResponseError, TransportError
 from callfire_async.telemetry.naming import SCOPE, Attributes, class_name
 

@@ -30,7 +30,7 @@ from opentelemetry.trace import (
     get_tracer,
 )
 
-from callfire_async.connection import own_version
+from callfire_async.client.connection import own_version
 from callfire_async.notifications.inbox.base import Stats
 from callfire_async.notifications.observers import Handling, Observer, Receiving
 from callfire_async.notifications.receiver import Receiver, ReceiverStats

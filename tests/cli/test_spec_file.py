@@ -4,7 +4,7 @@ import pytest
 
 from callfire_async.cli.ending import Ended
 from callfire_async.cli.spec_file import read_specs
-from callfire_async.declare import SubscriptionSpec
+from callfire_async.client.plan import SubscriptionSpec
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.notifications import EndpointTokens
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from callfire_async._protocol import send_text
-from callfire_async.actions import Actions
+from callfire_async.client._operations.api_1_1 import send_text
+from callfire_async.client.texts_and_calls import Actions
 from callfire_async.models import ResourceReference, Text
 
 __all__ = ["Texts"]

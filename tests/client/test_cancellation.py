@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from cutting import Cut, CuttingServer
+from client.cutting import Cut, CuttingServer
 from loopback import answer_bytes, running, serving
 
-from callfire_async import _pool
-from callfire_async._protocol import create_subscription, get_subscription
 from callfire_async.client import CallFire
-from callfire_async.connection import Connection
+from callfire_async.client import _http as _pool
+from callfire_async.client._operations.api_1_1 import create_subscription, get_subscription
+from callfire_async.client.connection import Connection
 from callfire_async.models import Subscription, TriggerEvent
 from callfire_async.testing import FakeCallFire
 

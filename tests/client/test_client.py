@@ -8,9 +8,9 @@ import pytest
 import respx
 
 from callfire_async.client import CallFire
+from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.errors import ClientClosedError
 from callfire_async.models import Subscription
-from callfire_async.subscriptions import Subscriptions
 
 BASE = "http://localhost/rest"
 SETTINGS = {"base_url": BASE, "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}

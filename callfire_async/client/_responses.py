@@ -20,7 +20,7 @@ from attrs import field, frozen
 
 from callfire_async._codec.converters import Unreadable
 from callfire_async._codec.documents import NotADocument, normalised
-from callfire_async._protocol import Operation, Problems, content_of
+from callfire_async.client._operations.api_1_1 import Operation, Problems, content_of
 from callfire_async.errors import (
     APIError,
     AuthenticationError,

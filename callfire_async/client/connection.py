@@ -24,7 +24,15 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from attrs import define, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from callfire_async._answers import (
+from callfire_async._codec.converters import in_words
+from callfire_async.client._operations.api_1_1 import (
+    Operation,
+    ResponseFormat,
+    checked_base_url,
+    checked_count,
+    checked_timeout,
+)
+from callfire_async.client._responses import (
     MAX_RETRY_AFTER_SECONDS,
     Answer,
     NoAnswerError,
@@ -33,12 +41,10 @@ from callfire_async._answers import (
     outcome_of,
     retry_delay,
 )
-from callfire_async._codec.converters import in_words
-from callfire_async._protocol import Operation, ResponseFormat, checked_base_url, checked_count, checked_timeout
 from callfire_async.errors import APIError, CallFireError, RequestTimeoutError, ResponseError, TransportError
 
 if TYPE_CHECKING:
-    from callfire_async._pool import HttpClient
+    from callfire_async.client._http import HttpClient
 else:
     HttpClient = Any  # importing httpx takes long, and a receiver has no use for it
 
@@ -122,7 +128,7 @@ class Connection:
         self._clockwork = _Clockwork()
         # What each attempt takes place in; telemetry puts itself here, on this connection and views made later.
         self._watch: Watch = nullcontext
-        from callfire_async._pool import make_pool  # noqa: PLC0415  # slow, and no use to who only receives
+        from callfire_async.client._http import make_pool  # slow, and no use to who only receives
 
         self._pool = make_pool(
             checked_count("max_connections", max_connections, least=1),

@@ -11,14 +11,14 @@ import ssl
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from callfire_async._protocol import ResponseFormat
-from callfire_async.calls import Calls
-from callfire_async.connection import DEFAULT_BASE_URL, Connection
-from callfire_async.subscriptions import Subscriptions
-from callfire_async.texts import Texts
+from callfire_async.client._operations.api_1_1 import ResponseFormat
+from callfire_async.client.calls import Calls
+from callfire_async.client.connection import DEFAULT_BASE_URL, Connection
+from callfire_async.client.subscriptions import Subscriptions
+from callfire_async.client.texts import Texts
 
 if TYPE_CHECKING:
-    from callfire_async._pool import HttpClient
+    from callfire_async.client._http import HttpClient
 else:
     HttpClient = Any  # importing httpx takes long, and a receiver has no use for it
 

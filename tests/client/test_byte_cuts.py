@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from attrs import evolve, frozen
-from cutting import Cut, CuttingServer
+from client.cutting import Cut, CuttingServer
 from loopback import running
 
-from callfire_async._protocol import create_subscription
 from callfire_async.client import CallFire
+from callfire_async.client._operations.api_1_1 import create_subscription
+from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.errors import CallFireError
 from callfire_async.models import Page, ResourceReference, SubscriptionFilter, TriggerEvent
-from callfire_async.subscriptions import Subscriptions
 from callfire_async.testing import FakeCallFire
 
 DEADLINE = 10

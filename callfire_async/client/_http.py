@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from callfire_async._answers import MAX_ANSWER_BYTES, Answer, NoAnswerError, Outcome
+from callfire_async.client._responses import MAX_ANSWER_BYTES, Answer, NoAnswerError, Outcome
 from callfire_async.errors import ClientClosedError
 
 HttpClient: TypeAlias = httpx.AsyncClient

@@ -11,7 +11,7 @@ from callfire_async import (
     SubscriptionSpec,
     TriggerEvent,
 )
-from callfire_async.declare import by_key, compare
+from callfire_async.client.plan import by_key, compare
 from callfire_async.notifications import EndpointTokens
 
 CURRENT, PREVIOUS, STRANGER = "current-token-1234", "previous-token-123", "a-stranger-s-token"

@@ -14,7 +14,7 @@ import trustme
 from loopback import Server, answer_bytes, serving, well
 
 from callfire_async import CallFire, Connection, ResponseError, Subscription, SubscriptionFilter, TransportError
-from callfire_async._protocol import get_subscription
+from callfire_async.client._operations.api_1_1 import get_subscription
 from callfire_async.models import NotificationFormat, TriggerEvent
 from callfire_async.testing import FakeCallFire
 

@@ -11,10 +11,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypedDict, Unpack
 
-from callfire_async._protocol import MAX_RESULTS, A, get_action, query_actions
-from callfire_async.connection import Connection
+from callfire_async.client._operations.api_1_1 import MAX_RESULTS, A, get_action, query_actions
+from callfire_async.client._pagination import steps
+from callfire_async.client.connection import Connection
 from callfire_async.models import ActionState, Page, Result
-from callfire_async.paging import steps
 
 __all__ = ["Actions", "Filters"]
 

@@ -16,7 +16,7 @@ from warnings import warn
 
 from attrs import asdict
 
-from callfire_async._protocol import (
+from callfire_async.client._operations.api_1_1 import (
     MAX_RESULTS,
     Operation,
     as_updated,
@@ -28,8 +28,20 @@ from callfire_async._protocol import (
     same_subscription,
     update_subscription,
 )
-from callfire_async.connection import Connection
-from callfire_async.declare import Applied, Key, Match, Owned, Plan, SubscriptionSpec, Tokens, by_key, compare, key_of
+from callfire_async.client._pagination import steps
+from callfire_async.client.connection import Connection
+from callfire_async.client.plan import (
+    Applied,
+    Key,
+    Match,
+    Owned,
+    Plan,
+    SubscriptionSpec,
+    Tokens,
+    by_key,
+    compare,
+    key_of,
+)
 from callfire_async.errors import CallFireError, NotFoundError
 from callfire_async.models import (
     NotificationFormat,
@@ -39,7 +51,6 @@ from callfire_async.models import (
     SubscriptionFilter,
     TriggerEvent,
 )
-from callfire_async.paging import steps
 
 __all__ = ["Subscriptions"]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from attrs import Factory, asdict, field, fields, frozen
 
-from callfire_async._protocol import comparable_number, create_subscription
+from callfire_async.client._operations.api_1_1 import comparable_number, create_subscription
 from callfire_async.errors import CallFireError
 from callfire_async.models import (
     NotificationFormat,

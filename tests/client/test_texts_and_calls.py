@@ -228,7 +228,7 @@ async def test_a_parameter_that_does_not_exist_is_an_error_at_once(callfire):
 def test_the_two_services_have_the_same_questions():
     """What `all` takes beside its page size is what `query` takes beside its page."""
     filters = inspect.signature(Texts.query).parameters.keys() - {"self", "max_results", "first_result"}
-    from callfire_async.actions import Filters
+    from callfire_async.client.texts_and_calls import Filters
 
     assert filters == Filters.__annotations__.keys()
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from callfire_async import Page, ResourceReference, paging
-from callfire_async.paging import steps
+from callfire_async import Page, ResourceReference
+from callfire_async.client import _pagination as paging
+from callfire_async.client._pagination import steps
 
 
 class Listed:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callfire_async._codec.documents import read_form
-from callfire_async.connection import Connection
+from callfire_async.client.connection import Connection
+from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.errors import BadRequestError, NotFoundError, ServerError, TransportError
 from callfire_async.models import NotificationFormat, ResourceReference, Subscription, SubscriptionFilter, TriggerEvent
-from callfire_async.subscriptions import Subscriptions
 from callfire_async.testing import FakeCallFire
 from callfire_async.testing.faults import Fault
 

@@ -6,7 +6,7 @@ It imports `actions` and what stands above it.
 
 from __future__ import annotations
 
-from callfire_async.actions import Actions
+from callfire_async.client.texts_and_calls import Actions
 from callfire_async.models import Call
 
 __all__ = ["Calls"]

@@ -19,17 +19,17 @@ import respx
 from attrs import evolve
 from loopback import answer_bytes, hung, serving, well
 
-from callfire_async import _pool
-from callfire_async import connection as connection_module
-from callfire_async._answers import NoAnswerError
-from callfire_async._protocol import (
+from callfire_async.client import _http as _pool
+from callfire_async.client import connection as connection_module
+from callfire_async.client._operations.api_1_1 import (
     create_subscription,
     delete_subscription,
     get_subscription,
     query_subscriptions,
     update_subscription,
 )
-from callfire_async.connection import Connection
+from callfire_async.client._responses import NoAnswerError
+from callfire_async.client.connection import Connection
 from callfire_async.errors import (
     AuthenticationError,
     BadRequestError,

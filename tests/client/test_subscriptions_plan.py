@@ -19,7 +19,7 @@ from callfire_async import (
     SubscriptionSpec,
     TriggerEvent,
 )
-from callfire_async.declare import key_of
+from callfire_async.client.plan import key_of
 from callfire_async.notifications import EndpointTokens
 from callfire_async.testing import FakeCallFire
 from callfire_async.testing.faults import Fault

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from attrs import evolve
-from cutting import Cut, CuttingServer
+from client.cutting import Cut, CuttingServer
 from httpx_aiohttp import HttpxAiohttpClient
 from loopback import answer_bytes, hung, running, serving, well
 
 from callfire_async import CallFire
-from callfire_async._answers import MAX_ANSWER_BYTES
-from callfire_async._protocol import create_subscription
+from callfire_async.client._operations.api_1_1 import create_subscription
+from callfire_async.client._responses import MAX_ANSWER_BYTES
 from callfire_async.errors import BadRequestError, NotFoundError, RequestTimeoutError, ResponseError, TransportError
 from callfire_async.models import Subscription, TriggerEvent
 from callfire_async.testing import FakeCallFire

@@ -10,17 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callfire_async._answers import (
-    MAX_ANSWER_BYTES,
-    Answer,
-    Outcome,
-    interpret,
-    masked,
-    outcome_of,
-    parse_retry_after,
-    retry_delay,
-)
-from callfire_async._protocol import (
+from callfire_async.client._operations.api_1_1 import (
     Operation,
     as_updated,
     checked_base_url,
@@ -32,6 +22,16 @@ from callfire_async._protocol import (
     query_subscriptions,
     same_subscription,
     update_subscription,
+)
+from callfire_async.client._responses import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    Outcome,
+    interpret,
+    masked,
+    outcome_of,
+    parse_retry_after,
+    retry_delay,
 )
 from callfire_async.errors import (
     APIError,
