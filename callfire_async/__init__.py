@@ -5,11 +5,10 @@ Here are the client, the errors and the models; what receives notifications is i
 """
 
 from callfire_async.client import CallFire
-from callfire_async.client.calls import Calls
 from callfire_async.client.connection import Connection
 from callfire_async.client.plan import Applied, Match, Plan, SubscriptionSpec
 from callfire_async.client.subscriptions import Subscriptions
-from callfire_async.client.texts import Texts
+from callfire_async.client.texts_and_calls import Calls, Texts
 from callfire_async.errors import (
     APIError,
     AuthenticationError,

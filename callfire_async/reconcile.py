@@ -16,8 +16,7 @@ from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import A
 from callfire_async.client._pagination import steps
 from callfire_async.client.subscriptions import Subscriptions
-from callfire_async.client.texts import Texts
-from callfire_async.client.texts_and_calls import MAX_LISTED, Actions
+from callfire_async.client.texts_and_calls import MAX_LISTED, Actions, Texts
 from callfire_async.errors import RateLimitError, ServerError, TransportError
 from callfire_async.models import ActionState, Call, NotificationFormat, ResourceReference, Subscription, Text
 from callfire_async.notifications.encoding import encode

@@ -12,10 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from callfire_async.client._operations.api_1_1 import ResponseFormat
-from callfire_async.client.calls import Calls
 from callfire_async.client.connection import DEFAULT_BASE_URL, Connection
 from callfire_async.client.subscriptions import Subscriptions
-from callfire_async.client.texts import Texts
+from callfire_async.client.texts_and_calls import Calls, Texts
 
 if TYPE_CHECKING:
     from callfire_async.client._http import HttpClient

@@ -128,7 +128,7 @@ class Connection:
         self._clockwork = _Clockwork()
         # What each attempt takes place in; telemetry puts itself here, on this connection and views made later.
         self._watch: Watch = nullcontext
-        from callfire_async.client._http import make_pool  # slow, and no use to who only receives
+        from callfire_async.client._http import make_pool  # noqa: PLC0415  # importing httpx takes long
 
         self._pool = make_pool(
             checked_count("max_connections", max_connections, least=1),

@@ -1,8 +1,4 @@
-"""
-What texts and calls have in common: asking CallFire what became of them.
-
-It imports `connection`, `_protocol`, `paging` and what stands above them.
-"""
+"""List, fetch and send texts; list and fetch calls."""
 
 from __future__ import annotations
 
@@ -11,12 +7,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypedDict, Unpack
 
-from callfire_async.client._operations.api_1_1 import MAX_RESULTS, A, get_action, query_actions
+from callfire_async.client._operations.api_1_1 import MAX_RESULTS, A, get_action, query_actions, send_text
 from callfire_async.client._pagination import steps
 from callfire_async.client.connection import Connection
-from callfire_async.models import ActionState, Page, Result
+from callfire_async.models import ActionState, Call, Page, ResourceReference, Result, Text
 
-__all__ = ["Actions", "Filters"]
+__all__ = ["Actions", "Calls", "Filters", "Texts"]
 
 # More than an account can have: whatever CallFire answers, a list ends.
 MAX_LISTED = 10**9
@@ -112,6 +108,63 @@ class Actions(Generic[A]):
         async for step in steps(partial(self.query, **_once(filters)), page_size=page_size, most=MAX_LISTED):
             for action in step.items:
                 yield action
+
+
+class Texts(Actions[Text]):
+    """
+    The texts of an account: what became of them, and sending them.
+
+    Each method raises what `Connection.execute` does; parameters out of their range raise `ValueError` before
+    anything is sent.
+    """
+
+    _kind = Text
+
+    async def send(
+        self,
+        to: str | Iterable[str],
+        message: str,
+        *,
+        from_number: str | None = None,
+        broadcast_name: str | None = None,
+        big_message_strategy: str | None = None,
+    ) -> ResourceReference:
+        """
+        Send a text to one number or several, as a broadcast of its own.
+
+        It is never sent again once a byte may have left, since CallFire documents no protection against duplicates for
+        it: an error of unknown outcome bears a note that the text may have been sent.
+
+        Args:
+            to: The recipients' numbers, one or several, without white space or commas in them.
+            message: What it says; not empty.
+            from_number: Your number or short code that it comes from; CallFire's choice, unless given.
+            broadcast_name: What the broadcast is to be called.
+            big_message_strategy: What is done with a message that is too long for one text: ``SEND_MULTIPLE``,
+                ``DO_NOT_SEND`` or ``TRIM``.
+
+        Returns:
+            The broadcast; its id is the ``broadcast_id`` of the texts, one for each recipient.
+        """
+        values = {
+            "to": to,
+            "message": message,
+            "from": from_number,
+            "broadcast_name": broadcast_name,
+            "big_message_strategy": big_message_strategy,
+        }
+        return await self._connection.execute(send_text(values))
+
+
+class Calls(Actions[Call]):
+    """
+    The calls of an account: what became of them.
+
+    Each method raises what `Connection.execute` does; parameters out of their range raise `ValueError` before
+    anything is sent.
+    """
+
+    _kind = Call
 
 
 def _once(filters: Filters) -> Filters:

@@ -12,8 +12,7 @@ from attrs import evolve
 from client.cutting import Cut, CuttingServer
 from loopback import answer_bytes, running, serving
 
-from callfire_async.client import CallFire
-from callfire_async.client import _http as _pool
+from callfire_async.client import CallFire, _http
 from callfire_async.client._operations.api_1_1 import create_subscription, get_subscription
 from callfire_async.client.connection import Connection
 from callfire_async.models import Subscription, TriggerEvent
@@ -178,14 +177,14 @@ def watch(request, monkeypatch):
     """Watch the caller's own waits, or those of the exchanges that it is behind: those end with the event loop."""
     if request.param == "caller":
         return watched
-    run = _pool._Exchange.run
+    run = _http._Exchange.run
 
     async def watch_exchanges(call, moment):
-        monkeypatch.setattr(_pool._Exchange, "run", lambda exchange: watched(run(exchange), moment))
+        monkeypatch.setattr(_http._Exchange, "run", lambda exchange: watched(run(exchange), moment))
         try:
             return await call
         finally:
-            monkeypatch.setattr(_pool._Exchange, "run", run)
+            monkeypatch.setattr(_http._Exchange, "run", run)
 
     return watch_exchanges
 

@@ -19,7 +19,7 @@ import respx
 from attrs import evolve
 from loopback import answer_bytes, hung, serving, well
 
-from callfire_async.client import _http as _pool
+from callfire_async.client import _http
 from callfire_async.client import connection as connection_module
 from callfire_async.client._operations.api_1_1 import (
     create_subscription,
@@ -104,7 +104,7 @@ def callfire():
 @pytest.fixture
 def soon(monkeypatch):
     """Abandoned exchanges are ended soon."""
-    monkeypatch.setattr(_pool, "ABANDONED_SECONDS", 0.05)
+    monkeypatch.setattr(_http, "ABANDONED_SECONDS", 0.05)
 
 
 # --- settings ---------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ async def test_what_cannot_be_read_is_named_in_the_log_once(connection, callfire
 @pytest.mark.parametrize("encoding", ["", "Content-Encoding: gzip\r\n"])
 async def test_an_answer_without_end_is_not_read_to_its_end(connect, encoding, monkeypatch):
     """Reading stops at the cap, and the connection is closed."""
-    monkeypatch.setattr(_pool, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(_http, "MAX_ANSWER_BYTES", 1000)
 
     async def endless(_, writer):
         writer.write(f"HTTP/1.1 200 OK\r\n{encoding}Transfer-Encoding: chunked\r\n\r\n".encode())
@@ -903,7 +903,7 @@ async def test_an_exchange_abandoned_while_it_is_being_ended_stays_so(connect, s
 
 async def test_an_exchange_that_was_abandoned_before_it_began_has_its_time_cut(connection):
     """It starts with the shorter limit."""
-    exchange = _pool._Exchange(connection._pool.client, httpx.Request("GET", BASE), 70.0, 30.0)
+    exchange = _http._Exchange(connection._pool.client, httpx.Request("GET", BASE), 70.0, 30.0)
 
     exchange.abandon(50.0)
 

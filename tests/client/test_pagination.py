@@ -3,7 +3,6 @@
 import pytest
 
 from callfire_async import Page, ResourceReference
-from callfire_async.client import _pagination as paging
 from callfire_async.client._pagination import steps
 
 
@@ -61,6 +60,6 @@ async def test_a_list_without_an_end_ends():
 
 async def test_what_is_remembered_is_bounded(monkeypatch):
     """An item that comes again long after is not known any more."""
-    monkeypatch.setattr(paging, "_MAX_REMEMBERED", 3)
+    monkeypatch.setattr(_pagination, "_MAX_REMEMBERED", 3)
 
     assert await ids_of(Listed([1, 2, 3, 4, 5, 1, 5]).query) == [1, 2, 3, 4, 5, 1]
