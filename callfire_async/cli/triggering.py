@@ -16,7 +16,7 @@ from callfire_async.cli.urls import check_url
 from callfire_async.models import ActionState, BroadcastStatus, BroadcastType, NotificationFormat, Result
 from callfire_async.notifications import Notification, UnknownNotification
 from callfire_async.testing import encode, factories
-from callfire_async.testing.posting import Posted, Poster, Posting
+from callfire_async.testing.fake_callfire._sender import Posted, Poster, Posting
 
 __all__ = ["Trigger", "list_events", "run", "show"]
 

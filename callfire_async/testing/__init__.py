@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from callfire_async.notifications.encoding import encode
     from callfire_async.testing import samples
-    from callfire_async.testing.delivering import deliver
+    from callfire_async.testing._deliver import deliver
     from callfire_async.testing.factories import (
         make_call_finished,
         make_campaign_finished,
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
         make_text_received,
         make_text_sent,
     )
-    from callfire_async.testing.fake import FakeCallFire
+    from callfire_async.testing.fake_callfire import FakeCallFire
+    from callfire_async.testing.fake_callfire._sender import Posted
     from callfire_async.testing.faults import Fault, PostbackFault
-    from callfire_async.testing.postbacks import Postbacks
-    from callfire_async.testing.posting import Posted
+    from callfire_async.testing.recorder import Postbacks
 
 __all__ = [
     "FakeCallFire",
@@ -48,12 +48,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FakeCallFire": ".fake",
+    "FakeCallFire": ".fake_callfire",
     "Fault": ".faults",
     "PostbackFault": ".faults",
-    "Postbacks": ".postbacks",
-    "Posted": ".posting",
-    "deliver": ".delivering",
+    "Postbacks": ".recorder",
+    "Posted": ".fake_callfire._sender",
+    "deliver": "._deliver",
     "encode": "..notifications.encoding",
 }
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def fake_callfire(request: pytest.FixtureRequest) -> FakeCallFire:
     """Give a CallFire in memory, empty at first; it posts over HTTP, or to ``postbacks`` where the test has those."""
-    from callfire_async.testing.fake import FakeCallFire
+    from callfire_async.testing.fake_callfire import FakeCallFire
 
     in_memory = "postbacks" in request.fixturenames
     return FakeCallFire(transport=request.getfixturevalue("postbacks") if in_memory else None)
@@ -34,6 +34,6 @@ def callfire(fake_callfire: FakeCallFire) -> CallFire:
 @pytest.fixture
 def postbacks() -> Postbacks:
     """Keep what ``fake_callfire`` posts in memory, whatever the endpoint, and have it looked at."""
-    from callfire_async.testing.postbacks import Postbacks
+    from callfire_async.testing.recorder import Postbacks
 
     return Postbacks()

@@ -3,6 +3,7 @@
 import pytest
 
 from callfire_async import Page, ResourceReference
+from callfire_async.client import _pagination
 from callfire_async.client._pagination import steps
 
 

@@ -9,7 +9,7 @@ from notifications.servers import uvicorn_server
 
 from callfire_async import CallFire, TriggerEvent
 from callfire_async.testing import FakeCallFire, Fault
-from callfire_async.testing.fake import _InProcess
+from callfire_async.testing.fake_callfire import _InProcess
 
 FORM = {"Endpoint": "https://hooks.example.com/token", "TriggerEvent": "OUTBOUND_TEXT_FINISHED"}
 

@@ -12,7 +12,7 @@ from callfire_async.testing.plugin import callfire, fake_callfire
 __all__ = ["callfire", "fake_callfire"]
 
 ONE_MAY_NOT_HAVE = (
-    "starlette callfire_async.testing.fake callfire_async.testing.samples fastapi aiohttp uvicorn".split()
+    "starlette callfire_async.testing.fake_callfire callfire_async.testing.samples fastapi aiohttp uvicorn".split()
 )
 
 

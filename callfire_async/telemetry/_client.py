@@ -18,7 +18,7 @@ from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import ResponseFormat
 from callfire_async.client.connection import Attempt, Connection, own_version
 from callfire_async.errors import APIError, ResponseError, TransportError
-from callfire_async.telemetry.naming import SCOPE, Attributes, class_name
+from callfire_async.telemetry._common import SCOPE, Attributes, class_name
 
 __all__ = ["instrument"]
 

@@ -26,7 +26,7 @@ from callfire_async.notifications import (
 )
 from callfire_async.notifications.observers import Receiving
 from callfire_async.telemetry import instrument_receiver
-from callfire_async.telemetry.receiver import InboxGauges, Origins
+from callfire_async.telemetry._receiver import InboxGauges, Origins
 
 TOKEN = "0123456789abcdef"
 DEADLINE = 20

@@ -34,7 +34,7 @@ from callfire_async.client.connection import own_version
 from callfire_async.notifications.inbox.base import Stats
 from callfire_async.notifications.observers import Handling, Observer, Receiving
 from callfire_async.notifications.receiver import Receiver, ReceiverStats
-from callfire_async.telemetry.naming import SCOPE, Attributes, class_name
+from callfire_async.telemetry._common import SCOPE, Attributes, class_name
 
 __all__ = ["instrument_receiver"]
 

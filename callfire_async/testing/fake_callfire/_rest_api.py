@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from callfire_async._codec import converters, documents
 from callfire_async.models import Call, Subscription, Text
-from callfire_async.testing.account import Account, Refused
+from callfire_async.testing.fake_callfire._message_store import Traffic
+from callfire_async.testing.fake_callfire._subscription_store import Account, Refused
 from callfire_async.testing.faults import Fault
-from callfire_async.testing.traffic import Traffic
 
 __all__ = ["ListOfOne", "RestService", "UpdateStatus", "error_application"]
 

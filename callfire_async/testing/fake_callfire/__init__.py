@@ -21,11 +21,11 @@ from callfire_async.client import CallFire
 from callfire_async.models import Call, Subscription, Text
 from callfire_async.notifications.events import Key, Notification
 from callfire_async.notifications.routing.subscription_filters import is_for
-from callfire_async.testing.account import Account, RepeatedRequestId
+from callfire_async.testing.fake_callfire._message_store import Traffic
+from callfire_async.testing.fake_callfire._rest_api import ListOfOne, RestService, UpdateStatus, error_application
+from callfire_async.testing.fake_callfire._sender import POSTED_FORMATS, Posted, Poster, Posting, posting
+from callfire_async.testing.fake_callfire._subscription_store import Account, RepeatedRequestId
 from callfire_async.testing.faults import ConnectionCut, Fault, PostbackFault, with_fault
-from callfire_async.testing.posting import POSTED_FORMATS, Posted, Poster, Posting, posting
-from callfire_async.testing.rest import ListOfOne, RestService, UpdateStatus, error_application
-from callfire_async.testing.traffic import Traffic
 
 __all__ = ["FakeCallFire"]
 

@@ -26,7 +26,7 @@ from callfire_async.notifications.inbox.base import Delivery
 from callfire_async.notifications.observers import Handling, Observer
 from callfire_async.notifications.receiver import Receiver
 from callfire_async.notifications.security.request_validation import Postback, Reply
-from callfire_async.testing.endpoints import Endpoint, find_endpoint, is_of_aiohttp
+from callfire_async.testing._endpoint_discovery import Endpoint, find_endpoint, is_of_aiohttp
 
 __all__ = ["deliver"]
 
