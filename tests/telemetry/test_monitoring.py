@@ -34,7 +34,7 @@ from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.telemetry import instrument, instrument_receiver
 from callfire_async.testing import FakeCallFire
 
-MONITORING = Path(__file__).parent.parent / "docs/monitoring"
+MONITORING = Path(__file__).parents[2] / "docs/monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text(encoding="utf-8"))
 RULES = yaml.safe_load((MONITORING / "prometheus-rules.yml").read_text(encoding="utf-8"))
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
