@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from typer.main import get_command
 
-from callfire_async.cli.commands import app as command_line
+from callfire_async.cli.app import app as command_line
 
 project = "callfire_async"
 author = "the callfire_async authors"

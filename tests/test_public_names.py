@@ -45,7 +45,7 @@ NOT_FOR_EVERYBODY = "aiohttp asyncpg fastapi nats starlette uvicorn sqlite3 type
 
 # Every package that documents classes, the most general one last: a class belongs to the last one that exports it.
 PACKAGES = """
-callfire_async.cli.inspector
+callfire_async.inspector
 callfire_async.notifications.inbox.jetstream callfire_async.notifications.inbox.memory
 callfire_async.notifications.inbox.postgres callfire_async.notifications.inbox.spool
 callfire_async.notifications.inbox.sqlite callfire_async.notifications.health callfire_async.reconcile

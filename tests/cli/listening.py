@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 from cli.typing_commands import DEADLINE
 
-from callfire_async.cli.listen import Settings, run
+from callfire_async.cli.commands.listen import Settings, run
 
 
 class Screen:

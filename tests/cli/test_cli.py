@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from callfire_async.cli import main
-from callfire_async.cli.commands import app
+from callfire_async.cli.app import app
 
 
 def test_without_its_extra_it_says_how_to_install_it(monkeypatch, capsys):
@@ -55,6 +55,6 @@ def test_the_demo_s_status_tells_the_truth(monkeypatch, lost, status, share):
         assert (events, crashes, drop, inspect) == (7, 2, 0.05, False)
         return lost
 
-    monkeypatch.setattr("callfire_async.cli.demo.run", run)
+    monkeypatch.setattr("callfire_async.cli.commands.demo.run", run)
 
     assert CliRunner().invoke(app, ["demo", "--events", "7", "--crash", "2", "--drop", share]).exit_code == status

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from rich.console import Console
 
-from callfire_async.cli import demo, demo_receiver
-from callfire_async.cli.demo_report import Ledger, Tally, Watch, report
+from callfire_async.cli.commands import demo
+from callfire_async.cli.commands.demo import _receiver_process as demo_receiver
+from callfire_async.cli.commands.demo._report import Ledger, Tally, Watch, report
 from callfire_async.notifications import Delivery, SqliteInbox
 from callfire_async.reconcile import Reconciled
 from callfire_async.testing import Posted, encode, make_text_sent

@@ -12,9 +12,9 @@ from cli.typing_commands import TOKEN, typed
 from loopback import answer_bytes, serving
 from notifications.servers import by_asgi
 
-from callfire_async.cli import doctor
-from callfire_async.cli.account import Account
-from callfire_async.cli.ending import Ended
+from callfire_async.cli._client_options import Account
+from callfire_async.cli._exit import Ended
+from callfire_async.cli.commands import doctor
 from callfire_async.notifications import Notification, Receiver, Router
 from callfire_async.testing import Fault
 

@@ -13,7 +13,7 @@ import respx
 from cli.typing_commands import DEADLINE, typed
 from typer.main import get_command
 
-from callfire_async.cli.commands import app
+from callfire_async.cli.app import app
 from callfire_async.models import TriggerEvent
 from callfire_async.notifications import Delivery, SqliteInbox
 from callfire_async.testing import FakeCallFire, encode, make_text_received
@@ -160,6 +160,6 @@ def test_the_command_serves_the_sandbox(monkeypatch):
     async def run(port, *, as_json):
         seen.append((port, as_json))
 
-    monkeypatch.setattr("callfire_async.cli.sandbox.run", run)
+    monkeypatch.setattr("callfire_async.cli.commands.sandbox.run", run)
 
     assert (typed("sandbox", "--port", "5").status, seen) == (0, [(5, False)])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cli.typing_commands import typed
 
-from callfire_async.cli import inbox as work
+from callfire_async.cli.commands import inbox as work
 from callfire_async.notifications import Delivery, SqliteInbox
 from callfire_async.testing import encode, make_text_received
 
@@ -209,7 +209,7 @@ def test_what_is_no_router_is_wrong_use(file, service, app):
 @pytest.mark.parametrize("command", [["replay"], ["purge", "--dead-before", "0d", "--yes"]])
 def test_who_owns_a_file_is_named(owned, command, monkeypatch):
     """With what can be done; nothing has changed."""
-    monkeypatch.setattr("callfire_async.cli.inboxes.LOCK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("callfire_async.cli._inbox_target.LOCK_TIMEOUT_SECONDS", 0.1)
     name, *options = command
 
     shown = typed("inbox", name, owned, *options)

@@ -14,9 +14,10 @@ from cli.listening import listening
 from cli.typing_commands import DEADLINE, TOKEN, typed
 from loopback import answer_bytes, serving
 
-from callfire_async.cli import listen, listen_token
-from callfire_async.cli.ending import Ended
-from callfire_async.cli.forwarding import Forwarder
+from callfire_async.cli import _tokens as listen_token
+from callfire_async.cli._exit import Ended
+from callfire_async.cli._http_forwarder import Forwarder
+from callfire_async.cli.commands import listen
 from callfire_async.errors import InboxLockedError
 from callfire_async.notifications import Delivery, SqliteInbox, UnknownNotification
 from callfire_async.testing import encode, make_call_finished, make_text_received, make_text_sent
@@ -300,7 +301,7 @@ def test_settings_of_the_command_are_its_own(monkeypatch):
     async def run(settings):
         seen.append(settings)
 
-    monkeypatch.setattr("callfire_async.cli.listen.run", run)
+    monkeypatch.setattr("callfire_async.cli.commands.listen.run", run)
     typed("listen", "--port", "1", "--events", "TextSent", "--events", "CallFinished", "--subscription", "5", "--json")
 
     assert seen == [listen.Settings(1, None, ("TextSent", "CallFinished"), 5, None, as_json=True)]

@@ -13,8 +13,8 @@ import uvicorn
 from cli.typing_commands import DEADLINE, TOKEN
 from starlette.applications import Starlette
 
-from callfire_async.cli.ending import Commands
-from callfire_async.cli.loopback import served
+from callfire_async.cli._exit import Commands
+from callfire_async.cli._server import served
 
 COMMAND = [sys.executable, "-m", "callfire_async"]
 

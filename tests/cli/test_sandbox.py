@@ -12,7 +12,7 @@ from cli.listening import Screen
 
 import callfire_async
 from callfire_async import CallFire
-from callfire_async.cli import sandbox
+from callfire_async.cli.commands import sandbox
 
 PROGRAM = str(Path(callfire_async.__file__).parent / "__main__.py")
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from typer.testing import CliRunner
 
-from callfire_async.cli.commands import app
+from callfire_async.cli.app import app
 from callfire_async.testing import FakeCallFire
 
 TOKEN = "0123456789abcdef0123"

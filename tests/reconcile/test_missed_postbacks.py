@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from callfire_async.cli import demo
-from callfire_async.cli.demo_receiver import Settings
-from callfire_async.cli.demo_report import Ledger, Watch
-from callfire_async.cli.loopback import served
+from callfire_async.cli._server import served
+from callfire_async.cli.commands import demo
+from callfire_async.cli.commands.demo._receiver_process import Settings
+from callfire_async.cli.commands.demo._report import Ledger, Watch
 from callfire_async.notifications import EndpointTokens
 from callfire_async.testing import FakeCallFire
 

@@ -168,7 +168,7 @@ async def test_what_fails_says_so_and_not_in_its_own_words(observed, router):
     assert rejected.status.description == "rejected: not one of ours"
     assert (none.name, none.attributes["error.type"]) == ("process", "dead")
     errors = {span.attributes.get("error.type") for span in observed.spans("handle keep")}
-    assert errors == {"builtins.ValueError", "callfire_async.notifications.retry.Reject"}
+    assert errors == {"builtins.ValueError", "callfire_async.notifications.Reject"}
     assert not any(span.events for span in observed.exporter.get_finished_spans())
 
 

@@ -1,0 +1,67 @@
+"""Postbacks handed on to another URL as they came: the same bytes, the same content type."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from attrs import frozen
+
+from callfire_async.cli._output import printable
+from callfire_async.cli._validators import check_url
+from callfire_async.notifications.inbox.base import Delivery
+
+__all__ = ["Answer", "Forwarder", "forwarder"]
+
+# CallFire's own patience is not known; a handler has as long as this.
+TIMEOUT_SECONDS = 25.0
+# As much of an answer as a person reads in a terminal.
+_SHOWN_LETTERS = 500
+
+
+@frozen
+class Answer:
+    """What came back."""
+
+    #: None where no answer came.
+    status: int | None
+    seconds: float
+    #: The beginning of the body, or why none came; empty where all went well.
+    words: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it was taken."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+@frozen
+class Forwarder:
+    """Hands deliveries on to one URL."""
+
+    client: httpx.AsyncClient
+    url: str
+
+    async def forward(self, delivery: Delivery) -> Answer:
+        """Post a delivery once; never raises for what the other side does."""
+        started = time.monotonic()
+        headers = {} if delivery.content_type is None else {"Content-Type": delivery.content_type}
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                response = await self.client.post(self.url, content=delivery.body, headers=headers)
+        except (httpx.HTTPError, TimeoutError) as error:
+            return Answer(None, time.monotonic() - started, type(error).__name__)
+        words = "" if response.is_success else printable(" ".join(response.text.split())[:_SHOWN_LETTERS])
+        return Answer(response.status_code, time.monotonic() - started, words)
+
+
+@asynccontextmanager
+async def forwarder(url: str | None) -> AsyncIterator[Forwarder | None]:
+    """Open what hands on to *url*; nothing where that is None."""
+    if url is None:
+        yield None
+        return
+    check_url("--forward-to", url)
+    async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+        yield Forwarder(client, url)
