@@ -9,7 +9,7 @@ import tracemalloc
 from benchmarks.answering import server
 from benchmarks.rows import Costs, Effort, Row, compare, compare_async
 from callfire_async import CallFire, Subscription, SubscriptionFilter, SubscriptionSpec, TriggerEvent
-from callfire_async.client.plan import Plan, by_key
+from callfire_async.client.plan import Plan, index_specs
 from callfire_async.client.plan import compare as planned
 from callfire_async.notifications import EndpointTokens
 
@@ -52,7 +52,7 @@ def _plan_of(count: int):  # noqa: ANN202  # a function of no arguments
     specs, there = [*map(spec, range(count))], [*map(found, range(count))]
 
     def plan() -> Plan:
-        return planned(by_key(specs, TOKENS), there, tokens=TOKENS, prune=True)
+        return planned(index_specs(specs, TOKENS), there, tokens=TOKENS, prune=True)
 
     return plan
 

@@ -26,7 +26,7 @@ from notifications.parsing.attacks import BROADCAST, CALL, JSON, MEGABYTE, XML
 
 from benchmarks.rows import Costs, Effort, Row
 from callfire_async.client._operations.api_1_1 import query_subscriptions
-from callfire_async.client._responses import Answer, interpret
+from callfire_async.client._responses import HttpResponse, parse_response
 from callfire_async.errors import CallFireError
 from callfire_async.notifications import parse
 
@@ -110,7 +110,7 @@ def answered(body: bytes) -> str:
     """Read a list of subscriptions; say what came of it."""
     operation = query_subscriptions(max_results=1000, first_result=0)
     try:
-        page, _ = interpret(operation, Answer(200, body), attempts=1, in_doubt=False, now=datetime.now(UTC))
+        page, _ = parse_response(operation, HttpResponse(200, body), attempts=1, in_doubt=False, now=datetime.now(UTC))
     except CallFireError as error:
         return f"bad: {str(error)[:60]}"
     return f"{len(page.items)} items"

@@ -6,7 +6,7 @@ Here are the client, the errors and the models; what receives notifications is i
 
 from callfire_async.client import CallFire
 from callfire_async.client.connection import Connection
-from callfire_async.client.plan import Applied, Match, Plan, SubscriptionSpec
+from callfire_async.client.plan import ApplyResult, Plan, SpecMatch, SubscriptionSpec
 from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.client.texts_and_calls import Calls, Texts
 from callfire_async.errors import (
@@ -58,7 +58,7 @@ from callfire_async.models import (
 __all__ = [
     "APIError",
     "ActionState",
-    "Applied",
+    "ApplyResult",
     "AuthenticationError",
     "BadRequestError",
     "Broadcast",
@@ -79,7 +79,6 @@ __all__ = [
     "IvrBroadcastConfig",
     "LocalTimeZoneRestriction",
     "MalformedNotificationError",
-    "Match",
     "NotFoundError",
     "NotificationError",
     "NotificationFormat",
@@ -95,6 +94,7 @@ __all__ = [
     "Result",
     "RetryConfig",
     "ServerError",
+    "SpecMatch",
     "Subscription",
     "SubscriptionFilter",
     "SubscriptionSpec",

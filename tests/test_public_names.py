@@ -24,7 +24,7 @@ Text TextRecord Call CallRecord RecordingMeta
 Broadcast TextBroadcastConfig VoiceBroadcastConfig IvrBroadcastConfig
 NotificationFormat TriggerEvent ActionState Result BroadcastStatus BroadcastType
 """.split()
-DECLARED = ["Applied", "Match", "Plan", "SubscriptionSpec"]
+DECLARED = ["ApplyResult", "SpecMatch", "Plan", "SubscriptionSpec"]
 EVENTS = """
 Notification
 TextNotification TextFinished TextSent TextReceived
@@ -36,7 +36,7 @@ PROMISED = {
     "callfire_async": {"CallFire", "Connection", "Subscriptions", "Texts", "Calls", *DECLARED, *ERRORS, *MODELS},
     "callfire_async.notifications": {
         *("parse", "Router", "EndpointTokens", "Receiver", "Postback", "Reply"),
-        *("Inbox", "MemoryInbox", "SqliteInbox", "Delivery", "Appended", "Lease", "Entry", "Stats"),
+        *("Inbox", "MemoryInbox", "SqliteInbox", "Delivery", "AppendResult", "Lease", "InboxEntry", "InboxStats"),
         *("Reject", "RetryPolicy"),
         *EVENTS,
     },

@@ -32,7 +32,7 @@ from callfire_async.models import Broadcast, Subscription, TextBroadcastConfig
 from callfire_async.notifications import (
     Delivery,
     EndpointTokens,
-    Entry,
+    InboxEntry,
     MemoryInbox,
     Postback,
     Receiver,
@@ -373,7 +373,7 @@ def make_receiver(router: Router, inbox: object) -> Receiver:
     async def ask() -> set[int]:
         return {1, 2, 3}
 
-    async def tell(entry: Entry) -> None:
+    async def tell(entry: InboxEntry) -> None:
         raise OSError(entry.delivery.body.decode(errors="replace"))
 
     kept = {} if inbox is None else {"inbox": inbox, "retry": RetryPolicy(2, 0.0), "on_dead_letter": tell}

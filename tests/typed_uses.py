@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import assert_type
 
 from callfire_async import (
-    Applied,
+    ApplyResult,
     Call,
     CallFire,
     Connection,
@@ -35,7 +35,7 @@ from callfire_async.notifications import (
     TextSent,
     parse,
 )
-from callfire_async.reconcile import Findings, check, outcomes, reconcile
+from callfire_async.reconcile import AuditReport, check, outcomes, reconcile
 
 router = Router()
 
@@ -97,10 +97,10 @@ async def declare(subscriptions: Subscriptions, tokens: EndpointTokens) -> None:
     specs = [SubscriptionSpec(tokens.url("https://a.example"), trigger) for trigger in router.trigger_events]
     plan = await subscriptions.plan(specs, tokens=tokens, prune=True, owned=lambda one: one.enabled is True)
     assert_type(plan, Plan)
-    assert_type(await subscriptions.apply(plan), Applied)
+    assert_type(await subscriptions.apply(plan), ApplyResult)
     assert_type(await subscriptions.ensure(*specs, tokens=tokens), tuple[int, ...])
     await subscriptions.ensure(specs)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    assert_type(check(router, [one async for one in subscriptions.all()]), Findings)
+    assert_type(check(router, [one async for one in subscriptions.all()]), AuditReport)
 
 
 async def pull(callfire: CallFire, texts: Texts, inbox: Inbox) -> None:

@@ -74,15 +74,15 @@ def wire_name(kind: type, attribute: str) -> str:
 # --- mapping to model -------------------------------------------------------------------------------------
 
 
-class Unreadable(ValueError):  # a signal between these rooms; callers see an error of errors.py
+class ConversionError(ValueError):  # a signal between these rooms; callers see an error of errors.py
     """What makes a thing the thing it is cannot be read."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__(in_words(problems))
+        super().__init__(format_problems(problems))
         self.problems = problems
 
 
-def in_words(problems: Sequence[str]) -> str:
+def format_problems(problems: Sequence[str]) -> str:
     """Word problems for a message: the first ten, and how many more there are."""
     more = len(problems) - _LISTED
     return ", ".join(problems[:_LISTED]) + (f" and {more} more" if more > 0 else "")
@@ -109,19 +109,19 @@ def structure(kind: type[T], content: object, at: str) -> tuple[T, tuple[str, ..
     except (ValueError, KeyError):
         pass  # the price of naming what is wrong is paid only where something is
     problems: list[str] = []
-    found = _readable(kind, content, at, problems)
+    found = _convert_leniently(kind, content, at, problems)
     unlike = tuple(dict.fromkeys(problems))
     if found is None:
-        raise Unreadable(unlike)
+        raise ConversionError(unlike)
     return found, unlike
 
 
 def read_id(value: object, at: str) -> int | None:
-    """Read an id that stands by itself; None where it is missing, `Unreadable` where it is not one."""
+    """Read an id that stands by itself; None where it is missing, `ConversionError` where it is not one."""
     try:
         return _integer(value, int)
     except ValueError as error:
-        raise Unreadable((f"{error} @ {at}",)) from None
+        raise ConversionError((f"{error} @ {at}",)) from None
 
 
 # --- what can be read of a thing that cannot be read as a whole -------------------------------------------
@@ -129,7 +129,7 @@ def read_id(value: object, at: str) -> int | None:
 Read = Callable[[Tree, str, list[str]], object]
 
 
-def _readable(kind: type[Any], content: Tree, at: str, problems: list[str]) -> Any:
+def _convert_leniently(kind: type[Any], content: Tree, at: str, problems: list[str]) -> Any:
     """Make a model of what can be read, and name the rest; None where its id is not among what can."""
     if not isinstance(content, dict):
         _note(problems, f"not an object @ {at}")
@@ -149,7 +149,7 @@ def _readable(kind: type[Any], content: Tree, at: str, problems: list[str]) -> A
 def _note(problems: list[str], problem: str) -> None:
     problems.append(problem)
     if len(problems) > _MOST_PROBLEMS:
-        raise Unreadable((f"more than {_MOST_PROBLEMS} unreadable fields, among them: {problems[0]}",))
+        raise ConversionError((f"more than {_MOST_PROBLEMS} unreadable fields, among them: {problems[0]}",))
 
 
 @cache
@@ -163,15 +163,15 @@ def _tolerant_fields(kind: type) -> tuple[tuple[str, str, Read], ...]:
     found: list[tuple[str, str, Read]] = []
     for attribute in fields(kind):
         wires = _CONFIGS if attribute.name == "config" else {wire_name(kind, attribute.name): None}
-        found += [(attribute.name, wire, _tolerant(attribute, part)) for wire, part in wires.items()]
+        found += [(attribute.name, wire, _lenient_reader(attribute, part)) for wire, part in wires.items()]
     return tuple(found)
 
 
-def _tolerant(attribute: Any, part: type | None) -> Read:
+def _lenient_reader(attribute: Any, part: type | None) -> Read:
     """Make what reads a field, or names it; *part* is the model of one that says no more than that it is one."""
     hook, many = _scalar_hook(attribute), False
     if hook is not None:
-        return lambda value, at, problems: _tried(hook, value, at, problems)
+        return lambda value, at, problems: _try_hook(hook, value, at, problems)
     if part is None:
         part, many = _part_of(attribute.type)
     if many:
@@ -181,11 +181,11 @@ def _tolerant(attribute: Any, part: type | None) -> Read:
 
 def _readable_part(kind: type[Any], value: Tree, at: str, problems: list[str]) -> Any:
     """Make the one model that a field holds; where nothing in it can be read, it is as if it were not there."""
-    found = _readable(kind, value, at, problems) if value else None
+    found = _convert_leniently(kind, value, at, problems) if value else None
     return None if found == kind() else found
 
 
-def _tried(hook: Hook, value: Tree, at: str, problems: list[str]) -> object:
+def _try_hook(hook: Hook, value: Tree, at: str, problems: list[str]) -> object:
     try:
         return hook(value, None)
     except (ValueError, KeyError) as error:
@@ -194,7 +194,7 @@ def _tried(hook: Hook, value: Tree, at: str, problems: list[str]) -> object:
 
 
 def _readable_items(kind: type[Any], value: Tree, at: str, problems: list[str]) -> tuple[Any, ...]:
-    read = (_readable(kind, item, f"{at}[{index}]", problems) for index, item in enumerate(_listed(value)))
+    read = (_convert_leniently(kind, item, f"{at}[{index}]", problems) for index, item in enumerate(_as_list(value)))
     return tuple(item for item in read if item is not None)
 
 
@@ -243,7 +243,7 @@ def _scalar(read: Callable[[str], T], problem: str) -> Callable[[Any, Any], T | 
     return hook
 
 
-def _word_hook(part: type[OpenEnum]) -> Callable[[Any, Any], OpenEnum | None]:
+def _open_enum_hook(part: type[OpenEnum]) -> Callable[[Any, Any], OpenEnum | None]:
     """Make the hook of an open enumeration; to call one takes three times as long as to look its members up."""
     known = {str(member): member for member in part}
     read = _scalar(lambda text: part(normalised(text) or text), "not a word")
@@ -340,14 +340,14 @@ def _id(value: object, _: object) -> int:
 # --- parts that are not one scalar a field ----------------------------------------------------------------
 
 
-def _listed(value: object) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     """None, one bare or in a list, and many are the same thing."""
     return value if isinstance(value, list) else [] if value in (None, "", {}) else [value]
 
 
 def _words(value: object, _: object) -> tuple[str, ...]:
     """Read a list that CallFire words as one value, items separated by spaces."""
-    words = [word for item in _listed(value) for word in (_text(item, str) or "").split(None, _MOST_WORDS)]
+    words = [word for item in _as_list(value) for word in (_text(item, str) or "").split(None, _MOST_WORDS)]
     if len(words) > _MOST_WORDS:
         raise ValueError("too many words")
     return tuple(words)
@@ -358,11 +358,11 @@ def _results(value: object, _: object) -> tuple[Result, ...]:
 
 
 def _labels(value: object, _: object) -> tuple[str, ...]:
-    names = (item.get("Name", item) if isinstance(item, dict) else item for item in _listed(value))
+    names = (item.get("Name", item) if isinstance(item, dict) else item for item in _as_list(value))
     return tuple(name for name in (_text(name, str) for name in names) if name)
 
 
-def _attached(value: object, _: object) -> tuple[tuple[str, str], ...]:
+def _number_attributes(value: object, _: object) -> tuple[tuple[str, str], ...]:
     """Read what the sender attached to a number; sorted, since no format promises an order."""
     # Most numbers that are objects have nothing but the number in them.
     if not isinstance(value, dict) or "@" not in "".join(value):
@@ -372,7 +372,7 @@ def _attached(value: object, _: object) -> tuple[tuple[str, str], ...]:
 
 _HOOKS: dict[str, Hook] = {
     "labels": _labels,
-    "to_number_attributes": _attached,
+    "to_number_attributes": _number_attributes,
     "retry_results": _results,
     "retry_phone_types": _words,
 }
@@ -397,7 +397,7 @@ def _scalar_hook(attribute: Any) -> Hook | None:
 
 def _enum_hook(annotation: Any) -> Hook | None:
     part, _ = _part_of(annotation)
-    return _word_hook(part) if issubclass(part, OpenEnum) else None
+    return _open_enum_hook(part) if issubclass(part, OpenEnum) else None
 
 
 def _part_of(annotation: Any) -> tuple[type[Any], bool]:
@@ -439,7 +439,7 @@ def _part_hook(attribute: Any) -> Hook:
     part, many = _part_of(attribute.type)
     read = _hook_of(part)  # type: ignore[arg-type]  # likewise
     if many:
-        return lambda value, _: tuple([read(_object(item), None) for item in _listed(value)])
+        return lambda value, _: tuple([read(_object(item), None) for item in _as_list(value)])
     return lambda value, _: read(_object(value), None) if value else None
 
 
@@ -499,7 +499,7 @@ def _writer() -> Converter:
             for field in fields(kind)
         }
         write = make_dict_unstructure_fn(kind, converter, _cattrs_omit_if_default=True, **names)
-        return lambda value: write(value) | _written_by_hand(value)
+        return lambda value: write(value) | _custom_fields(value)
 
     converter.register_unstructure_hook_factory(has, writer)
     return converter
@@ -508,7 +508,7 @@ def _writer() -> Converter:
 _WRITTEN_BY_HAND = frozenset(["to_number_attributes", "labels", "config", "retry_results", "retry_phone_types"])
 
 
-def _written_by_hand(value: Any) -> dict[str, Any]:
+def _custom_fields(value: Any) -> dict[str, Any]:
     """Write the fields that are not one name and one value on the wire."""
     parts: dict[str, Any] = {}
     if attached := getattr(value, "to_number_attributes", ()):

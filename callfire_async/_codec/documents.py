@@ -3,7 +3,7 @@ Bytes to plain mappings and back: XML, JSON, SOAP and form fields, guarded again
 
 A document becomes the local name of its root and a dict of what stands inside: attributes as ``@name``, text
 beside them as ``#text``, repeated elements as lists, no prefixes and no ``xmlns``. Reading gives that or raises
-`NotADocument` (whose words are safe to print), nothing else. The one importer of xmltodict and json; it imports
+`InvalidDocumentError` (whose words are safe to print), nothing else. The one importer of xmltodict and json; it imports
 nothing of the package.
 """
 
@@ -53,11 +53,11 @@ _CHARSET = re.compile(r"charset=[\"']?([\w-]+)", re.IGNORECASE)
 _SINGLE_BYTE = frozenset(["iso-8859-1", "latin-1", "windows-1252", "cp1252"])
 
 
-class NotADocument(ValueError):  # a signal between these rooms; callers see an error of errors.py
+class InvalidDocumentError(ValueError):  # a signal between these rooms; callers see an error of errors.py
     """The bytes are neither XML nor JSON, or are made to do harm."""
 
 
-class NotOneObject(NotADocument):
+class UnexpectedDocumentError(InvalidDocumentError):
     """The bytes are well-formed, but not one named object."""
 
 
@@ -83,11 +83,11 @@ def read(
         NotADocument: Neither XML nor JSON, or hostile.
         NotOneObject: A well-formed document of another shape, or a page of HTML.
     """
-    source = _without_padding(body, content_type)
+    source = _strip_bom_and_decode(body, content_type)
     return _read_xml(source, max_elements) if _is_xml(source) else _read_json(source, max_elements)
 
 
-def _without_padding(body: bytes | str, content_type: str | None) -> bytes | str:
+def _strip_bom_and_decode(body: bytes | str, content_type: str | None) -> bytes | str:
     """Strip what may stand before a document; decode what the XML parser could not."""
     if isinstance(body, str):
         return body.lstrip("\ufeff \t\r\n")
@@ -115,7 +115,7 @@ def _decoded(body: bytes, encoding: str) -> str:
     try:
         return body.decode(encoding)
     except UnicodeDecodeError:
-        raise NotADocument(f"not valid {encoding.upper()}") from None
+        raise InvalidDocumentError(f"not valid {encoding.upper()}") from None
 
 
 def _is_xml(source: bytes | str) -> bool:
@@ -143,7 +143,7 @@ _NAMES = {f"{namespace} {word}": word for namespace in (DATA, NOTIFICATION, RESO
 _NAMES |= {attribute: attribute for attribute in ("id", "totalResults", "ClientData")}
 
 
-class _Expat:
+class _GuardedExpat:
     """
     Stands in for the ``expat`` that xmltodict asks for, and keeps what it sets from reaching the parser unguarded.
 
@@ -163,7 +163,7 @@ class _Expat:
     EndElementHandler: Callable[..., None]
     CharacterDataHandler: Callable[..., None]
 
-    def ParserCreate(self, encoding: str | None, _: str | None) -> _Expat:  # noqa: N802  # expat's own name
+    def ParserCreate(self, encoding: str | None, _: str | None) -> _GuardedExpat:  # noqa: N802  # expat's own name
         self._encoding = encoding
         return self
 
@@ -187,34 +187,34 @@ def _guarded(parser: expat.XMLParserType, *, trust_declaration: bool) -> expat.X
 def _check_namespaces(_: str, attributes: dict[str, str]) -> None:
     for name, value in attributes.items():
         if len(value) > MAX_NAMESPACE_LENGTH and name.startswith("xmlns"):
-            raise NotADocument("an XML document with a long namespace is not read")
+            raise InvalidDocumentError("an XML document with a long namespace is not read")
 
 
 def _refuse_doctype(*_: object) -> NoReturn:
-    raise NotADocument("an XML document with a DOCTYPE is not read")
+    raise InvalidDocumentError("an XML document with a DOCTYPE is not read")
 
 
 def _check_encoding(_: str, encoding: str | None, __: int) -> None:
     # Called before expat looks an encoding up, so that no codec is ever searched for by a stranger's name.
     if encoding and encoding.lower() not in _ENCODINGS:
-        raise NotADocument("the encoding that the XML declaration names is not read")
+        raise InvalidDocumentError("the encoding that the XML declaration names is not read")
 
 
 def _read_xml(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any]]:
     try:
         document = source if isinstance(source, bytes) else source.encode()
-        return _unwrapped(*_parsed(document, max_elements, trust_declaration=document is source))
+        return _unwrap_soap(*_parsed(document, max_elements, trust_declaration=document is source))
     except expat.ExpatError as error:
         reason = expat.errors.messages[error.code]
-        raise NotADocument(f"not XML: {reason} at line {error.lineno}, column {error.offset + 1}") from None
+        raise InvalidDocumentError(f"not XML: {reason} at line {error.lineno}, column {error.offset + 1}") from None
     except UnicodeEncodeError:
-        raise NotADocument("not XML: a lone surrogate") from None
+        raise InvalidDocumentError("not XML: a lone surrogate") from None
 
 
 def _parsed(document: bytes, max_elements: int, *, trust_declaration: bool) -> tuple[str, Any]:
     elements, attributes = document.count(b"<"), document.count(b"=")
     if elements > max_elements or attributes > 2 * max_elements:
-        raise NotADocument("an XML document with too many elements or attributes is not read")
+        raise InvalidDocumentError("an XML document with too many elements or attributes is not read")
     encoding = None if trust_declaration else "utf-8"
     if len(document) * (elements + attributes) > _MAX_JOINED_BYTES:
         # A parser that knows no namespaces joins nothing. A handler of them would come too late: expat ends the tag.
@@ -224,28 +224,28 @@ def _parsed(document: bytes, max_elements: int, *, trust_declaration: bool) -> t
     names = dict(_NAMES)
 
     def parse() -> Tree:
-        guarded = _Expat(names, trust_declaration=trust_declaration)
+        guarded = _GuardedExpat(names, trust_declaration=trust_declaration)
         return xmltodict.parse(document, encoding, expat=guarded, disable_entities=False)
 
     tree = parse()
     strangers = [] if len(names) == len(_NAMES) else [name for name in names.keys() - _NAMES.keys() if " " in name]
     if len(strangers) > MAX_STRANGE_NAMES:
-        raise NotADocument("an XML document with too many strange names is not read")
+        raise InvalidDocumentError("an XML document with too many strange names is not read")
     if strangers:
         names.update((name, name.rpartition(" ")[2]) for name in strangers)
         tree = parse()
-    if elements > MAX_DEPTH and _is_deep(tree):
-        raise NotADocument("an XML document nested too deeply is not read")
+    if elements > MAX_DEPTH and _exceeds_max_depth(tree):
+        raise InvalidDocumentError("an XML document nested too deeply is not read")
     ((root, content),) = tree.items()
     return root, content
 
 
-def _unwrapped(root: str, content: Tree) -> tuple[str, dict[str, Any]]:
+def _unwrap_soap(root: str, content: Tree) -> tuple[str, dict[str, Any]]:
     """Take what a SOAP envelope holds; make what stands in an empty or simple root a mapping too."""
     if root == "Envelope":
         root, content = _soap_body(content)
     if root.lower() == "html":
-        raise NotOneObject("a page of HTML")
+        raise UnexpectedDocumentError("a page of HTML")
     if isinstance(content, dict):
         return root, content
     return root, {"#text": content} if content else {}
@@ -255,7 +255,7 @@ def _soap_body(content: Tree) -> tuple[str, Tree]:
     body = content.get("Body") if isinstance(content, dict) else None
     inside = [item for item in body.items() if item[0][0] not in "@#"] if isinstance(body, dict) else []
     if len(inside) != 1 or isinstance(inside[0][1], list):
-        raise NotOneObject("a SOAP envelope that does not hold one element")
+        raise UnexpectedDocumentError("a SOAP envelope that does not hold one element")
     return inside[0]
 
 
@@ -263,13 +263,13 @@ def _soap_body(content: Tree) -> tuple[str, Tree]:
 
 
 def _refuse_number(_: str) -> NoReturn:
-    raise NotADocument("not JSON: a number that is none")
+    raise InvalidDocumentError("not JSON: a number that is none")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise NotADocument("not JSON: a number out of range")
+        raise InvalidDocumentError("not JSON: a number out of range")
     return number
 
 
@@ -285,15 +285,15 @@ def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, A
     # Those in a text count too: no message has thousands.
     containers = text.count("{") + text.count("[")
     if containers > max_elements or (len(text) > 2 * max_elements < text.count(",")):
-        raise NotADocument("a JSON document with too many values is not read")
+        raise InvalidDocumentError("a JSON document with too many values is not read")
     tree = _decoded_json(text)
-    if containers > MAX_DEPTH and _is_deep(tree):
-        raise NotADocument("a JSON document nested too deeply is not read")
+    if containers > MAX_DEPTH and _exceeds_max_depth(tree):
+        raise InvalidDocumentError("a JSON document nested too deeply is not read")
     if not isinstance(tree, dict) or len(tree) != 1:
-        raise NotOneObject("a JSON document that is not an object with one key")
+        raise UnexpectedDocumentError("a JSON document that is not an object with one key")
     ((root, content),) = tree.items()
     if not isinstance(content, dict):
-        raise NotOneObject("a JSON document whose one value is not an object")
+        raise UnexpectedDocumentError("a JSON document whose one value is not an object")
     return root, content
 
 
@@ -306,14 +306,14 @@ def _decoded_json(text: str) -> Tree:
         # It passes over white space, and says where what is wrong stands.
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise NotADocument(f"neither XML nor JSON: at line {error.lineno}, column {error.colno}") from None
-    except NotADocument:
+        raise InvalidDocumentError(f"neither XML nor JSON: at line {error.lineno}, column {error.colno}") from None
+    except InvalidDocumentError:
         raise
     except (ValueError, RecursionError):
-        raise NotADocument("not JSON: a number or a nesting out of range") from None
+        raise InvalidDocumentError("not JSON: a number or a nesting out of range") from None
 
 
-def _is_deep(tree: object) -> bool:
+def _exceeds_max_depth(tree: object) -> bool:
     """Tell whether mappings (and what stands in their lists) are nested more than MAX_DEPTH deep."""
     level = [tree]
     for _ in range(MAX_DEPTH + 1):
@@ -381,14 +381,14 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 def _canonical(node: Tree) -> Tree:
     if isinstance(node, dict):
         pairs = ((("#text" if key == "value" else key), _canonical(value)) for key, value in node.items())
-        return _folded({key: value for key, value in pairs if value is not None})
+        return _collapse_text_node({key: value for key, value in pairs if value is not None})
     if isinstance(node, list):
         items = [item for item in map(_canonical, node) if item is not None]
         return items[0] if len(items) == 1 else items or None
     return normalised(scalar(node))
 
 
-def _folded(mapping: dict[str, Any]) -> Tree:
+def _collapse_text_node(mapping: dict[str, Any]) -> Tree:
     """Make an element with nothing but text that text."""
     return mapping["#text"] if mapping.keys() == {"#text"} else mapping or None
 

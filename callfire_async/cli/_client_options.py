@@ -5,15 +5,15 @@ from contextlib import asynccontextmanager
 
 from attrs import frozen
 
-from callfire_async.cli._exit import MISSING_CREDENTIALS, WRONG_USE, Ended
+from callfire_async.cli._exit import MISSING_CREDENTIALS, WRONG_USE, CliError
 from callfire_async.client import CallFire
 from callfire_async.client.connection import DEFAULT_BASE_URL
 
-__all__ = ["Account"]
+__all__ = ["ClientOptions"]
 
 
 @frozen
-class Account:
+class ClientOptions:
     """Whose subscriptions, and where."""
 
     #: None for the environment's.
@@ -28,6 +28,6 @@ class Account:
             client = CallFire(self.login, base_url=self.base_url or DEFAULT_BASE_URL)
         except ValueError as error:
             missing = str(error).startswith("no credentials")
-            raise Ended(str(error), MISSING_CREDENTIALS if missing else WRONG_USE) from None
+            raise CliError(str(error), MISSING_CREDENTIALS if missing else WRONG_USE) from None
         async with client:
             yield client

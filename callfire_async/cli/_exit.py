@@ -14,16 +14,16 @@ from typing import Any, Never
 import typer
 from typer.core import TyperGroup
 
-from callfire_async.cli._log_output import said
-from callfire_async.cli._output import printable
+from callfire_async.cli._log_output import logs_to_stderr
+from callfire_async.cli._output import escape_control_characters
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
 
-__all__ = ["FAILED", "MISSING_CREDENTIALS", "WRONG_USE", "Commands", "Ended", "wrong_use"]
+__all__ = ["FAILED", "MISSING_CREDENTIALS", "WRONG_USE", "CliError", "ErrorHandlingGroup", "usage_errors"]
 
 FAILED, WRONG_USE, MISSING_CREDENTIALS, INTERRUPTED = 1, 2, 3, 130
 
 
-class Ended(Exception):
+class CliError(Exception):
     """A command cannot go on; its words are for whoever typed it."""
 
     def __init__(self, message: str, status: int = FAILED) -> None:
@@ -32,15 +32,15 @@ class Ended(Exception):
 
 
 @contextmanager
-def wrong_use() -> Iterator[None]:
+def usage_errors() -> Iterator[None]:
     """Let a `ValueError` of the library's be one of whoever typed the command."""
     try:
         yield
     except ValueError as error:
-        raise Ended(str(error), WRONG_USE) from None
+        raise CliError(str(error), WRONG_USE) from None
 
 
-class Commands(TyperGroup):
+class ErrorHandlingGroup(TyperGroup):
     """A group of commands that end alike."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -51,7 +51,7 @@ class Commands(TyperGroup):
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    with warnings.catch_warnings(), said():
+    with warnings.catch_warnings(), logs_to_stderr():
         # Whoever types a command has no line of code that a warning could point at.
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _say_warning  # type: ignore[assignment]  # which takes more, and needs it not
@@ -61,7 +61,7 @@ def _ending() -> Iterator[None]:
             sys.stdout.flush()
         except (KeyboardInterrupt, asyncio.CancelledError):
             sys.exit(INTERRUPTED)
-        except Ended as ended:
+        except CliError as ended:
             _end(str(ended), ended.status)
         except (AuthenticationError, PermissionDeniedError) as error:
             _end(str(error), MISSING_CREDENTIALS)
@@ -70,9 +70,9 @@ def _ending() -> Iterator[None]:
 
 
 def _end(message: str, status: int) -> Never:
-    typer.echo(f"error: {printable(message)}", err=True)
+    typer.echo(f"error: {escape_control_characters(message)}", err=True)
     sys.exit(status)
 
 
 def _say_warning(message: Warning | str, *_: object) -> None:
-    typer.echo(f"warning: {printable(str(message))}", err=True)
+    typer.echo(f"warning: {escape_control_characters(str(message))}", err=True)

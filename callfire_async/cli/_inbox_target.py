@@ -6,11 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from callfire_async.cli._exit import WRONG_USE, Ended
+from callfire_async.cli._exit import WRONG_USE, CliError
 from callfire_async.notifications.inbox.base import Inbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
-__all__ = ["LOCK_TIMEOUT_SECONDS", "made_to_write", "opened", "parts_of"]
+__all__ = ["LOCK_TIMEOUT_SECONDS", "inbox_files", "open_for_writing", "open_read_only"]
 
 # As long as an owner may take that is about to leave; whoever types a command does not wait for a rolling deploy.
 LOCK_TIMEOUT_SECONDS = 2.0
@@ -25,7 +25,7 @@ def _is_server(place: str) -> bool:
     return urlsplit(place).scheme in _SERVERS
 
 
-def parts_of(place: str) -> dict[str, str]:
+def inbox_files(place: str) -> dict[str, str]:
     """
     Name what is opened to write to an inbox, by what its ids begin with.
 
@@ -37,7 +37,7 @@ def parts_of(place: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def opened(place: str) -> AsyncIterator[Inbox]:
+async def open_read_only(place: str) -> AsyncIterator[Inbox]:
     """Open an inbox to look at it; whoever owns its files is not disturbed."""
     if _is_server(place):
         inbox = _on_server(place)
@@ -49,18 +49,18 @@ async def opened(place: str) -> AsyncIterator[Inbox]:
         yield inbox
 
 
-async def made_to_write(part: str) -> Inbox:
-    """Make the inbox of what `parts_of` names, not open yet; somebody may own it, which opening will tell."""
+async def open_for_writing(part: str) -> Inbox:
+    """Make the inbox of what `inbox_files` names, not open yet; somebody may own it, which opening will tell."""
     # To open a file is to make an inbox of it: look first whether it is one.
-    async with opened(part) as inbox:
+    async with open_read_only(part) as inbox:
         return inbox if _is_server(part) else SqliteInbox(part, lock_timeout=LOCK_TIMEOUT_SECONDS)
 
 
 def _path(place: str) -> Path:
     if "://" in place:
-        raise Ended(f"an inbox is a file, a folder, or at one of {', '.join(_SERVERS)}", WRONG_USE)
+        raise CliError(f"an inbox is a file, a folder, or at one of {', '.join(_SERVERS)}", WRONG_USE)
     if not Path(place).exists():
-        raise Ended(f"there is no inbox {place}", WRONG_USE)
+        raise CliError(f"there is no inbox {place}", WRONG_USE)
     return Path(place)
 
 
@@ -72,10 +72,10 @@ def _on_server(place: str) -> Inbox:
         made = getattr(import_module(f"callfire_async.notifications.inbox.{module}"), name)
     except ImportError:
         needed = f"an inbox at {address.scheme}:// needs its driver"
-        raise Ended(f"{needed}: pip install 'callfire-async[{extra}]'", WRONG_USE) from None
+        raise CliError(f"{needed}: pip install 'callfire-async[{extra}]'", WRONG_USE) from None
     names = {"name": address.path.strip("/")} if module == "jetstream" and address.path.strip("/") else {}
     try:
         inbox: Inbox = made(address._replace(path="").geturl() if names else place, **names)
     except ValueError as error:
-        raise Ended(str(error), WRONG_USE) from None
+        raise CliError(str(error), WRONG_USE) from None
     return inbox

@@ -6,27 +6,27 @@ from contextlib import ExitStack, contextmanager
 
 import typer
 
-from callfire_async.cli._output import printable
+from callfire_async.cli._output import escape_control_characters
 
-__all__ = ["passed_over", "said"]
+__all__ = ["logs_to_stderr", "silenced"]
 
 _ROOT = "callfire_async"
 
 
-class _Lines(logging.Handler):
+class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # The command prints the exception when it ends.
         if getattr(record, "also_raised", False):
             return
         first, *rest = record.getMessage().rstrip().splitlines() or [""]
         for line in (f"{record.levelname.lower()}: {first}", *rest):
-            typer.echo(printable(line), err=True)
+            typer.echo(escape_control_characters(line), err=True)
 
 
 @contextmanager
-def said() -> Iterator[None]:
+def logs_to_stderr() -> Iterator[None]:
     """Say warnings and errors of the library's."""
-    logger, handler = logging.getLogger(_ROOT), _Lines(logging.WARNING)
+    logger, handler = logging.getLogger(_ROOT), _StderrHandler(logging.WARNING)
     logger.addHandler(handler)
     try:
         yield
@@ -35,7 +35,7 @@ def said() -> Iterator[None]:
 
 
 @contextmanager
-def passed_over(*names: str) -> Iterator[None]:
+def silenced(*names: str) -> Iterator[None]:
     """Say nothing of what these loggers log: the command shows it in words of its own."""
     with ExitStack() as stack:
         for logger in map(logging.getLogger, names):

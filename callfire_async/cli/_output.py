@@ -10,13 +10,13 @@ from typing import Any
 
 import attrs
 
-__all__ = ["plain", "printable", "say", "say_json", "say_pairs", "say_table"]
+__all__ = ["echo", "escape_control_characters", "say_json", "say_pairs", "say_table", "to_jsonable"]
 
 # Where no terminal says how wide it is, nothing is folded: what reads a pipe reads lines.
 _PIPE_WIDTH = 10_000
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Write a line to standard output at once; what its encoding does not have is written as an escape."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
@@ -26,7 +26,7 @@ def say(text: str) -> None:
 def say_json(value: object, *, indent: int | None = None) -> None:
     """Write one JSON document; on one line unless indented."""
     text = json.dumps(value, indent=indent, ensure_ascii=indent is None)
-    say("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
+    echo("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -41,26 +41,26 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for column in table.columns:
         column.overflow = "fold"
     for row in rows:
-        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
+        table.add_row(*("" if cell is None else escape_control_characters(str(cell)) for cell in row))
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
-        say(line.rstrip())
+        echo(line.rstrip())
 
 
 def say_pairs(pairs: Mapping[str, object]) -> None:
     """Write a line for each pair of name and value."""
     width = max(map(len, pairs))
     for name, value in pairs.items():
-        say(f"{name:{width}}  {'' if value is None else printable(str(value))}".rstrip())
+        echo(f"{name:{width}}  {'' if value is None else escape_control_characters(str(value))}".rstrip())
 
 
-def printable(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """Return *text* with escapes for what would move a terminal's cursor, or can be no text."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def plain(value: Any, *, masked: bool = True) -> Any:
+def to_jsonable(value: Any, *, masked: bool = True) -> Any:
     """
     Make a value of ours one that JSON has: objects, lists, texts, numbers.
 
@@ -72,7 +72,7 @@ def plain(value: Any, *, masked: bool = True) -> Any:
         shown = (field for field in attrs.fields(type(value)) if field.repr)
         return {field.name: _plain_field(field, getattr(value, field.name), masked=masked) for field in shown}
     if isinstance(value, tuple | list | set | frozenset):
-        return [plain(item, masked=masked) for item in value]
+        return [to_jsonable(item, masked=masked) for item in value]
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, date | time):
@@ -83,5 +83,5 @@ def plain(value: Any, *, masked: bool = True) -> Any:
 def _plain_field(field: Any, value: Any, *, masked: bool) -> Any:
     mask: Any = field.repr
     if masked and callable(mask):
-        return plain(ast.literal_eval(str(mask(value))))
-    return plain(value, masked=masked)
+        return to_jsonable(ast.literal_eval(str(mask(value))))
+    return to_jsonable(value, masked=masked)

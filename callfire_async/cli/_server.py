@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager, closing, contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from callfire_async.cli._exit import Ended
+from callfire_async.cli._exit import CliError
 
-__all__ = ["LOOPBACK", "served"]
+__all__ = ["LOOPBACK", "serve"]
 
 LOOPBACK = "127.0.0.1"
 
 
 @asynccontextmanager
-async def served(
+async def serve(
     app: ASGIApp, port: int = 0, *, host: str = LOOPBACK, stopping: Callable[[], None] | None = None
 ) -> AsyncIterator[int]:
     """
@@ -66,7 +66,7 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise Ended(f"port {port} cannot be had ({error.strerror}); choose another with --port") from None
+        raise CliError(f"port {port} cannot be had ({error.strerror}); choose another with --port") from None
 
 
 @contextmanager

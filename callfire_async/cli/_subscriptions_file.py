@@ -13,8 +13,8 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from attrs import define, field, fields, frozen
 
-from callfire_async.cli._exit import WRONG_USE, Ended
-from callfire_async.cli._own_tokens import with_token
+from callfire_async.cli._exit import WRONG_USE, CliError
+from callfire_async.cli._own_tokens import fill_in_token
 from callfire_async.client.plan import SubscriptionSpec
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.notifications.security.tokens import EndpointTokens
@@ -23,7 +23,7 @@ __all__ = ["read_specs"]
 
 E = TypeVar("E", TriggerEvent, NotificationFormat)
 Place = tuple[str | int, ...]
-Read = Callable[["_Value"], Any]
+Read = Callable[["_Node"], Any]
 
 
 # subscriptions[0].filter.to_number has four steps; whatever else is in the way is named, and an alias that holds itself
@@ -32,7 +32,7 @@ _MAX_DEPTH = 6
 
 
 @frozen
-class _Value:
+class _Node:
     """What stands somewhere in a file."""
 
     content: Any
@@ -43,22 +43,22 @@ class _Value:
         """End the command, with what is wrong and where."""
         self.document.refuse(problem, self.path)
 
-    def mapping(self, *names: str) -> dict[str, "_Value"]:
+    def mapping(self, *names: str) -> dict[str, "_Node"]:
         """Return the values of a mapping that has none but these names."""
         if not isinstance(self.content, dict):
             self.refuse("must be a mapping")
-        found = {name: _Value(content, (*self.path, name), self.document) for name, content in self.content.items()}
+        found = {name: _Node(content, (*self.path, name), self.document) for name, content in self.content.items()}
         for name, value in found.items():
             if name not in names:
                 value.refuse(f"is unknown; there are {', '.join(names)}")
         # What is there and empty is as good as not there.
         return {name: value for name, value in found.items() if value.content is not None}
 
-    def items(self) -> list["_Value"]:
+    def items(self) -> list["_Node"]:
         """Return the values of a list."""
         if not isinstance(self.content, list):
             self.refuse("must be a list")
-        return [_Value(content, (*self.path, number), self.document) for number, content in enumerate(self.content)]
+        return [_Node(content, (*self.path, number), self.document) for number, content in enumerate(self.content)]
 
 
 @define
@@ -73,7 +73,7 @@ class _Document:
         """End the command, with what is wrong and where."""
         line = f", line {self.lines[at]}" if at in self.lines else ""
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).removeprefix(".")
-        raise Ended(f"{self.path}{line}: {f'{place} ' if place else ''}{problem}", WRONG_USE)
+        raise CliError(f"{self.path}{line}: {f'{place} ' if place else ''}{problem}", WRONG_USE)
 
 
 def read_specs(path: Path, tokens: EndpointTokens | None) -> list[SubscriptionSpec]:
@@ -93,7 +93,7 @@ def read_specs(path: Path, tokens: EndpointTokens | None) -> list[SubscriptionSp
     except (OSError, UnicodeDecodeError) as error:
         document.refuse(f"cannot be read: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}")
     (_read_toml if path.suffix == ".toml" else _read_yaml)(text, document)
-    top = _Value(document.content, (), document).mapping("endpoint", "subscriptions")
+    top = _Node(document.content, (), document).mapping("endpoint", "subscriptions")
     if "subscriptions" not in top:
         document.refuse("names no subscriptions; they are a list called subscriptions")
     return [_spec(item, top.get("endpoint"), tokens) for item in top["subscriptions"].items()]
@@ -145,13 +145,13 @@ def _content(node: Any, path: Place, document: _Document) -> Any:
 # --- what stands in it ------------------------------------------------------------------------------------
 
 
-def _text(value: _Value) -> str:
+def _text(value: _Node) -> str:
     if isinstance(value.content, bool) or not isinstance(value.content, str | int):
         value.refuse("must be a text")
     return str(value.content)
 
 
-def _integer(value: _Value) -> int:
+def _integer(value: _Node) -> int:
     text = _text(value)
     # No id has more digits than this, and Python reads some thousands only.
     if not text.isdecimal() or len(text) > 18:
@@ -159,7 +159,7 @@ def _integer(value: _Value) -> int:
     return int(text)
 
 
-def _boolean(value: _Value) -> bool:
+def _boolean(value: _Node) -> bool:
     if isinstance(value.content, bool):
         return value.content
     if _text(value).lower() not in ("true", "false"):
@@ -167,8 +167,8 @@ def _boolean(value: _Value) -> bool:
     return _text(value).lower() == "true"
 
 
-def _one_of(kind: type[E]) -> Callable[[_Value], E]:
-    def read(value: _Value) -> E:
+def _one_of(kind: type[E]) -> Callable[[_Node], E]:
+    def read(value: _Node) -> E:
         # What CallFire may have added since has to wait: a word that is not known is as a rule a slip.
         one = kind(_text(value) or "(nothing)")
         if not one.is_known:
@@ -178,7 +178,7 @@ def _one_of(kind: type[E]) -> Callable[[_Value], E]:
     return read
 
 
-def _filter(value: _Value) -> SubscriptionFilter:
+def _filter(value: _Node) -> SubscriptionFilter:
     return SubscriptionFilter(**_read_fields(value, _FILTER))
 
 
@@ -199,11 +199,11 @@ _SPEC: dict[str, Read] = {
 }
 
 
-def _read_fields(value: _Value, readers: dict[str, Read]) -> dict[str, Any]:
+def _read_fields(value: _Node, readers: dict[str, Read]) -> dict[str, Any]:
     return {name: readers[name](content) for name, content in value.mapping(*readers).items()}
 
 
-def _spec(value: _Value, endpoint: _Value | None, tokens: EndpointTokens | None) -> SubscriptionSpec:
+def _spec(value: _Node, endpoint: _Node | None, tokens: EndpointTokens | None) -> SubscriptionSpec:
     said = _read_fields(value, _SPEC)
     if endpoint:
         said.setdefault("endpoint", _text(endpoint))
@@ -211,7 +211,7 @@ def _spec(value: _Value, endpoint: _Value | None, tokens: EndpointTokens | None)
         if attribute.name not in said:
             value.refuse(f"needs {attribute.name}")
     try:
-        said["endpoint"] = with_token(said["endpoint"], tokens)
+        said["endpoint"] = fill_in_token(said["endpoint"], tokens)
         return SubscriptionSpec(**said)
-    except (ValueError, Ended) as error:
+    except (ValueError, CliError) as error:
         value.refuse(f"cannot be: {error}")

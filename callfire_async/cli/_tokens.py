@@ -12,8 +12,8 @@ from tempfile import NamedTemporaryFile
 
 import typer
 
-from callfire_async.cli._exit import Ended
-from callfire_async.cli._own_tokens import own_tokens
+from callfire_async.cli._exit import CliError
+from callfire_async.cli._own_tokens import tokens_from_environment
 from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["listen_tokens", "token_file"]
@@ -26,7 +26,7 @@ def token_file() -> Path:
 
 def listen_tokens() -> EndpointTokens:
     """Return the environment's tokens, or that of the file; it is made where it is missing."""
-    tokens = own_tokens()
+    tokens = tokens_from_environment()
     if tokens is not None:
         return tokens
     path = token_file()
@@ -36,7 +36,7 @@ def listen_tokens() -> EndpointTokens:
             _keep(path, EndpointTokens.generate())
         return EndpointTokens(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as error:
-        raise Ended(f"no token can be kept in {path} ({error}): set CALLFIRE_TOKEN in the environment") from None
+        raise CliError(f"no token can be kept in {path} ({error}): set CALLFIRE_TOKEN in the environment") from None
 
 
 def _keep(path: Path, token: str) -> None:

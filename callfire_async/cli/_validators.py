@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from callfire_async.cli._exit import WRONG_USE, Ended
+from callfire_async.cli._exit import WRONG_USE, CliError
 
 __all__ = ["check_url"]
 
@@ -15,4 +15,4 @@ def check_url(option: str, url: str) -> None:
     except ValueError:
         is_one = False
     if not (is_one and url.isprintable()):
-        raise Ended(f"{option} must be a URL of http or https", WRONG_USE)
+        raise CliError(f"{option} must be a URL of http or https", WRONG_USE)

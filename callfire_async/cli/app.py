@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from callfire_async.cli._client_options import Account
-from callfire_async.cli._exit import Commands
+from callfire_async.cli._client_options import ClientOptions
+from callfire_async.cli._exit import ErrorHandlingGroup
 from callfire_async.cli._options import AsJson, BaseUrl, Login
 from callfire_async.cli.commands.inbox_options import inbox
 from callfire_async.cli.commands.subscriptions_options import subscriptions
 from callfire_async.models import NotificationFormat
 
 if TYPE_CHECKING:
-    from callfire_async.inspector import Place
+    from callfire_async.inspector import BindAddress
 
 # Where `listen` is found by whoever does not say otherwise.
 LISTEN_PORT = 8484
@@ -26,7 +26,9 @@ LOOPBACK = "127.0.0.1"
 InspectHost = Annotated[str, typer.Option(metavar="HOST", help="Where the page is served; beyond loopback with care.")]
 InspectPort = Annotated[int, typer.Option(min=0, max=65535, help="The page's; 0 for any that is free.")]
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    cls=ErrorHandlingGroup, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 app.add_typer(subscriptions, name="subscriptions")
 app.add_typer(inbox, name="inbox")
 
@@ -139,10 +141,10 @@ def listen(
     `dup` came before, `dead` is a dead letter, `refused` was not let in; an event is `unknown` where API 1.1 does not
     name it.
     """
-    from callfire_async.cli.commands.listen import Settings, run
+    from callfire_async.cli.commands.listen import ListenOptions, run
 
     place = _place(inspect_host, inspect_port) if inspect else None
-    asyncio.run(run(Settings(port, forward_to, tuple(events or ()), subscription, inbox, as_json, place)))
+    asyncio.run(run(ListenOptions(port, forward_to, tuple(events or ()), subscription, inbox, as_json, place)))
 
 
 @app.command(epilog="Example: `callfire-async inspect callfire.db`")
@@ -166,11 +168,11 @@ def inspect(
     asyncio.run(run(file, _place(host, port), as_json=as_json))
 
 
-def _place(host: str, port: int) -> "Place":
+def _place(host: str, port: int) -> "BindAddress":
     """Make a place of what was typed; warn of one that others can reach."""
-    from callfire_async.inspector import Place
+    from callfire_async.inspector import BindAddress
 
-    place = Place(host, port)
+    place = BindAddress(host, port)
     if place.is_open:
         typer.echo(
             f"warning: {host} may be reached by others; without the key they see nothing, but what you see, and the"
@@ -203,7 +205,7 @@ def trigger(
     if event is None:
         triggering.list_events(as_json=as_json)
         return
-    wanted = triggering.Trigger(
+    wanted = triggering.TriggerOptions(
         event, to, NotificationFormat(format.name.upper()), tuple(settings or ()), count, duplicate, as_json
     )
     if only_print:
@@ -231,4 +233,4 @@ def doctor(
     """
     from callfire_async.cli.commands.doctor import run
 
-    sys.exit(asyncio.run(run(Account(login, base_url), endpoint, inbox, as_json=as_json)))
+    sys.exit(asyncio.run(run(ClientOptions(login, base_url), endpoint, inbox, as_json=as_json)))

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from callfire_async.client._responses import MAX_ANSWER_BYTES, Answer, NoAnswerError, Outcome
+from callfire_async.client._responses import MAX_ANSWER_BYTES, HttpResponse, RequestFailedError, RetrySafety
 from callfire_async.errors import ClientClosedError
 
 HttpClient: TypeAlias = httpx.AsyncClient
@@ -41,18 +41,20 @@ def make_pool(
     trust_env: bool,
     ssl_context: ssl.SSLContext | None,
     http_client: httpx.AsyncClient | None,
-) -> Pool:
+) -> HttpTransport:
     """Make a pool on a client of our own or of the caller's; an error where the settings do not fit."""
     logging.getLogger("httpx").addFilter(_without_query)
     if ssl_context is not None and ssl_context.verify_mode is not ssl.CERT_REQUIRED:
         raise ValueError("ssl_context must verify certificates: load the authority of yours into it instead")
     if http_client is None:
-        return Pool(_http_client(max_connections, ssl_context, trust_env=trust_env), max_connections, owned=True)
+        return HttpTransport(
+            _http_client(max_connections, ssl_context, trust_env=trust_env), max_connections, owned=True
+        )
     if not isinstance(http_client, httpx.AsyncClient):
         raise TypeError("http_client must be an httpx.AsyncClient")
     if ssl_context is not None or trust_env:
         raise TypeError("ssl_context and trust_env belong to the pool: give them to http_client instead")
-    return Pool(http_client, max_connections, owned=False)
+    return HttpTransport(http_client, max_connections, owned=False)
 
 
 def _http_client(max_connections: int, ssl_context: ssl.SSLContext | None, *, trust_env: bool) -> httpx.AsyncClient:
@@ -60,38 +62,38 @@ def _http_client(max_connections: int, ssl_context: ssl.SSLContext | None, *, tr
     # does what is idle: httpcore counts all its connections for each of them, and a request after a hundred at once
     # would be four times as dear.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=min(max_connections, _MOST_IDLE))
-    return _OwnClient(verify=ssl_context or True, trust_env=trust_env, limits=limits)
+    return _CookielessClient(verify=ssl_context or True, trust_env=trust_env, limits=limits)
 
 
-class _NoCookies(httpx.Cookies):
+class _NullCookies(httpx.Cookies):
     """Stays empty: none is sent back, and to look for some in each answer takes a fourteenth of a request's time."""
 
     def extract_cookies(self, response: httpx.Response) -> None:
         """Leave them where they are."""
 
 
-_NO_COOKIES = _NoCookies()
+_NO_COOKIES = _NullCookies()
 
 
-class _OwnClient(httpx.AsyncClient):
+class _CookielessClient(httpx.AsyncClient):
     """httpx's client, which keeps no cookies here."""
 
     cookies = property(lambda _: _NO_COOKIES)  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody sets them
 
 
-class _OwnURL(httpx.URL):
+class _QueryRedactedURL(httpx.URL):
     """Marks a URL as ours, so that httpx's log shows it without its query."""
 
 
 @lru_cache(maxsize=64)
-def _parsed(url: str) -> _OwnURL:
+def _parsed(url: str) -> _QueryRedactedURL:
     """Parse a URL without a query, of which there are few; httpx takes a twentieth of a request's time for one."""
-    return _OwnURL(url)
+    return _QueryRedactedURL(url)
 
 
-def _own_request(method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
+def _build_request(method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
     """Make a request as a client of ours would, with nothing to merge into it; httpx makes the headers twice."""
-    parsed = _parsed(url) if "?" not in url else _OwnURL(url)
+    parsed = _parsed(url) if "?" not in url else _QueryRedactedURL(url)
     length = {} if content is None else {"Content-Length": str(len(content))}
     request = httpx.Request(
         method,
@@ -108,12 +110,12 @@ def _without_query(record: logging.LogRecord) -> bool:
     """Drop the query, which may hold phone numbers, from what httpx logs of our requests at INFO."""
     if isinstance(record.args, tuple):
         record.args = tuple(
-            value.copy_with(query=None) if isinstance(value, _OwnURL) else value for value in record.args
+            value.copy_with(query=None) if isinstance(value, _QueryRedactedURL) else value for value in record.args
         )
     return True
 
 
-def _where_made() -> tuple[str, int]:
+def _creation_site() -> tuple[str, int]:
     """Find the file and line, outside of this library, that a pool is being made for."""
     frame = sys._getframe()  # noqa: SLF001  # a whole stack, as inspect makes it, reads files
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
@@ -142,7 +144,7 @@ _PHASES: Mapping[str, str] = {
 _QUOTED = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"[^"]*")""")
 
 
-class _Exchange:
+class _InFlightRequest:
     """One request on its way, in a task of its own: how far it has come, and until when it may take."""
 
     def __init__(self, client: httpx.AsyncClient, request: httpx.Request, started: float, timeout: float) -> None:
@@ -157,7 +159,7 @@ class _Exchange:
         self.deadline = started + timeout
         request.extensions["trace"] = self._follow
 
-    async def run(self) -> Answer:
+    async def run(self) -> HttpResponse:
         """Send the request and read the answer to its end."""
         async with asyncio.timeout_at(self.deadline) as self._limit:
             response = await self._client.send(self._request, stream=True, auth=None, follow_redirects=False)
@@ -175,16 +177,16 @@ class _Exchange:
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self.deadline)
 
-    def failure(self, error: Exception, now: float) -> NoAnswerError:
+    def failure(self, error: Exception, now: float) -> RequestFailedError:
         """Put in words what *error*, raised by `run`, means."""
         expired = self._limit is not None and self._limit.expired()
         timed_out = expired or isinstance(error, httpx.TimeoutException)
         never_sent = self._phase == _CONNECTING or isinstance(error, _NEVER_SENT)
         failed = f"failed with {type(error).__name__} after {now - self._started:.3f} s"
         what = f"had no whole answer within {self._timeout:g} s" if timed_out else failed
-        return NoAnswerError(
+        return RequestFailedError(
             f"{what}, while {_CONNECTING if never_sent else self._phase}",
-            outcome=Outcome.NOT_DONE if never_sent else Outcome.UNKNOWN,
+            outcome=RetrySafety.NOT_DONE if never_sent else RetrySafety.UNKNOWN,
             timed_out=timed_out,
         )
 
@@ -199,7 +201,7 @@ class _Exchange:
             await self._socket.aclose()
 
 
-def _remove_quotes(error: BaseException | None) -> None:
+def _scrub_exception(error: BaseException | None) -> None:
     """Take out of protocol errors, and their causes, what they quote of an answer: it may be a phone number."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # one may be its own cause
@@ -208,12 +210,12 @@ def _remove_quotes(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-async def _read(response: httpx.Response) -> Answer:
+async def _read(response: httpx.Response) -> HttpResponse:
     """Read a response, and no more than one byte above what is allowed."""
     headers = response.headers
     # A hook or a transport of the caller's may have read it all, and undone its encoding.
     consumed = response.is_stream_consumed
-    return Answer(
+    return HttpResponse(
         status=response.status_code,
         body=response.content if consumed else await _read_capped(response),
         content_type=headers.get("Content-Type"),
@@ -235,7 +237,7 @@ async def _read_capped(response: httpx.Response) -> bytes:
 # --- the pool -------------------------------------------------------------------------------------------------
 
 
-class Pool:
+class HttpTransport:
     """What a connection and its views share: the client, whose turn it is, and what is under way."""
 
     def __init__(self, client: httpx.AsyncClient, max_connections: int, *, owned: bool) -> None:
@@ -245,11 +247,11 @@ class Pool:
         # First come, first served; a caller that is cancelled while it waits leaves the queue.
         self._slots = asyncio.Semaphore(max_connections)
         self._waiting = 0
-        self._under_way: dict[asyncio.Task[Answer], _Exchange] = {}
+        self._under_way: dict[asyncio.Task[HttpResponse], _InFlightRequest] = {}
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._made_at = _where_made()
+        self._made_at = _creation_site()
 
     def __del__(self) -> None:
         """Warn, as of a line of whoever made it, where it was never closed; a fork leaves that to the parent."""
@@ -281,7 +283,7 @@ class Pool:
 
     async def exchange(
         self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None, timeout: float
-    ) -> Answer:
+    ) -> HttpResponse:
         """
         Send a request and read the answer, all within *timeout* seconds.
 
@@ -295,17 +297,17 @@ class Pool:
             await self._wait_for_slot(started + timeout, timeout)
         else:
             await self._slots.acquire()
-        return await self._shielded(_Exchange(self.client, request, started, timeout))
+        return await self._shielded(_InFlightRequest(self.client, request, started, timeout))
 
     def _request(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
         if self._owned:
-            return _own_request(method, url, headers, content)
+            return _build_request(method, url, headers, content)
         # The timeout of the attempt as a whole is kept in _Exchange; httpx knows only those of its phases.
         request = self.client.build_request(method, url, headers=headers, content=content, timeout=None)
-        request.url = _OwnURL(request.url)
+        request.url = _QueryRedactedURL(request.url)
         return request
 
-    async def _shielded(self, exchange: _Exchange) -> Answer:
+    async def _shielded(self, exchange: _InFlightRequest) -> HttpResponse:
         loop = asyncio.get_running_loop()
         task = loop.create_task(exchange.run())
         self._under_way[task] = exchange
@@ -318,7 +320,7 @@ class Pool:
             raise
         except Exception as error:
             # Whatever it is: httpx lets errors of ssl and anyio pass, and a transport may be the caller's own.
-            _remove_quotes(error)
+            _scrub_exception(error)
             raise exchange.failure(error, loop.time()) from error
 
     async def _wait_for_slot(self, deadline: float, timeout: float) -> None:
@@ -329,7 +331,7 @@ class Pool:
                 await self._slots.acquire()
         except TimeoutError as error:
             reason = f"waited {timeout:g} s for one of {self._max_connections} connections, with {ahead} requests ahead"
-            raise NoAnswerError(reason, outcome=Outcome.NOT_DONE, timed_out=True) from error
+            raise RequestFailedError(reason, outcome=RetrySafety.NOT_DONE, timed_out=True) from error
         finally:
             self._waiting -= 1
         try:
@@ -338,7 +340,7 @@ class Pool:
             self._slots.release()
             raise
 
-    def _settle(self, task: asyncio.Task[Answer]) -> None:
+    def _settle(self, task: asyncio.Task[HttpResponse]) -> None:
         """Give the slot to the next; take note of the outcome, which nobody may be there to take."""
         del self._under_way[task]
         self._slots.release()

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from callfire_async.models import Page
 
-__all__ = ["Step", "steps"]
+__all__ = ["PageDelta", "iter_pages"]
 
 # A page can be all known because others were added before it meanwhile; so much in a row is the same page for ever.
 _MAX_STALE = 100
@@ -21,15 +21,15 @@ _MAX_STALE = 100
 _MAX_REMEMBERED = 100_000
 
 
-class _Identified(Protocol):
+class _HasId(Protocol):
     @property
     def id(self) -> int: ...
 
 
-I = TypeVar("I", bound=_Identified)  # noqa: E741  # an item
+I = TypeVar("I", bound=_HasId)  # noqa: E741  # an item
 
 
-class Query(Protocol[I]):
+class PageFetcher(Protocol[I]):
     """Fetches one page."""
 
     async def __call__(self, *, max_results: int, first_result: int) -> Page[I]:
@@ -38,7 +38,7 @@ class Query(Protocol[I]):
 
 
 @frozen
-class Step(Generic[I]):
+class PageDelta(Generic[I]):
     """What one page had that those before it had not, and where the next one begins."""
 
     items: tuple[I, ...]
@@ -46,7 +46,9 @@ class Step(Generic[I]):
     total_results: int | None
 
 
-async def steps(query: Query[I], *, page_size: int, most: int, first_result: int = 0) -> AsyncIterator[Step[I]]:
+async def iter_pages(
+    query: PageFetcher[I], *, page_size: int, most: int, first_result: int = 0
+) -> AsyncIterator[PageDelta[I]]:
     """
     Read a list, a page a step, no item twice.
 
@@ -63,15 +65,15 @@ async def steps(query: Query[I], *, page_size: int, most: int, first_result: int
     while first_result < most and stale < max(_MAX_STALE, 3 * page_size):
         page = await query(max_results=page_size, first_result=first_result)
         fresh = {item.id: item for item in page.items if item.id not in remembered}
-        _remember(remembered, fresh)
+        _remember_ids(remembered, fresh)
         first_result += len(page.items)
         stale = 0 if fresh else stale + page_size
-        yield Step(tuple(fresh.values()), first_result, page.total_results)
+        yield PageDelta(tuple(fresh.values()), first_result, page.total_results)
         if not page.items or first_result >= (most if page.total_results is None else page.total_results):
             return
 
 
-def _remember(remembered: dict[int, None], fresh: dict[int, I]) -> None:
+def _remember_ids(remembered: dict[int, None], fresh: dict[int, I]) -> None:
     """Add ids; those that were added first are the first to go."""
     remembered.update(dict.fromkeys(fresh))
     while len(remembered) > _MAX_REMEMBERED:

@@ -18,9 +18,9 @@ from typing import NoReturn, TypeVar
 
 from attrs import field, frozen
 
-from callfire_async._codec.converters import Unreadable
-from callfire_async._codec.documents import NotADocument, normalised
-from callfire_async.client._operations.api_1_1 import Operation, Problems, content_of
+from callfire_async._codec.converters import ConversionError
+from callfire_async._codec.documents import InvalidDocumentError, normalised
+from callfire_async.client._operations.api_1_1 import Operation, Problems, parse_root
 from callfire_async.errors import (
     APIError,
     AuthenticationError,
@@ -49,7 +49,7 @@ _MAX_PARSED_SECONDS = timedelta(days=365).total_seconds()
 
 
 @frozen
-class Answer:
+class HttpResponse:
     """An HTTP response, as far as it matters: a body of up to one byte more than `MAX_ANSWER_BYTES` among it."""
 
     status: int
@@ -59,7 +59,7 @@ class Answer:
     retry_after: str | None = None
 
 
-class Outcome(Enum):
+class RetrySafety(Enum):
     """What a failed attempt means for another one."""
 
     NOT_DONE = auto()  # it never left, or was turned away: repeating is always safe
@@ -67,10 +67,10 @@ class Outcome(Enum):
     FINAL = auto()  # the same will be answered again
 
 
-class NoAnswerError(Exception):
+class RequestFailedError(Exception):
     """An exchange failed: why, while what, and what that means for another attempt."""
 
-    def __init__(self, reason: str, *, outcome: Outcome, timed_out: bool) -> None:
+    def __init__(self, reason: str, *, outcome: RetrySafety, timed_out: bool) -> None:
         super().__init__(reason)
         self.outcome = outcome
         self.timed_out = timed_out
@@ -79,8 +79,8 @@ class NoAnswerError(Exception):
 # --- what it means ----------------------------------------------------------------------------------------------
 
 
-def interpret(
-    operation: Operation[T], answer: Answer, *, attempts: int, in_doubt: bool, now: datetime
+def parse_response(
+    operation: Operation[T], answer: HttpResponse, *, attempts: int, in_doubt: bool, now: datetime
 ) -> tuple[T, Problems]:
     """
     Turn an answer into a value, or raise what it means.
@@ -103,12 +103,12 @@ def interpret(
     if answer.status not in operation.success | repeated:
         _raise_error(operation, answer, attempts, now)
     try:
-        return operation.read(_plain_body(answer), answer.content_type)
-    except (NotADocument, Unreadable) as error:
+        return operation.read(_decompress(answer), answer.content_type)
+    except (InvalidDocumentError, ConversionError) as error:
         raise _response_error(operation, answer, attempts, str(error)) from error
 
 
-def _raise_error(operation: Operation[T], answer: Answer, attempts: int, now: datetime) -> NoReturn:
+def _raise_error(operation: Operation[T], answer: HttpResponse, attempts: int, now: datetime) -> NoReturn:
     if 400 <= answer.status < 600:
         raise _api_error(operation, answer, attempts, now)
     if 300 <= answer.status < 400:
@@ -117,12 +117,12 @@ def _raise_error(operation: Operation[T], answer: Answer, attempts: int, now: da
     raise _response_error(operation, answer, attempts, reason)
 
 
-def _answered(operation: Operation[T], answer: Answer, attempts: int) -> str:
+def _answered(operation: Operation[T], answer: HttpResponse, attempts: int) -> str:
     which = f", at attempt {attempts}" if attempts > 1 else ""
     return f"{operation} answered {answer.status}{which}"
 
 
-def _response_error(operation: Operation[T], answer: Answer, attempts: int, reason: str) -> ResponseError:
+def _response_error(operation: Operation[T], answer: HttpResponse, attempts: int, reason: str) -> ResponseError:
     return ResponseError(
         f"{_answered(operation, answer, attempts)}: {reason}",
         status_code=answer.status,
@@ -146,9 +146,9 @@ _WAYS_OUT = {
 }
 
 
-def _api_error(operation: Operation[T], answer: Answer, attempts: int, now: datetime) -> APIError:
+def _api_error(operation: Operation[T], answer: HttpResponse, attempts: int, now: datetime) -> APIError:
     message = _callfire_message(answer)
-    words = (masked(message) if message else None, _WAYS_OUT.get(answer.status))
+    words = (redact(message) if message else None, _WAYS_OUT.get(answer.status))
     summary = ": ".join([_answered(operation, answer, attempts), *filter(None, words)])
     kind = _ERRORS.get(answer.status, ServerError if answer.status >= 500 else APIError)
     return kind(
@@ -164,16 +164,16 @@ def _api_error(operation: Operation[T], answer: Answer, attempts: int, now: date
     )
 
 
-def _callfire_message(answer: Answer) -> str | None:
+def _callfire_message(answer: HttpResponse) -> str | None:
     """Find CallFire's own words in a ``ResourceException``; a page of HTML from a proxy has none."""
     try:
-        message = content_of("ResourceException", _plain_body(answer), answer.content_type).get("Message")
-    except NotADocument:
+        message = parse_root("ResourceException", _decompress(answer), answer.content_type).get("Message")
+    except InvalidDocumentError:
         return None
     return normalised(message) if isinstance(message, str) else None
 
 
-def _plain_body(answer: Answer) -> bytes:
+def _decompress(answer: HttpResponse) -> bytes:
     """Undo a compression that nobody asked for, no further than `MAX_ANSWER_BYTES`."""
     encoding = answer.content_encoding.strip().lower()
     if encoding in ("gzip", "x-gzip", "deflate"):
@@ -181,9 +181,9 @@ def _plain_body(answer: Answer) -> bytes:
     elif encoding in ("", "identity"):
         body = answer.body
     else:
-        raise NotADocument("in a content encoding that was not asked for")
+        raise InvalidDocumentError("in a content encoding that was not asked for")
     if len(body) > MAX_ANSWER_BYTES:
-        raise NotADocument(f"longer than {MAX_ANSWER_BYTES} bytes")
+        raise InvalidDocumentError(f"longer than {MAX_ANSWER_BYTES} bytes")
     return body
 
 
@@ -193,9 +193,9 @@ def _inflated(body: bytes) -> bytes:
     try:
         plain = inflater.decompress(body, MAX_ANSWER_BYTES + 1)
     except zlib.error:
-        raise NotADocument("not what its content encoding says") from None
+        raise InvalidDocumentError("not what its content encoding says") from None
     if not inflater.eof and len(plain) <= MAX_ANSWER_BYTES:
-        raise NotADocument("cut short")
+        raise InvalidDocumentError("cut short")
     return plain
 
 
@@ -207,7 +207,7 @@ _SECRET = re.compile(
 )
 
 
-def masked(message: str) -> str:
+def redact(message: str) -> str:
     """Mask what in CallFire's words may be a number, an endpoint or a token, and cut them to some lines' length."""
     # Cut between words, so that no secret loses the half by which it is known; and first roughly, for speed.
     return _SECRET.sub(_mask, shorten(message[:1000], 300, placeholder=" ...", break_on_hyphens=False))
@@ -227,14 +227,14 @@ def _masked_number(match: re.Match[str]) -> str:
 # --- trying again -----------------------------------------------------------------------------------------
 
 
-def outcome_of(error: CallFireError) -> Outcome:
+def retry_safety_of(error: CallFireError) -> RetrySafety:
     """Tell what an answer that became *error* means for another attempt."""
     if isinstance(error, RateLimitError):
-        return Outcome.NOT_DONE
+        return RetrySafety.NOT_DONE
     # A success that cannot be read, or a failure on the way back, says nothing about what was done.
     if isinstance(error, ServerError) or (isinstance(error, ResponseError) and 200 <= error.status_code < 300):
-        return Outcome.UNKNOWN
-    return Outcome.FINAL
+        return RetrySafety.UNKNOWN
+    return RetrySafety.FINAL
 
 
 _SECONDS = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from attrs import define, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from callfire_async._codec.converters import in_words
+from callfire_async._codec.converters import format_problems
 from callfire_async.client._operations.api_1_1 import (
     Operation,
     ResponseFormat,
@@ -34,12 +34,12 @@ from callfire_async.client._operations.api_1_1 import (
 )
 from callfire_async.client._responses import (
     MAX_RETRY_AFTER_SECONDS,
-    Answer,
-    NoAnswerError,
-    Outcome,
-    interpret,
-    outcome_of,
+    HttpResponse,
+    RequestFailedError,
+    RetrySafety,
+    parse_response,
     retry_delay,
+    retry_safety_of,
 )
 from callfire_async.errors import APIError, CallFireError, RequestTimeoutError, ResponseError, TransportError
 
@@ -59,7 +59,7 @@ _log = logging.getLogger("callfire_async.client")
 
 
 @frozen
-class _Clockwork:
+class _RetryHooks:
     """What a retry needs of the world."""
 
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -68,7 +68,7 @@ class _Clockwork:
 
 
 @define
-class Attempt:
+class RequestAttempt:
     """One request as who watches it sees it: what it asks, how often that was sent, and the status of its answer."""
 
     operation: Operation[Any]
@@ -76,7 +76,7 @@ class Attempt:
     status: int | None = None
 
 
-Watch = Callable[[Attempt], AbstractContextManager[object]]
+Watch = Callable[[RequestAttempt], AbstractContextManager[object]]
 
 
 class Connection:
@@ -125,7 +125,7 @@ class Connection:
         self._response_format: ResponseFormat = response_format
         self._set_options(timeout, max_retries)
         self._headers = _headers(login, password)
-        self._clockwork = _Clockwork()
+        self._clockwork = _RetryHooks()
         # What each attempt takes place in; telemetry puts itself here, on this connection and views made later.
         self._watch: Watch = nullcontext
         from callfire_async.client._http import make_pool  # noqa: PLC0415  # importing httpx takes long
@@ -153,14 +153,14 @@ class Connection:
             ResponseError: The answer is not what API 1.1 promises.
             ClientClosedError: The connection was closed, or belongs to another event loop or process.
         """
-        call = _Call(operation, recover, self._exchange, self._clockwork, self._watch)
+        call = _RetryingCall(operation, recover, self._exchange, self._clockwork, self._watch)
         try:
             return await call.attempt()
         except CallFireError as error:
             failed = error
-        return await self._tried_again(call, failed)
+        return await self._retry(call, failed)
 
-    async def _tried_again(self, call: _Call[T], failed: CallFireError) -> T:
+    async def _retry(self, call: _RetryingCall[T], failed: CallFireError) -> T:
         """Go on after a first attempt that failed; only now is tenacity needed, a tenth of what a request costs."""
         failures = [failed]
 
@@ -173,14 +173,14 @@ class Connection:
             sleep=self._clockwork.sleep,
             stop=stop_after_attempt(self._max_retries + 1),
             wait=call.delay,
-            retry=retry_if_exception(call.may_repeat),
+            retry=retry_if_exception(call.should_retry),
             before_sleep=call.log_retry,
             reraise=True,
         )
         try:
             return await retrying(attempt)
         except CallFireError as error:
-            call.annotate(error)
+            call.add_ambiguity_note(error)
             raise
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
@@ -211,7 +211,7 @@ class Connection:
         self._timeout = checked_timeout(timeout)
         self._max_retries = checked_count("max_retries", max_retries, least=0)
 
-    async def _exchange(self, operation: Operation[T]) -> Answer:
+    async def _exchange(self, operation: Operation[T]) -> HttpResponse:
         return await self._pool.exchange(
             operation.method,
             self._base_url + operation.target(self._response_format),
@@ -224,7 +224,7 @@ class Connection:
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-class _Secret(str):
+class RedactedStr(str):
     """A header's value that is not shown where a mapping of headers is printed."""
 
     __slots__ = ()
@@ -236,7 +236,7 @@ class _Secret(str):
 def _headers(login: str, password: str) -> dict[str, str]:
     credentials = base64.b64encode(f"{login}:{password}".encode()).decode()
     return {
-        "Authorization": _Secret(f"Basic {credentials}"),
+        "Authorization": RedactedStr(f"Basic {credentials}"),
         "User-Agent": f"callfire-async/{own_version()} python/{platform.python_version()}",
         # What comes compressed cannot be capped before it is in memory.
         "Accept-Encoding": "identity",
@@ -254,15 +254,15 @@ def own_version() -> str:
 # --- one call ---------------------------------------------------------------------------------------------
 
 
-class _Call(Generic[T]):
+class _RetryingCall(Generic[T]):
     """One operation's attempts, and whether one of them may have been carried out."""
 
     def __init__(
         self,
         operation: Operation[T],
         recover: Recover[T] | None,
-        exchange: Callable[[Operation[T]], Awaitable[Answer]],
-        clockwork: _Clockwork,
+        exchange: Callable[[Operation[T]], Awaitable[HttpResponse]],
+        clockwork: _RetryHooks,
         watch: Watch,
     ) -> None:
         self._operation = operation
@@ -271,7 +271,7 @@ class _Call(Generic[T]):
         self._clockwork = clockwork
         self._watch = watch
         self._attempts = 0
-        self._outcome = Outcome.FINAL
+        self._outcome = RetrySafety.FINAL
         self._in_doubt: CallFireError | None = None
 
     async def attempt(self) -> T:
@@ -288,7 +288,7 @@ class _Call(Generic[T]):
             return await self._send()
         except APIError as error:
             # A RequestId that CallFire has seen may be refused: then it was the earlier attempt that did it.
-            found = await self._look(recover, error) if self._outcome is Outcome.FINAL else None
+            found = await self._look(recover, error) if self._outcome is RetrySafety.FINAL else None
             if found is None:
                 raise
             return found
@@ -301,24 +301,24 @@ class _Call(Generic[T]):
 
     async def _send(self) -> T:
         self._attempts += 1
-        self._outcome = Outcome.FINAL
-        attempt = Attempt(self._operation, self._attempts)
+        self._outcome = RetrySafety.FINAL
+        attempt = RequestAttempt(self._operation, self._attempts)
         with self._watch(attempt):
-            return await self._judged(attempt)
+            return await self._attempt_and_classify(attempt)
 
-    async def _judged(self, attempt: Attempt) -> T:
+    async def _attempt_and_classify(self, attempt: RequestAttempt) -> T:
         """Carry it out; where it fails, note what that means for another attempt."""
         try:
             return self._value(await self._answer(attempt))
-        except NoAnswerError as failure:
+        except RequestFailedError as failure:
             error = self._no_answer(failure)
             self._judge(error, failure.outcome)
             raise error from failure.__cause__
         except CallFireError as error:
-            self._judge(error, outcome_of(error))
+            self._judge(error, retry_safety_of(error))
             raise
 
-    async def _answer(self, attempt: Attempt) -> Answer:
+    async def _answer(self, attempt: RequestAttempt) -> HttpResponse:
         """Send the request, and write the one line of log that each gets."""
         started = perf_counter()
         try:
@@ -330,14 +330,14 @@ class _Call(Generic[T]):
             _log.debug("%s: %s, attempt %d, %.0f ms", self._operation, outcome, attempt.number, milliseconds)
         return answer
 
-    def _value(self, answer: Answer) -> T:
+    def _value(self, answer: HttpResponse) -> T:
         in_doubt, now = self._in_doubt is not None, self._clockwork.now()
-        value, problems = interpret(self._operation, answer, attempts=self._attempts, in_doubt=in_doubt, now=now)
+        value, problems = parse_response(self._operation, answer, attempts=self._attempts, in_doubt=in_doubt, now=now)
         if problems:
-            _log.warning("%s: left out what cannot be read: %s", self._operation, in_words(problems))
+            _log.warning("%s: left out what cannot be read: %s", self._operation, format_problems(problems))
         return value
 
-    def _no_answer(self, failure: NoAnswerError) -> TransportError:
+    def _no_answer(self, failure: RequestFailedError) -> TransportError:
         return (RequestTimeoutError if failure.timed_out else TransportError)(
             f"{self._operation} {failure}, at attempt {self._attempts}",
             method=self._operation.method,
@@ -345,20 +345,20 @@ class _Call(Generic[T]):
             attempts=self._attempts,
         )
 
-    def _judge(self, error: CallFireError, outcome: Outcome) -> None:
+    def _judge(self, error: CallFireError, outcome: RetrySafety) -> None:
         self._outcome = outcome
-        if outcome is Outcome.UNKNOWN:
+        if outcome is RetrySafety.UNKNOWN:
             self._in_doubt = error
 
-    def may_repeat(self, error: BaseException) -> bool:
+    def should_retry(self, error: BaseException) -> bool:
         """Tell whether another attempt is safe, and likely to be worth it."""
         if not isinstance(error, CallFireError) or (_retry_after(error) or 0) > MAX_RETRY_AFTER_SECONDS:
             return False
         if self._operation.at_most_once and isinstance(error, APIError):
             return False
-        if self._outcome is Outcome.UNKNOWN:
+        if self._outcome is RetrySafety.UNKNOWN:
             return self._operation.repeatable or self._recover is not None
-        return self._outcome is Outcome.NOT_DONE
+        return self._outcome is RetrySafety.NOT_DONE
 
     def delay(self, state: RetryCallState) -> float:
         """Choose how long to wait before the next attempt, in seconds."""
@@ -369,7 +369,7 @@ class _Call(Generic[T]):
         cause = type(_raised(state)).__name__
         _log.info("%s: trying again in %.2f s after %s", self._operation, state.upcoming_sleep, cause)
 
-    def annotate(self, error: CallFireError) -> None:
+    def add_ambiguity_note(self, error: CallFireError) -> None:
         """Say it with the error that leaves, if CallFire may have done what was asked all the same."""
         if self._in_doubt is not None and self._operation.method != "GET":
             error.add_note(f"{self._operation} {self._operation.doubt}")

@@ -22,7 +22,18 @@ from callfire_async.models import (
     masked_number,
 )
 
-__all__ = ["Applied", "Key", "Match", "Owned", "Plan", "SubscriptionSpec", "Tokens", "by_key", "compare", "key_of"]
+__all__ = [
+    "ApplyResult",
+    "Owned",
+    "Plan",
+    "SpecMatch",
+    "SubscriptionKey",
+    "SubscriptionSpec",
+    "TokenMatcher",
+    "compare",
+    "index_specs",
+    "key_of",
+]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -39,7 +50,7 @@ _ENDPOINT = re.compile(
 _FILTER = tuple(field.name for field in fields(SubscriptionFilter))
 
 
-class Place(NamedTuple):
+class _EndpointKey(NamedTuple):
     """Where a subscription posts, without its token, whether it had one, and what makes it post."""
 
     endpoint: str
@@ -47,14 +58,14 @@ class Place(NamedTuple):
     trigger_event: str
 
 
-class Key(NamedTuple):
+class SubscriptionKey(NamedTuple):
     """What makes a subscription the one that it is."""
 
-    place: Place
+    place: _EndpointKey
     filter: frozenset[tuple[str, object]]
 
 
-class Tokens(Protocol):
+class TokenMatcher(Protocol):
     """What recognises the token at the end of an endpoint, as `EndpointTokens` does."""
 
     def opens(self, token: str | None) -> bool:
@@ -92,7 +103,7 @@ class SubscriptionSpec:
 
 
 @frozen
-class Match:
+class SpecMatch:
     """A spec, and the subscription that is to be as it says."""
 
     spec: SubscriptionSpec
@@ -103,14 +114,16 @@ class Match:
     )
 
     @property
-    def can_be_updated(self) -> bool:
+    def is_updatable(self) -> bool:
         """Whether an update can say it: one cannot take a field out of a filter."""
-        return _said(self.subscription.filter).keys() <= _said(self.spec.filter).keys()
+        return _normalized_filter(self.subscription.filter).keys() <= _normalized_filter(self.spec.filter).keys()
 
 
 def _differences(spec: SubscriptionSpec, subscription: Subscription) -> tuple[str, ...]:
     details = tuple(name for name in _DETAILS if _differ(getattr(spec, name), getattr(subscription, name)))
-    return details if _said(spec.filter) == _said(subscription.filter) else (*details, "filter")
+    return (
+        details if _normalized_filter(spec.filter) == _normalized_filter(subscription.filter) else (*details, "filter")
+    )
 
 
 def _differ(wanted: object, found: object) -> bool:
@@ -138,13 +151,13 @@ class Plan:
     """
 
     create: tuple[SubscriptionSpec, ...] = ()
-    update: tuple[Match, ...] = ()
-    replace: tuple[Match, ...] = ()
+    update: tuple[SpecMatch, ...] = ()
+    replace: tuple[SpecMatch, ...] = ()
     delete: tuple[Subscription, ...] = ()
-    leave: tuple[Match, ...] = ()
+    leave: tuple[SpecMatch, ...] = ()
     duplicates: tuple[Subscription, ...] = ()
     others: tuple[Subscription, ...] = ()
-    tokens: Tokens | None = field(default=None, repr=False, eq=False)
+    tokens: TokenMatcher | None = field(default=None, repr=False, eq=False)
 
     @property
     def is_empty(self) -> bool:
@@ -156,12 +169,12 @@ class Plan:
         deleted, extra = ({one.id for one in group} for group in (self.delete, self.duplicates))
         kept = (one for one in self.duplicates if one.id not in deleted)
         lines = [
-            *(f"+ {_worded(spec)}" for spec in self.create),
+            *(f"+ {_describe(spec)}" for spec in self.create),
             *(f"~ {_change_worded(match)}" for match in self.update),
             *(f"± {_change_worded(match)}" for match in self.replace),
-            *(f"- {one.id} {_worded(one)}{': a duplicate' if one.id in extra else ''}" for one in self.delete),
-            *(f"= {match.subscription.id} {_worded(match.subscription)}" for match in self.leave),
-            *(f"= {one.id} {_worded(one)}: a duplicate" for one in kept),
+            *(f"- {one.id} {_describe(one)}{': a duplicate' if one.id in extra else ''}" for one in self.delete),
+            *(f"= {match.subscription.id} {_describe(match.subscription)}" for match in self.leave),
+            *(f"= {one.id} {_describe(one)}: a duplicate" for one in kept),
         ]
         return "\n".join([*lines, self._sum()])
 
@@ -179,7 +192,7 @@ class Plan:
 
 
 @frozen
-class Applied:
+class ApplyResult:
     """
     What came of a plan.
 
@@ -196,9 +209,11 @@ class Applied:
 # --- comparing --------------------------------------------------------------------------------------------
 
 
-def by_key(specs: Iterable[SubscriptionSpec], tokens: Tokens | None) -> dict[Key, SubscriptionSpec]:
+def index_specs(
+    specs: Iterable[SubscriptionSpec], tokens: TokenMatcher | None
+) -> dict[SubscriptionKey, SubscriptionSpec]:
     """Take each spec once; ValueError where two say different things of one subscription."""
-    wanted: dict[Key, SubscriptionSpec] = {}
+    wanted: dict[SubscriptionKey, SubscriptionSpec] = {}
     for spec in specs:
         first = wanted.setdefault(key_of(spec, tokens), spec)
         if any(getattr(first, name) != getattr(spec, name) for name in _DETAILS):
@@ -207,10 +222,10 @@ def by_key(specs: Iterable[SubscriptionSpec], tokens: Tokens | None) -> dict[Key
 
 
 def compare(
-    wanted: Mapping[Key, SubscriptionSpec],
+    wanted: Mapping[SubscriptionKey, SubscriptionSpec],
     found: Iterable[Subscription],
     *,
-    tokens: Tokens | None = None,
+    tokens: TokenMatcher | None = None,
     prune: bool = False,
     owned: Owned | None = None,
 ) -> Plan:
@@ -218,7 +233,7 @@ def compare(
     Compare what is wanted with what is there, in time that grows with the sum of both.
 
     Args:
-        wanted: The specs, from `by_key`.
+        wanted: The specs, from `index_specs`.
         found: All that the account has.
         tokens: See `Subscriptions.plan`, as for what follows.
         prune: See there.
@@ -227,15 +242,15 @@ def compare(
     there = [(key_of(item, tokens), item) for item in found]
     ours = frozenset(item.id for (place, _), item in there if (owned(item) if owned else place.has_token))
     rest = _grouped(there)
-    matches, missing, duplicates = _claim(wanted, rest, ours)
+    matches, missing, duplicates = _match_existing(wanted, rest, ours)
     unclaimed = [(key.place, item) for key, group in rest.items() for item in group]
     prunable = ours if prune else frozenset()
-    moved, create, unwanted = _reuse(missing, _grouped(one for one in unclaimed if one[1].id in prunable))
+    moved, create, unwanted = _pair_replacements(missing, _grouped(one for one in unclaimed if one[1].id in prunable))
     different = [*(match for match in matches if match.changed), *moved]
     return Plan(
         create=tuple(create),
-        update=tuple(match for match in different if match.can_be_updated),
-        replace=tuple(match for match in different if not match.can_be_updated),
+        update=tuple(match for match in different if match.is_updatable),
+        replace=tuple(match for match in different if not match.is_updatable),
         delete=(*unwanted, *(extra for extra in duplicates if extra.id in prunable)),
         leave=tuple(match for match in matches if not match.changed),
         duplicates=tuple(duplicates),
@@ -244,21 +259,21 @@ def compare(
     )
 
 
-def key_of(one: SubscriptionSpec | Subscription, tokens: Tokens | None) -> Key:
+def key_of(one: SubscriptionSpec | Subscription, tokens: TokenMatcher | None) -> SubscriptionKey:
     """Return what makes a subscription the one that it is: two with the same are the same."""
     endpoint = (one.endpoint or "").strip()
     without = _without_token(endpoint, tokens) if tokens else None
-    place = Place(endpoint if without is None else without, without is not None, one.trigger_event or "")
-    return Key(place, frozenset(_said(one.filter).items()))
+    place = _EndpointKey(endpoint if without is None else without, without is not None, one.trigger_event or "")
+    return SubscriptionKey(place, frozenset(_normalized_filter(one.filter).items()))
 
 
-def _without_token(endpoint: str, tokens: Tokens) -> str | None:
+def _without_token(endpoint: str, tokens: TokenMatcher) -> str | None:
     """Take off a last segment that is one of the tokens; None where it is not."""
     parts = _ENDPOINT.fullmatch(endpoint)
     return parts["folder"] + parts["query"] if parts and tokens.opens(parts["segment"]) else None
 
 
-def _said(filter: SubscriptionFilter | None) -> dict[str, Any]:
+def _normalized_filter(filter: SubscriptionFilter | None) -> dict[str, Any]:
     """Return what a filter says by the names of its fields, worded so that what means the same is the same."""
     said = {name: getattr(filter, name) for name in _FILTER} if filter else {}
     for name in ("from_number", "to_number"):
@@ -274,15 +289,17 @@ def _grouped(items: Iterable[tuple[K, Subscription]]) -> dict[K, list[Subscripti
     return groups
 
 
-def _claim(
-    wanted: Mapping[Key, SubscriptionSpec], there: dict[Key, list[Subscription]], ours: Container[int]
-) -> tuple[list[Match], list[tuple[Place, SubscriptionSpec]], list[Subscription]]:
+def _match_existing(
+    wanted: Mapping[SubscriptionKey, SubscriptionSpec],
+    there: dict[SubscriptionKey, list[Subscription]],
+    ours: Container[int],
+) -> tuple[list[SpecMatch], list[tuple[_EndpointKey, SubscriptionSpec]], list[Subscription]]:
     """Take out of *there* what is wanted; return the matches, the specs without one, and what is there twice."""
-    matches: list[Match] = []
-    missing: list[tuple[Place, SubscriptionSpec]] = []
+    matches: list[SpecMatch] = []
+    missing: list[tuple[_EndpointKey, SubscriptionSpec]] = []
     duplicates: list[Subscription] = []
     for key, spec in wanted.items():
-        group = [Match(spec, item) for item in there.pop(key, ())]
+        group = [SpecMatch(spec, item) for item in there.pop(key, ())]
         if not group:
             missing.append((key.place, spec))
             continue
@@ -293,15 +310,15 @@ def _claim(
     return matches, missing, duplicates
 
 
-def _reuse(
-    missing: Iterable[tuple[Place, SubscriptionSpec]], spare: dict[Place, list[Subscription]]
-) -> tuple[list[Match], list[SubscriptionSpec], list[Subscription]]:
+def _pair_replacements(
+    missing: Iterable[tuple[_EndpointKey, SubscriptionSpec]], spare: dict[_EndpointKey, list[Subscription]]
+) -> tuple[list[SpecMatch], list[SubscriptionSpec], list[Subscription]]:
     """Match what is to be made with what is to go, where only the filter differs; return what remains of both."""
-    matches: list[Match] = []
+    matches: list[SpecMatch] = []
     create: list[SubscriptionSpec] = []
     for place, spec in missing:
         if group := spare.get(place):
-            matches.append(Match(spec, group.pop()))
+            matches.append(SpecMatch(spec, group.pop()))
         else:
             create.append(spec)
     return matches, create, [item for group in spare.values() for item in group]
@@ -310,10 +327,10 @@ def _reuse(
 # --- printing ---------------------------------------------------------------------------------------------
 
 
-def _worded(one: SubscriptionSpec | Subscription) -> str:
+def _describe(one: SubscriptionSpec | Subscription) -> str:
     """Word what a subscription is: trigger, endpoint and filter, masked."""
     words = f"{one.trigger_event} to {_endpoint_worded(one.endpoint)}"
-    return f"{words} where {_filter_worded(one.filter)}" if _said(one.filter) else words
+    return f"{words} where {_filter_worded(one.filter)}" if _normalized_filter(one.filter) else words
 
 
 def _endpoint_worded(endpoint: str | None) -> str:
@@ -322,16 +339,16 @@ def _endpoint_worded(endpoint: str | None) -> str:
 
 def _filter_worded(filter: SubscriptionFilter | None) -> str:
     masks = {"from_number": masked_number, "to_number": masked_number}
-    words = (f"{name}={masks.get(name, str)(value)}" for name, value in _said(filter).items())
+    words = (f"{name}={masks.get(name, str)(value)}" for name, value in _normalized_filter(filter).items())
     return ", ".join(words) or "all"
 
 
-def _change_worded(match: Match) -> str:
+def _change_worded(match: SpecMatch) -> str:
     changes = (_field_worded(name, match) for name in match.changed)
-    return f"{match.subscription.id} {_worded(match.subscription)}: {'; '.join(changes)}"
+    return f"{match.subscription.id} {_describe(match.subscription)}: {'; '.join(changes)}"
 
 
-def _field_worded(name: str, match: Match) -> str:
+def _field_worded(name: str, match: SpecMatch) -> str:
     if name == "endpoint":
         # It is the same without its token, or the two would be no match.
         return "another token"

@@ -19,27 +19,27 @@ from attrs import asdict
 from callfire_async.client._operations.api_1_1 import (
     MAX_RESULTS,
     Operation,
-    as_updated,
     create_subscription,
     delete_subscription,
     get_subscription,
+    insecure_settings,
+    matches_update,
     query_subscriptions,
-    risks,
     same_subscription,
     update_subscription,
 )
-from callfire_async.client._pagination import steps
+from callfire_async.client._pagination import iter_pages
 from callfire_async.client.connection import Connection
 from callfire_async.client.plan import (
-    Applied,
-    Key,
-    Match,
+    ApplyResult,
     Owned,
     Plan,
+    SpecMatch,
+    SubscriptionKey,
     SubscriptionSpec,
-    Tokens,
-    by_key,
+    TokenMatcher,
     compare,
+    index_specs,
     key_of,
 )
 from callfire_async.errors import CallFireError, NotFoundError
@@ -54,7 +54,7 @@ from callfire_async.models import (
 
 __all__ = ["Subscriptions"]
 
-C = TypeVar("C", bound=SubscriptionSpec | Match | Subscription)
+C = TypeVar("C", bound=SubscriptionSpec | SpecMatch | Subscription)
 
 # A list that still goes on at ten times what an account may hold is none.
 _MAX_LISTED = 100_000
@@ -130,7 +130,7 @@ class Subscriptions:
         Always ends, also where CallFire says no total or gives short pages. One may be missed if others are deleted
         meanwhile.
         """
-        async for step in steps(self.query, page_size=page_size, most=_MAX_LISTED):
+        async for step in iter_pages(self.query, page_size=page_size, most=_MAX_LISTED):
             for subscription in step.items:
                 yield subscription
 
@@ -181,7 +181,7 @@ class Subscriptions:
         self,
         specs: Iterable[SubscriptionSpec],
         *,
-        tokens: Tokens | None = None,
+        tokens: TokenMatcher | None = None,
         prune: bool = False,
         owned: Owned | None = None,
     ) -> Plan:
@@ -202,10 +202,10 @@ class Subscriptions:
         Raises:
             ValueError: Two specs say different things of one subscription.
         """
-        wanted = by_key(specs, tokens)
+        wanted = index_specs(specs, tokens)
         return compare(wanted, [item async for item in self.all()], tokens=tokens, prune=prune, owned=owned)
 
-    async def apply(self, plan: Plan) -> Applied:
+    async def apply(self, plan: Plan) -> ApplyResult:
         """
         Carry out a plan, four changes at a time; after an error it goes on with the rest.
 
@@ -218,10 +218,10 @@ class Subscriptions:
         Raises:
             CallFireError: The account could not be read; nothing was changed.
         """
-        applying = _Applying(self, plan.tokens, await self._already_there(plan))
+        applying = _PlanExecutor(self, plan.tokens, await self._existing_ids(plan))
         return await applying.run(plan)
 
-    async def ensure(self, *specs: SubscriptionSpec, tokens: Tokens | None = None) -> tuple[int, ...]:
+    async def ensure(self, *specs: SubscriptionSpec, tokens: TokenMatcher | None = None) -> tuple[int, ...]:
         """
         Make sure that the account has these subscriptions: `plan` and `apply` in one. Nothing is deleted.
 
@@ -235,11 +235,11 @@ class Subscriptions:
         """
         applied = await self.apply(await self.plan(specs, tokens=tokens))
         if applied.errors:
-            raise _first(applied.errors.values(), of=len(specs))
+            raise _first_error(applied.errors.values(), of=len(specs))
         ids = {key_of(spec, tokens): subscription_id for spec, subscription_id in applied.ids.items()}
         return tuple(ids[key_of(spec, tokens)] for spec in specs)
 
-    async def _already_there(self, plan: Plan) -> dict[Key, int]:
+    async def _existing_ids(self, plan: Plan) -> dict[SubscriptionKey, int]:
         """Look which of a plan's new subscriptions there are meanwhile."""
         if not (plan.create or plan.replace):
             return {}
@@ -256,7 +256,7 @@ class Subscriptions:
     async def _confirm(self, subscription_id: int, operation: Operation[Subscription | None]) -> Subscription | None:
         """Return the subscription if it is as an update wants it."""
         found = await self.get(subscription_id)
-        return found if as_updated(operation.form or {}, found) else None
+        return found if matches_update(operation.form or {}, found) else None
 
 
 def _request_id(given: str | None) -> str:
@@ -265,34 +265,36 @@ def _request_id(given: str | None) -> str:
 
 def _warn_of_risks(operation: Operation[Any]) -> None:
     # Not in the log: like a token that is too short, it belongs to a line of code, at which a warning points.
-    for risk in risks(operation.form or {}):
+    for risk in insecure_settings(operation.form or {}):
         warn(risk, stacklevel=3)
 
 
-def _first(errors: Collection[CallFireError], *, of: int) -> CallFireError:
+def _first_error(errors: Collection[CallFireError], *, of: int) -> CallFireError:
     first = next(iter(errors))
     first.add_note(f"{len(errors)} of {of} subscriptions could not be ensured; the others are as they should be")
     return first
 
 
-class _Applying:
+class _PlanExecutor:
     """A plan being carried out, and what has come of it so far."""
 
-    def __init__(self, subscriptions: Subscriptions, tokens: Tokens | None, there: Mapping[Key, int]) -> None:
+    def __init__(
+        self, subscriptions: Subscriptions, tokens: TokenMatcher | None, there: Mapping[SubscriptionKey, int]
+    ) -> None:
         self._subscriptions = subscriptions
         self._tokens = tokens
         self._there = there
         self._ids: dict[SubscriptionSpec, int] = {}
         self._errors: dict[SubscriptionSpec | Subscription, CallFireError] = {}
 
-    async def run(self, plan: Plan) -> Applied:
+    async def run(self, plan: Plan) -> ApplyResult:
         """Carry it out; what is new is there before what is old goes, so that no event falls between the two."""
         self._ids |= {match.spec: match.subscription.id for match in (*plan.leave, *plan.update)}
         await self._each(plan.create, self._create)
         await self._each(plan.update, self._update)
         await self._each(plan.replace, self._replace)
         await self._each(plan.delete, self._delete)
-        return Applied(self._ids, self._errors)
+        return ApplyResult(self._ids, self._errors)
 
     async def _each(self, items: Sequence[C], change: Callable[[C], Awaitable[None]]) -> None:
         """Change a few at a time; keep what each raises."""
@@ -303,7 +305,7 @@ class _Applying:
                 try:
                     await change(item)
                 except CallFireError as error:
-                    self._errors[item.spec if isinstance(item, Match) else item] = error
+                    self._errors[item.spec if isinstance(item, SpecMatch) else item] = error
 
         async with asyncio.TaskGroup() as tasks:
             for _ in items[:_CHANGES_AT_ONCE]:
@@ -316,11 +318,11 @@ class _Applying:
             subscription_id = created.id
         self._ids[spec] = subscription_id
 
-    async def _update(self, match: Match) -> None:
+    async def _update(self, match: SpecMatch) -> None:
         changes: dict[str, Any] = {name: getattr(match.spec, name) for name in match.changed}
         await self._subscriptions.update(match.subscription.id, **changes)
 
-    async def _replace(self, match: Match) -> None:
+    async def _replace(self, match: SpecMatch) -> None:
         await self._create(match.spec)
         await self._delete(match.subscription)
 

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, Generic, TypedDict, Unpack
 
 from callfire_async.client._operations.api_1_1 import MAX_RESULTS, A, get_action, query_actions, send_text
-from callfire_async.client._pagination import steps
+from callfire_async.client._pagination import iter_pages
 from callfire_async.client.connection import Connection
 from callfire_async.models import ActionState, Call, Page, ResourceReference, Result, Text
 
-__all__ = ["Actions", "Calls", "Filters", "Texts"]
+__all__ = ["Calls", "Filters", "Texts", "TextsOrCalls"]
 
 # More than an account can have: whatever CallFire answers, a list ends.
 MAX_LISTED = 10**9
@@ -33,7 +33,7 @@ class Filters(TypedDict, total=False):
     label_name: str | None
 
 
-class Actions(Generic[A]):
+class TextsOrCalls(Generic[A]):
     """
     The texts, or the calls, of an account.
 
@@ -105,12 +105,12 @@ class Actions(Generic[A]):
 
         Always ends, also where CallFire says no total or gives short pages.
         """
-        async for step in steps(partial(self.query, **_once(filters)), page_size=page_size, most=MAX_LISTED):
+        async for step in iter_pages(partial(self.query, **_once(filters)), page_size=page_size, most=MAX_LISTED):
             for action in step.items:
                 yield action
 
 
-class Texts(Actions[Text]):
+class Texts(TextsOrCalls[Text]):
     """
     The texts of an account: what became of them, and sending them.
 
@@ -156,7 +156,7 @@ class Texts(Actions[Text]):
         return await self._connection.execute(send_text(values))
 
 
-class Calls(Actions[Call]):
+class Calls(TextsOrCalls[Call]):
     """
     The calls of an account: what became of them.
 

@@ -5,10 +5,10 @@ The inspector: a page on this machine that shows deliveries as they come, and wh
 that is read), `showing` words them without what is private, `pages` answers the browser.
 """
 
-from callfire_async.inspector._asgi_app import Inspector, Place, inspecting
+from callfire_async.inspector._asgi_app import BindAddress, InspectorApp, serve_inspector
 from callfire_async.inspector.sources import FileSource, ReceiverSource
 
-__all__ = ["FileSource", "Inspector", "Place", "ReceiverSource", "inspecting"]
+__all__ = ["BindAddress", "FileSource", "InspectorApp", "ReceiverSource", "serve_inspector"]
 
-for _public in (FileSource, Inspector, Place, ReceiverSource):
+for _public in (FileSource, InspectorApp, BindAddress, ReceiverSource):
     _public.__module__ = __name__

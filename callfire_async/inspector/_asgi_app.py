@@ -26,14 +26,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from callfire_async.cli._server import LOOPBACK, served
+from callfire_async.cli._server import LOOPBACK, serve
 from callfire_async.errors import InboxError
-from callfire_async.inspector.history import Item
+from callfire_async.inspector.history import DeliveryView
 from callfire_async.inspector.sources import Source, item_of
 from callfire_async.inspector.views import detail, row
-from callfire_async.notifications.inbox.base import row_number
+from callfire_async.notifications.inbox.base import parse_row_id
 
-__all__ = ["Inspector", "Place", "inspecting"]
+__all__ = ["BindAddress", "InspectorApp", "serve_inspector"]
 
 # The eye follows no more; what happens in between is one message.
 _BATCH_SECONDS = 0.1
@@ -61,7 +61,7 @@ _HEADERS = {
 }
 
 
-class Inspector:
+class InspectorApp:
     """
     The inspector of one source, as an ASGI application.
 
@@ -93,9 +93,9 @@ class Inspector:
         self._app = Starlette(
             routes=routes,
             middleware=[
-                Middleware(_Headers),
+                Middleware(_SecurityHeaders),
                 Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-                Middleware(_Locked, key=self.key),
+                Middleware(_RequireKey, key=self.key),
             ],
             exception_handlers={InboxError: _inbox_failed},
         )
@@ -116,7 +116,7 @@ class Inspector:
             version = "0"
         # Of more digits than this nothing is counted, and Python reads some thousands only.
         if not (version.isascii() and version.isdecimal() and len(version) <= 18):
-            return _Answer({"error": "after is the id of a message: a name, a colon and a number"}, 400)
+            return _AsciiJSONResponse({"error": "after is the id of a message: a name, a colon and a number"}, 400)
         return StreamingResponse(self._told(int(version)), media_type="text/event-stream")
 
     async def _told(self, version: int) -> AsyncIterator[str]:
@@ -130,11 +130,11 @@ class Inspector:
                 version = recent.version
                 if is_due:
                     beaten = time.monotonic()
-                    told |= await self._beat()
+                    told |= await self._heartbeat()
                 yield f"id: {recent.name}:{version}\ndata: {json.dumps(told)}\n\n"
             await asyncio.sleep(_BATCH_SECONDS)
 
-    async def _beat(self) -> dict[str, Any]:
+    async def _heartbeat(self) -> dict[str, Any]:
         source = self._source
         minute = [[came, failed, latency and 1000 * latency] for came, failed, latency in source.recent.minute()]
         said = {"title": source.title, "readOnly": source.read_only, "most": source.recent.most}
@@ -154,13 +154,13 @@ class Inspector:
             return _gone()
         return _replayed(await self._source.replay(item))
 
-    def _item(self, request: Request) -> Item | None:
-        return self._source.recent.get(row_number(request.path_params["number"]))
+    def _item(self, request: Request) -> DeliveryView | None:
+        return self._source.recent.get(parse_row_id(request.path_params["number"]))
 
     # --- dead letters -------------------------------------------------------------------------------------
 
     async def _dead(self, request: Request) -> Response:  # noqa: ARG002  # all are asked for
-        return _Answer({"items": [row(item_of(entry)) for entry in await self._source.dead()]})
+        return _AsciiJSONResponse({"items": [row(item_of(entry)) for entry in await self._source.dead()]})
 
     async def _dead_letter(self, request: Request) -> Response:
         return _answer(await self._letter(request))
@@ -175,9 +175,9 @@ class Inspector:
     async def _replay_all(self, request: Request) -> Response:  # noqa: ARG002  # likewise
         if self._source.read_only:
             return _replayed(self._source.read_only)
-        return _Answer({"replayed": await self._source.replay_dead(None)})
+        return _AsciiJSONResponse({"replayed": await self._source.replay_dead(None)})
 
-    async def _letter(self, request: Request) -> Item | None:
+    async def _letter(self, request: Request) -> DeliveryView | None:
         entry = await self._source.entry(request.path_params["id"])
         if entry is None:
             return None
@@ -188,27 +188,27 @@ class Inspector:
         return known if known.body or not read.body else evolve(read, attempts=known.attempts)
 
 
-class _Answer(JSONResponse):
+class _AsciiJSONResponse(JSONResponse):
     """JSON in ASCII, since half a character, which a body may hold, has no other encoding."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content).encode("ascii")
 
 
-def _answer(item: Item | None, *, revealed: bool = False) -> Response:
-    return _gone() if item is None else _Answer(detail(item, revealed=revealed))
+def _answer(item: DeliveryView | None, *, revealed: bool = False) -> Response:
+    return _gone() if item is None else _AsciiJSONResponse(detail(item, revealed=revealed))
 
 
 def _gone() -> Response:
-    return _Answer({"error": "it is not held any more"}, 404)
+    return _AsciiJSONResponse({"error": "it is not held any more"}, 404)
 
 
 def _replayed(why_not: str | None) -> Response:
-    return _Answer({"replayed": 1}) if why_not is None else _Answer({"error": why_not}, 409)
+    return _AsciiJSONResponse({"replayed": 1}) if why_not is None else _AsciiJSONResponse({"error": why_not}, 409)
 
 
 async def _inbox_failed(_: Request, error: Exception) -> Response:
-    return _Answer({"error": str(error)}, 503)
+    return _AsciiJSONResponse({"error": str(error)}, 503)
 
 
 def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
@@ -221,7 +221,7 @@ def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Respons
 # --- what is asked of every request -----------------------------------------------------------------------
 
 
-class _Headers:
+class _SecurityHeaders:
     """Forbids the browser whatever the page does not need."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -237,7 +237,7 @@ class _Headers:
         await self._app(scope, receive, send_with_headers)
 
 
-class _Locked:
+class _RequireKey:
     """
     Answers what is behind ``/api/`` only to who knows the key.
 
@@ -251,7 +251,9 @@ class _Locked:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
         if scope["type"] == "http" and scope["path"].startswith("/api/") and not self._opens(headers):
-            await _Answer({"error": "open the address that the command has printed"}, 401)(scope, receive, send)
+            await _AsciiJSONResponse({"error": "open the address that the command has printed"}, 401)(
+                scope, receive, send
+            )
             return
         await self._app(scope, receive, send)
 
@@ -263,7 +265,7 @@ class _Locked:
 
 
 @frozen
-class Place:
+class BindAddress:
     """Where the inspector is served."""
 
     #: Whoever reaches another than loopback needs the key all the same; but nothing is encrypted on the way.
@@ -278,7 +280,9 @@ class Place:
 
 
 @asynccontextmanager
-async def inspecting(source: Source, place: Place = Place(), *, key: str | None = None) -> AsyncIterator[str]:
+async def serve_inspector(
+    source: Source, place: BindAddress = BindAddress(), *, key: str | None = None
+) -> AsyncIterator[str]:
     """
     Serve the inspector of a source.
 
@@ -290,7 +294,7 @@ async def inspecting(source: Source, place: Place = Place(), *, key: str | None 
     Returns:
         The address to open, with the key in it.
     """
-    inspector = Inspector(source, key=key, host=place.host)
-    async with served(inspector, place.port, host=place.host, stopping=inspector.stop) as port:
+    inspector = InspectorApp(source, key=key, host=place.host)
+    async with serve(inspector, place.port, host=place.host, stopping=inspector.stop) as port:
         shown = f"[{place.host}]" if ":" in place.host else place.host
         yield f"http://{shown}:{port}/#{inspector.key}"

@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.inbox.base import Delivery
 
-__all__ = ["Attempt", "Item", "Recent", "Run"]
+__all__ = ["Attempt", "DeliveryHistory", "DeliveryView", "HandlerRun"]
 
 MOST_ITEMS = 1000
 # The bodies of large ones go first: a thousand of the largest would be a gigabyte.
@@ -26,7 +26,7 @@ _LATENCIES_A_SECOND = 500
 
 
 @define(eq=False)
-class Run:
+class HandlerRun:
     """One run of a handler."""
 
     name: str
@@ -43,11 +43,11 @@ class Attempt:
     outcome: str | None = None
     reason: str = ""
     seconds: float | None = None
-    runs: list[Run] = field(factory=list)
+    runs: list[HandlerRun] = field(factory=list)
 
 
 @define(eq=False)
-class Item:
+class DeliveryView:
     """One delivery, or one request that was refused."""
 
     at: datetime
@@ -78,7 +78,7 @@ class Item:
 
 
 @define(eq=False)
-class _Second:
+class _Bucket:
     """What happened within one second."""
 
     received: int = 0
@@ -92,7 +92,7 @@ class _Second:
 
 
 @define(eq=False)
-class Recent:
+class DeliveryHistory:
     """
     The last thousand deliveries.
 
@@ -108,17 +108,17 @@ class Recent:
     _added: int = 0
     _bytes: int = 0
     #: By number, in order of change.
-    _items: OrderedDict[int, Item] = field(factory=OrderedDict)
+    _items: OrderedDict[int, DeliveryView] = field(factory=OrderedDict)
     #: By number, in order of arrival.
-    _arrived: OrderedDict[int, Item] = field(factory=OrderedDict)
+    _arrived: OrderedDict[int, DeliveryView] = field(factory=OrderedDict)
     #: By number, those whose bodies are held.
-    _held: OrderedDict[int, tuple[Item, Delivery]] = field(factory=OrderedDict)
-    _by_id: dict[int | str, Item] = field(factory=dict)
-    _seconds: OrderedDict[int, _Second] = field(factory=OrderedDict)
+    _held: OrderedDict[int, tuple[DeliveryView, Delivery]] = field(factory=OrderedDict)
+    _by_id: dict[int | str, DeliveryView] = field(factory=dict)
+    _seconds: OrderedDict[int, _Bucket] = field(factory=OrderedDict)
 
     # --- keeping ------------------------------------------------------------------------------------------
 
-    def add(self, item: Item) -> Item:
+    def add(self, item: DeliveryView) -> DeliveryView:
         """Keep one more, and forget the oldest of too many."""
         self._added += 1
         item.number = self._added
@@ -132,7 +132,7 @@ class Recent:
             self._forget(self._arrived.popitem(last=False)[1])
         return item
 
-    def touch(self, item: Item) -> None:
+    def touch(self, item: DeliveryView) -> None:
         """Note that one has changed."""
         if item.number in self._arrived:
             self.version += 1
@@ -140,19 +140,19 @@ class Recent:
             self._items[item.number] = item
             self._items.move_to_end(item.number)
 
-    def _hold(self, item: Item, delivery: Delivery) -> None:
+    def _hold(self, item: DeliveryView, delivery: Delivery) -> None:
         item.size = item.size or len(delivery.body)
         self._held[item.number] = item, delivery
         self._bytes += len(delivery.body)
         while self._bytes > self.most_bytes:
             self._drop(*self._held.popitem(last=False)[1])
 
-    def _drop(self, item: Item, delivery: Delivery) -> None:
+    def _drop(self, item: DeliveryView, delivery: Delivery) -> None:
         self._bytes -= len(delivery.body)
         item.delivery = evolve(delivery, body=b"")
         item.event = None if item.event is None else evolve(item.event, payload={})
 
-    def _forget(self, item: Item) -> None:
+    def _forget(self, item: DeliveryView) -> None:
         del self._items[item.number]
         held = self._held.pop(item.number, None)
         if held is not None:
@@ -162,17 +162,17 @@ class Recent:
 
     # --- asking -------------------------------------------------------------------------------------------
 
-    def get(self, number: int) -> Item | None:
+    def get(self, number: int) -> DeliveryView | None:
         """Return one by its number."""
         return self._arrived.get(number)
 
-    def by_id(self, id: int | str) -> Item | None:
+    def by_id(self, id: int | str) -> DeliveryView | None:
         """Return one by the inbox's id."""
         return self._by_id.get(id)
 
-    def changed_since(self, version: int) -> list[Item]:
+    def changed_since(self, version: int) -> list[DeliveryView]:
         """Return what has changed since a version, in order of arrival."""
-        changed: Iterator[Item] = takewhile(lambda item: item.version > version, reversed(self._items.values()))
+        changed: Iterator[DeliveryView] = takewhile(lambda item: item.version > version, reversed(self._items.values()))
         return sorted(changed, key=lambda item: item.number)
 
     # --- the last minute ----------------------------------------------------------------------------------
@@ -188,9 +188,9 @@ class Recent:
         if not failed and len(second.latencies) < _LATENCIES_A_SECOND:
             second.latencies.append(seconds)
 
-    def _second(self, at: float | None) -> _Second:
+    def _second(self, at: float | None) -> _Bucket:
         number = int(self.clock() if at is None else at)
-        second = self._seconds.setdefault(number, _Second())
+        second = self._seconds.setdefault(number, _Bucket())
         while len(self._seconds) > 2 * SECONDS:
             self._seconds.popitem(last=False)
         return second
@@ -198,5 +198,5 @@ class Recent:
     def minute(self) -> list[tuple[int, int, float | None]]:
         """Return, for each of the last seconds, how many came, how many failed, and the 95th percentile's latency."""
         now = int(self.clock())
-        seconds = (self._seconds.get(number, _Second()) for number in range(now - SECONDS + 1, now + 1))
+        seconds = (self._seconds.get(number, _Bucket()) for number in range(now - SECONDS + 1, now + 1))
         return [(second.received, second.failed, second.percentile) for second in seconds]

@@ -14,19 +14,19 @@ from typing import Generic, Protocol, TypeVar
 from attrs import define, evolve, field
 
 from callfire_async.errors import InboxError, NotificationError
-from callfire_async.inspector.history import Attempt, Item, Recent, Run
+from callfire_async.inspector.history import Attempt, DeliveryHistory, DeliveryView, HandlerRun
 from callfire_async.notifications import (
+    AttemptRecord,
     Delivery,
-    Entry,
-    Handling,
     Inbox,
+    InboxEntry,
     Observer,
     Receiver,
-    Receiving,
+    RequestRecord,
     SqliteInbox,
     parse,
 )
-from callfire_async.notifications.inbox.base import row_number
+from callfire_async.notifications.inbox.base import parse_row_id
 
 __all__ = ["FileSource", "ReceiverSource", "Source", "item_of"]
 
@@ -57,7 +57,7 @@ class Source(Protocol):
 
     #: What the page is headed with.
     title: str
-    recent: Recent
+    recent: DeliveryHistory
     #: Why nothing can be tried again here; None where it can.
     read_only: str | None
 
@@ -65,11 +65,11 @@ class Source(Protocol):
         """Count what waits, and what is dead; nothing where it cannot be counted."""
         ...
 
-    async def dead(self) -> list[Entry]:
+    async def dead(self) -> list[InboxEntry]:
         """Return the newest dead letters, the newest first."""
         ...
 
-    async def entry(self, id: str) -> Entry | None:
+    async def entry(self, id: str) -> InboxEntry | None:
         """Return one of them."""
         ...
 
@@ -77,12 +77,12 @@ class Source(Protocol):
         """Make dead letters ready again, all unless named; return how many."""
         ...
 
-    async def replay(self, item: Item) -> str | None:
+    async def replay(self, item: DeliveryView) -> str | None:
         """Try a delivery again; return why not."""
         ...
 
 
-def _read(item: Item, delivery: Delivery) -> None:
+def _read(item: DeliveryView, delivery: Delivery) -> None:
     """Note which event a delivery is, or why it is none."""
     try:
         item.event = parse(delivery.body, delivery.content_type)
@@ -90,11 +90,13 @@ def _read(item: Item, delivery: Delivery) -> None:
         item.unreadable = str(error)
 
 
-def item_of(entry: Entry) -> Item:
+def item_of(entry: InboxEntry) -> DeliveryView:
     """Make an item of what an inbox knows."""
     outcome, number, reason = _state(entry)
     attempt = Attempt(number, outcome, reason)
-    item = Item(entry.delivery.received_at, outcome, entry.delivery, entry.id, reason=reason, attempts=[attempt])
+    item = DeliveryView(
+        entry.delivery.received_at, outcome, entry.delivery, entry.id, reason=reason, attempts=[attempt]
+    )
     item.size = len(entry.delivery.body)
     if entry.delivery.body:
         _read(item, entry.delivery)
@@ -105,7 +107,7 @@ def item_of(entry: Entry) -> Item:
 
 
 @define(eq=False)
-class _InboxLook(Generic[I]):
+class _InboxReader(Generic[I]):
     """What can be asked of an inbox."""
 
     inbox: I
@@ -120,15 +122,15 @@ class _InboxLook(Generic[I]):
         waiting = stats.ready + stats.delayed + stats.leased
         return {"waiting": waiting, "done": stats.done, "dead": stats.dead}
 
-    async def dead(self) -> list[Entry]:
+    async def dead(self) -> list[InboxEntry]:
         if self.inbox is None:
             return []
-        newest: deque[Entry] = deque(maxlen=_MOST_DEAD)
+        newest: deque[InboxEntry] = deque(maxlen=_MOST_DEAD)
         async for entry in self.inbox.entries("dead"):
             newest.append(entry)
         return list(reversed(newest))
 
-    async def entry(self, id: str) -> Entry | None:
+    async def entry(self, id: str) -> InboxEntry | None:
         return None if self.inbox is None else await self.inbox.get(id)
 
 
@@ -136,7 +138,7 @@ class _InboxLook(Generic[I]):
 
 
 @define(eq=False)
-class ReceiverSource(_InboxLook[Inbox | None], Observer):
+class ReceiverSource(_InboxReader[Inbox | None], Observer):
     """
     A receiver of this process, watched while it works.
 
@@ -148,15 +150,15 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
 
     receiver: Receiver
     title: str = "receiver"
-    recent: Recent = field(factory=Recent)
+    recent: DeliveryHistory = field(factory=DeliveryHistory)
     read_only: str | None = None
     #: What is handled within its request, as it is without an inbox; by the delivery's identity.
-    _inside: dict[int, Item] = field(factory=dict)
+    _inside: dict[int, DeliveryView] = field(factory=dict)
 
     # --- watching -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def receiving(self, receiving: Receiving) -> Iterator[None]:
+    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
         """Keep a request once it is answered; its delivery may be there already."""
         at, started = datetime.now(UTC), time.perf_counter()
         try:
@@ -168,9 +170,9 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
             item.answer_seconds = time.perf_counter() - started
             self.recent.touch(item)
 
-    def _requested(self, receiving: Receiving, at: datetime) -> Item:
+    def _requested(self, receiving: RequestRecord, at: datetime) -> DeliveryView:
         if receiving.delivery is None:
-            return self.recent.add(Item(at, "refused", reason=_why(receiving)))
+            return self.recent.add(DeliveryView(at, "refused", reason=_why(receiving)))
         if receiving.appended is None:
             return self._inside.pop(id(receiving.delivery), None) or self._not_kept(receiving, receiving.delivery)
         if receiving.appended.duplicate:
@@ -178,18 +180,18 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
         known = self.recent.by_id(receiving.appended.id)
         return known or self._new(receiving.delivery, "waiting", receiving.appended.id)
 
-    def _not_kept(self, receiving: Receiving, delivery: Delivery) -> Item:
+    def _not_kept(self, receiving: RequestRecord, delivery: Delivery) -> DeliveryView:
         item = self._new(delivery, "refused" if receiving.refused else "cancelled", None)
         item.reason = _why(receiving)
         return item
 
-    def _new(self, delivery: Delivery, outcome: str, id: int | str | None) -> Item:
-        item = Item(delivery.received_at, outcome, delivery, id)
+    def _new(self, delivery: Delivery, outcome: str, id: int | str | None) -> DeliveryView:
+        item = DeliveryView(delivery.received_at, outcome, delivery, id)
         _read(item, delivery)
         return self.recent.add(item)
 
     @contextmanager
-    def handling(self, handling: Handling) -> Iterator[None]:
+    def handling(self, handling: AttemptRecord) -> Iterator[None]:
         """Keep an attempt, and what came of it."""
         item = self._item(handling)
         attempt = Attempt(handling.attempt)
@@ -207,7 +209,7 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
             self.recent.note_settled(max(0.0, age), failed=handling.outcome not in ("handled", "released"))
             self.recent.touch(item)
 
-    def _item(self, handling: Handling) -> Item:
+    def _item(self, handling: AttemptRecord) -> DeliveryView:
         known = None if handling.id is None else self.recent.by_id(handling.id)
         item = known or self._new(handling.delivery, "running", handling.id)
         if handling.id is None:
@@ -215,9 +217,9 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
         return item
 
     @contextmanager
-    def running(self, handling: Handling, handler: str) -> Iterator[None]:
+    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
         """Keep a run of a handler."""
-        run = Run(handler)
+        run = HandlerRun(handler)
         self._attempt(handling).runs.append(run)
         started = time.perf_counter()
         try:
@@ -228,7 +230,7 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
         finally:
             run.seconds = time.perf_counter() - started
 
-    def _attempt(self, handling: Handling) -> Attempt:
+    def _attempt(self, handling: AttemptRecord) -> Attempt:
         item = self._inside.get(id(handling.delivery)) if handling.id is None else self.recent.by_id(handling.id)
         return item.attempts[-1] if item is not None and item.attempts else Attempt(handling.attempt)
 
@@ -238,7 +240,7 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
         """Make dead letters ready again, all unless named; return how many."""
         return 0 if self.inbox is None else await self.inbox.replay(ids)
 
-    async def replay(self, item: Item) -> str | None:
+    async def replay(self, item: DeliveryView) -> str | None:
         """Try a delivery again: a dead letter as itself, anything else as a new one with the same body."""
         if item.outcome == "dead" and item.id is not None and await self.replay_dead([str(item.id)]):
             return None
@@ -253,7 +255,7 @@ class ReceiverSource(_InboxLook[Inbox | None], Observer):
 
 
 @define(eq=False)
-class FileSource(_InboxLook[SqliteInbox]):
+class FileSource(_InboxReader[SqliteInbox]):
     """
     The file of an inbox, which another process may own: looked at every second, and never written to.
 
@@ -262,7 +264,7 @@ class FileSource(_InboxLook[SqliteInbox]):
     """
 
     title: str
-    recent: Recent = field(factory=Recent)
+    recent: DeliveryHistory = field(factory=DeliveryHistory)
     read_only: str | None = "An inbox that is only read cannot try anything again: use the receiver's own inspector."
     #: The id of the last that was read with its body.
     _last: int = 0
@@ -299,7 +301,7 @@ class FileSource(_InboxLook[SqliteInbox]):
     async def look(self) -> None:
         """Take over what has changed."""
         for entry in reversed(await self.inbox.newest(self.recent.most, bodies_after=self._last)):
-            known, number = self.recent.by_id(entry.id), row_number(entry.id)
+            known, number = self.recent.by_id(entry.id), parse_row_id(entry.id)
             # What is older than the last and not known was too old at an earlier look.
             if number > self._last:
                 self._last = number
@@ -307,11 +309,11 @@ class FileSource(_InboxLook[SqliteInbox]):
             elif known is not None and (known.outcome, known.attempts[-1].number, known.reason) != _state(entry):
                 self._change(known, entry)
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: InboxEntry) -> None:
         self.recent.note_received(entry.delivery.received_at.timestamp())
         self._change(self.recent.add(item_of(entry)), entry)
 
-    def _change(self, item: Item, entry: Entry) -> None:
+    def _change(self, item: DeliveryView, entry: InboxEntry) -> None:
         item.outcome, number, item.reason = _state(entry)
         if number != item.attempts[-1].number:
             item.attempts.append(Attempt(number))
@@ -325,16 +327,16 @@ class FileSource(_InboxLook[SqliteInbox]):
         """Try nothing again."""
         return 0
 
-    async def replay(self, item: Item) -> str | None:  # noqa: ARG002  # likewise
+    async def replay(self, item: DeliveryView) -> str | None:  # noqa: ARG002  # likewise
         """Try nothing again."""
         return self.read_only
 
 
-def _why(receiving: Receiving) -> str:
+def _why(receiving: RequestRecord) -> str:
     return _REFUSED.get(receiving.refused, str(receiving.refused))
 
 
-def _state(entry: Entry) -> tuple[str, int, str]:
+def _state(entry: InboxEntry) -> tuple[str, int, str]:
     outcome = _STATES[entry.state]
     # Put back for another attempt.
     return ("failed" if outcome == "waiting" and entry.attempt > 1 else outcome), entry.attempt, entry.reason

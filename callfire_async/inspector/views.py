@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from callfire_async.cli.commands.parse import described
-from callfire_async.inspector.history import Attempt, Item
+from callfire_async.inspector.history import Attempt, DeliveryView
 from callfire_async.notifications import Notification, UnknownNotification
 
-__all__ = ["detail", "row", "tree"]
+__all__ = ["detail", "row", "to_nodes"]
 
 # A page cannot show more of it with profit, and a browser must not be stopped by it.
 _MOST_SHOWN = 200_000
 
 
-def row(item: Item) -> dict[str, Any]:
+def row(item: DeliveryView) -> dict[str, Any]:
     """Word one line of the list."""
     event = item.event
     return {
@@ -34,7 +34,7 @@ def row(item: Item) -> dict[str, Any]:
     }
 
 
-def detail(item: Item, *, revealed: bool = False) -> dict[str, Any]:
+def detail(item: DeliveryView, *, revealed: bool = False) -> dict[str, Any]:
     """Word all that is known of a delivery; its body, and what is private in the event, only where *revealed*."""
     shown = row(item) | {
         "size": item.size,
@@ -48,11 +48,11 @@ def detail(item: Item, *, revealed: bool = False) -> dict[str, Any]:
     }
     if revealed:
         shown["body"] = _text(item.body)
-        shown["payload"] = None if item.event is None else tree({item.event.name: item.event.payload})
+        shown["payload"] = None if item.event is None else to_nodes({item.event.name: item.event.payload})
     return shown
 
 
-def _kind(item: Item) -> str:
+def _kind(item: DeliveryView) -> str:
     if item.event is not None:
         return type(item.event).__name__
     if item.unreadable:
@@ -89,7 +89,7 @@ def _event(event: Notification, *, revealed: bool) -> dict[str, Any]:
         {name: value for name, value in described(event, masked=masked).items() if name not in _SAID}
         for masked in (False, True)
     )
-    return tree(clear if revealed else masked, clear)
+    return to_nodes(clear if revealed else masked, clear)
 
 
 def _milliseconds(seconds: float | None) -> float | None:
@@ -100,7 +100,7 @@ def _text(body: bytes) -> str:
     return body.decode("utf-8", "backslashreplace")[:_MOST_SHOWN]
 
 
-def tree(shown: Any, clear: Any = ...) -> dict[str, Any]:
+def to_nodes(shown: Any, clear: Any = ...) -> dict[str, Any]:
     """
     Make nodes of a value: objects as lists of pairs, so that no name in it means anything to a browser.
 
@@ -111,10 +111,10 @@ def tree(shown: Any, clear: Any = ...) -> dict[str, Any]:
     clear = shown if clear is ... else clear
     if isinstance(shown, dict):
         others = clear if isinstance(clear, dict) else {}
-        return {"pairs": [[str(name), tree(value, others.get(name, value))] for name, value in shown.items()]}
+        return {"pairs": [[str(name), to_nodes(value, others.get(name, value))] for name, value in shown.items()]}
     if isinstance(shown, list):
         beside = clear if isinstance(clear, list) and len(clear) == len(shown) else shown
-        return {"list": [tree(value, other) for value, other in zip(shown, beside, strict=True)]}
+        return {"list": [to_nodes(value, other) for value, other in zip(shown, beside, strict=True)]}
     kind = "none" if shown is None else "text" if isinstance(shown, str) else "value"
     # As text: a browser's numbers are not ours.
     leaf = {"leaf": "" if shown is None else str(shown), "kind": kind}

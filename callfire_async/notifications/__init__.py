@@ -16,13 +16,13 @@ from callfire_async.notifications.events import (
     TextSent,
     UnknownNotification,
 )
-from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox import AppendResult, Delivery, Inbox, InboxEntry, InboxStats, Lease
 from callfire_async.notifications.inbox.memory import MemoryInbox
-from callfire_async.notifications.observers import Handling, Observer, Receiving
+from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.receiver import Postback, Receiver, ReceiverStats, Reply
 from callfire_async.notifications.retry import Reject, RetryPolicy
-from callfire_async.notifications.routing.event_waiter import Expected
+from callfire_async.notifications.routing.event_waiter import EventWaiter
 from callfire_async.notifications.routing.router import Handler, Router
 from callfire_async.notifications.security.tokens import EndpointTokens, RedactTokenFilter
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 __all__ = [
-    "Appended",
+    "AppendResult",
+    "AttemptRecord",
     "CallFinished",
     "CampaignFinished",
     "CampaignNotification",
@@ -38,11 +39,11 @@ __all__ = [
     "CampaignStopped",
     "Delivery",
     "EndpointTokens",
-    "Entry",
-    "Expected",
+    "EventWaiter",
     "Handler",
-    "Handling",
     "Inbox",
+    "InboxEntry",
+    "InboxStats",
     "Lease",
     "MemoryInbox",
     "Notification",
@@ -50,14 +51,13 @@ __all__ = [
     "Postback",
     "Receiver",
     "ReceiverStats",
-    "Receiving",
     "RedactTokenFilter",
     "Reject",
     "Reply",
+    "RequestRecord",
     "RetryPolicy",
     "Router",
     "SqliteInbox",
-    "Stats",
     "TextFinished",
     "TextNotification",
     "TextReceived",

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
-__all__ = ["DeadLetters"]
+__all__ = ["DeadLetterLog"]
 
 _log = logging.getLogger("callfire_async.dead_letters")
 
@@ -18,7 +18,7 @@ _UNHEALTHY_SECONDS = 15 * 60.0
 _LOGGED_A_MINUTE = 10
 
 
-class DeadLetters:
+class DeadLetterLog:
     """Says aloud what was buried, and remembers when that was."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,7 +29,7 @@ class DeadLetters:
         self._unlogged = 0
 
     @property
-    def are_fresh(self) -> bool:
+    def has_recent(self) -> bool:
         """Whether something was buried within the last quarter of an hour."""
         return self._clock() - self._last < _UNHEALTHY_SECONDS
 
@@ -37,7 +37,7 @@ class DeadLetters:
         """Log a burial; of more than ten a minute only how many there were."""
         self._last = self._clock()
         if self._last - self._minute >= 60:
-            self.say_unlogged()
+            self.flush()
             self._minute, self._logged = self._last, 0
         self._logged += 1
         if self._logged > _LOGGED_A_MINUTE:
@@ -45,7 +45,7 @@ class DeadLetters:
         else:
             _log.error("delivery %s became a dead letter: %s", id, reason)
 
-    def say_unlogged(self) -> None:
+    def flush(self) -> None:
         """Log how many burials were not logged one by one."""
         if self._unlogged:
             _log.error("%d more deliveries became dead letters within a minute", self._unlogged)
@@ -54,4 +54,4 @@ class DeadLetters:
     def look(self) -> None:
         """Log what was not, once its minute is over."""
         if self._clock() - self._minute >= 60:
-            self.say_unlogged()
+            self.flush()

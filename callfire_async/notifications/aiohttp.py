@@ -15,7 +15,7 @@ __all__ = ["add_health_routes", "add_notification_routes"]
 
 
 @frozen
-class _Endpoint:
+class AiohttpEndpoint:
     """Whoever holds a route finds the receiver here."""
 
     receiver: Receiver
@@ -46,7 +46,7 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
     receiver.redact("aiohttp.access", "aiohttp.server")
     app.cleanup_ctx.append(running)
     prefix = prefix.rstrip("/")
-    take = _Endpoint(receiver).take
+    take = AiohttpEndpoint(receiver).take
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         app.router.add_route("*", prefix + path or "/", take)
 

@@ -61,9 +61,9 @@ class NotificationApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = decisive(scope["headers"])
+        headers = relevant_headers(scope["headers"])
         token = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/").removesuffix("/")
-        reply = await self.receiver.receive(Postback(scope["method"], token or None, headers, _Chunks(receive)))
+        reply = await self.receiver.receive(Postback(scope["method"], token or None, headers, _RequestBody(receive)))
         await _send(reply, send)
 
 
@@ -97,7 +97,7 @@ class HealthApp:
         await _send(reply, send)
 
 
-def decisive(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+def relevant_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     """Decode the headers that a receiver reads; their names come in lower case."""
     return [(_DECISIVE[name], value.decode("latin-1")) for name, value in headers if name in _DECISIVE]
 
@@ -112,7 +112,7 @@ async def _send(reply: Reply, send: Send) -> None:
     await send({"type": "http.response.body", "body": reply.body})
 
 
-class _Chunks:
+class _RequestBody:
     """The body of a request; a class, since a generator would be registered with the event loop for each."""
 
     def __init__(self, receive: Receive) -> None:

@@ -65,7 +65,7 @@ def encode(
         ValueError: Nothing is posted in that format.
     """
     if format == NotificationFormat.JSON:
-        return "application/json", documents.write_json({event.name: _oddly(_content(event))})
+        return "application/json", documents.write_json({event.name: _apply_json_quirks(_content(event))})
     if format == NotificationFormat.XML:
         return "text/xml; charset=UTF-8", documents.write_xml(_element(event))
     if format != NotificationFormat.SOAP:
@@ -96,14 +96,14 @@ def _element(event: Encodable) -> dict[str, Any]:
     return {f"n:{event.name}": {"@xmlns": documents.DATA, "@xmlns:n": documents.NOTIFICATION} | content}
 
 
-def _oddly(node: Any) -> Any:
+def _apply_json_quirks(node: Any) -> Any:
     """Word a tree as CallFire's JSON notifications do: ids as text, ``ToNumber`` as an object."""
     if isinstance(node, dict):
         return {name: _odd_value(name, value) for name, value in node.items()}
-    return [_oddly(item) for item in node] if isinstance(node, list) else node
+    return [_apply_json_quirks(item) for item in node] if isinstance(node, list) else node
 
 
 def _odd_value(name: str, value: Any) -> Any:
     if name == "@id":
         return str(value)
-    return {"#text": value} if name == "ToNumber" and isinstance(value, str) else _oddly(value)
+    return {"#text": value} if name == "ToNumber" and isinstance(value, str) else _apply_json_quirks(value)

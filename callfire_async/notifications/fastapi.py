@@ -11,7 +11,7 @@ from attrs import frozen
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
-from callfire_async.notifications.asgi import decisive
+from callfire_async.notifications.asgi import relevant_headers
 from callfire_async.notifications.health import Question, health_reply
 from callfire_async.notifications.receiver import Postback, Receiver
 
@@ -41,20 +41,20 @@ _REQUEST: dict[str, object] = {
 
 
 @frozen
-class _Endpoint:
+class FastapiEndpoint:
     """Whoever holds a route finds the receiver here."""
 
     receiver: Receiver
 
     async def take(self, request: Request) -> Response:
         token = request.path_params.get("token")
-        headers = decisive(request.scope["headers"])
+        headers = relevant_headers(request.scope["headers"])
         reply = await self.receiver.receive(Postback(request.method, token, headers, request.stream()))
         closing = {"Connection": "close"} if reply.close else {}
         return Response(reply.body, reply.status, {**dict(reply.headers), **closing})
 
 
-class _PlainRoute(APIRoute):
+class _RawRequestRoute(APIRoute):
     """
     A route whose function takes the request as it is: nothing is to be solved, validated or serialized for it.
 
@@ -82,8 +82,8 @@ def notification_routes(receiver: Receiver) -> APIRouter:
             yield
 
     receiver.redact("uvicorn.access")
-    routes = APIRouter(lifespan=running, route_class=_PlainRoute)
-    take = _Endpoint(receiver).take
+    routes = APIRouter(lifespan=running, route_class=_RawRequestRoute)
+    take = FastapiEndpoint(receiver).take
     for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
         routes.add_api_route(
             path, take, methods=["POST"], status_code=204, response_class=Response, responses=_RESPONSES,

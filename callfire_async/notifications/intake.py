@@ -16,13 +16,13 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox.base import Delivery, Inbox, Stats, is_carried_through
-from callfire_async.notifications.observers import Handling, Observers, Receiving
+from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats, is_carried_through
+from callfire_async.notifications.observers import AttemptRecord, RequestRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.routing.router import Router
-from callfire_async.notifications.security._allowlist import KnownSubscriptions
+from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.security.request_validation import TRY_AGAIN, Reply
-from callfire_async.notifications.worker import Worker, described, log_failure, reason_of
+from callfire_async.notifications.worker import Worker, failure_reason, log_failure, safe_message
 
 # In the receiver's name: whoever looks for that in his log need not know of this room.
 _log = logging.getLogger("callfire_async.receiver")
@@ -34,7 +34,7 @@ _KEPT = Reply(204)
 
 
 @define(eq=False)
-class Keep:
+class QueuedIntake:
     """The way with an inbox: what is answered 204 is stored, and handled by a worker."""
 
     _inbox: Inbox
@@ -58,7 +58,7 @@ class Keep:
             # Where this is cancelled too: an inbox that stays open is nobody else's.
             await self._inbox.__aexit__(None, None, None)
 
-    async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
+    async def take(self, delivery: Delivery, receiving: RequestRecord) -> Reply:
         """Store a delivery; 204 once it is kept, 503 where it cannot be."""
         # A server may cancel whoever waits for the answer when its client goes: what came whole is stored all the same.
         if is_carried_through(self._inbox.append):
@@ -68,14 +68,14 @@ class Keep:
         storing.add_done_callback(self._storing.discard)
         return await asyncio.shield(storing)
 
-    async def _store(self, delivery: Delivery, receiving: Receiving) -> Reply:
+    async def _store(self, delivery: Delivery, receiving: RequestRecord) -> Reply:
         try:
             appended = receiving.appended = await self._inbox.append(delivery)
         except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; nothing was stored
             self._is_writable, self._failed_at = False, time.monotonic()
             receiving.refused = "storage"
             self.counts["not stored"] += 1
-            _log.error("a postback cannot be stored and was answered 503: %s", described(error))
+            _log.error("a postback cannot be stored and was answered 503: %s", safe_message(error))
             return Reply(503, (TRY_AGAIN,))
         self._is_writable = True
         self.counts["duplicates"] += appended.duplicate
@@ -101,15 +101,15 @@ class Keep:
         """Whether the next may be stored: it can, or that has not been tried for a while."""
         again = time.monotonic() - self._failed_at >= _STORE_AGAIN_SECONDS
         # A spool takes in what comes while nothing can be settled.
-        settles = self._worker.can_write or getattr(self._inbox, "keeps_in_outages", False)
+        settles = self._worker.can_write or getattr(self._inbox, "accepts_during_outage", False)
         return settles and (self._is_writable or again)
 
     @property
     def has_buried(self) -> bool:
         """Whether something was buried within the last quarter of an hour."""
-        return self._worker.dead_letters.are_fresh
+        return self._worker.dead_letters.has_recent
 
-    async def inbox_stats(self) -> Stats | None:
+    async def inbox_stats(self) -> InboxStats | None:
         """Count what the inbox holds."""
         return await self._inbox.stats()
 
@@ -135,13 +135,13 @@ class Keep:
 
 
 @define(eq=False)
-class Handle:
+class InlineIntake:
     """The way without an inbox: handlers run before the answer."""
 
     _router: Router
-    _subscriptions: KnownSubscriptions
+    _subscriptions: SubscriptionAllowList
     _handler_timeout: float | None
-    _observers: Observers
+    _observers: _CompositeObserver
     counts: Counter[str] = field(factory=Counter)
     _unhandled: set[type[Notification]] = field(factory=set)
 
@@ -154,9 +154,9 @@ class Handle:
     async def stop(self) -> None:
         """Have nothing to stop."""
 
-    async def take(self, delivery: Delivery, receiving: Receiving) -> Reply:
+    async def take(self, delivery: Delivery, receiving: RequestRecord) -> Reply:
         """Handle a delivery; the reply says what became of it."""
-        handling = Handling(delivery)
+        handling = AttemptRecord(delivery)
         with self._observers.handling(handling):
             try:
                 event = handling.event = parse(delivery.body, delivery.content_type)
@@ -168,7 +168,7 @@ class Handle:
             self.counts["unknown"] += isinstance(event, UnknownNotification)
             return await self._dispatch(event, handling)
 
-    async def _dispatch(self, event: Notification, handling: Handling) -> Reply:
+    async def _dispatch(self, event: Notification, handling: AttemptRecord) -> Reply:
         try:
             ran = await self._subscriptions.include(event.subscription_id) and await self._router.dispatch(
                 event, handler_timeout=self._handler_timeout, around=self._observers.running(handling)
@@ -180,22 +180,22 @@ class Handle:
         handling.outcome = "handled" if ran else "unhandled"
         self.counts[handling.outcome] += 1
         if not ran:
-            self._say_unhandled(event)
+            self._log_unhandled(event)
         return Reply(204)
 
-    def _failed(self, failures: Sequence[tuple[str, Exception]], handling: Handling) -> Reply:
+    def _failed(self, failures: Sequence[tuple[str, Exception]], handling: AttemptRecord) -> Reply:
         self.counts["failed"] += 1
         for name, error in failures:
             log_failure(name, error)
-        handling.outcome, handling.reason = "failed", reason_of(failures)
+        handling.outcome, handling.reason = "failed", failure_reason(failures)
         return Reply(500)
 
-    def _say_unhandled(self, event: Notification) -> None:
+    def _log_unhandled(self, event: Notification) -> None:
         if type(event) not in self._unhandled:
             self._unhandled.add(type(event))
             _log.warning("no handler takes this %s; further ones are passed over in silence", type(event).__name__)
 
-    async def inbox_stats(self) -> Stats | None:
+    async def inbox_stats(self) -> InboxStats | None:
         """Return None: there is no inbox."""
         return None
 

@@ -20,10 +20,10 @@ from types import TracebackType
 from attrs import define, field
 
 from callfire_async.notifications.events import Notification
-from callfire_async.notifications.inbox.base import Appended, Delivery
+from callfire_async.notifications.inbox.base import AppendResult, Delivery
 from callfire_async.notifications.security.request_validation import Reply
 
-__all__ = ["Handling", "Observer", "Receiving"]
+__all__ = ["AttemptRecord", "Observer", "RequestRecord"]
 
 _log = logging.getLogger("callfire_async.observers")
 
@@ -31,7 +31,7 @@ _NOTHING: nullcontext[None] = nullcontext()
 
 
 @define(eq=False)
-class Receiving:
+class RequestRecord:
     """One request, as far as it is known: complete when its context ends."""
 
     #: The HTTP method, as it came.
@@ -39,7 +39,7 @@ class Receiving:
     #: What was in it; None where it was refused before it was read to its end.
     delivery: Delivery | None = None
     #: What the inbox made of it; None without an inbox, and where it could not be stored.
-    appended: Appended | None = None
+    appended: AppendResult | None = None
     #: The answer; None where the server cancelled it.
     reply: Reply | None = None
     #: Why it was refused: ``token``, ``method``, ``encoding``, ``not running``, ``size``, ``time``, ``empty``,
@@ -49,7 +49,7 @@ class Receiving:
 
 
 @define(eq=False)
-class Handling:
+class AttemptRecord:
     """One attempt at handling a delivery, as far as it is known: complete when its context ends."""
 
     #: What is handled.
@@ -64,7 +64,7 @@ class Handling:
     #: an inbox also ``unhandled`` and ``refused`` (no notification), which an inbox makes dead letters of. None until
     #: it is known, and where it could not be written.
     outcome: str | None = None
-    #: Why, where it was not handled: as `Entry.reason` has it.
+    #: Why, where it was not handled: as `InboxEntry.reason` has it.
     reason: str = ""
 
 
@@ -81,21 +81,21 @@ class Observer:
         """Live while the receiver runs; not entered where it runs already when the observer is put on."""
         return _NOTHING
 
-    def receiving(self, receiving: Receiving) -> AbstractContextManager[None]:  # noqa: ARG002  # for those below
+    def receiving(self, receiving: RequestRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # for those below
         """Watch a request until its answer is known; without an inbox its handling is inside."""
         return _NOTHING
 
-    def handling(self, handling: Handling) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
+    def handling(self, handling: AttemptRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
         """Watch an attempt at a delivery until it is settled."""
         return _NOTHING
 
-    def running(self, handling: Handling, handler: str) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
+    def running(self, handling: AttemptRecord, handler: str) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
         """Watch a handler, by name; what it raised comes through the context, and cannot be kept back."""
         return _NOTHING
 
 
 @define(eq=False)
-class Observers:
+class _CompositeObserver:
     """Several observers as one; none of them can do harm."""
 
     _observers: tuple[Observer, ...] = field(default=())
@@ -124,15 +124,15 @@ class Observers:
                 with _harmless(observer):
                     await context.__aexit__(None, None, None)
 
-    def receiving(self, receiving: Receiving) -> AbstractContextManager[object]:
+    def receiving(self, receiving: RequestRecord) -> AbstractContextManager[object]:
         """Enter every observer's context."""
         return self._all(lambda observer: observer.receiving(receiving)) if self._observers else _NOTHING
 
-    def handling(self, handling: Handling) -> AbstractContextManager[object]:
+    def handling(self, handling: AttemptRecord) -> AbstractContextManager[object]:
         """Enter every observer's context."""
         return self._all(lambda observer: observer.handling(handling)) if self._observers else _NOTHING
 
-    def running(self, handling: Handling) -> Callable[[str], AbstractContextManager[object]] | None:
+    def running(self, handling: AttemptRecord) -> Callable[[str], AbstractContextManager[object]] | None:
         """Return what enters every observer's context for a handler; None where there is nobody to tell."""
         if not self._observers:
             return None
@@ -141,11 +141,11 @@ class Observers:
     def _all(self, watch: Callable[[Observer], AbstractContextManager[None]]) -> AbstractContextManager[object]:
         contexts = ExitStack()
         for observer in self._observers:
-            contexts.enter_context(_Harmless(watch, observer))
+            contexts.enter_context(_ExceptionSafeContext(watch, observer))
         return contexts
 
 
-class _Harmless(AbstractContextManager[None]):
+class _ExceptionSafeContext(AbstractContextManager[None]):
     """An observer's context: what it raises is logged, and what is raised inside goes on."""
 
     def __init__(self, watch: Callable[[Observer], AbstractContextManager[None]], observer: Observer) -> None:
@@ -159,7 +159,7 @@ class _Harmless(AbstractContextManager[None]):
             context.__enter__()
             self._context = context
         except Exception as error:  # noqa: BLE001  # whatever it is, deliveries go on
-            _say(self._observer, error)
+            _log_failure(self._observer, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -167,7 +167,7 @@ class _Harmless(AbstractContextManager[None]):
         try:
             self._context.__exit__(kind, error, trace)
         except Exception as own:  # noqa: BLE001  # likewise
-            _say(self._observer, own)
+            _log_failure(self._observer, own)
 
 
 @contextmanager
@@ -175,8 +175,8 @@ def _harmless(observer: Observer) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001  # likewise
-        _say(observer, error)
+        _log_failure(observer, error)
 
 
-def _say(observer: Observer, error: Exception) -> None:
+def _log_failure(observer: Observer, error: Exception) -> None:
     _log.error("observer %s failed: %s", type(observer).__name__, type(error).__name__)

@@ -14,19 +14,19 @@ from typing import Self
 
 from attrs import frozen
 
-from callfire_async.notifications.inbox.base import Delivery, Inbox, Stats
-from callfire_async.notifications.intake import Handle, Keep
-from callfire_async.notifications.observers import Observer, Observers, Receiving
+from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats
+from callfire_async.notifications.intake import InlineIntake, QueuedIntake
+from callfire_async.notifications.observers import Observer, RequestRecord, _CompositeObserver
 from callfire_async.notifications.retry import RetryPolicy
 from callfire_async.notifications.routing.router import Router
-from callfire_async.notifications.security._allowlist import KnownSubscriptions
+from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.security.request_validation import (
     TRY_AGAIN,
-    Door,
     Postback,
+    Rejection,
     Reply,
-    TurnedAway,
-    decisive_headers,
+    RequestValidator,
+    relevant_headers,
 )
 from callfire_async.notifications.security.tokens import EndpointTokens, RedactTokenFilter
 from callfire_async.notifications.worker import OnDeadLetter, Worker
@@ -49,7 +49,7 @@ a postback was answered 503 because the receiver is not running; start and stop 
 class ReceiverStats:
     """What a receiver has done since it was made, and what its inbox holds."""
 
-    #: How many requests were refused, by reason: those of `Receiving.refused` but for ``no notification``.
+    #: How many requests were refused, by reason: those of `RequestRecord.refused` but for ``no notification``.
     refused: Mapping[str, int]
     #: Deliveries that were there already; 0 without an inbox.
     duplicates: int
@@ -64,7 +64,7 @@ class ReceiverStats:
     #: Deliveries that became dead letters; 0 without an inbox.
     dead: int
     #: None where there is no inbox.
-    inbox: Stats | None
+    inbox: InboxStats | None
 
 
 class Receiver:
@@ -123,11 +123,13 @@ class Receiver:
         needing = {"concurrency": concurrency, "retry": retry, "grace": grace, "on_dead_letter": on_dead_letter}
         if inbox is None and (given := [name for name, value in needing.items() if value is not None]):
             raise TypeError(f"without an inbox there is no use for {', '.join(given)}")
-        self._door = Door(_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout)
-        subscriptions = KnownSubscriptions(known_subscriptions)
-        self._observers = Observers()
+        self._door = RequestValidator(_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout)
+        subscriptions = SubscriptionAllowList(known_subscriptions)
+        self._observers = _CompositeObserver()
         if inbox is None:
-            self._way: Handle | Keep = Handle(router, subscriptions, handler_timeout, self._observers)
+            self._way: InlineIntake | QueuedIntake = InlineIntake(
+                router, subscriptions, handler_timeout, self._observers
+            )
         else:
             worker = Worker(
                 inbox=inbox,
@@ -140,7 +142,7 @@ class Receiver:
                 on_dead_letter=on_dead_letter,
                 observers=self._observers,
             )
-            self._way = Keep(inbox, worker)
+            self._way = QueuedIntake(inbox, worker)
         self._filters: dict[str, RedactTokenFilter] = {}
         self._entries = 0
         self._stopping = AsyncExitStack()
@@ -264,7 +266,7 @@ class Receiver:
         Never raises but when it is cancelled: what the sender did wrong, what handlers raised, and that nothing could
         be stored, is the status of the reply.
         """
-        receiving = Receiving(postback.method)
+        receiving = RequestRecord(postback.method)
         self._in_hand += 1
         try:
             with self._observers.receiving(receiving):
@@ -280,7 +282,7 @@ class Receiver:
         It goes the way of a postback behind the door. With an inbox its key must be a new one: within the inbox's
         window a delivery with a key that is there already is a duplicate.
         """
-        receiving = Receiving("POST", delivery)
+        receiving = RequestRecord("POST", delivery)
         self._in_hand += 1
         try:
             with self._observers.receiving(receiving):
@@ -289,24 +291,24 @@ class Receiver:
         finally:
             self._in_hand -= 1
 
-    async def _taken(self, delivery: Delivery, receiving: Receiving) -> Reply:
+    async def _taken(self, delivery: Delivery, receiving: RequestRecord) -> Reply:
         if not self.is_running:
             receiving.refused = "not running"
             return Reply(503, (TRY_AGAIN,))
         return await self._way.take(delivery, receiving)
 
-    async def _reply(self, postback: Postback, receiving: Receiving) -> Reply:
-        headers = decisive_headers(postback)
-        content = await self._door.admit(postback, headers, is_running=self.is_running)
-        if isinstance(content, TurnedAway):
+    async def _reply(self, postback: Postback, receiving: RequestRecord) -> Reply:
+        headers = relevant_headers(postback)
+        content = await self._door.read_request(postback, headers, is_running=self.is_running)
+        if isinstance(content, Rejection):
             receiving.refused = content.reason
             if content.reply.status == 503:
-                self._say_not_running()
+                self._log_not_running()
             return content.reply
         receiving.delivery = Delivery(content, headers.get("content-type"))
         return await self._way.take(receiving.delivery, receiving)
 
-    def _say_not_running(self) -> None:
+    def _log_not_running(self) -> None:
         # The server is about to log the path, with a token that is right.
         self._redact()
         if not self._said_not_running:

@@ -18,18 +18,18 @@ from typing import ClassVar, TypeAlias
 from attrs import define, field, frozen
 
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
-from callfire_async.notifications._dead_letter_log import DeadLetters
+from callfire_async.notifications._dead_letter_log import DeadLetterLog
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Entry, Inbox, Lease
-from callfire_async.notifications.observers import Handling, Observers
+from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Inbox, InboxEntry, Lease
+from callfire_async.notifications.observers import AttemptRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.retry import Reject, RetryPolicy
 from callfire_async.notifications.routing.router import Router
-from callfire_async.notifications.security._allowlist import KnownSubscriptions
+from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 
 __all__ = ["Worker"]
 
-OnDeadLetter: TypeAlias = Callable[[Entry], Awaitable[None]]
+OnDeadLetter: TypeAlias = Callable[[InboxEntry], Awaitable[None]]
 
 _log = logging.getLogger("callfire_async.worker")
 
@@ -45,33 +45,33 @@ _WRITE_AGAIN_SECONDS = 1.0
 
 
 @frozen
-class _Handled:
+class _Ack:
     event_key: str
     reason: str = ""
     name: ClassVar[str] = "handled"
 
 
 @frozen
-class _Failed:
+class _Retry:
     completed: frozenset[str]
     reason: str
     name: ClassVar[str] = "failed"
 
 
 @frozen
-class _Dead:
+class _DeadLetter:
     reason: str
     name: ClassVar[str] = "dead"
 
 
 @frozen
-class _Interrupted:
+class _Release:
     completed: frozenset[str]
     reason: str = ""
     name: ClassVar[str] = "released"
 
 
-_Outcome: TypeAlias = _Handled | _Failed | _Dead | _Interrupted
+_Outcome: TypeAlias = _Ack | _Retry | _DeadLetter | _Release
 
 
 def event_key(event: Notification) -> str:
@@ -94,13 +94,13 @@ class Worker:
     handler_timeout: float | None
     retry: RetryPolicy
     grace: float
-    subscriptions: KnownSubscriptions
+    subscriptions: SubscriptionAllowList
     on_dead_letter: OnDeadLetter | None
-    observers: Observers = field(factory=Observers)
+    observers: _CompositeObserver = field(factory=_CompositeObserver)
     lease_seconds: float | None = None
     random: Callable[[], float] = random.random
 
-    dead_letters: DeadLetters = field(factory=DeadLetters)
+    dead_letters: DeadLetterLog = field(factory=DeadLetterLog)
     #: How many were ``handled``, ``failed`` (attempts), ``dead``, ``unhandled`` and ``unknown``.
     counts: Counter[str] = field(factory=Counter)
     _running: dict[asyncio.Task[None], Lease] = field(factory=dict)
@@ -119,21 +119,21 @@ class Worker:
         self._stopping = False
         self._changed = asyncio.Event()  # of this event loop: an application may be started again in another
         if self.concurrency:
-            self._tasks = [asyncio.create_task(work()) for work in (self._claim_on, self._extend_on)]
+            self._tasks = [asyncio.create_task(work()) for work in (self._claim_loop, self._renew_leases_loop)]
 
     async def stop(self) -> None:
         """Claim nothing more; give running handlers their grace, then put back what they have not finished."""
         self._stopping = True
         claiming, extending = self._tasks[:1], self._tasks[1:]
         try:
-            await _cancelled(claiming)
-            await _ended(self._running, self.grace)
+            await _cancel_and_wait(claiming)
+            await _wait_for_tasks(self._running, self.grace)
         finally:
             # Whoever cancels this ends the grace: what is leased is put back all the same.
-            await _ended(claiming)
-            await _cancelled(self._running)
-            await _cancelled(extending)
-            self.dead_letters.say_unlogged()
+            await _wait_for_tasks(claiming)
+            await _cancel_and_wait(self._running)
+            await _cancel_and_wait(extending)
+            self.dead_letters.flush()
 
     @property
     def is_busy(self) -> bool:
@@ -159,15 +159,15 @@ class Worker:
 
     # --- claiming -----------------------------------------------------------------------------------------
 
-    async def _claim_on(self) -> None:
+    async def _claim_loop(self) -> None:
         while True:
-            await self._until(lambda: self._free > 0 and not self._unwritten)
+            await self._wait_until(lambda: self._free > 0 and not self._unwritten)
             leases = await self._claim(self._free)
             if self._unwritten:
                 # It turned out meanwhile that nothing can be written; they are begun when something can be.
                 await self._put_back(leases)
             elif leases and leases[0].crashes >= SUSPECT_CRASHES:
-                await self._run_alone(leases[0])
+                await self._run_isolated(leases[0])
             else:
                 for lease in leases:
                     self._start(lease)
@@ -197,7 +197,7 @@ class Worker:
                 await self._put_back(await claiming)
             raise
         except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; the worker goes on
-            _log.error("nothing can be claimed: %s", described(error))
+            _log.error("nothing can be claimed: %s", safe_message(error))
             await asyncio.sleep(_WRITE_AGAIN_SECONDS)
             return []
         finally:
@@ -209,19 +209,19 @@ class Worker:
         except Exception:  # noqa: BLE001  # likewise; the next claim says what is wrong
             await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
-    async def _run_alone(self, lease: Lease) -> None:
+    async def _run_isolated(self, lease: Lease) -> None:
         """Let what runs end, and run nothing beside what may kill the process."""
         claiming = self._tasks[0]
         self._running[claiming] = lease  # so that it is extended while it waits
         try:
-            await self._until(lambda: len(self._running) == 1)
+            await self._wait_until(lambda: len(self._running) == 1)
         except asyncio.CancelledError:
             await self._put_back([lease])
             raise
         finally:
             del self._running[claiming]
         self._start(lease)
-        await self._until(lambda: not self._running)
+        await self._wait_until(lambda: not self._running)
 
     async def _put_back(self, leases: Sequence[Lease]) -> None:
         """Put back what is not begun, each by itself; what cannot be is ready again when its lease ends."""
@@ -240,12 +240,12 @@ class Worker:
         self._unwritten.discard(id)
         self._changed.set()
 
-    async def _until(self, holds: Callable[[], bool]) -> None:
+    async def _wait_until(self, holds: Callable[[], bool]) -> None:
         while not holds():
             self._changed.clear()
             await self._changed.wait()
 
-    async def _extend_on(self) -> None:
+    async def _renew_leases_loop(self) -> None:
         """Extend every lease that is held, at each third of it."""
         while True:
             await asyncio.sleep(self._lease / 3)
@@ -261,7 +261,7 @@ class Worker:
         try:
             return await self.inbox.extend(lease, self._lease)
         except Exception as error:  # noqa: BLE001  # likewise
-            _log.error("the lease of delivery %s cannot be extended: %s", lease.id, described(error))
+            _log.error("the lease of delivery %s cannot be extended: %s", lease.id, safe_message(error))
             return True
 
     @property
@@ -271,13 +271,13 @@ class Worker:
     # --- handling -----------------------------------------------------------------------------------------
 
     async def _handle(self, lease: Lease) -> None:
-        handling = Handling(lease.delivery, lease.id, lease.attempt)
+        handling = AttemptRecord(lease.delivery, lease.id, lease.attempt)
         with self.observers.handling(handling):
             outcome = await self._outcome(lease, handling)
             handling.reason = outcome.reason
-            handling.outcome = outcome.name if await self._settle_at_last(lease, outcome) else "lost"
+            handling.outcome = outcome.name if await self._settle_with_retry(lease, outcome) else "lost"
 
-    async def _settle_at_last(self, lease: Lease, outcome: _Outcome) -> bool:
+    async def _settle_with_retry(self, lease: Lease, outcome: _Outcome) -> bool:
         """Settle as soon as the inbox takes it; tell whether the lease was still ours."""
         self._settling.add(lease.id)
         self._changed.set()
@@ -287,30 +287,30 @@ class Worker:
             except Exception as error:  # noqa: BLE001  # likewise
                 # What is done and cannot be noted would be done again: nothing more is begun until it can be.
                 if lease.id not in self._unwritten:
-                    _log.error("what became of delivery %s cannot be written yet: %s", lease.id, described(error))
+                    _log.error("what became of delivery %s cannot be written yet: %s", lease.id, safe_message(error))
                 self._unwritten.add(lease.id)
                 await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
-    async def _outcome(self, lease: Lease, handling: Handling) -> _Outcome:
+    async def _outcome(self, lease: Lease, handling: AttemptRecord) -> _Outcome:
         if lease.crashes >= _MOST_CRASHES:
-            return _Dead(f"{lease.crashes} processes ended while it was handled")
+            return _DeadLetter(f"{lease.crashes} processes ended while it was handled")
         completed = set(lease.completed)
         try:
-            return await self._dispatched(lease, completed, handling)
+            return await self._parse_and_dispatch(lease, completed, handling)
         except NotificationError as error:
-            return _Dead(str(error))
+            return _DeadLetter(str(error))
         except HandlerErrors as errors:
             failures = list(zip(errors.failed, errors.exceptions, strict=True))
             return self._after(failures, lease, frozenset(completed))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it was, the delivery is kept
             if self._stopping and isinstance(error, asyncio.CancelledError):
-                return _Interrupted(frozenset(completed))
+                return _Release(frozenset(completed))
             return self._after([("(unknown)", error)], lease, frozenset(completed))
 
-    async def _dispatched(self, lease: Lease, completed: set[str], handling: Handling) -> _Outcome:
+    async def _parse_and_dispatch(self, lease: Lease, completed: set[str], handling: AttemptRecord) -> _Outcome:
         event = handling.event = parse(lease.delivery.body, lease.delivery.content_type)
         if not await self.subscriptions.include(event.subscription_id):
-            return _Dead(f"subscription {event.subscription_id} is not one of ours")
+            return _DeadLetter(f"subscription {event.subscription_id} is not one of ours")
         self.counts["unknown"] += isinstance(event, UnknownNotification) and lease.attempt == 1
         await self.router.dispatch(
             event,
@@ -321,8 +321,8 @@ class Worker:
         )
         if not completed:
             self.counts["unhandled"] += 1
-            return _Dead(f"no handler takes this {type(event).__name__}")
-        return _Handled(event_key(event))
+            return _DeadLetter(f"no handler takes this {type(event).__name__}")
+        return _Ack(event_key(event))
 
     def _after(
         self, failures: Sequence[tuple[str, BaseException]], lease: Lease, completed: frozenset[str]
@@ -333,34 +333,34 @@ class Worker:
             log_failure(name, error)
         rejections = [error for _, error in failures if isinstance(error, Reject)]
         if rejections:
-            return _Dead(f"rejected: {rejections[0]}")
-        reason = reason_of(failures)
+            return _DeadLetter(f"rejected: {rejections[0]}")
+        reason = failure_reason(failures)
         if lease.attempt >= self.retry.max_attempts:
             ended = "the only attempt failed:" if lease.attempt == 1 else f"{lease.attempt} attempts failed, at last"
-            return _Dead(f"{ended} {reason}")
-        return _Failed(completed, reason)
+            return _DeadLetter(f"{ended} {reason}")
+        return _Retry(completed, reason)
 
     async def _settle(self, lease: Lease, outcome: _Outcome) -> bool:
         if not await self._write(lease, outcome):
             _log.warning("delivery %s was handed to another worker before it was settled", lease.id)
             return False
-        if isinstance(outcome, _Handled):
+        if isinstance(outcome, _Ack):
             self.counts["handled"] += 1
-        if isinstance(outcome, _Dead):
-            await self._say_dead(lease, outcome.reason)
+        if isinstance(outcome, _DeadLetter):
+            await self._report_dead_letter(lease, outcome.reason)
         return True
 
     def _write(self, lease: Lease, outcome: _Outcome) -> Awaitable[bool]:
-        if isinstance(outcome, _Handled):
+        if isinstance(outcome, _Ack):
             return self.inbox.ack(lease, event_key=outcome.event_key)
-        if isinstance(outcome, _Dead):
+        if isinstance(outcome, _DeadLetter):
             return self.inbox.bury(lease, outcome.reason)
-        if isinstance(outcome, _Interrupted):
+        if isinstance(outcome, _Release):
             return self.inbox.release(lease, completed=outcome.completed)
         delay = self.retry.delay(lease.attempt, self.random())
         return self.inbox.nack(lease, delay=delay, completed=outcome.completed, reason=outcome.reason)
 
-    async def _say_dead(self, lease: Lease, reason: str) -> None:
+    async def _report_dead_letter(self, lease: Lease, reason: str) -> None:
         self.counts["dead"] += 1
         self.dead_letters.note(lease.id, reason)
         if self.on_dead_letter is None:
@@ -379,7 +379,7 @@ def log_failure(name: str, error: BaseException) -> None:
     _log.error("handler %s failed: %s\n%s", name, _kind(error), frames)
 
 
-def reason_of(failures: Sequence[tuple[str, BaseException]]) -> str:
+def failure_reason(failures: Sequence[tuple[str, BaseException]]) -> str:
     """Word why handlers failed: whose names, and the types of what they raised."""
     return ", ".join(f"{name}: {_kind(error)}" for name, error in failures)
 
@@ -388,20 +388,20 @@ def _kind(error: BaseException) -> str:
     return type(error).__name__
 
 
-def described(error: Exception) -> str:
+def safe_message(error: Exception) -> str:
     """Word what an inbox raised: our own words are safe to print, another's need not be."""
     return str(error) if isinstance(error, InboxError) else _kind(error)
 
 
-async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def _cancel_and_wait(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel tasks and wait for their ends."""
     ending = list(tasks)
     for task in ending:
         task.cancel()
-    await _ended(ending)
+    await _wait_for_tasks(ending)
 
 
-async def _ended(tasks: Collection[asyncio.Task[None]], timeout: float | None = None) -> None:
+async def _wait_for_tasks(tasks: Collection[asyncio.Task[None]], timeout: float | None = None) -> None:
     """Wait for the ends of tasks, *timeout* seconds at most."""
     if tasks:
         await asyncio.wait(tasks, timeout=timeout)

@@ -8,14 +8,14 @@ from callfire_async.models import NotificationFormat, Subscription
 from callfire_async.notifications.events import UnknownNotification
 from callfire_async.notifications.routing.router import Handler, Router
 
-__all__ = ["Findings", "check"]
+__all__ = ["AuditReport", "check"]
 
 # EMAIL goes to a mailbox, LEGACY has no published form, and nobody knows what comes after them.
 _READABLE = (NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP, None)
 
 
 @frozen
-class Findings:
+class AuditReport:
     """
     What does not fit between handlers and subscriptions; printed, one line for each, and no secret in it.
 
@@ -46,7 +46,7 @@ class Findings:
         return "\n".join(lines) or "every handler is fed, and every subscription handled"
 
 
-def check(router: Router, subscriptions: Iterable[Subscription]) -> Findings:
+def check(router: Router, subscriptions: Iterable[Subscription]) -> AuditReport:
     """
     Find what does not fit between a router's handlers and an account's subscriptions.
 
@@ -59,7 +59,7 @@ def check(router: Router, subscriptions: Iterable[Subscription]) -> Findings:
     listed = [*subscriptions]
     live = [item for item in listed if item.enabled is not False and item.notification_format in _READABLE]
     fed = {handler.name for item in live for handler in router.handlers_of(item)}
-    return Findings(
+    return AuditReport(
         unfed=tuple(
             handler
             for handler in router.handlers

@@ -8,22 +8,22 @@ from attrs import define, evolve, frozen
 
 from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import A
-from callfire_async.client._pagination import steps
+from callfire_async.client._pagination import iter_pages
 from callfire_async.client.subscriptions import Subscriptions
-from callfire_async.client.texts_and_calls import MAX_LISTED, Actions
+from callfire_async.client.texts_and_calls import MAX_LISTED, TextsOrCalls
 from callfire_async.models import Call, NotificationFormat, Subscription, Text
 from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import CallFinished, Notification, TextNotification, is_final
 from callfire_async.notifications.inbox.base import Delivery, Inbox
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.routing.subscription_filters import is_for
+from callfire_async.notifications.routing.subscription_filters import matches
 from callfire_async.notifications.worker import event_key
 
-__all__ = ["Progress", "Reconciled", "reconcile"]
+__all__ = ["Progress", "ReconcileResult", "reconcile"]
 
 
 @frozen(kw_only=True)
-class Reconciled:
+class ReconcileResult:
     """What a run of `reconcile` has found."""
 
     #: Finished texts and calls in the window.
@@ -50,7 +50,7 @@ class Progress:
     next_result: int
     #: How many there are, where CallFire says so.
     total_results: int | None
-    counts: Reconciled
+    counts: ReconcileResult
 
 
 async def reconcile(
@@ -64,7 +64,7 @@ async def reconcile(
     resume: Progress | None = None,
     retention: timedelta | None = None,
     page_size: int = 1000,
-) -> Reconciled:
+) -> ReconcileResult:
     """
     Find the finished texts and calls of a window that the inbox has not seen, and put them there.
 
@@ -95,13 +95,13 @@ async def reconcile(
     now = datetime.now(UTC)
     start = _start(since, until or (resume.until if resume else now), resume)
     _check_retention(start.since, now - _retention(inbox, retention))
-    run = _Run(inbox, await _posted_to(subscriptions), progress or _say_nothing, page_size, start)
+    run = _BackfillRun(inbox, await _posted_to(subscriptions), progress or _no_progress, page_size, start)
     if resume is None:
         stats = await inbox.stats()
         run.count(waiting=stats.ready + stats.delayed + stats.leased)
     if start.kind == "text":
         await run.take(callfire.texts, _text_event)
-        run.turn_to_calls()
+        run.start_calls()
     await run.take(callfire.calls, _call_event)
     return run.at.counts
 
@@ -112,7 +112,9 @@ def _start(since: datetime, until: datetime, resume: Progress | None) -> Progres
     if since > until:
         raise ValueError("since must not be after until")
     if resume is None:
-        return Progress(since=since, until=until, kind="text", next_result=0, total_results=None, counts=Reconciled())
+        return Progress(
+            since=since, until=until, kind="text", next_result=0, total_results=None, counts=ReconcileResult()
+        )
     if (since, until) != (resume.since, resume.until):
         raise ValueError("a run is taken up again with its own since and until")
     return resume
@@ -152,7 +154,7 @@ def _is_posted_to(subscription: Subscription) -> bool:
     return subscription.enabled is not False and not to_a_mailbox
 
 
-def _say_nothing(_: Progress) -> None:
+def _no_progress(_: Progress) -> None:
     """Tell nobody how far it has come."""
 
 
@@ -166,7 +168,7 @@ def _call_event(call: Call) -> Notification:
 
 
 @define(eq=False)
-class _Run:
+class _BackfillRun:
     """One run: what has not been seen goes into the inbox, page by page."""
 
     _inbox: Inbox
@@ -176,16 +178,16 @@ class _Run:
     #: How far it has come.
     at: Progress
 
-    async def take(self, service: Actions[A], event_of: Callable[[A], Notification]) -> None:
+    async def take(self, service: TextsOrCalls[A], event_of: Callable[[A], Notification]) -> None:
         """List the texts or the calls of the window, from where it stands."""
         query = partial(service.query, interval_begin=self.at.since, interval_end=self.at.until)
-        listed = steps(query, page_size=self._page_size, most=MAX_LISTED, first_result=self.at.next_result)
+        listed = iter_pages(query, page_size=self._page_size, most=MAX_LISTED, first_result=self.at.next_result)
         async for step in listed:
-            await self._look_at([event_of(action) for action in step.items if is_final(action)])
+            await self._append_unseen([event_of(action) for action in step.items if is_final(action)])
             self.at = evolve(self.at, next_result=step.next_result, total_results=step.total_results)
             self._progress(self.at)
 
-    async def _look_at(self, events: Sequence[Notification]) -> None:
+    async def _append_unseen(self, events: Sequence[Notification]) -> None:
         """Put what the inbox has not seen there."""
         seen = await self._inbox.seen([event_key(event) for event in events])
         missing = [event for event in events if event_key(event) not in seen]
@@ -205,7 +207,7 @@ class _Run:
         added = {name: getattr(counts, name) + number for name, number in more.items()}
         self.at = evolve(self.at, counts=evolve(counts, **added))
 
-    def turn_to_calls(self) -> None:
+    def start_calls(self) -> None:
         """Begin with the calls."""
         self.at = evolve(self.at, kind="call", next_result=0, total_results=None)
 
@@ -215,6 +217,6 @@ def _deliveries(event: Notification, subscriptions: Iterable[Subscription]) -> I
     content_type, body = encode(event, NotificationFormat.JSON)
     received = parse(body, content_type)
     for subscription in subscriptions:
-        if is_for(received, subscription):
+        if matches(received, subscription):
             content_type, body = encode(evolve(event, subscription_id=subscription.id), NotificationFormat.JSON)
             yield Delivery(body, content_type, key=f"reconcile:{event_key(event)}:{subscription.id}")

@@ -53,7 +53,7 @@ async def outcomes(
     if not poll > 0:
         raise ValueError("poll must be more than 0 seconds")
     broadcast_id = broadcast if isinstance(broadcast, int) else broadcast.id
-    recipients = _Recipients(texts, broadcast_id)
+    recipients = _BroadcastTracker(texts, broadcast_id)
     async with router.expect(TextFinished, where=lambda event: event.text.broadcast_id == broadcast_id) as expected:
         while not recipients.are_settled:
             async for text in recipients.poll():
@@ -64,12 +64,12 @@ async def outcomes(
                     event = await expected.get(timeout=due - asyncio.get_running_loop().time())
                 except TimeoutError:
                     break
-                if recipients.is_news(event.text):
+                if recipients.is_new_result(event.text):
                     yield event.text
 
 
 @define(eq=False)
-class _Recipients:
+class _BroadcastTracker:
     """Which texts of a broadcast are known, and which of them have ended."""
 
     _texts: Texts
@@ -84,7 +84,7 @@ class _Recipients:
     def all_ended(self) -> bool:
         return bool(self._known) and len(self._ended) == len(self._known)
 
-    def is_news(self, text: Text) -> bool:
+    def is_new_result(self, text: Text) -> bool:
         """Note a text; tell whether it has ended, and was not known to have."""
         self._known.add(text.id)
         if text.id in self._ended or not (is_final(text) or text.state in _ENDED):
@@ -96,7 +96,7 @@ class _Recipients:
         """List the texts; yield the news."""
         try:
             async for text in self._texts.all(broadcast_id=self._broadcast_id):
-                if self.is_news(text):
+                if self.is_new_result(text):
                     yield text
             self.are_settled = self.all_ended
         except (TransportError, ServerError, RateLimitError) as error:

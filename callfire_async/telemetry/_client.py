@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer, TracerProvider, ge
 
 from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import ResponseFormat
-from callfire_async.client.connection import Attempt, Connection, own_version
+from callfire_async.client.connection import Connection, RequestAttempt, own_version
 from callfire_async.errors import APIError, ResponseError, TransportError
 from callfire_async.telemetry._common import SCOPE, Attributes, class_name
 
@@ -75,13 +75,13 @@ class _ClientTelemetry:
         )
 
     @contextmanager
-    def watch(self, attempt: Attempt) -> Iterator[None]:
+    def watch(self, attempt: RequestAttempt) -> Iterator[None]:
         """Report the attempt that takes place inside."""
         attributes = self._asked(attempt)
         with self._tracer.start_as_current_span(
             f"{attributes['http.request.method']} {attributes['url.template']}",
             kind=SpanKind.CLIENT,
-            attributes=attributes | self._asked_precisely(attempt),
+            attributes=attributes | self._span_attributes(attempt),
             # It would tell the causes' messages, which are not ours.
             record_exception=False,
             set_status_on_exception=False,
@@ -98,20 +98,20 @@ class _ClientTelemetry:
                 span.set_attributes(attributes)
                 self._duration.record(perf_counter() - started, attributes)
 
-    def _asked(self, attempt: Attempt) -> Attributes:
+    def _asked(self, attempt: RequestAttempt) -> Attributes:
         """Say what is asked, alike for all requests of a kind."""
         return self._server | {
             "http.request.method": attempt.operation.method,
             "url.template": self._base_path + attempt.operation.route,
         }
 
-    def _asked_precisely(self, attempt: Attempt) -> Attributes:
+    def _span_attributes(self, attempt: RequestAttempt) -> Attributes:
         """Say what is asked, as far as it is this request's own."""
         url = {"url.full": self._base_url + attempt.operation.address(self._response_format)}
         return url | ({"http.request.resend_count": attempt.number - 1} if attempt.number > 1 else {})
 
 
-def _answered(attempt: Attempt) -> Attributes:
+def _answered(attempt: RequestAttempt) -> Attributes:
     return {} if attempt.status is None else {"http.response.status_code": attempt.status}
 
 

@@ -31,8 +31,8 @@ from opentelemetry.trace import (
 )
 
 from callfire_async.client.connection import own_version
-from callfire_async.notifications.inbox.base import Stats
-from callfire_async.notifications.observers import Handling, Observer, Receiving
+from callfire_async.notifications.inbox.base import InboxStats
+from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
 from callfire_async.notifications.receiver import Receiver, ReceiverStats
 from callfire_async.telemetry._common import SCOPE, Attributes, class_name
 
@@ -86,7 +86,7 @@ def instrument_receiver(
         raise RuntimeError("instrument a receiver before it is started")
     tracer = get_tracer(SCOPE, own_version(), tracer_provider)
     meter = get_meter(SCOPE, own_version(), meter_provider)
-    receiver.observe(_ReceiverTelemetry(tracer, meter, InboxGauges(receiver.stats, meter)))
+    receiver.observe(_ReceiverTelemetry(tracer, meter, InboxMetrics(receiver.stats, meter)))
 
 
 def _durations(meter: Meter, name: str, description: str) -> Histogram:
@@ -98,10 +98,10 @@ def _durations(meter: Meter, name: str, description: str) -> Histogram:
 class _ReceiverTelemetry(Observer):
     """Tells of one receiver."""
 
-    def __init__(self, tracer: Tracer, meter: Meter, gauges: InboxGauges) -> None:
+    def __init__(self, tracer: Tracer, meter: Meter, gauges: InboxMetrics) -> None:
         self._tracer = tracer
         self._gauges = gauges
-        self._origins = Origins()
+        self._origins = RequestSpanLinks()
         self._requests = _durations(
             meter, "callfire.receiver.request.duration", "Duration of requests, until they were answered."
         )
@@ -125,11 +125,11 @@ class _ReceiverTelemetry(Observer):
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Have the inbox counted meanwhile."""
-        async with self._gauges.kept_fresh():
+        async with self._gauges.refreshing():
             yield
 
     @contextmanager
-    def receiving(self, receiving: Receiving) -> Iterator[None]:
+    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
         """Report a request."""
         method = receiving.method if receiving.method in _METHODS else "_OTHER"
         asked: Attributes = {"http.request.method": method, "http.route": _ROUTE}
@@ -150,7 +150,7 @@ class _ReceiverTelemetry(Observer):
                 self._origins.end(receiving)
 
     @contextmanager
-    def handling(self, handling: Handling) -> Iterator[None]:
+    def handling(self, handling: AttemptRecord) -> Iterator[None]:
         """Report an attempt at a delivery."""
         # Without an inbox it takes place inside the request. With one the worker's own context is that of whoever
         # has started the receiver, which is nobody's parent.
@@ -169,7 +169,7 @@ class _ReceiverTelemetry(Observer):
             finally:
                 self._report(handling, span, perf_counter() - started)
 
-    def _report(self, handling: Handling, span: Span, seconds: float) -> None:
+    def _report(self, handling: AttemptRecord, span: Span, seconds: float) -> None:
         kind, outcome = _event_type(handling), handling.outcome or "unsettled"
         came = kind | {"callfire.handling.outcome": outcome}
         failed: Attributes = {} if outcome in ("handled", "released") else {"error.type": outcome}
@@ -185,7 +185,7 @@ class _ReceiverTelemetry(Observer):
             self._origins.forget(handling.delivery.key)
 
     @contextmanager
-    def running(self, handling: Handling, handler: str) -> Iterator[None]:
+    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
         """Report a run of a handler."""
         attributes: Attributes = {"callfire.handler.name": handler, **_event_type(handling)}
         with self._span(f"handle {handler}", SpanKind.INTERNAL, attributes) as span:
@@ -224,7 +224,7 @@ class _ReceiverTelemetry(Observer):
 # --- what is said of each ---------------------------------------------------------------------------------
 
 
-def _answered(receiving: Receiving) -> Attributes:
+def _answered(receiving: RequestRecord) -> Attributes:
     """Say what came of a request, in words of which there are few."""
     if receiving.reply is None:
         return {"callfire.request.outcome": "cancelled"}
@@ -237,7 +237,7 @@ def _answered(receiving: Receiving) -> Attributes:
     return status | {"callfire.request.outcome": "duplicate" if repeated else "accepted"}
 
 
-def _known(receiving: Receiving) -> Attributes:
+def _known(receiving: RequestRecord) -> Attributes:
     """Say what is this request's own."""
     known: Attributes = {}
     if receiving.delivery is not None:
@@ -247,7 +247,7 @@ def _known(receiving: Receiving) -> Attributes:
     return known
 
 
-def _identified(handling: Handling) -> Attributes:
+def _identified(handling: AttemptRecord) -> Attributes:
     """Say what is this attempt's own."""
     known: Attributes = {
         "callfire.delivery.attempt": handling.attempt,
@@ -261,12 +261,12 @@ def _identified(handling: Handling) -> Attributes:
     return known
 
 
-def _event_type(handling: Handling) -> Attributes:
+def _event_type(handling: AttemptRecord) -> Attributes:
     # The class, not the root's name: that is whatever somebody has posted.
     return {} if handling.event is None else {"callfire.event.type": type(handling.event).__name__}
 
 
-def _age_seconds(handling: Handling) -> float:
+def _age_seconds(handling: AttemptRecord) -> float:
     # The clock may have been set back since.
     return max(0.0, (datetime.now(UTC) - handling.delivery.received_at).total_seconds())
 
@@ -275,7 +275,7 @@ def _age_seconds(handling: Handling) -> float:
 
 
 @define(eq=False)
-class Origins:
+class RequestSpanLinks:
     """
     The spans of the requests that brought the deliveries which wait, by the deliveries' keys.
 
@@ -283,15 +283,15 @@ class Origins:
     """
 
     most: int = _MOST_LINKS
-    _under_way: dict[Receiving, SpanContext] = field(factory=dict)
+    _under_way: dict[RequestRecord, SpanContext] = field(factory=dict)
     _stored: OrderedDict[str, SpanContext] = field(factory=OrderedDict)
 
-    def begin(self, receiving: Receiving, span: SpanContext) -> None:
+    def begin(self, receiving: RequestRecord, span: SpanContext) -> None:
         """Note a request; its delivery may be handled before it is answered."""
         if span.is_valid:
             self._under_way[receiving] = span
 
-    def end(self, receiving: Receiving) -> None:
+    def end(self, receiving: RequestRecord) -> None:
         """Remember the request as long as its delivery may be handled; a repeat has brought nothing."""
         span = self._under_way.pop(receiving, None)
         if span is None or receiving.delivery is None or receiving.appended is None or receiving.appended.duplicate:
@@ -316,12 +316,12 @@ class Origins:
 
 
 @frozen
-class _Sample:
-    stats: Stats
+class _Snapshot:
+    stats: InboxStats
     good_until: float
 
 
-class InboxGauges:
+class InboxMetrics:
     """
     What the inbox holds, counted in the receiver's event loop and told to whoever asks, in whatever thread.
 
@@ -340,7 +340,7 @@ class InboxGauges:
         self._stats = stats
         self._refresh_seconds = refresh_seconds
         self._clock = clock
-        self._sample: _Sample | None = None
+        self._sample: _Snapshot | None = None
         meter.create_observable_gauge(
             "callfire.inbox.deliveries", [self._deliveries], "{delivery}", "Deliveries in the inbox, by state."
         )
@@ -352,9 +352,9 @@ class InboxGauges:
         )
 
     @asynccontextmanager
-    async def kept_fresh(self) -> AsyncIterator[None]:
+    async def refreshing(self) -> AsyncIterator[None]:
         """Count again and again meanwhile."""
-        counting = asyncio.create_task(self._count_on())
+        counting = asyncio.create_task(self._refresh_loop())
         try:
             yield
         finally:
@@ -362,22 +362,22 @@ class InboxGauges:
             await asyncio.wait([counting])
             self._sample = None
 
-    async def _count_on(self) -> None:
+    async def _refresh_loop(self) -> None:
         while True:
             began = self._clock()
             stats = await self._counted()
             ended = self._clock()
             pause = max(self._refresh_seconds, (ended - began) / _COUNTING_SHARE)
-            self._sample = None if stats is None else _Sample(stats, ended + _FRESH_REFRESHES * pause)
+            self._sample = None if stats is None else _Snapshot(stats, ended + _FRESH_REFRESHES * pause)
             await asyncio.sleep(pause)
 
-    async def _counted(self) -> Stats | None:
+    async def _counted(self) -> InboxStats | None:
         try:
             return (await self._stats()).inbox
         except Exception:  # noqa: BLE001  # the inbox may be the user's own; that it is not counted is seen
             return None
 
-    def _current(self) -> Stats | None:
+    def _current(self) -> InboxStats | None:
         sample = self._sample
         return None if sample is None or self._clock() > sample.good_until else sample.stats
 

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
         make_text_sent,
     )
     from callfire_async.testing.fake_callfire import FakeCallFire
-    from callfire_async.testing.fake_callfire._sender import Posted
+    from callfire_async.testing.fake_callfire._sender import PostbackResult
     from callfire_async.testing.faults import Fault, PostbackFault
-    from callfire_async.testing.recorder import Postbacks
+    from callfire_async.testing.recorder import PostbackRecorder
 
 __all__ = [
     "FakeCallFire",
     "Fault",
     "PostbackFault",
-    "Postbacks",
-    "Posted",
+    "PostbackRecorder",
+    "PostbackResult",
     "deliver",
     "encode",
     "make_call_finished",
@@ -51,8 +51,8 @@ _HOMES = {
     "FakeCallFire": ".fake_callfire",
     "Fault": ".faults",
     "PostbackFault": ".faults",
-    "Postbacks": ".recorder",
-    "Posted": ".fake_callfire._sender",
+    "PostbackRecorder": ".recorder",
+    "PostbackResult": ".fake_callfire._sender",
     "deliver": "._deliver",
     "encode": "..notifications.encoding",
 }

@@ -23,10 +23,10 @@ from callfire_async.models import NotificationFormat
 from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.inbox.base import Delivery
-from callfire_async.notifications.observers import Handling, Observer
+from callfire_async.notifications.observers import AttemptRecord, Observer
 from callfire_async.notifications.receiver import Receiver
 from callfire_async.notifications.security.request_validation import Postback, Reply
-from callfire_async.testing._endpoint_discovery import Endpoint, find_endpoint, is_of_aiohttp
+from callfire_async.testing._endpoint_discovery import Endpoint, find_endpoint, is_aiohttp_target
 
 __all__ = ["deliver"]
 
@@ -70,8 +70,8 @@ async def deliver(
     """
     endpoint = Endpoint(target, "") if isinstance(target, Receiver) else find_endpoint(target, path, receiver)
     content_type, body = encode(event, format)
-    watch = _Watch(Delivery(body).key)
-    async with _way(target, endpoint, token) as post:
+    watch = _AttemptRecorder(Delivery(body).key)
+    async with _transport_for(target, endpoint, token) as post:
         endpoint.receiver.observe(watch)
         try:
             reply = await post({"Content-Type": content_type}, body)
@@ -86,21 +86,21 @@ async def deliver(
 
 
 @define(eq=False)
-class _Watch(Observer):
+class _AttemptRecorder(Observer):
     """Sees how the attempts at one delivery end."""
 
     _key: str
-    _handling: Handling | None = None
+    _handling: AttemptRecord | None = None
     _completed: list[str] = field(factory=list)
     _failed: dict[str, Exception] = field(factory=dict)
 
-    def handling(self, handling: Handling) -> AbstractContextManager[None]:
+    def handling(self, handling: AttemptRecord) -> AbstractContextManager[None]:
         if handling.delivery.key == self._key:
             self._handling, self._failed = handling, {}
         return super().handling(handling)
 
     @contextmanager
-    def running(self, handling: Handling, handler: str) -> Iterator[None]:
+    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -129,15 +129,15 @@ _ENDS = {"failed": "was not handled", "dead": "became a dead letter"}
 # --- the ways in ------------------------------------------------------------------------------------------
 
 
-def _way(target: Any, endpoint: Endpoint, token: str | None) -> AbstractAsyncContextManager[_Post]:
+def _transport_for(target: Any, endpoint: Endpoint, token: str | None) -> AbstractAsyncContextManager[_Post]:
     if isinstance(target, Receiver):
-        return _straight(target, token)
-    way = _through_aiohttp if is_of_aiohttp(target) else _through_asgi
+        return _call_receiver(target, token)
+    way = _through_aiohttp if is_aiohttp_target(target) else _through_asgi
     return way(target, endpoint, endpoint.path(token))
 
 
 @asynccontextmanager
-async def _straight(receiver: Receiver, token: str | None) -> AsyncIterator[_Post]:
+async def _call_receiver(receiver: Receiver, token: str | None) -> AsyncIterator[_Post]:
     own = Endpoint(receiver, "").path(token).removeprefix("/")
     async with receiver:
         yield lambda headers, body: receiver.receive(Postback("POST", own or None, headers, body))

@@ -13,7 +13,7 @@ from attrs import frozen
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.receiver import Receiver
 
-__all__ = ["Endpoint", "find_endpoint", "is_of_aiohttp"]
+__all__ = ["Endpoint", "find_endpoint", "is_aiohttp_target"]
 
 _TOKEN = "/{token}"  # noqa: S105  # where it stands in a path
 
@@ -44,7 +44,7 @@ def find_endpoint(target: Any, path: str | None, receiver: Receiver | None) -> E
     prefix = None if path is None else path.rstrip("/")
     if receiver is not None:
         return Endpoint(receiver, prefix or "")
-    found = list(dict.fromkeys(_of_aiohttp(target) if is_of_aiohttp(target) else _of_asgi(target, "")))
+    found = list(dict.fromkeys(_of_aiohttp(target) if is_aiohttp_target(target) else _of_asgi(target, "")))
     fitting = [endpoint for endpoint in found if prefix in (None, endpoint.prefix)]
     if len(fitting) == 1:
         return fitting[0]
@@ -52,7 +52,7 @@ def find_endpoint(target: Any, path: str | None, receiver: Receiver | None) -> E
     raise LookupError(f"say which endpoint with path=, or hand over receiver= and path=; found: {there}")
 
 
-def is_of_aiohttp(target: object) -> bool:
+def is_aiohttp_target(target: object) -> bool:
     """Tell whether this is an application of aiohttp's, or one of the servers and clients that it has for tests."""
     return any(kind.__module__.partition(".")[0] == "aiohttp" for kind in type(target).__mro__)
 

@@ -12,13 +12,13 @@ from typing import Literal
 from attrs import frozen
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ConnectionCut", "Cut", "Fault", "PostbackFault", "with_fault"]
+__all__ = ["ConnectionAborted", "Cut", "Fault", "PostbackFault", "with_fault"]
 
 #: Where a connection ends: after the request, which is not carried out; before the answer; in the middle of it.
 Cut = Literal["request", "answer", "body"]
 
 
-class ConnectionCut(Exception):
+class ConnectionAborted(Exception):
     """Raised by an application whose server gives it no hold of the connection, in place of cutting it."""
 
 
@@ -115,7 +115,7 @@ async def _cut(receive: Receive, send: Send) -> None:
     # ASGI has no word for this. uvicorn's `send` belongs to a cycle that has the transport.
     transport: asyncio.Transport | None = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
-        raise ConnectionCut
+        raise ConnectionAborted
     transport.close()
     while (await receive())["type"] != "http.disconnect":
         pass

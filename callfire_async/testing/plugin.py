@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from callfire_async.client import CallFire
-    from callfire_async.testing import FakeCallFire, Postbacks
+    from callfire_async.testing import FakeCallFire, PostbackRecorder
 
 
 # Not asynchronous, so that they work with every asynchronous runner; there is nothing in them that needs closing.
@@ -32,8 +32,8 @@ def callfire(fake_callfire: FakeCallFire) -> CallFire:
 
 
 @pytest.fixture
-def postbacks() -> Postbacks:
+def postbacks() -> PostbackRecorder:
     """Keep what ``fake_callfire`` posts in memory, whatever the endpoint, and have it looked at."""
-    from callfire_async.testing.recorder import Postbacks
+    from callfire_async.testing.recorder import PostbackRecorder
 
-    return Postbacks()
+    return PostbackRecorder()

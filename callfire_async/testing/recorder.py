@@ -12,12 +12,12 @@ from starlette.types import ASGIApp
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.parsing import parse
 
-__all__ = ["Postbacks"]
+__all__ = ["PostbackRecorder"]
 
 E = TypeVar("E", bound=Notification)
 
 
-class Postbacks(httpx.AsyncBaseTransport):
+class PostbackRecorder(httpx.AsyncBaseTransport):
     """
     The transport of a `FakeCallFire` whose postbacks reach no network: kept here, in order, and answered.
 
@@ -48,4 +48,4 @@ class Postbacks(httpx.AsyncBaseTransport):
         return await httpx.ASGITransport(self.app).handle_async_request(request)
 
 
-Postbacks.__module__ = "callfire_async.testing"
+PostbackRecorder.__module__ = "callfire_async.testing"

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 from cli.typing_commands import DEADLINE
 
-from callfire_async.cli.commands.listen import Settings, run
+from callfire_async.cli.commands.listen import ListenOptions, run
 
 
 class Screen:
@@ -38,7 +38,7 @@ class Screen:
 async def listening(capsys, **settings):
     """Listen at any port that is free; yield the screen and the base of the endpoint."""
     nothing = {"port": 0, "forward_to": None, "events": (), "subscription_id": None, "inbox": None, "as_json": False}
-    task = asyncio.create_task(run(Settings(**nothing | settings)))
+    task = asyncio.create_task(run(ListenOptions(**nothing | settings)))
     screen = Screen(capsys, task)
     waiting = asyncio.create_task(screen.shows(r"(http://127\.0\.0\.1:\d+/callfire)/\*\*\*"))
     await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)

@@ -12,28 +12,28 @@ from rich.console import Console
 
 from callfire_async.cli.commands import demo
 from callfire_async.cli.commands.demo import _receiver_process as demo_receiver
-from callfire_async.cli.commands.demo._report import Ledger, Tally, Watch, report
+from callfire_async.cli.commands.demo._report import DemoResults, ProgressDisplay, Tally, report
 from callfire_async.notifications import Delivery, SqliteInbox
-from callfire_async.reconcile import Reconciled
-from callfire_async.testing import Posted, encode, make_text_sent
+from callfire_async.reconcile import ReconcileResult
+from callfire_async.testing import PostbackResult, encode, make_text_sent
 
 TOKEN = "0123456789abcdef"
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "handled.jsonl")
+def ledger(tmp_path: Path) -> DemoResults:
+    return DemoResults(tmp_path / "handled.jsonl")
 
 
 def console(*, terminal: bool = False) -> Console:
     return Console(file=StringIO(), width=100, force_terminal=terminal, highlight=False)
 
 
-def posted(number: int, status: int | None = 204) -> Posted:
-    return Posted(subscription_id=1, status=status, latency=0.01 * number, key=("text", number, "SENT"))
+def posted(number: int, status: int | None = 204) -> PostbackResult:
+    return PostbackResult(subscription_id=1, status=status, latency=0.01 * number, key=("text", number, "SENT"))
 
 
-def handle(ledger: Ledger, *numbers: int) -> None:
+def handle(ledger: DemoResults, *numbers: int) -> None:
     with ledger.journal.open("a") as journal:
         for number in numbers:
             journal.write(demo_receiver.journal_line(1, ("text", number, "SENT")) + "\n")
@@ -85,7 +85,7 @@ def test_what_was_never_found_again_is_reported(ledger):
     """It counts for the exit status; campaigns are in no list, and so do not."""
     ledger.dropped.extend([(1, ("text", 1, "SENT")), (2, ("text", 2, "SENT")), (3, ("broadcast", 3, "started", 0))])
     ledger.posted.extend([posted(1), posted(3, None)])
-    ledger.found = Reconciled(listed=3)
+    ledger.found = ReconcileResult(listed=3)
     handle(ledger, 1)
     screen = console()
 
@@ -100,7 +100,7 @@ async def test_what_is_never_handled_is_waited_for_in_vain(ledger, monkeypatch):
     handle(ledger, 1)
     asyncio.get_running_loop().call_later(0.05, handle, ledger, 2)
 
-    await demo.settled(ledger)
+    await demo.wait_until_settled(ledger)
 
     assert ledger.tally().lost == 1
 
@@ -121,8 +121,8 @@ async def test_dead_letters_are_not_lost(ledger, tmp_path):
     assert (ledger.tally().dead, ledger.tally().lost) == (1, 0)
 
 
-def make_settings(folder: Path, token: str = TOKEN) -> demo_receiver.Settings:
-    return demo_receiver.Settings(token, str(folder / "journal"), str(folder / "inbox.db"))
+def make_settings(folder: Path, token: str = TOKEN) -> demo_receiver.ReceiverOptions:
+    return demo_receiver.ReceiverOptions(token, str(folder / "journal"), str(folder / "inbox.db"))
 
 
 async def test_the_receiver_writes_down_what_it_handled(tmp_path, capsys):
@@ -175,7 +175,7 @@ def test_a_loss_is_reported(ledger):
 def test_the_picture_counts_on(ledger):
     """On a terminal each look adds what came since the last one."""
     screen = console(terminal=True)
-    with Watch(screen, ledger, 2) as watch:
+    with ProgressDisplay(screen, ledger, 2) as watch:
         watch.update([posted(1), posted(2, None)])
         handle(ledger, 1)
         screen.print(watch._picture())
@@ -187,9 +187,9 @@ def test_the_picture_counts_on(ledger):
 
 def test_settings_go_through_one_argument():
     """What one process writes the other reads."""
-    settings = demo_receiver.Settings(TOKEN, "journal", "inbox", 7)
+    settings = demo_receiver.ReceiverOptions(TOKEN, "journal", "inbox", 7)
 
-    assert demo_receiver.Settings(**json.loads(settings.dumps())) == settings
+    assert demo_receiver.ReceiverOptions(**json.loads(settings.dumps())) == settings
 
 
 def test_the_campaign_has_every_kind():

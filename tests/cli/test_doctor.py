@@ -12,8 +12,8 @@ from cli.typing_commands import TOKEN, typed
 from loopback import answer_bytes, serving
 from notifications.servers import by_asgi
 
-from callfire_async.cli._client_options import Account
-from callfire_async.cli._exit import Ended
+from callfire_async.cli._client_options import ClientOptions
+from callfire_async.cli._exit import CliError
 from callfire_async.cli.commands import doctor
 from callfire_async.notifications import Notification, Receiver, Router
 from callfire_async.testing import Fault
@@ -77,7 +77,7 @@ async def test_a_total_that_is_not_told_is_counted():
     """As far as it was asked for."""
     from callfire_async.testing import FakeCallFire
 
-    class Untold(Account):
+    class Untold(ClientOptions):
         @asynccontextmanager
         async def client(self):
             async with FakeCallFire().client() as callfire:
@@ -212,5 +212,5 @@ def test_a_real_file_system_is_named(tmp_path):
     """As the system has it."""
     assert doctor._disk(str(tmp_path / "callfire.db")).name == "inbox"
     assert Path("/proc/self/mounts").exists() is (doctor._disk(str(tmp_path)).is_well is not None)
-    with pytest.raises(Ended):
+    with pytest.raises(CliError):
         doctor._url("nowhere")

@@ -256,13 +256,13 @@ def test_a_purge_says_what_and_when(file, options):
 )
 def test_a_time_may_be_written_out(words, at):
     """In UTC where it has no offset."""
-    assert work.moment(words) == at
+    assert work.parse_time(words) == at
 
 
 @pytest.mark.parametrize(("words", "age"), [("2d", timedelta(days=2)), ("3h", timedelta(hours=3))])
 def test_a_time_may_be_so_long_ago(words, age):
     """Days, hours, minutes."""
-    assert abs(datetime.now(UTC) - work.moment(words) - age) < timedelta(minutes=5)
+    assert abs(datetime.now(UTC) - work.parse_time(words) - age) < timedelta(minutes=5)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from cli.typing_commands import DEADLINE, TOKEN, typed
 from loopback import answer_bytes, serving
 
 from callfire_async.cli import _tokens as listen_token
-from callfire_async.cli._exit import Ended
-from callfire_async.cli._http_forwarder import Forwarder
+from callfire_async.cli._exit import CliError
+from callfire_async.cli._http_forwarder import HttpForwarder
 from callfire_async.cli.commands import listen
 from callfire_async.errors import InboxLockedError
 from callfire_async.notifications import Delivery, SqliteInbox, UnknownNotification
@@ -72,7 +72,7 @@ def test_a_token_that_cannot_be_kept_is_asked_for(monkeypatch, tmp_path):
     monkeypatch.delenv("CALLFIRE_TOKEN")
     (tmp_path / "home").write_text("")
 
-    with pytest.raises(Ended, match="set CALLFIRE_TOKEN"):
+    with pytest.raises(CliError, match="set CALLFIRE_TOKEN"):
         listen_token.listen_tokens()
 
 
@@ -82,7 +82,7 @@ def test_a_token_is_kept_whole_or_not_at_all(monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
-        with pytest.raises(Ended, match="File too large"):
+        with pytest.raises(CliError, match="File too large"):
             listen_token.listen_tokens()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -155,7 +155,7 @@ async def test_what_is_kept_is_handed_on_again(capsys, tmp_path):
 async def test_nobody_there_is_shown():
     """As no answer, and why."""
     async with httpx.AsyncClient() as client:
-        answer = await Forwarder(client, "http://127.0.0.1:9/").forward(Delivery(b"x"))
+        answer = await HttpForwarder(client, "http://127.0.0.1:9/").forward(Delivery(b"x"))
 
     assert (answer.status, answer.words, answer.is_success) == (None, "ConnectError", False)
 
@@ -249,7 +249,7 @@ async def test_what_is_not_asked_for_is_passed_over(capsys):
 
 async def test_an_event_that_is_none_is_wrong_use(capsys):
     """The message has the list."""
-    with pytest.raises(Ended, match=r"no event Text; there are .*TextSent"):
+    with pytest.raises(CliError, match=r"no event Text; there are .*TextSent"):
         async with listening(capsys, events=("Text",)):
             pass
 
@@ -257,7 +257,7 @@ async def test_an_event_that_is_none_is_wrong_use(capsys):
 @pytest.mark.parametrize("url", ["nowhere", "ftp://127.0.0.1/", "http://[", "http://127.0.0.1:0/", "http://a\n/"])
 async def test_a_url_that_is_none_is_wrong_use(capsys, url):
     """It is not quoted, since it may have a token."""
-    with pytest.raises(Ended, match=r"^--forward-to must be a URL of http or https$"):
+    with pytest.raises(CliError, match=r"^--forward-to must be a URL of http or https$"):
         async with listening(capsys, forward_to=url):
             pass
 
@@ -266,7 +266,7 @@ async def test_a_port_that_is_taken_is_told(capsys):
     """With the way out."""
     async with listening(capsys) as (_, base):
         port = int(base.split(":")[2].split("/")[0])
-        with pytest.raises(Ended, match=rf"port {port} cannot be had .*--port"):
+        with pytest.raises(CliError, match=rf"port {port} cannot be had .*--port"):
             async with listening(capsys, port=port):
                 pass
 
@@ -304,4 +304,4 @@ def test_settings_of_the_command_are_its_own(monkeypatch):
     monkeypatch.setattr("callfire_async.cli.commands.listen.run", run)
     typed("listen", "--port", "1", "--events", "TextSent", "--events", "CallFinished", "--subscription", "5", "--json")
 
-    assert seen == [listen.Settings(1, None, ("TextSent", "CallFinished"), 5, None, as_json=True)]
+    assert seen == [listen.ListenOptions(1, None, ("TextSent", "CallFinished"), 5, None, as_json=True)]

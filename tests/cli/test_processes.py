@@ -13,8 +13,8 @@ import uvicorn
 from cli.typing_commands import DEADLINE, TOKEN
 from starlette.applications import Starlette
 
-from callfire_async.cli._exit import Commands
-from callfire_async.cli._server import served
+from callfire_async.cli._exit import ErrorHandlingGroup
+from callfire_async.cli._server import serve
 
 COMMAND = [sys.executable, "-m", "callfire_async"]
 
@@ -99,7 +99,7 @@ def test_letters_that_an_encoding_has_not_are_escapes():
 
 
 async def broken_off(signal_number):
-    async with served(Starlette()):
+    async with serve(Starlette()):
         os.kill(os.getpid(), signal_number)
         await asyncio.Event().wait()
 
@@ -132,7 +132,7 @@ async def test_a_server_that_is_broken_off_while_it_starts_is_ended_too():
         closed.set()
 
     async with asyncio.timeout(DEADLINE):
-        serving = asyncio.create_task(entered(served(Starlette(lifespan=lifespan))))
+        serving = asyncio.create_task(entered(serve(Starlette(lifespan=lifespan))))
         await starting.wait()
         serving.cancel()
         ready.set()
@@ -150,7 +150,7 @@ async def test_a_server_that_fails_to_start_says_so(monkeypatch):
     monkeypatch.setattr(uvicorn.Server, "startup", fail)
     with pytest.raises(MemoryError):
         async with asyncio.timeout(DEADLINE):
-            await entered(served(Starlette()))
+            await entered(serve(Starlette()))
 
 
 def test_an_application_that_fails_to_start_ends_the_process():
@@ -162,7 +162,7 @@ def test_an_application_that_fails_to_start_ends_the_process():
         yield
 
     with pytest.raises(SystemExit):
-        asyncio.run(entered(served(Starlette(lifespan=lifespan))))
+        asyncio.run(entered(serve(Starlette(lifespan=lifespan))))
 
 
 def test_a_background_job_that_ignores_ctrl_c_can_be_terminated():
@@ -181,7 +181,7 @@ def test_ctrl_c_is_130():
     import typer
     from typer.testing import CliRunner
 
-    app = typer.Typer(cls=Commands)
+    app = typer.Typer(cls=ErrorHandlingGroup)
 
     @app.command()
     def one() -> None:

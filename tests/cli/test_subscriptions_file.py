@@ -2,7 +2,7 @@
 
 import pytest
 
-from callfire_async.cli._exit import Ended
+from callfire_async.cli._exit import CliError
 from callfire_async.cli._subscriptions_file import read_specs
 from callfire_async.client.plan import SubscriptionSpec
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
@@ -100,7 +100,7 @@ ITEM = "subscriptions:\n  - endpoint: https://example.com/x\n    trigger_event: 
 )
 def test_a_bad_file_says_what_and_where(tmp_path, text, problem):
     """The line, where the parser knows it, and the name of what is wrong."""
-    with pytest.raises(Ended) as ended:
+    with pytest.raises(CliError) as ended:
         read(tmp_path, text)
 
     assert (ended.value.status, problem in str(ended.value)) == (2, True), str(ended.value)
@@ -117,7 +117,7 @@ def test_a_bad_file_says_what_and_where(tmp_path, text, problem):
 )
 def test_a_bad_file_of_toml_says_what(tmp_path, text, problem):
     """Its parser knows the place of what is no TOML only."""
-    with pytest.raises(Ended) as ended:
+    with pytest.raises(CliError) as ended:
         read(tmp_path, text, "a.toml")
 
     assert (ended.value.status, problem in str(ended.value)) == (2, True), str(ended.value)
@@ -125,7 +125,7 @@ def test_a_bad_file_of_toml_says_what(tmp_path, text, problem):
 
 def test_an_endpoint_that_wants_a_token_says_so_with_its_line(tmp_path):
     """There is none to put there."""
-    with pytest.raises(Ended, match=r"line 4: subscriptions\[0\] cannot be: there is no token .* CALLFIRE_TOKEN"):
+    with pytest.raises(CliError, match=r"line 4: subscriptions\[0\] cannot be: there is no token .* CALLFIRE_TOKEN"):
         read(tmp_path, YAML, tokens=None)
 
 
@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     """Because it is not there, or is no text."""
     (tmp_path / "latin").write_bytes(b"\xff\xfe\xfd")
 
-    with pytest.raises(Ended, match="missing: cannot be read: No such file"):
+    with pytest.raises(CliError, match="missing: cannot be read: No such file"):
         read_specs(tmp_path / "missing", None)
-    with pytest.raises(Ended, match="latin: cannot be read: not UTF-8"):
+    with pytest.raises(CliError, match="latin: cannot be read: not UTF-8"):
         read_specs(tmp_path / "latin", None)

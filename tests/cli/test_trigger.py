@@ -5,7 +5,7 @@ from cli.listening import listening
 from cli.typing_commands import TOKEN, typed
 from loopback import answer_bytes, serving
 
-from callfire_async.cli._exit import Ended
+from callfire_async.cli._exit import CliError
 from callfire_async.cli.commands import trigger as triggering
 from callfire_async.models import NotificationFormat
 from callfire_async.notifications import parse
@@ -13,7 +13,7 @@ from callfire_async.notifications import parse
 
 def make(event="TextSent", to="http://127.0.0.1:9/callfire/{token}", **options):
     chosen = {"format": NotificationFormat.XML, "settings": (), "count": 1, "duplicate": 0, "as_json": False} | options
-    return triggering.Trigger(event, to, **chosen)
+    return triggering.TriggerOptions(event, to, **chosen)
 
 
 EVENTS = [item["event"] for item in typed("trigger", "--json").items]
@@ -130,5 +130,5 @@ def test_a_body_is_shown_to_a_script():
 
 async def test_an_endpoint_may_bear_its_token():
     """Then it is posted there as it is."""
-    with pytest.raises(Ended):
+    with pytest.raises(CliError):
         await triggering.run(make(to="nowhere"))

@@ -88,9 +88,9 @@ async def by_group(call, seconds):
     return False
 
 
-@pytest.mark.parametrize("give_up", [by_cancel, by_timeout, by_group])
+@pytest.mark.parametrize("release_all", [by_cancel, by_timeout, by_group])
 @pytest.mark.usefixtures("quiet")
-async def test_the_pool_is_healthy_after_many_cancellations(give_up, torture, draw):
+async def test_the_pool_is_healthy_after_many_cancellations(release_all, torture, draw):
     """Twenty tasks over ten connections give up at random; then fifty of fifty succeed, and no socket is left."""
     at_first, to_come = sockets(), 20_000 if torture else 1_000
 
@@ -102,7 +102,7 @@ async def test_the_pool_is_healthy_after_many_cancellations(give_up, torture, dr
         nonlocal to_come
         while to_come > 0:
             # Before its turn, while it is sent and answered, or after that.
-            if await give_up(connection.execute(GET), draw.random() * draw.choice((0.002, 0.02, 0.1))):
+            if await release_all(connection.execute(GET), draw.random() * draw.choice((0.002, 0.02, 0.1))):
                 to_come -= 1
 
     async with serving(answer) as server:
@@ -177,14 +177,14 @@ def watch(request, monkeypatch):
     """Watch the caller's own waits, or those of the exchanges that it is behind: those end with the event loop."""
     if request.param == "caller":
         return watched
-    run = _http._Exchange.run
+    run = _http._InFlightRequest.run
 
     async def watch_exchanges(call, moment):
-        monkeypatch.setattr(_http._Exchange, "run", lambda exchange: watched(run(exchange), moment))
+        monkeypatch.setattr(_http._InFlightRequest, "run", lambda exchange: watched(run(exchange), moment))
         try:
             return await call
         finally:
-            monkeypatch.setattr(_http._Exchange, "run", run)
+            monkeypatch.setattr(_http._InFlightRequest, "run", run)
 
     return watch_exchanges
 

@@ -28,7 +28,7 @@ from callfire_async.client._operations.api_1_1 import (
     query_subscriptions,
     update_subscription,
 )
-from callfire_async.client._responses import NoAnswerError
+from callfire_async.client._responses import RequestFailedError
 from callfire_async.client.connection import Connection
 from callfire_async.errors import (
     AuthenticationError,
@@ -895,7 +895,7 @@ async def test_an_exchange_abandoned_while_it_is_being_ended_stays_so(connect, s
         exchange.abandon(0)
         await asyncio.sleep(0)
         exchange.abandon(0)
-        with pytest.raises(NoAnswerError) as caught:
+        with pytest.raises(RequestFailedError) as caught:
             await task
 
     assert caught.value.timed_out
@@ -903,7 +903,7 @@ async def test_an_exchange_abandoned_while_it_is_being_ended_stays_so(connect, s
 
 async def test_an_exchange_that_was_abandoned_before_it_began_has_its_time_cut(connection):
     """It starts with the shorter limit."""
-    exchange = _http._Exchange(connection._pool.client, httpx.Request("GET", BASE), 70.0, 30.0)
+    exchange = _http._InFlightRequest(connection._pool.client, httpx.Request("GET", BASE), 70.0, 30.0)
 
     exchange.abandon(50.0)
 

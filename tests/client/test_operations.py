@@ -12,26 +12,26 @@ from hypothesis import strategies as st
 
 from callfire_async.client._operations.api_1_1 import (
     Operation,
-    as_updated,
     checked_base_url,
     checked_count,
     checked_timeout,
     create_subscription,
     delete_subscription,
     get_subscription,
+    matches_update,
     query_subscriptions,
     same_subscription,
     update_subscription,
 )
 from callfire_async.client._responses import (
     MAX_ANSWER_BYTES,
-    Answer,
-    Outcome,
-    interpret,
-    masked,
-    outcome_of,
+    HttpResponse,
+    RetrySafety,
+    parse_response,
     parse_retry_after,
+    redact,
     retry_delay,
+    retry_safety_of,
 )
 from callfire_async.errors import (
     APIError,
@@ -78,7 +78,7 @@ OPERATIONS = [CREATE, QUERY, GET, UPDATE, DELETE]
 def read(operation, body, status=200, *, in_doubt=False, **rest):
     """Interpret an answer."""
     body = body if isinstance(body, bytes) else body.encode()
-    return interpret(operation, Answer(status, body, **rest), attempts=2, in_doubt=in_doubt, now=NOW)
+    return parse_response(operation, HttpResponse(status, body, **rest), attempts=2, in_doubt=in_doubt, now=NOW)
 
 
 def value(operation, body, status=200, **rest):
@@ -646,7 +646,7 @@ def test_an_error_with_a_compressed_body_that_is_broken_is_still_typed():
 )
 def test_callfires_words_are_masked_in_the_text_of_an_error(message, shown):
     """They may quote what was sent; the attribute has them whole."""
-    assert masked(message) == shown
+    assert redact(message) == shown
 
 
 @given(st.text(alphabet="0123456789+-(). /:@abcXYZ_", max_size=60))
@@ -654,7 +654,7 @@ def test_no_long_number_survives_masking(message):
     """Wherever it stands, a run of five digits is a phone number to us."""
     import re
 
-    assert not re.search(r"(?<![a-zA-Z_-])[0-9]{5}", masked(message).replace("***", ""))
+    assert not re.search(r"(?<![a-zA-Z_-])[0-9]{5}", redact(message).replace("***", ""))
 
 
 # --- trying again -----------------------------------------------------------------------------------------
@@ -670,26 +670,26 @@ def raised(status, operation=GET, **rest):
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
-        (200, Outcome.UNKNOWN),
-        (202, Outcome.UNKNOWN),
-        (302, Outcome.FINAL),
-        (400, Outcome.FINAL),
-        (401, Outcome.FINAL),
-        (404, Outcome.FINAL),
-        (409, Outcome.FINAL),
-        (429, Outcome.NOT_DONE),
-        (500, Outcome.UNKNOWN),
-        (503, Outcome.UNKNOWN),
+        (200, RetrySafety.UNKNOWN),
+        (202, RetrySafety.UNKNOWN),
+        (302, RetrySafety.FINAL),
+        (400, RetrySafety.FINAL),
+        (401, RetrySafety.FINAL),
+        (404, RetrySafety.FINAL),
+        (409, RetrySafety.FINAL),
+        (429, RetrySafety.NOT_DONE),
+        (500, RetrySafety.UNKNOWN),
+        (503, RetrySafety.UNKNOWN),
     ],
 )
 def test_an_answer_tells_whether_it_was_done(status, outcome):
     """Turned away is not done; a failure, and a success that cannot be read, leave it open."""
-    assert outcome_of(raised(status)) is outcome
+    assert retry_safety_of(raised(status)) is outcome
 
 
 def test_the_outcome_of_no_answer_is_not_told_by_the_error():
     """Only the connection knows how far a request came."""
-    assert outcome_of(TransportError("", method="GET", path="/")) is Outcome.FINAL
+    assert retry_safety_of(TransportError("", method="GET", path="/")) is RetrySafety.FINAL
 
 
 @pytest.mark.parametrize(
@@ -825,7 +825,7 @@ def test_an_update_took_effect_if_all_that_it_says_is_so(changes, took_effect):
     """What it does not say makes no difference."""
     subscription = found(enabled=True, notification_format=NotificationFormat.XML)
 
-    assert as_updated(update_subscription(1, changes).form, subscription) is took_effect
+    assert matches_update(update_subscription(1, changes).form, subscription) is took_effect
 
 
 def test_an_operation_is_named_by_method_and_path():

@@ -4,7 +4,7 @@ import pytest
 
 from callfire_async import Page, ResourceReference
 from callfire_async.client import _pagination
-from callfire_async.client._pagination import steps
+from callfire_async.client._pagination import iter_pages
 
 
 class Listed:
@@ -24,7 +24,7 @@ class Listed:
 
 async def ids_of(query, **options):
     options = {"page_size": 2, "most": 1000} | options
-    return [item.id async for step in steps(query, **options) for item in step.items]
+    return [item.id async for step in iter_pages(query, **options) for item in step.items]
 
 
 @pytest.mark.parametrize("total", ["all", None])
@@ -36,7 +36,7 @@ async def test_every_item_comes_once(total):
 async def test_a_step_says_where_the_next_begins():
     """So that a reader can go on there later, short pages or not."""
     listed = Listed([1, 2, 3, 4], shown=1)
-    ends = [step.next_result async for step in steps(listed.query, page_size=2, most=1000)]
+    ends = [step.next_result async for step in iter_pages(listed.query, page_size=2, most=1000)]
 
     assert (ends, await ids_of(listed.query, first_result=ends[1])) == ([1, 2, 3, 4], [3, 4])
 

@@ -3,15 +3,15 @@
 import pytest
 
 from callfire_async import (
-    Match,
     NotificationFormat,
     Plan,
+    SpecMatch,
     Subscription,
     SubscriptionFilter,
     SubscriptionSpec,
     TriggerEvent,
 )
-from callfire_async.client.plan import by_key, compare
+from callfire_async.client.plan import compare, index_specs
 from callfire_async.notifications import EndpointTokens
 
 CURRENT, PREVIOUS, STRANGER = "current-token-1234", "previous-token-123", "a-stranger-s-token"
@@ -31,7 +31,7 @@ def found(id=1, token=CURRENT, **details):
 
 
 def plan_of(specs, subscriptions, *, tokens=None, **options):
-    return compare(by_key(specs, tokens), subscriptions, tokens=tokens, **options)
+    return compare(index_specs(specs, tokens), subscriptions, tokens=tokens, **options)
 
 
 def shape(plan):
@@ -63,7 +63,7 @@ def test_what_is_as_wanted_is_left():
     """There is nothing to do."""
     plan = plan_of([spec()], [found()])
 
-    assert plan == Plan(leave=(Match(spec(), found()),))
+    assert plan == Plan(leave=(SpecMatch(spec(), found()),))
     assert plan.is_empty
 
 
@@ -142,10 +142,10 @@ def test_without_tokens_an_endpoint_is_compared_as_it_is():
 def test_two_specs_that_differ_in_their_token_contradict_each_other():
     """Both want one subscription, at two endpoints; the message holds no token."""
     with pytest.raises(ValueError, match="different things of one subscription") as raised:
-        by_key([spec(CURRENT), spec(PREVIOUS)], TOKENS)
+        index_specs([spec(CURRENT), spec(PREVIOUS)], TOKENS)
 
     assert CURRENT not in str(raised.value)
-    assert len(by_key([spec(CURRENT), spec(PREVIOUS)], None)) == 2
+    assert len(index_specs([spec(CURRENT), spec(PREVIOUS)], None)) == 2
 
 
 # --- what differs -----------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_what_is_left_open_or_not_told_is_no_difference():
 def test_two_specs_that_contradict_each_other_are_refused():
     """Neither can be right."""
     with pytest.raises(ValueError, match="different things of one subscription"):
-        by_key([spec(), spec(enabled=False)], None)
+        index_specs([spec(), spec(enabled=False)], None)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from callfire_async import models
 from callfire_async._codec.converters import (
-    Unreadable,
+    ConversionError,
     form_fields,
     form_value,
     read_id,
@@ -384,7 +384,7 @@ def test_what_is_no_integer(value):
     text, problems = structure(Text, {"@id": 1, "BatchId": value}, "Text")
 
     assert (text, problems) == (Text(1), ("not an integer @ Text.BatchId",))
-    with pytest.raises(Unreadable, match="not an integer @ here") as caught:
+    with pytest.raises(ConversionError, match="not an integer @ here") as caught:
         read_id(value, "here")
     assert caught.value.problems == ("not an integer @ here",)
 
@@ -624,14 +624,14 @@ def test_what_a_document_itself_calls_config_is_not_read(value):
 @pytest.mark.parametrize("content", [{}, {"@id": None}, {"@id": ""}, {"@id": {}}, {"Inbound": "x"}])
 def test_without_an_id_it_is_nothing(content):
     """Missing, whatever else is wrong."""
-    with pytest.raises(Unreadable, match=r"missing @ Text\.@id"):
+    with pytest.raises(ConversionError, match=r"missing @ Text\.@id"):
         structure(Text, content, "Text")
 
 
 @pytest.mark.parametrize("content", [None, "text", 5, [], [{}], True])
 def test_what_is_no_object_is_nothing(content):
     """It is named as a whole."""
-    with pytest.raises(Unreadable, match=r"^not an object @ Text$"):
+    with pytest.raises(ConversionError, match=r"^not an object @ Text$"):
         structure(Text, content, "Text")
 
 
@@ -652,7 +652,7 @@ def test_any_tree_is_a_model_or_unreadable(kind, content):
     """And what was read can be written and read again."""
     try:
         model, problems = structure(kind, content, kind.__name__)
-    except Unreadable:
+    except ConversionError:
         return
 
     assert all(" @ " in problem for problem in problems)
@@ -715,7 +715,7 @@ def test_what_is_unreadable_all_over_is_not_read_in_part():
     """Naming a thousand fields is work enough; nothing real has as many."""
     records = [{"@id": "x"}] * 1001
 
-    with pytest.raises(Unreadable, match="more than 1000 unreadable fields"):
+    with pytest.raises(ConversionError, match="more than 1000 unreadable fields"):
         structure(Call, {"@id": 1, "CallRecord": records}, "Call")
 
 

@@ -18,8 +18,8 @@ from callfire_async._codec.documents import (
     RESOURCE,
     SOAP_11,
     SOAP_12,
-    NotADocument,
-    NotOneObject,
+    InvalidDocumentError,
+    UnexpectedDocumentError,
     canonical,
     fingerprint,
     normalised,
@@ -90,14 +90,14 @@ def test_what_a_soap_envelope_holds_is_read(soap):
 )
 def test_a_soap_envelope_holds_one_element(inside):
     """None, two or two of a kind are no document."""
-    with pytest.raises(NotOneObject, match="SOAP"):
+    with pytest.raises(UnexpectedDocumentError, match="SOAP"):
         read(f"<Envelope>{inside}</Envelope>")
 
 
 @pytest.mark.parametrize("page", ["<html><body/></html>", "<HTML/>", '<html xmlns="http://www.w3.org/1999/xhtml"/>'])
 def test_a_page_of_html_is_no_document(page):
     """Well-formed or not."""
-    with pytest.raises(NotOneObject, match="HTML"):
+    with pytest.raises(UnexpectedDocumentError, match="HTML"):
         read(page)
 
 
@@ -106,7 +106,7 @@ def test_a_page_of_html_is_no_document(page):
 )
 def test_json_is_one_named_object(tree):
     """Anything else is well-formed, and nothing to us."""
-    with pytest.raises(NotOneObject):
+    with pytest.raises(UnexpectedDocumentError):
         read(tree)
 
 
@@ -215,7 +215,7 @@ DTD = "<!DOCTYPE z [{}]><z>&e;</z>"
 )
 def test_what_is_broken_or_made_to_do_harm_is_no_document(body, reason):
     """It is refused in our words, which quote nothing."""
-    with pytest.raises(NotADocument, match=reason) as caught:
+    with pytest.raises(InvalidDocumentError, match=reason) as caught:
         read(body)
 
     assert "passwd" not in str(caught.value)
@@ -223,7 +223,7 @@ def test_what_is_broken_or_made_to_do_harm_is_no_document(body, reason):
 
 def test_a_wrong_charset_in_the_header_is_said():
     """Bytes that the named encoding does not have."""
-    with pytest.raises(NotADocument, match="not valid WINDOWS-1252"):
+    with pytest.raises(InvalidDocumentError, match="not valid WINDOWS-1252"):
         read(b"<a>\x81\xff</a>", "text/xml; charset=windows-1252")
 
 
@@ -260,17 +260,17 @@ def test_white_space_stands_on_both_sides_of_a_json_document(encoding):
 
 def test_what_stands_after_a_json_document_is_said_where_it_begins():
     """White space is passed over and counted; it may have come in before, where nobody strips it."""
-    with pytest.raises(NotADocument, match=r"at line 2, column 2"):
+    with pytest.raises(InvalidDocumentError, match=r"at line 2, column 2"):
         read('{"a": {}}\n {}')
-    with pytest.raises(NotADocument, match=r"at line 3, column 2"):
+    with pytest.raises(InvalidDocumentError, match=r"at line 3, column 2"):
         read('\n{"a": {}}\n {}'.encode("utf-16-be"))
 
 
 def test_a_broken_document_is_said_where_it_breaks():
     """Line and column, from 1."""
-    with pytest.raises(NotADocument, match=r"mismatched tag at line 2, column 3"):
+    with pytest.raises(InvalidDocumentError, match=r"mismatched tag at line 2, column 3"):
         read("<a>\n</b>")
-    with pytest.raises(NotADocument, match=r"at line 2, column 1"):
+    with pytest.raises(InvalidDocumentError, match=r"at line 2, column 1"):
         read('{"a":\nx}')
 
 
@@ -279,7 +279,7 @@ def test_any_bytes_are_a_document_or_none(body, content_type):
     """No other exception comes out."""
     try:
         root, content = read(body, content_type)
-    except NotADocument:
+    except InvalidDocumentError:
         return
 
     assert isinstance(root, str)
@@ -291,7 +291,7 @@ def test_any_text_is_a_document_or_none(body):
     """Neither from text."""
     try:
         read(body)
-    except NotADocument:
+    except InvalidDocumentError:
         return
 
 

@@ -21,15 +21,15 @@ from callfire_async import HandlerErrors, InboxUnavailableError
 from callfire_async.cli.commands import demo
 from callfire_async.cli.commands.demo import _receiver_process as demo_receiver
 from callfire_async.cli.commands.inspect import run as run_inspect
-from callfire_async.inspector import FileSource, Inspector, Place, ReceiverSource, inspecting
+from callfire_async.inspector import FileSource, InspectorApp, BindAddress, ReceiverSource, serve_inspector
 from callfire_async.inspector import sources as inspector_sources
-from callfire_async.inspector.history import Item, Recent
-from callfire_async.inspector.views import detail, tree
+from callfire_async.inspector.history import DeliveryHistory, DeliveryView
+from callfire_async.inspector.views import detail, to_nodes
 from callfire_async.notifications import (
-    Appended,
+    AppendResult,
+    AttemptRecord,
     CallFinished,
     Delivery,
-    Handling,
     MemoryInbox,
     Notification,
     Postback,
@@ -91,7 +91,7 @@ class Asked:
         self.receiver = Receiver(router, tokens=TOKEN, **kept | options)
         self.source = ReceiverSource(inbox, self.receiver)
         self.receiver.observe(self.source)
-        self.inspector = Inspector(self.source)
+        self.inspector = InspectorApp(self.source)
         transport = httpx.ASGITransport(self.inspector)
         headers = {"Authorization": f"Bearer {self.inspector.key}"}
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8485", headers=headers)
@@ -160,7 +160,7 @@ async def test_a_name_that_somebody_made_point_here_is_not_answered(kept, host):
 )
 async def test_another_host_must_be_said(kept, given, asked_for, status):
     """One name; any, where it listens at all addresses."""
-    transport = httpx.ASGITransport(Inspector(kept.source, host=given))
+    transport = httpx.ASGITransport(InspectorApp(kept.source, host=given))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         assert (await client.get("/", headers={"Host": asked_for})).status_code == status
 
@@ -260,7 +260,7 @@ async def test_an_unknown_event_is_shown_by_its_root(kept):
 
 def test_a_tree_is_made_of_pairs():
     """Names are values in it, numbers are texts, and what differs from the truth is marked."""
-    shown = tree({"__proto__": [1, None], "a": "***", "b": "***", "c": []}, {"a": "x", "b": ["x"], "c": [1]})
+    shown = to_nodes({"__proto__": [1, None], "a": "***", "b": "***", "c": []}, {"a": "x", "b": ["x"], "c": [1]})
 
     assert shown == {
         "pairs": [
@@ -273,7 +273,7 @@ def test_a_tree_is_made_of_pairs():
             ["c", {"list": []}],
         ]
     }
-    assert tree({"a": {"b": LARGE}}, {"a": 1})["pairs"][0][1]["pairs"][0][1]["leaf"] == str(LARGE)
+    assert to_nodes({"a": {"b": LARGE}}, {"a": 1})["pairs"][0][1]["pairs"][0][1]["leaf"] == str(LARGE)
 
 
 async def test_what_became_of_each_request_is_shown(kept):
@@ -316,7 +316,7 @@ async def test_a_request_that_the_server_gives_up_is_shown(kept):
         yield b""
 
     class Slow(MemoryInbox):
-        async def append(self, delivery) -> Appended:
+        async def append(self, delivery) -> AppendResult:
             await holding.wait()
             return await super().append(delivery)
 
@@ -386,7 +386,7 @@ async def test_dead_letters_of_an_earlier_day_are_shown(kept, monkeypatch):
     """Which the inspector has not seen die; the newest of too many."""
     monkeypatch.setattr(inspector_sources, "_MOST_DEAD", 2)
     await kept.post(*(text(number, "fail") for number in (41, 42, 43)))
-    kept.source.recent = Recent()
+    kept.source.recent = DeliveryHistory()
 
     listed = (await kept.get("dead"))["items"]
     shown = await kept.get("dead/3")
@@ -425,7 +425,7 @@ async def told(client, path, count):
 
 @asynccontextmanager
 async def streamed(source):
-    async with httpx.AsyncClient() as client, inspecting(source) as address:
+    async with httpx.AsyncClient() as client, serve_inspector(source) as address:
         client.base_url, _, key = address.partition("#")
         client.headers["Authorization"] = f"Bearer {key}"
         yield client
@@ -481,12 +481,12 @@ async def test_what_changes_between_two_beats_is_told_at_once(kept):
 
 
 def item(body=b"x", id=None, outcome="handled"):
-    return Item(datetime.now(UTC), outcome, Delivery(body), id)
+    return DeliveryView(datetime.now(UTC), outcome, Delivery(body), id)
 
 
 def test_the_last_so_many_are_kept():
     """With what changed last at the end of what is told."""
-    recent = Recent(most=3)
+    recent = DeliveryHistory(most=3)
     items = [recent.add(item(id=number)) for number in range(5)]
     recent.touch(items[2])
     recent.touch(items[0])
@@ -498,8 +498,8 @@ def test_the_last_so_many_are_kept():
 
 def test_what_is_forgotten_is_forgotten_wholly():
     """With a body or without, under its own id or another's."""
-    recent = Recent(most=1, most_bytes=1)
-    recent.add(Item(datetime.now(UTC), "refused"))
+    recent = DeliveryHistory(most=1, most_bytes=1)
+    recent.add(DeliveryView(datetime.now(UTC), "refused"))
     recent.add(item(b"12345", id=1))
     recent.add(item(id=1, outcome="duplicate"))
     newest = recent.add(item(id=1))
@@ -510,7 +510,7 @@ def test_what_is_forgotten_is_forgotten_wholly():
 
 def test_only_so_many_bytes_are_kept():
     """The oldest bodies go first; the deliveries stay, and say how large they were."""
-    recent = Recent(most_bytes=10)
+    recent = DeliveryHistory(most_bytes=10)
     first, second = recent.add(item(b"12345678")), recent.add(item(b"1234"))
 
     shown = [detail(one) for one in (first, second)]
@@ -520,8 +520,8 @@ def test_only_so_many_bytes_are_kept():
 
 def test_a_body_that_is_dropped_takes_the_payload_with_it():
     """Else it would be held all the same."""
-    recent = Recent(most_bytes=10)
-    one = Item(datetime.now(UTC), "handled", Delivery(b"12345678"), event=Notification(payload={"a": "b"}))
+    recent = DeliveryHistory(most_bytes=10)
+    one = DeliveryView(datetime.now(UTC), "handled", Delivery(b"12345678"), event=Notification(payload={"a": "b"}))
     recent.add(one)
     recent.add(item(b"1234"))
 
@@ -532,7 +532,7 @@ def test_a_body_that_is_dropped_takes_the_payload_with_it():
 def test_the_last_minute_is_counted_by_the_second():
     """How many came, how many failed, and how long 95 of a hundred took at most; older ones are forgotten."""
     now = [1000.0]
-    recent = Recent(clock=lambda: now[0])
+    recent = DeliveryHistory(clock=lambda: now[0])
     for number in range(20):
         recent.note_received()
         recent.note_settled(number, failed=number == 19)
@@ -549,7 +549,7 @@ def test_the_last_minute_is_counted_by_the_second():
 
 def test_latencies_are_counted_up_to_a_number():
     """Enough for a percentile."""
-    recent = Recent(clock=lambda: 1000.0)
+    recent = DeliveryHistory(clock=lambda: 1000.0)
     for number in range(1000):
         recent.note_settled(number, failed=False)
 
@@ -559,13 +559,13 @@ def test_latencies_are_counted_up_to_a_number():
 async def test_a_handling_that_was_forgotten_meanwhile_does_no_harm():
     """There was more to remember."""
     async with asked(MemoryInbox()) as one:
-        one.source.recent = Recent(most=1)
-        handling = Handling(Delivery(text(42)), 7)
+        one.source.recent = DeliveryHistory(most=1)
+        handling = AttemptRecord(Delivery(text(42)), 7)
         with one.source.handling(handling):
             one.source.recent.add(item())
             with pytest.raises(HandlerErrors), one.source.running(handling, "keep"):
                 raise HandlerErrors("x", [ValueError()], completed=frozenset(), failed=["keep"])
-        with one.source.running(Handling(Delivery(b""), None), "keep"):
+        with one.source.running(AttemptRecord(Delivery(b""), None), "keep"):
             pass
 
     assert one.outcomes == ["handled"]
@@ -614,7 +614,7 @@ async def test_what_a_file_holds_already_is_shown(tmp_path):
     async with (
         FileSource.watching(path) as source,
         httpx.AsyncClient(
-            transport=httpx.ASGITransport(inspector := Inspector(source)), base_url="http://localhost"
+            transport=httpx.ASGITransport(inspector := InspectorApp(source)), base_url="http://localhost"
         ) as client,
     ):
         client.headers["Authorization"] = f"Bearer {inspector.key}"
@@ -696,7 +696,7 @@ async def test_a_file_that_cannot_be_read_for_a_while_is_looked_at_again(tmp_pat
 
 async def test_listen_serves_it_beside(capsys):
     """Its address is printed, with the key; what is posted is there."""
-    async with listening(capsys, inspect=Place()) as (screen, base):
+    async with listening(capsys, inspect=BindAddress()) as (screen, base):
         (address,) = (await screen.shows(r"To inspect it: (\S+)")).groups()
         async with httpx.AsyncClient() as client:
             await client.post(f"{base}/{typing_commands.TOKEN}", content=text(42))
@@ -709,7 +709,7 @@ async def test_listen_serves_it_beside(capsys):
 
 async def test_listen_tells_scripts_where_it_is(capsys, tmp_path):
     """In the line that says that it is ready; with an inbox it can replay dead letters."""
-    async with listening(capsys, inspect=Place(), inbox=str(tmp_path / "inbox.db"), as_json=True) as (screen, _):
+    async with listening(capsys, inspect=BindAddress(), inbox=str(tmp_path / "inbox.db"), as_json=True) as (screen, _):
         (ready,) = screen.items
 
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#[\w-]{32}", ready["inspector"])
@@ -761,12 +761,12 @@ def test_beyond_loopback_there_is_a_warning(tmp_path, monkeypatch, host, warned)
     ended = typed("inspect", str(tmp_path / "callfire.db"), "--host", host)
 
     assert (ended.status, "may be read" in ended.err or "can be read" in ended.err) == (0, warned)
-    assert seen == [Place(host, 8485)]
+    assert seen == [BindAddress(host, 8485)]
 
 
 async def test_it_is_served_at_another_address():
     """One that is written with colons stands in brackets."""
-    async with asked(None) as one, inspecting(one.source, Place("::1")) as address, httpx.AsyncClient() as client:
+    async with asked(None) as one, serve_inspector(one.source, BindAddress("::1")) as address, httpx.AsyncClient() as client:
         assert (await client.get(address)).status_code == 200
 
     assert address.startswith("http://[::1]:")
@@ -793,7 +793,7 @@ async def test_the_demo_shows_its_campaign(monkeypatch):
 
 async def test_the_demo_s_inspector_comes_back_where_it_was(tmp_path):
     """After a crash: at the same address, with the same key."""
-    settings = demo_receiver.Settings(
+    settings = demo_receiver.ReceiverOptions(
         TOKEN, str(tmp_path / "journal"), str(tmp_path / "inbox.db"), inspector_key="a-key-of-its-own"
     )
     async with demo.ReceiverProcess(settings, crashes=1) as receiver, httpx.AsyncClient() as client:
@@ -809,7 +809,7 @@ KEY = {"Authorization": "Bearer a-key-of-its-own"}
 
 async def test_the_demo_s_receiver_serves_it(tmp_path, capsys):
     """In its own process, beside its endpoint, and says where."""
-    settings = demo_receiver.Settings(
+    settings = demo_receiver.ReceiverOptions(
         TOKEN, str(tmp_path / "journal"), str(tmp_path / "inbox.db"), inspector_key="a-key-of-its-own"
     )
 
@@ -827,7 +827,7 @@ async def test_inspect_says_where_it_is(tmp_path, capsys, as_json):
     """For people and for scripts."""
     path = tmp_path / "callfire.db"
     async with SqliteInbox(path):
-        task = asyncio.create_task(run_inspect(path, Place(), as_json=as_json))
+        task = asyncio.create_task(run_inspect(path, BindAddress(), as_json=as_json))
         said = ""
         async with asyncio.timeout(DEADLINE):
             while not (found := re.search(r"http://[^\s\"]+#[\w-]+", said)):

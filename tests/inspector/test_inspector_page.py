@@ -12,7 +12,7 @@ from inspector.browser import browsing
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
-from callfire_async.inspector import FileSource, Place, ReceiverSource, inspecting
+from callfire_async.inspector import FileSource, BindAddress, ReceiverSource, serve_inspector
 from callfire_async.notifications import (
     CallFinished,
     MemoryInbox,
@@ -157,7 +157,7 @@ async def watching(inbox: Any = None) -> AsyncIterator[Watched]:
     receiver = Receiver(router, tokens=TOKEN, inbox=inbox, retry=RetryPolicy(max_attempts=1))
     source = ReceiverSource(inbox, receiver)
     receiver.observe(source)
-    async with receiver, inspecting(source) as url:
+    async with receiver, serve_inspector(source) as url:
         watched = Watched(receiver, source, url, inbox)
         yield watched
 
@@ -529,7 +529,7 @@ async def test_a_receiver_that_comes_back_is_found_again(page):
     receiver = Receiver(_any_router(), tokens=TOKEN, inbox=inbox)
     source = ReceiverSource(inbox, receiver)
     receiver.observe(source)
-    async with receiver, inspecting(source, Place(port=port), key=key):
+    async with receiver, serve_inspector(source, BindAddress(port=port), key=key):
         await receiver.receive(Postback("POST", TOKEN, {}, text(42)))
         await page.until("document.querySelector('.row .subject')?.innerText === 'text 42'")
         await page.rows(1)
@@ -554,7 +554,7 @@ def _any_router() -> Router:
 async def test_a_file_that_somebody_owns_can_be_looked_at(page, tmp_path):
     """What waits, and what is dead, as it changes; nothing can be replayed, and the page says why."""
     path = tmp_path / "callfire.db"
-    async with watching(SqliteInbox(path)) as owner, FileSource.watching(path) as source, inspecting(source) as url:
+    async with watching(SqliteInbox(path)) as owner, FileSource.watching(path) as source, serve_inspector(source) as url:
         await page.open(url)
         await owner.post(text(41), call(42))
         await page.rows(2)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from callfire_async.notifications import (
-    Appended,
+    AppendResult,
     Delivery,
     Inbox,
     MemoryInbox,
@@ -39,7 +39,7 @@ def router(events: list[Notification]) -> Router:
 class OwnAppend(SqliteInbox):
     """One that does something more before it appends."""
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         await asyncio.sleep(0)
         return await super().append(delivery)
 

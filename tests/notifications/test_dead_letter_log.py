@@ -2,13 +2,13 @@
 
 import logging
 
-from callfire_async.notifications._dead_letter_log import DeadLetters, _log
+from callfire_async.notifications._dead_letter_log import DeadLetterLog, _log
 
 
 def test_of_many_burials_only_the_first_are_logged_one_by_one(caplog):
     """Ten a minute, then how many more there were."""
     now = [0.0]
-    letters = DeadLetters(clock=lambda: now[0])
+    letters = DeadLetterLog(clock=lambda: now[0])
     for number in range(25):
         letters.note(number, "why")
     letters.look()
@@ -28,11 +28,11 @@ def test_of_many_burials_only_the_first_are_logged_one_by_one(caplog):
 def test_a_burial_is_fresh_for_a_quarter_of_an_hour():
     """As long a receiver is not healthy."""
     now = [0.0]
-    letters = DeadLetters(clock=lambda: now[0])
+    letters = DeadLetterLog(clock=lambda: now[0])
     letters.note(1, "why")
     fresh = []
     for now[0] in (0.0, 899.0, 900.0):
-        fresh.append(letters.are_fresh)
+        fresh.append(letters.has_recent)
 
     assert fresh == [True, True, False]
 

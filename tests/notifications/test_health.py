@@ -13,14 +13,14 @@ from starlette.routing import Mount
 
 from callfire_async import InboxUnavailableError
 from callfire_async.notifications import (
-    Appended,
+    AppendResult,
     Delivery,
+    InboxStats,
     MemoryInbox,
     Notification,
     Postback,
     Receiver,
     Router,
-    Stats,
 )
 from callfire_async.notifications import intake as ways
 from callfire_async.notifications.aiohttp import add_health_routes
@@ -39,15 +39,15 @@ class Changeable(MemoryInbox):
     is_full = is_gone = False
     oldest = 0.0
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         if self.is_full:
             raise InboxUnavailableError("no space")
         return await super().append(delivery)
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> InboxStats:
         if self.is_gone:
             raise OSError("12135551212")
-        return Stats(ready=1, oldest_ready_age=self.oldest)
+        return InboxStats(ready=1, oldest_ready_age=self.oldest)
 
 
 @pytest.fixture

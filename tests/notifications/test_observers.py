@@ -8,16 +8,16 @@ import pytest
 
 from callfire_async import InboxUnavailableError
 from callfire_async.notifications import (
-    Appended,
+    AppendResult,
+    AttemptRecord,
     CallFinished,
     Delivery,
-    Handling,
     MemoryInbox,
     Observer,
     Postback,
     Receiver,
-    Receiving,
     Reply,
+    RequestRecord,
     RetryPolicy,
     Router,
     TextFinished,
@@ -36,8 +36,8 @@ class Diary(Observer):
     """Writes down what it was told, once it is over."""
 
     def __init__(self) -> None:
-        self.requests: list[Receiving] = []
-        self.handlings: list[Handling] = []
+        self.requests: list[RequestRecord] = []
+        self.handlings: list[AttemptRecord] = []
         self.runs: list[tuple[str, str | None]] = []
         self.served: list[str] = []
 
@@ -48,17 +48,17 @@ class Diary(Observer):
         self.served.append("stopped")
 
     @contextmanager
-    def receiving(self, receiving: Receiving) -> Iterator[None]:
+    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
         yield
         self.requests.append(receiving)
 
     @contextmanager
-    def handling(self, handling: Handling) -> Iterator[None]:
+    def handling(self, handling: AttemptRecord) -> Iterator[None]:
         yield
         self.handlings.append(handling)
 
     @contextmanager
-    def running(self, handling: Handling, handler: str) -> Iterator[None]:
+    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -70,7 +70,7 @@ class Diary(Observer):
 class FailingAtFirst(Observer):
     """Fails when it is asked."""
 
-    def receiving(self, receiving: Receiving):
+    def receiving(self, receiving: RequestRecord):
         raise ValueError(receiving.method)
 
     handling = receiving
@@ -88,12 +88,12 @@ class FailingAtLast(Observer):
         raise ValueError
 
     @contextmanager
-    def receiving(self, receiving: Receiving) -> Iterator[None]:
+    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
         yield
         raise ValueError(receiving.method)
 
     @contextmanager
-    def running(self, handling: Handling, handler: str) -> Iterator[None]:
+    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
         try:
             yield
         except ValueError:
@@ -103,7 +103,7 @@ class FailingAtLast(Observer):
 class FullInbox(MemoryInbox):
     """Takes nothing."""
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         raise InboxUnavailableError("the inbox is full")
 
 
@@ -143,8 +143,8 @@ async def test_a_request_is_told_with_what_became_of_it(router, diary):
 
     told = [(one.method, one.reply.status, one.refused, one.appended) for one in diary.requests]
     assert told == [
-        ("POST", 204, None, Appended(1, duplicate=False)),
-        ("POST", 204, None, Appended(1, duplicate=True)),
+        ("POST", 204, None, AppendResult(1, duplicate=False)),
+        ("POST", 204, None, AppendResult(1, duplicate=True)),
         ("POST", 400, "empty", None),
         ("POST", 404, "token", None),
         ("GET", 405, "method", None),

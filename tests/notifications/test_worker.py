@@ -8,7 +8,7 @@ import pytest
 from callfire_async import InboxError
 from callfire_async.notifications import (
     Delivery,
-    Entry,
+    InboxEntry,
     Lease,
     MemoryInbox,
     Notification,
@@ -23,7 +23,7 @@ from callfire_async.notifications import (
     UnknownNotification,
     worker,
 )
-from callfire_async.notifications.security._allowlist import KnownSubscriptions
+from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.worker import Worker, event_key
 
 DEADLINE = 20
@@ -85,7 +85,7 @@ def make_receiver(handlers: Handlers, inbox: MemoryInbox, **options: object) -> 
     return Receiver(handlers.router, tokens=None, inbox=inbox, **{"retry": AT_ONCE} | options)
 
 
-async def handle(handlers: Handlers, inbox: MemoryInbox, *contents: bytes, **options: object) -> list[Entry]:
+async def handle(handlers: Handlers, inbox: MemoryInbox, *contents: bytes, **options: object) -> list[InboxEntry]:
     """Have a receiver take some bodies, and wait until nothing is left to do."""
     async with make_receiver(handlers, inbox, **options) as receiver:
         for content in contents:
@@ -328,9 +328,9 @@ async def test_while_they_cannot_be_asked_an_event_waits(handlers, inbox):
 async def test_a_dead_letter_is_loud(handlers, inbox, caplog):
     """One error in a log of its own, a call to whoever wants to know, and a receiver that is not healthy."""
     handlers.add("rejects", Reject("no"))
-    told: list[Entry] = []
+    told: list[InboxEntry] = []
 
-    async def tell(entry: Entry) -> None:
+    async def tell(entry: InboxEntry) -> None:
         told.append(entry)
 
     async with make_receiver(handlers, inbox, on_dead_letter=tell) as receiver:
@@ -348,7 +348,7 @@ async def test_whoever_cannot_be_told_changes_nothing(handlers, inbox, caplog):
     """The letter is buried all the same, and the next one too."""
     handlers.add("rejects", Reject("no"))
 
-    async def tell(entry: Entry) -> None:
+    async def tell(entry: InboxEntry) -> None:
         raise OSError
 
     entries = await handle(handlers, inbox, body(1), body(2), on_dead_letter=tell)
@@ -360,9 +360,9 @@ async def test_whoever_cannot_be_told_changes_nothing(handlers, inbox, caplog):
 async def test_a_letter_that_is_gone_is_told_of_to_nobody(handlers, inbox):
     """Somebody has purged it already."""
     handlers.add("rejects", Reject("no"))
-    told: list[Entry] = []
+    told: list[InboxEntry] = []
 
-    async def tell(entry: Entry) -> None:
+    async def tell(entry: InboxEntry) -> None:
         told.append(entry)
 
     async def gone(id: object) -> None: ...
@@ -716,7 +716,7 @@ async def extending(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbox],
             handler_timeout=None,
             retry=AT_ONCE,
             grace=0.0,
-            subscriptions=KnownSubscriptions(None),
+            subscriptions=SubscriptionAllowList(None),
             on_dead_letter=None,
             lease_seconds=0.03,
         )

@@ -4,7 +4,7 @@ import pytest
 
 from callfire_async import NotificationFormat, Subscription, TriggerEvent
 from callfire_async.notifications import CallFinished, Notification, Router, TextReceived, UnknownNotification
-from callfire_async.reconcile import Findings, check
+from callfire_async.reconcile import AuditReport, check
 
 
 def router_of(*event_types, fallback=False, **options):
@@ -31,7 +31,7 @@ def test_nothing_is_found_where_all_fits():
     """It says so when it is printed."""
     findings = check(router_of(TextReceived, Notification), [subscription(enabled=True)])
 
-    assert findings == Findings()
+    assert findings == AuditReport()
     assert findings.is_empty
     assert str(findings) == "every handler is fed, and every subscription handled"
 
@@ -101,7 +101,7 @@ def test_disabled_and_unreadable_subscriptions_are_found():
 
     findings = check(router_of(Notification), iter([disabled, mail, subscription(3)]))
 
-    assert findings == Findings(disabled=(disabled,), unreadable=(mail,))
+    assert findings == AuditReport(disabled=(disabled,), unreadable=(mail,))
 
 
 def test_each_finding_is_a_line():

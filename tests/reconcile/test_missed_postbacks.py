@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from callfire_async.cli._server import served
+from callfire_async.cli._server import serve
 from callfire_async.cli.commands import demo
-from callfire_async.cli.commands.demo._receiver_process import Settings
-from callfire_async.cli.commands.demo._report import Ledger, Watch
+from callfire_async.cli.commands.demo._receiver_process import ReceiverOptions
+from callfire_async.cli.commands.demo._report import DemoResults, ProgressDisplay
 from callfire_async.notifications import EndpointTokens
 from callfire_async.testing import FakeCallFire
 
@@ -20,20 +20,20 @@ async def test_each_event_reaches_its_handler(tmp_path: Path, torture, seed, rec
     """At least once; how many were delivered twice is reported (the property ``second_deliveries``, and printed)."""
     events = 20_000 if torture else 400
     console = Console(file=StringIO())
-    ledger = Ledger(tmp_path / "handled.jsonl")
-    settings = Settings(EndpointTokens.generate(), str(ledger.journal), str(tmp_path / "inbox.db"))
+    ledger = DemoResults(tmp_path / "handled.jsonl")
+    settings = ReceiverOptions(EndpointTokens.generate(), str(ledger.journal), str(tmp_path / "inbox.db"))
     fake = FakeCallFire(concurrency=demo.CONCURRENCY, duplicate_share=DUPLICATED, seed=seed)
-    async with served(fake) as port, demo.ReceiverProcess(settings, KILLED) as receiver:
+    async with serve(fake) as port, demo.ReceiverProcess(settings, KILLED) as receiver:
         base_url = f"http://127.0.0.1:{port}/api/1.1/rest"
         endpoint = EndpointTokens(settings.token).url(f"http://127.0.0.1:{receiver.port}")
         await demo.subscribe(base_url, endpoint, console)
-        with Watch(console, ledger, events + 3) as watch:
-            await demo.post(fake, demo.lossy(fake, demo.campaign(events), DROPPED), watch, receiver)
-        await demo.settled(ledger)
+        with ProgressDisplay(console, ledger, events + 3) as watch:
+            await demo.post(fake, demo.drop_some_postbacks(fake, demo.campaign(events), DROPPED), watch, receiver)
+        await demo.wait_until_settled(ledger)
         ledger.dropped.extend(fake.dropped)
         async with receiver.stopped():
             ledger.found = await demo.catch_up(base_url, Path(settings.inbox))
-        await demo.settled(ledger)
+        await demo.wait_until_settled(ledger)
 
     handled = Counter(ledger.journal.read_text().splitlines())
     second = handled.total() - len(handled)

@@ -28,7 +28,7 @@ from callfire_async.notifications import (
     TextReceived,
     parse,
 )
-from callfire_async.reconcile import Progress, Reconciled, outcomes, reconcile
+from callfire_async.reconcile import Progress, ReconcileResult, outcomes, reconcile
 from callfire_async.testing import (
     FakeCallFire,
     Fault,
@@ -96,7 +96,7 @@ async def test_what_was_missed_is_handled(fake, callfire, inbox):
 
     found = await reconcile(callfire, inbox, [subscription], since=SINCE)
 
-    assert found == Reconciled(listed=2, seen=1, appended=1)
+    assert found == ReconcileResult(listed=2, seen=1, appended=1)
     (event,) = await handle(inbox)
     assert event == evolve(missed, subscription_id=subscription.id)
 
@@ -122,7 +122,7 @@ async def test_each_subscription_gets_what_matches_it(fake, callfire, inbox):
     found = await reconcile(callfire, inbox, callfire.subscriptions, since=SINCE)
 
     handled = await handle(inbox)
-    assert found == Reconciled(listed=4, appended=4)
+    assert found == ReconcileResult(listed=4, appended=4)
     assert [(event.subscription_id, event.key) for event in handled] == [
         (everything.id, events[0].key),
         (broadcast.id, events[0].key),
@@ -143,9 +143,9 @@ async def test_a_repeated_run_changes_nothing(fake, callfire, inbox):
     found.append(await reconcile(callfire, inbox, everyone(), since=SINCE))
 
     assert found == [
-        Reconciled(listed=2, appended=2),
-        Reconciled(listed=2, duplicates=2, waiting=2),
-        Reconciled(listed=2, seen=2),
+        ReconcileResult(listed=2, appended=2),
+        ReconcileResult(listed=2, duplicates=2, waiting=2),
+        ReconcileResult(listed=2, seen=2),
     ]
     assert len(handled) == 2
 
@@ -156,7 +156,7 @@ async def test_what_is_not_finished_is_not_missed(fake, callfire, inbox):
     call = make_call_finished().call
     fake.add(make_text_notification().text, evolve(call, state="READY", final_result=None, records=()))
 
-    assert await reconcile(callfire, inbox, subscriptions, since=SINCE) == Reconciled()
+    assert await reconcile(callfire, inbox, subscriptions, since=SINCE) == ReconcileResult()
 
 
 async def test_only_the_window_is_listed(fake, callfire, inbox):
@@ -194,7 +194,7 @@ async def test_a_run_that_broke_off_is_taken_up_again(fake, callfire, inbox):
                 callfire, inbox, subscriptions, **window, page_size=2, progress=stop_at(number), resume=resume
             )
 
-    assert found == Reconciled(listed=8, appended=8)
+    assert found == ReconcileResult(listed=8, appended=8)
     assert [(step.kind, step.next_result, step.total_results) for step in steps] == [
         ("text", 2, 5),
         ("text", 4, 5),
@@ -209,7 +209,7 @@ async def test_a_run_is_taken_up_again_with_its_own_end(fake, callfire, inbox):
     steps = []
     await reconcile(callfire, inbox, [], since=SINCE, progress=steps.append)
 
-    assert await reconcile(callfire, inbox, [], since=SINCE, resume=steps[0]) == Reconciled()
+    assert await reconcile(callfire, inbox, [], since=SINCE, resume=steps[0]) == ReconcileResult()
     with pytest.raises(ValueError, match="its own since and until"):
         await reconcile(callfire, inbox, [], since=NOW, resume=steps[0])
 

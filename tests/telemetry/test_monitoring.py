@@ -16,10 +16,10 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from callfire_async import CallFire, InboxUnavailableError, NotFoundError, TriggerEvent
-from callfire_async.cli._server import served
+from callfire_async.cli._server import serve
 from callfire_async.cli.commands.demo import campaign
 from callfire_async.notifications import (
-    Appended,
+    AppendResult,
     CallFinished,
     CampaignNotification,
     Delivery,
@@ -71,7 +71,7 @@ class Filling(MemoryInbox):
 
     is_full = False
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         if self.is_full:
             raise InboxUnavailableError("no space")
         return await super().append(delivery)
@@ -98,7 +98,7 @@ async def run_campaign(meter_provider: MeterProvider, port: int) -> str:
     receiver = Receiver(make_router(), tokens=TOKEN, inbox=inbox)
     instrument_receiver(receiver, meter_provider=meter_provider)
     app = NotificationApp(receiver)
-    async with served(fake) as callfire_port, served(app) as own_port, httpx.AsyncClient() as client:
+    async with serve(fake) as callfire_port, serve(app) as own_port, httpx.AsyncClient() as client:
         own = f"http://127.0.0.1:{own_port}"
         base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
         async with CallFire("login", "password", base_url=base_url) as callfire:

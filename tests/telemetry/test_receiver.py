@@ -13,20 +13,20 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from callfire_async import InboxUnavailableError
 from callfire_async.notifications import (
-    Appended,
+    AppendResult,
     Delivery,
+    InboxStats,
     MemoryInbox,
     Postback,
     Receiver,
     Reject,
     RetryPolicy,
     Router,
-    Stats,
     TextFinished,
 )
-from callfire_async.notifications.observers import Receiving
+from callfire_async.notifications.observers import RequestRecord
 from callfire_async.telemetry import instrument_receiver
-from callfire_async.telemetry._receiver import InboxGauges, Origins
+from callfire_async.telemetry._receiver import InboxMetrics, RequestSpanLinks
 
 TOKEN = "0123456789abcdef"
 DEADLINE = 20
@@ -110,7 +110,7 @@ async def post(receiver, *bodies, method="POST", token=TOKEN):
 class FullInbox(MemoryInbox):
     """Takes nothing."""
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         raise InboxUnavailableError("the inbox is full")
 
 
@@ -215,7 +215,7 @@ async def test_a_request_that_the_server_gives_up_is_measured(observed, router):
     holding = asyncio.Event()
 
     class SlowInbox(MemoryInbox):
-        async def append(self, delivery: Delivery) -> Appended:
+        async def append(self, delivery: Delivery) -> AppendResult:
             await holding.wait()
             return await super().append(delivery)
 
@@ -301,9 +301,9 @@ class Uncountable:
 async def test_what_cannot_be_counted_is_not_told(observed, answers):
     """There is no number rather than an old one."""
     inbox = Uncountable(answers or type("Answer", (), {"inbox": None})())
-    gauges = InboxGauges(inbox.stats, observed.meter_provider.get_meter("test"), refresh_seconds=0.0)
+    gauges = InboxMetrics(inbox.stats, observed.meter_provider.get_meter("test"), refresh_seconds=0.0)
 
-    async with gauges.kept_fresh(), asyncio.timeout(DEADLINE):
+    async with gauges.refreshing(), asyncio.timeout(DEADLINE):
         while inbox.asked < 3:  # noqa: ASYNC110  # nothing tells of it
             await asyncio.sleep(0)
         told = observed.series("callfire.inbox.deliveries") | observed.series("callfire.inbox.oldest_ready.age")
@@ -313,12 +313,12 @@ async def test_what_cannot_be_counted_is_not_told(observed, answers):
 
 async def test_what_was_counted_too_long_ago_is_not_told(observed):
     """An inbox that does not answer any more, or a loop that hangs, is seen by its silence."""
-    inbox = Uncountable(type("Answer", (), {"inbox": Stats(ready=3)})())
-    gauges = InboxGauges(
+    inbox = Uncountable(type("Answer", (), {"inbox": InboxStats(ready=3)})())
+    gauges = InboxMetrics(
         inbox.stats, observed.meter_provider.get_meter("test"), refresh_seconds=600.0, clock=inbox.clock
     )
 
-    async with gauges.kept_fresh(), asyncio.timeout(DEADLINE):
+    async with gauges.refreshing(), asyncio.timeout(DEADLINE):
         while not observed.series("callfire.inbox.deliveries"):  # noqa: ASYNC110  # nothing tells of it
             await asyncio.sleep(0)
         inbox.now = 1800.0
@@ -388,13 +388,13 @@ async def test_a_receiver_that_runs_is_refused(router):
 
 def request(key: str, observed: Observed, *, duplicate: bool = False):
     span = observed.tracer_provider.get_tracer("test").start_span("request")
-    receiving = Receiving("POST", Delivery(b"", key=key), Appended(1, duplicate=duplicate))
+    receiving = RequestRecord("POST", Delivery(b"", key=key), AppendResult(1, duplicate=duplicate))
     return receiving, span.get_span_context()
 
 
 def test_a_delivery_that_is_handled_before_its_request_is_answered_has_its_link(observed):
     """The worker may be faster than whoever waits for the answer."""
-    origins = Origins()
+    origins = RequestSpanLinks()
     receiving, span = request("a", observed)
     origins.begin(receiving, span)
 
@@ -403,7 +403,7 @@ def test_a_delivery_that_is_handled_before_its_request_is_answered_has_its_link(
 
 def test_only_so_many_requests_are_remembered(observed):
     """The newest; a repeat has brought nothing, and what was handled needs no link any more."""
-    origins = Origins(most=2)
+    origins = RequestSpanLinks(most=2)
     spans = {}
     for key, duplicate in (("a", False), ("b", False), ("b", True), ("c", False)):
         receiving, span = request(key, observed, duplicate=duplicate)

@@ -9,7 +9,7 @@ from notifications.servers import uvicorn_server
 
 from callfire_async import CallFire, TriggerEvent
 from callfire_async.testing import FakeCallFire, Fault
-from callfire_async.testing.fake_callfire import _InProcess
+from callfire_async.testing.fake_callfire import _ASGITransport
 
 FORM = {"Endpoint": "https://hooks.example.com/token", "TriggerEvent": "OUTBOUND_TEXT_FINISHED"}
 
@@ -24,7 +24,7 @@ def fake() -> FakeCallFire:
 async def http(request, fake) -> AsyncIterator[httpx.AsyncClient]:
     """Give a bare HTTP client of the fake: through the transport of its own client, and through a real server."""
     if request.param == "in process":
-        transport = _InProcess(fake)
+        transport = _ASGITransport(fake)
         async with httpx.AsyncClient(
             transport=transport, base_url="https://callfire.example", auth=("login", "password")
         ) as client:

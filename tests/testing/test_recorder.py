@@ -1,11 +1,11 @@
-"""`Postbacks`: what a fake CallFire posts, kept in memory."""
+"""`PostbackRecorder`: what a fake CallFire posts, kept in memory."""
 
 from fastapi import FastAPI
 
 from callfire_async import TriggerEvent
 from callfire_async.notifications import CallFinished, Notification, Receiver, Router, TextSent
 from callfire_async.notifications.fastapi import notification_routes
-from callfire_async.testing import FakeCallFire, Postbacks, make_call_finished, make_text_sent
+from callfire_async.testing import FakeCallFire, PostbackRecorder, make_call_finished, make_text_sent
 from callfire_async.testing.plugin import callfire, fake_callfire, postbacks
 
 # Wherever the plugin is installed or not, these are its fixtures.
@@ -40,7 +40,7 @@ async def test_they_go_on_to_an_application():
     receiver = Receiver(router, tokens="a-token-for-tests-only")
     app = FastAPI()
     app.include_router(notification_routes(receiver), prefix="/callfire")
-    postbacks = Postbacks(app)
+    postbacks = PostbackRecorder(app)
     fake = FakeCallFire(transport=postbacks)
     async with receiver, fake.client() as callfire:
         await callfire.subscriptions.create(URL, TriggerEvent.OUTBOUND_TEXT_FINISHED)

@@ -13,10 +13,10 @@ from xml.parsers import expat
 import httpx
 from attrs import frozen
 
-from callfire_async.cli._client_options import Account
-from callfire_async.cli._exit import FAILED, MISSING_CREDENTIALS, Ended
-from callfire_async.cli._output import printable, say, say_json
-from callfire_async.cli._own_tokens import own_tokens, with_token
+from callfire_async.cli._client_options import ClientOptions
+from callfire_async.cli._exit import FAILED, MISSING_CREDENTIALS, CliError
+from callfire_async.cli._output import echo, escape_control_characters, say_json
+from callfire_async.cli._own_tokens import fill_in_token, tokens_from_environment
 from callfire_async.cli._validators import check_url
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
 from callfire_async.notifications.inbox.sqlite._database import FLEETING, file_system
@@ -54,7 +54,7 @@ class Check:
     status: int = FAILED
 
 
-async def run(account: Account, endpoint: str | None, inbox: str | None, *, as_json: bool) -> int:
+async def run(account: ClientOptions, endpoint: str | None, inbox: str | None, *, as_json: bool) -> int:
     """Carry out all checks; show a line for each, and return the exit status."""
     statuses = []
     async for check in _checks(account, endpoint, inbox):
@@ -63,11 +63,11 @@ async def run(account: Account, endpoint: str | None, inbox: str | None, *, as_j
         if as_json:
             say_json({"check": check.name, "is_well": check.is_well, "words": check.words})
         else:
-            say(printable(f"{_SIGNS[check.is_well]} {check.name}: {check.words}"))
+            echo(escape_control_characters(f"{_SIGNS[check.is_well]} {check.name}: {check.words}"))
     return min(statuses, default=0)
 
 
-async def _checks(account: Account, endpoint: str | None, inbox: str | None) -> AsyncIterator[Check]:
+async def _checks(account: ClientOptions, endpoint: str | None, inbox: str | None) -> AsyncIterator[Check]:
     yield await _credentials(account)
     url = None if endpoint is None else _url(endpoint)
     async for check in _endpoint(url):
@@ -81,11 +81,11 @@ async def _checks(account: Account, endpoint: str | None, inbox: str | None) -> 
 # --- the account ------------------------------------------------------------------------------------------
 
 
-async def _credentials(account: Account) -> Check:
+async def _credentials(account: ClientOptions) -> Check:
     try:
         async with account.client() as callfire:
             page = await callfire.subscriptions.query(max_results=1)
-    except Ended as ended:
+    except CliError as ended:
         if ended.status != MISSING_CREDENTIALS:
             raise
         return Check("credentials", is_well=False, words=str(ended), status=MISSING_CREDENTIALS)
@@ -102,7 +102,7 @@ async def _credentials(account: Account) -> Check:
 
 def _url(endpoint: str) -> str:
     check_url("--endpoint", endpoint)
-    return with_token(endpoint, own_tokens())
+    return fill_in_token(endpoint, tokens_from_environment())
 
 
 async def _endpoint(url: str | None) -> AsyncIterator[Check]:
@@ -119,11 +119,11 @@ async def _endpoint(url: str | None) -> AsyncIterator[Check]:
     context = ssl.create_default_context()
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False, verify=context) as client:
         right = await _answer(client, url)
-        yield _reached(right)
+        yield _check_reachable(right)
         if right != 400:
             yield Check("token", is_well=None, words="not looked at, since the endpoint does not answer as it should")
             return
-        yield _guarded(await _answer(client, f"{folder}/{EndpointTokens.generate()}"))
+        yield _check_wrong_token(await _answer(client, f"{folder}/{EndpointTokens.generate()}"))
 
 
 async def _answer(client: httpx.AsyncClient, url: str) -> int | str:
@@ -134,7 +134,7 @@ async def _answer(client: httpx.AsyncClient, url: str) -> int | str:
         return type(error).__name__
 
 
-def _reached(answer: int | str) -> Check:
+def _check_reachable(answer: int | str) -> Check:
     if answer == 400:
         return Check("endpoint", is_well=True, words="it answers, and takes the token")
     if isinstance(answer, str):
@@ -143,7 +143,7 @@ def _reached(answer: int | str) -> Check:
     return Check("endpoint", is_well=False, words=f"an empty postback was answered {answer} instead of 400: {way_out}")
 
 
-def _guarded(answer: int | str) -> Check:
+def _check_wrong_token(answer: int | str) -> Check:
     if answer == 404:
         return Check("token", is_well=True, words="a wrong one is answered 404")
     if answer == 400:

@@ -11,15 +11,15 @@ from typing import Any
 
 from attrs import asdict, astuple, evolve, frozen
 
-from callfire_async.cli._exit import FAILED, WRONG_USE, Ended
-from callfire_async.cli._inbox_target import made_to_write, opened, parts_of
-from callfire_async.cli._output import printable, say, say_json, say_pairs, say_table
+from callfire_async.cli._exit import FAILED, WRONG_USE, CliError
+from callfire_async.cli._inbox_target import inbox_files, open_for_writing, open_read_only
+from callfire_async.cli._output import echo, escape_control_characters, say_json, say_pairs, say_table
 from callfire_async.cli.commands.parse import described
 from callfire_async.errors import InboxLockedError, NotificationError
 from callfire_async.notifications import Receiver, Router, parse
-from callfire_async.notifications.inbox.base import Entry
+from callfire_async.notifications.inbox.base import InboxEntry
 
-__all__ = ["list_all", "moment", "purge", "replay", "router_of", "show", "stats"]
+__all__ = ["list_all", "load_router", "parse_time", "purge", "replay", "show", "stats"]
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _COLUMNS = ("id", "state", "kind", "attempt", "crashes", "received_at", "reason")
@@ -27,7 +27,7 @@ _COLUMNS = ("id", "state", "kind", "attempt", "crashes", "received_at", "reason"
 
 async def stats(place: str, *, as_json: bool) -> None:
     """Count."""
-    async with opened(place) as inbox:
+    async with open_read_only(place) as inbox:
         counts = asdict(await inbox.stats())
     if as_json:
         say_json(counts)
@@ -38,7 +38,7 @@ async def stats(place: str, *, as_json: bool) -> None:
 
 async def list_all(place: str, state: str | None, *, as_json: bool) -> None:
     """Show a line for each delivery."""
-    async with opened(place) as inbox:
+    async with open_read_only(place) as inbox:
         if as_json:
             async for entry in inbox.entries(state):
                 say_json(_summary(entry))
@@ -47,15 +47,15 @@ async def list_all(place: str, state: str | None, *, as_json: bool) -> None:
     if rows:
         say_table(_COLUMNS, ([row[name] for name in _COLUMNS] for row in rows))
     else:
-        say("no deliveries")
+        echo("no deliveries")
 
 
 async def show(place: str, id: str, *, raw: bool, as_json: bool) -> None:
     """Show all that is known of one delivery; numbers and messages are masked unless *raw*."""
-    async with opened(place) as inbox:
+    async with open_read_only(place) as inbox:
         entry = await inbox.get(id)
     if entry is None:
-        raise Ended(f"there is no delivery {id}")
+        raise CliError(f"there is no delivery {id}")
     known = _summary(entry) | {"content_type": entry.delivery.content_type, "bytes": len(entry.delivery.body)}
     event = _event(entry, masked=not raw)
     body = entry.delivery.body.decode("utf-8", "backslashreplace") if raw else None
@@ -64,15 +64,15 @@ async def show(place: str, id: str, *, raw: bool, as_json: bool) -> None:
         return
     say_pairs(known)
     if event is not None:
-        say("")
+        echo("")
         say_json(event, indent=2)
     if body:
-        say("")
+        echo("")
         for line in body.splitlines():
-            say(printable(line))
+            echo(escape_control_characters(line))
 
 
-def _summary(entry: Entry) -> dict[str, Any]:
+def _summary(entry: InboxEntry) -> dict[str, Any]:
     event = _event(entry, masked=True)
     return {
         "id": entry.id,
@@ -86,7 +86,7 @@ def _summary(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _event(entry: Entry, *, masked: bool) -> dict[str, Any] | None:
+def _event(entry: InboxEntry, *, masked: bool) -> dict[str, Any] | None:
     """Describe what is in a delivery; None where it is no notification, or its body is gone."""
     try:
         return described(parse(entry.delivery.body, entry.delivery.content_type), masked=masked)
@@ -98,7 +98,7 @@ def _event(entry: Entry, *, masked: bool) -> dict[str, Any] | None:
 
 
 @frozen
-class _Replayed:
+class _ReplayResult:
     """What became of one dead letter."""
 
     id: str
@@ -116,10 +116,10 @@ async def replay(place: str, ids: Sequence[str], app: str | None, seconds: float
         The exit status: 1 where one that was named is no dead letter, a file has another owner, or one was handled
         here and is not done.
     """
-    router = None if app is None else router_of(app)
-    replayed: list[_Replayed] = []
+    router = None if app is None else load_router(app)
+    replayed: list[_ReplayResult] = []
     problems: list[str] = []
-    for prefix, part in parts_of(place).items():
+    for prefix, part in inbox_files(place).items():
         chosen = [id.removeprefix(prefix) for id in ids if id.startswith(prefix)]
         if ids and not chosen:
             continue
@@ -133,12 +133,12 @@ async def replay(place: str, ids: Sequence[str], app: str | None, seconds: float
     if replayed or not problems:
         _show_replayed(replayed, was_handled=router is not None, as_json=as_json)
     if problems:
-        raise Ended("; ".join(problems))
+        raise CliError("; ".join(problems))
     return FAILED if router and any(one.state != "done" for one in replayed) else 0
 
 
-async def _replay(part: str, ids: Sequence[str] | None, router: Router | None, seconds: float) -> list[_Replayed]:
-    inbox = await made_to_write(part)
+async def _replay(part: str, ids: Sequence[str] | None, router: Router | None, seconds: float) -> list[_ReplayResult]:
+    inbox = await open_for_writing(part)
     async with inbox if router is None else Receiver(router, tokens=None, inbox=inbox) as running:
         chosen = [str(entry.id) async for entry in inbox.entries("dead") if ids is None or str(entry.id) in ids]
         await inbox.replay(chosen)
@@ -147,10 +147,10 @@ async def _replay(part: str, ids: Sequence[str] | None, router: Router | None, s
             with suppress(TimeoutError):
                 await running.idle(timeout=seconds)
         entries = [await inbox.get(id) for id in chosen]
-    return [_Replayed(str(one.id), one.state, one.attempt, one.reason) for one in entries if one is not None]
+    return [_ReplayResult(str(one.id), one.state, one.attempt, one.reason) for one in entries if one is not None]
 
 
-def _show_replayed(replayed: Sequence[_Replayed], *, was_handled: bool, as_json: bool) -> None:
+def _show_replayed(replayed: Sequence[_ReplayResult], *, was_handled: bool, as_json: bool) -> None:
     if as_json:
         for one in replayed:
             say_json(asdict(one))
@@ -158,24 +158,24 @@ def _show_replayed(replayed: Sequence[_Replayed], *, was_handled: bool, as_json:
     if was_handled and replayed:
         say_table(("id", "state", "attempt", "reason"), (astuple(one) for one in replayed))
     words = ", ".join(f"{count} {state}" for state, count in Counter(one.state for one in replayed).items())
-    say(f"{len(replayed)} replayed" + (f": {words}" if was_handled and replayed else ""))
+    echo(f"{len(replayed)} replayed" + (f": {words}" if was_handled and replayed else ""))
 
 
-def router_of(app: str) -> Router:
+def load_router(app: str) -> Router:
     """Import the router that ``module:router`` names, from the working directory too."""
     name, colon, attribute = app.partition(":")
     if not (name and colon and attribute):
-        raise Ended("--app names a router, as in service:router", WRONG_USE)
+        raise CliError("--app names a router, as in service:router", WRONG_USE)
     sys.path.insert(0, "")
     try:
         module = import_module(name)
     except ModuleNotFoundError as error:
-        raise Ended(f"--app {app}: there is no module {error.name}", WRONG_USE) from None
+        raise CliError(f"--app {app}: there is no module {error.name}", WRONG_USE) from None
     router = getattr(module, attribute, None)
     if not isinstance(router, Router):
-        raise Ended(f"--app {app}: {attribute} is not a Router", WRONG_USE)
+        raise CliError(f"--app {app}: {attribute} is not a Router", WRONG_USE)
     if router.is_empty:
-        raise Ended(f"--app {app}: the router has no handler", WRONG_USE)
+        raise CliError(f"--app {app}: the router has no handler", WRONG_USE)
     return router
 
 
@@ -185,21 +185,21 @@ def router_of(app: str) -> Router:
 async def purge(place: str, done_before: datetime | None, dead_before: datetime | None, *, as_json: bool) -> None:
     """Delete what was done, or buried, before a time."""
     purged, locked = 0, []
-    for part in parts_of(place).values():
+    for part in inbox_files(place).values():
         try:
-            async with await made_to_write(part) as inbox:
+            async with await open_for_writing(part) as inbox:
                 purged += await inbox.purge(done_before=done_before, dead_before=dead_before)
         except InboxLockedError as error:
             locked.append(f"{error}; or purge it from inside it")
     if as_json:
         say_json({"purged": purged})
     elif purged or not locked:
-        say(f"{purged} deleted")
+        echo(f"{purged} deleted")
     if locked:
-        raise Ended("; ".join(locked))
+        raise CliError("; ".join(locked))
 
 
-def moment(words: str) -> datetime:
+def parse_time(words: str) -> datetime:
     """Read a time: so long ago, as in ``90d``, ``12h`` or ``5m``, or ISO 8601, in UTC where it has no offset."""
     age = re.fullmatch(r"(\d{1,6})([mhd])", words)
     try:
@@ -208,5 +208,5 @@ def moment(words: str) -> datetime:
         at = datetime.fromisoformat(words)
     except (ValueError, OverflowError):
         # The latter is before the year 1.
-        raise Ended(f"{words!r} is no time; say 90d, 12h, 5m or 2026-01-31", WRONG_USE) from None
+        raise CliError(f"{words!r} is no time; say 90d, 12h, 5m or 2026-01-31", WRONG_USE) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

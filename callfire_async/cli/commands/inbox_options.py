@@ -98,7 +98,7 @@ def purge(
 
     if done_before is None and dead_before is None:
         raise typer.BadParameter("say --done-before, --dead-before or both")
-    limits = [None if words is None else work.moment(words) for words in (done_before, dead_before)]
+    limits = [None if words is None else work.parse_time(words) for words in (done_before, dead_before)]
     if not yes:
         if as_json:
             raise typer.BadParameter("with --json nobody is asked: say --yes too")

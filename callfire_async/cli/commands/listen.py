@@ -13,16 +13,16 @@ from attrs import frozen
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from callfire_async.cli._exit import WRONG_USE, Ended
-from callfire_async.cli._http_forwarder import Answer, Forwarder, forwarder
+from callfire_async.cli._exit import WRONG_USE, CliError
+from callfire_async.cli._http_forwarder import ForwardResult, HttpForwarder, forwarder
 from callfire_async.cli._inbox_target import LOCK_TIMEOUT_SECONDS
-from callfire_async.cli._log_output import passed_over
-from callfire_async.cli._output import printable, say, say_json
-from callfire_async.cli._own_tokens import own_tokens
-from callfire_async.cli._server import served
+from callfire_async.cli._log_output import silenced
+from callfire_async.cli._output import echo, escape_control_characters, say_json
+from callfire_async.cli._own_tokens import tokens_from_environment
+from callfire_async.cli._server import serve
 from callfire_async.cli._tokens import listen_tokens, token_file
 from callfire_async.errors import NotificationError
-from callfire_async.inspector import Place, ReceiverSource, inspecting
+from callfire_async.inspector import BindAddress, ReceiverSource, serve_inspector
 from callfire_async.models import masked_endpoint
 from callfire_async.notifications import (
     Notification,
@@ -36,9 +36,9 @@ from callfire_async.notifications import (
 )
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox.base import Delivery
-from callfire_async.notifications.observers import Handling, Observer, Receiving
+from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
 
-__all__ = ["Settings", "run"]
+__all__ = ["ListenOptions", "run"]
 
 PREFIX = "/callfire"
 # Whoever develops does not wait as long as a service does.
@@ -48,11 +48,11 @@ _REMEMBERED = 10_000
 # What these log is shown in lines of its own.
 _SHOWN = ("callfire_async.worker", "callfire_async.receiver", "callfire_async.dead_letters")
 
-_handling: ContextVar[Handling] = ContextVar("handling")
+_handling: ContextVar[AttemptRecord] = ContextVar("handling")
 
 
 @frozen
-class Settings:
+class ListenOptions:
     """What is listened for."""
 
     port: int
@@ -63,25 +63,25 @@ class Settings:
     inbox: str | None
     as_json: bool
     #: Where the inspector is served; None for none.
-    inspect: Place | None = None
+    inspect: BindAddress | None = None
 
 
-class ForwardFailed(Exception):
+class ForwardError(Exception):
     """The other side did not take it: the handler has failed."""
 
     @classmethod
-    def by(cls, answer: Answer) -> "ForwardFailed":
+    def by(cls, answer: ForwardResult) -> "ForwardError":
         """Make one whose type is called by what was answered: of what a handler raises a reason says that alone."""
         name = f"no answer ({answer.words})" if answer.status is None else f"answered {answer.status}"
-        failed: ForwardFailed = type(name, (cls,), {})()
+        failed: ForwardError = type(name, (cls,), {})()
         return failed
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: ListenOptions) -> None:
     """Listen until interrupted, or until nobody reads what is shown."""
     kinds = _kinds_of(settings.events)
     tokens = listen_tokens()
-    lines = _Lines(as_json=settings.as_json, knows_repeats=settings.inbox is not None)
+    lines = _EventPrinter(as_json=settings.as_json, knows_repeats=settings.inbox is not None)
     async with forwarder(settings.forward_to) as onward:
         router = _router(kinds, settings.subscription_id, lines, onward)
         inbox = None
@@ -97,23 +97,23 @@ async def run(settings: Settings) -> None:
         async with (
             receiver,
             _inspected(receiver, inbox, settings.inspect) as inspector,
-            served(application, settings.port) as port,
+            serve(application, settings.port) as port,
         ):
-            with passed_over(*_SHOWN):
+            with silenced(*_SHOWN):
                 lines.ready(f"http://127.0.0.1:{port}{PREFIX}", settings.forward_to, inspector)
                 await lines.unread.wait()
     raise BrokenPipeError
 
 
 @asynccontextmanager
-async def _inspected(receiver: Receiver, inbox: SqliteInbox | None, place: Place | None) -> AsyncIterator[str | None]:
+async def _inspected(receiver: Receiver, inbox: SqliteInbox | None, place: BindAddress | None) -> AsyncIterator[str | None]:
     """Serve the inspector where it is wanted; return its address."""
     if place is None:
         yield None
         return
     source = ReceiverSource(inbox, receiver, "listen")
     receiver.observe(source)
-    async with inspecting(source, place) as address:
+    async with serve_inspector(source, place) as address:
         yield address
 
 
@@ -121,12 +121,15 @@ def _kinds_of(names: tuple[str, ...]) -> tuple[type[Notification], ...]:
     known = {name: getattr(events, name) for name in events.__all__}
     for name in names:
         if name not in known:
-            raise Ended(f"there is no event {name}; there are {', '.join(known)}", WRONG_USE)
+            raise CliError(f"there is no event {name}; there are {', '.join(known)}", WRONG_USE)
     return tuple(known[name] for name in names) or (Notification,)
 
 
 def _router(
-    kinds: tuple[type[Notification], ...], subscription_id: int | None, lines: "_Lines", onward: Forwarder | None
+    kinds: tuple[type[Notification], ...],
+    subscription_id: int | None,
+    lines: "_EventPrinter",
+    onward: HttpForwarder | None,
 ) -> Router:
     router = Router()
 
@@ -140,7 +143,7 @@ def _router(
             answer = await onward.forward(handling.delivery)
             lines.answer(answer, handling)
             if not answer.is_success:
-                raise ForwardFailed.by(answer)
+                raise ForwardError.by(answer)
 
     @router.fallback
     async def left_out(event: Notification) -> None:
@@ -149,7 +152,7 @@ def _router(
     return router
 
 
-class _Lines(Observer):
+class _EventPrinter(Observer):
     """Shows what a receiver does, a line each."""
 
     def __init__(self, *, as_json: bool, knows_repeats: bool) -> None:
@@ -162,7 +165,7 @@ class _Lines(Observer):
     # --- what the receiver tells --------------------------------------------------------------------------
 
     @contextmanager
-    def receiving(self, receiving: Receiving) -> Iterator[None]:
+    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
         """Show what was refused, and what the inbox had already."""
         yield
         if receiving.refused is not None:
@@ -172,7 +175,7 @@ class _Lines(Observer):
             self._repeat(receiving.delivery)
 
     @contextmanager
-    def handling(self, handling: Handling) -> Iterator[None]:
+    def handling(self, handling: AttemptRecord) -> Iterator[None]:
         """Show what came before, where no inbox knows it, and what became a dead letter."""
         if not self._knows_repeats and self._is_repeat(handling.delivery):
             self._repeat(handling.delivery)
@@ -181,7 +184,7 @@ class _Lines(Observer):
             self._line("dead", handling.reason, id=handling.id, reason=handling.reason)
 
     @contextmanager
-    def running(self, handling: Handling, handler: str) -> Iterator[None]:  # noqa: ARG002  # there is one
+    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:  # noqa: ARG002  # there is one
         """Let the handler know the delivery: it is what is forwarded."""
         token = _handling.set(handling)
         try:
@@ -214,7 +217,7 @@ class _Lines(Observer):
                 | ({} if inspector is None else {"inspector": inspector})
             )
             return
-        given = "" if own_tokens() else f"CALLFIRE_TOKEN=$(cat {shlex.quote(str(token_file()))}) "
+        given = "" if tokens_from_environment() else f"CALLFIRE_TOKEN=$(cat {shlex.quote(str(token_file()))}) "
         onward = f", and hands it on to {target}" if forward_to else ""
         self._say(
             f"Ready! {endpoint} shows what is posted to it{onward}. To subscribe it, with a public https address in"
@@ -224,12 +227,12 @@ class _Lines(Observer):
         if inspector is not None:
             self._say(f"To inspect it: {inspector}\nThe address is a secret: it holds the key.\n")
 
-    def event(self, event: Notification, handling: Handling) -> None:
+    def event(self, event: Notification, handling: AttemptRecord) -> None:
         """Show an event."""
         words = _words(event) | ({"attempt": handling.attempt} if handling.attempt > 1 else {})
         self._line("event", _text(words), sign="-->", **words)
 
-    def answer(self, answer: Answer, handling: Handling) -> None:
+    def answer(self, answer: ForwardResult, handling: AttemptRecord) -> None:
         """Show what came of handing it on."""
         milliseconds = round(1000 * answer.seconds, 1)
         words = f"{answer.status or 'no answer'} in {milliseconds:.0f} ms{': ' if answer.words else ''}{answer.words}"
@@ -248,18 +251,18 @@ class _Lines(Observer):
         if self._as_json:
             self._say_json({"what": what, "at": now.isoformat(timespec="milliseconds"), **fields})
         else:
-            self._say(printable(f"{now:%H:%M:%S} {sign or what} {words}"))
+            self._say(escape_control_characters(f"{now:%H:%M:%S} {sign or what} {words}"))
 
     def _say(self, text: str) -> None:
-        with self._noticing():
-            say(text)
+        with self._stop_on_broken_pipe():
+            echo(text)
 
     def _say_json(self, words: dict[str, Any]) -> None:
-        with self._noticing():
+        with self._stop_on_broken_pipe():
             say_json(words)
 
     @contextmanager
-    def _noticing(self) -> Iterator[None]:
+    def _stop_on_broken_pipe(self) -> Iterator[None]:
         """Notice that nobody reads any more; the event is handled all the same."""
         try:
             yield

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from callfire_async.cli._exit import WRONG_USE, Ended
-from callfire_async.cli._output import plain, say_json
+from callfire_async.cli._exit import WRONG_USE, CliError
+from callfire_async.cli._output import say_json, to_jsonable
 from callfire_async.errors import InvalidNotificationError, NotificationError
 from callfire_async.notifications import Notification, UnknownNotification, parse
 
@@ -18,20 +18,20 @@ def show(path: Path, content_type: str | None, *, as_json: bool) -> None:
     try:
         body = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
-        raise Ended(f"{name} cannot be read: {error.strerror}", WRONG_USE) from None
+        raise CliError(f"{name} cannot be read: {error.strerror}", WRONG_USE) from None
     try:
         event = parse(body, content_type)
     except NotificationError as error:
         problems = error.problems if isinstance(error, InvalidNotificationError) else ()
         if as_json:
             say_json({"error": str(error), "problems": list(problems)})
-        raise Ended(f"{name}: {error}", WRONG_USE) from None
+        raise CliError(f"{name}: {error}", WRONG_USE) from None
     say_json(described(event, masked=False), indent=None if as_json else 2)
 
 
 def described(event: Notification, *, masked: bool) -> dict[str, Any]:
     """Describe an event in words that JSON has; the payload only of one that nothing else is known of."""
-    described = {"kind": type(event).__name__, "key": list(event.key), **plain(event, masked=masked)}
+    described = {"kind": type(event).__name__, "key": list(event.key), **to_jsonable(event, masked=masked)}
     if isinstance(event, UnknownNotification) and not masked:
         described["payload"] = event.payload
     return described

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from callfire_async.cli._output import say, say_json
-from callfire_async.cli._server import served
+from callfire_async.cli._output import echo, say_json
+from callfire_async.cli._server import serve
 from callfire_async.testing import FakeCallFire
 
 __all__ = ["run"]
@@ -23,11 +23,11 @@ A text that is sent here is posted to whoever has subscribed to OUTBOUND_TEXT_FI
 async def run(port: int, *, as_json: bool) -> None:
     """Serve until interrupted."""
     fake = FakeCallFire()
-    async with served(fake, port) as taken:
+    async with serve(fake, port) as taken:
         base_url = f"http://127.0.0.1:{taken}/api/1.1/rest"
         if as_json:
             say_json({"base_url": base_url})
         else:
             # Those of the fake, which open nothing but this.
-            say(_READY.format(base_url=base_url, login=fake.login, password=fake.password))
+            echo(_READY.format(base_url=base_url, login=fake.login, password=fake.password))
         await asyncio.Event().wait()

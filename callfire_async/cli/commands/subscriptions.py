@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from callfire_async.cli._client_options import Account
-from callfire_async.cli._exit import FAILED, WRONG_USE, Ended, wrong_use
-from callfire_async.cli._output import plain, say, say_json, say_pairs, say_table
-from callfire_async.cli._own_tokens import own_tokens, with_token
+from callfire_async.cli._client_options import ClientOptions
+from callfire_async.cli._exit import FAILED, WRONG_USE, CliError, usage_errors
+from callfire_async.cli._output import echo, say_json, say_pairs, say_table, to_jsonable
+from callfire_async.cli._own_tokens import fill_in_token, tokens_from_environment
 from callfire_async.cli._subscriptions_file import read_specs
 from callfire_async.client.plan import Plan
 from callfire_async.models import Subscription, SubscriptionFilter, TriggerEvent
@@ -17,33 +17,33 @@ __all__ = ["apply", "create", "delete", "get", "list_all", "make_plan", "show_pl
 _COLUMNS = ("id", "trigger_event", "notification_format", "enabled", "endpoint", "filter")
 
 
-async def list_all(account: Account, *, as_json: bool) -> None:
+async def list_all(account: ClientOptions, *, as_json: bool) -> None:
     """Show every subscription."""
     async with account.client() as callfire:
         found = callfire.subscriptions.all()
         if as_json:
             async for subscription in found:
-                say_json(plain(subscription))
+                say_json(to_jsonable(subscription))
             return
         rows = [_row(subscription) async for subscription in found]
     if rows:
         say_table(_COLUMNS, rows)
     else:
-        say("no subscriptions")
+        echo("no subscriptions")
 
 
-async def get(account: Account, id: int, *, as_json: bool) -> None:
+async def get(account: ClientOptions, id: int, *, as_json: bool) -> None:
     """Show one."""
     async with account.client() as callfire:
         subscription = await callfire.subscriptions.get(id)
     if as_json:
-        say_json(plain(subscription))
+        say_json(to_jsonable(subscription))
     else:
-        say_pairs(plain(subscription) | {"filter": _filter_words(subscription.filter)})
+        say_pairs(to_jsonable(subscription) | {"filter": _filter_words(subscription.filter)})
 
 
 async def create(
-    account: Account,
+    account: ClientOptions,
     endpoint: str,
     trigger_event: TriggerEvent,
     details: Mapping[str, Any],
@@ -51,63 +51,63 @@ async def create(
     as_json: bool,
 ) -> None:
     """Subscribe an endpoint; show the new id."""
-    endpoint = with_token(endpoint, own_tokens())
+    endpoint = fill_in_token(endpoint, tokens_from_environment())
     async with account.client() as callfire:
-        with wrong_use():
+        with usage_errors():
             created = await callfire.subscriptions.create(endpoint, trigger_event, **details)
     if as_json:
-        say_json(plain(created))
+        say_json(to_jsonable(created))
     else:
-        say(f"created {created.id}")
+        echo(f"created {created.id}")
 
 
-async def update(account: Account, id: int, details: Mapping[str, Any], *, as_json: bool) -> None:
+async def update(account: ClientOptions, id: int, details: Mapping[str, Any], *, as_json: bool) -> None:
     """Change what is given."""
     changes = {name: value for name, value in details.items() if value is not None}
     if not changes:
-        raise Ended("nothing to change: say what, as in --disabled", WRONG_USE)
+        raise CliError("nothing to change: say what, as in --disabled", WRONG_USE)
     if "endpoint" in changes:
-        changes["endpoint"] = with_token(changes["endpoint"], own_tokens())
+        changes["endpoint"] = fill_in_token(changes["endpoint"], tokens_from_environment())
     async with account.client() as callfire:
-        with wrong_use():
+        with usage_errors():
             await callfire.subscriptions.update(id, **changes)
     if as_json:
         say_json({"id": id, "changed": sorted(changes)})
     else:
-        say(f"updated {id}")
+        echo(f"updated {id}")
 
 
-async def delete(account: Account, id: int, *, as_json: bool) -> None:
+async def delete(account: ClientOptions, id: int, *, as_json: bool) -> None:
     """Delete one."""
     async with account.client() as callfire:
         await callfire.subscriptions.delete(id)
     if as_json:
         say_json({"id": id, "deleted": True})
     else:
-        say(f"deleted {id}")
+        echo(f"deleted {id}")
 
 
 def _row(subscription: Subscription) -> list[object]:
-    shown = plain(subscription) | {"filter": _filter_words(subscription.filter)}
+    shown = to_jsonable(subscription) | {"filter": _filter_words(subscription.filter)}
     return [shown[name] for name in _COLUMNS]
 
 
 def _filter_words(filter: SubscriptionFilter | None) -> str:
-    said: dict[str, object] = {} if filter is None else plain(filter)
+    said: dict[str, object] = {} if filter is None else to_jsonable(filter)
     return ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
 
 
 # --- declared ---------------------------------------------------------------------------------------------
 
 
-async def make_plan(account: Account, path: Path, *, prune: bool) -> Plan:
+async def make_plan(account: ClientOptions, path: Path, *, prune: bool) -> Plan:
     """Compare what a file declares with what the account has."""
-    tokens = own_tokens()
+    tokens = tokens_from_environment()
     if prune and tokens is None:
-        raise Ended("--prune deletes what has one of your tokens: set CALLFIRE_TOKEN in the environment", WRONG_USE)
+        raise CliError("--prune deletes what has one of your tokens: set CALLFIRE_TOKEN in the environment", WRONG_USE)
     specs = read_specs(path, tokens)
     async with account.client() as callfire:
-        with wrong_use():
+        with usage_errors():
             return await callfire.subscriptions.plan(specs, tokens=tokens, prune=prune)
 
 
@@ -116,27 +116,27 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
     if as_json:
         say_json(_plan_words(plan))
     else:
-        say(str(plan))
+        echo(str(plan))
 
 
-async def apply(account: Account, plan: Plan, *, as_json: bool) -> int:
+async def apply(account: ClientOptions, plan: Plan, *, as_json: bool) -> int:
     """Carry out a plan; show what came of it, and return the exit status."""
     async with account.client() as callfire:
         applied = await callfire.subscriptions.apply(plan)
-    errors = [(plain(failed), str(error)) for failed, error in applied.errors.items()]
+    errors = [(to_jsonable(failed), str(error)) for failed, error in applied.errors.items()]
     if as_json:
         words = [{"failed": subject, "error": error} for subject, error in errors]
         say_json({"plan": _plan_words(plan), "ids": sorted(applied.ids.values()), "errors": words})
     else:
         for subject, error in errors:
-            say(f"failed: {_one_line(subject)}: {error}")
+            echo(f"failed: {_one_line(subject)}: {error}")
         went_well = "nothing differs" if plan.is_empty else "done"
-        say(f"{len(errors)} failed; apply the file again" if errors else went_well)
+        echo(f"{len(errors)} failed; apply the file again" if errors else went_well)
     return FAILED if errors else 0
 
 
 def _plan_words(plan: Plan) -> dict[str, Any]:
-    return {"is_empty": plan.is_empty, **plain(plan)}
+    return {"is_empty": plan.is_empty, **to_jsonable(plan)}
 
 
 def _one_line(subject: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from callfire_async.cli._client_options import Account
+from callfire_async.cli._client_options import ClientOptions
 from callfire_async.cli._options import AsJson, BaseUrl, Login, Yes
 from callfire_async.client.plan import Plan
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
@@ -46,7 +46,7 @@ def list_all(*, login: Login = None, base_url: BaseUrl = None, as_json: AsJson =
     """Show every subscription."""
     from callfire_async.cli.commands import subscriptions as work
 
-    asyncio.run(work.list_all(Account(login, base_url), as_json=as_json))
+    asyncio.run(work.list_all(ClientOptions(login, base_url), as_json=as_json))
 
 
 @subscriptions.command(epilog="Example: `callfire-async subscriptions get 609951003`")
@@ -54,7 +54,7 @@ def get(id: Id, *, login: Login = None, base_url: BaseUrl = None, as_json: AsJso
     """Show one subscription."""
     from callfire_async.cli.commands import subscriptions as work
 
-    asyncio.run(work.get(Account(login, base_url), id, as_json=as_json))
+    asyncio.run(work.get(ClientOptions(login, base_url), id, as_json=as_json))
 
 
 @subscriptions.command(
@@ -85,7 +85,7 @@ def create(
         "non_strict_ssl": non_strict_ssl,
         "filter": _filter(broadcast_id, batch_id, from_number, to_number),
     }
-    account = Account(login, base_url)
+    account = ClientOptions(login, base_url)
     asyncio.run(work.create(account, endpoint, trigger_event, details, as_json=as_json))
 
 
@@ -117,7 +117,7 @@ def update(
         "non_strict_ssl": non_strict_ssl,
         "filter": _filter(broadcast_id, batch_id, from_number, to_number),
     }
-    asyncio.run(work.update(Account(login, base_url), id, details, as_json=as_json))
+    asyncio.run(work.update(ClientOptions(login, base_url), id, details, as_json=as_json))
 
 
 @subscriptions.command(epilog="Example: `callfire-async subscriptions delete 609951003`")
@@ -125,7 +125,7 @@ def delete(id: Id, *, login: Login = None, base_url: BaseUrl = None, as_json: As
     """Delete one subscription."""
     from callfire_async.cli.commands import subscriptions as work
 
-    asyncio.run(work.delete(Account(login, base_url), id, as_json=as_json))
+    asyncio.run(work.delete(ClientOptions(login, base_url), id, as_json=as_json))
 
 
 @subscriptions.command(epilog="Example: `callfire-async subscriptions plan subscriptions.yaml --prune`")
@@ -135,7 +135,7 @@ def plan(
     """Show what stands between the account and a file, like a diff; change nothing."""
     from callfire_async.cli.commands import subscriptions as work
 
-    made = asyncio.run(work.make_plan(Account(login, base_url), file, prune=prune))
+    made = asyncio.run(work.make_plan(ClientOptions(login, base_url), file, prune=prune))
     work.show_plan(made, as_json=as_json)
 
 
@@ -154,7 +154,7 @@ def apply(
 
     if as_json and not yes:
         raise typer.BadParameter("with --json nobody is asked: say --yes too")
-    account = Account(login, base_url)
+    account = ClientOptions(login, base_url)
     made = asyncio.run(work.make_plan(account, file, prune=prune))
     # Not inside the event loop, where Ctrl-C would wait for the answer.
     _show_and_ask(made, yes=yes, as_json=as_json)

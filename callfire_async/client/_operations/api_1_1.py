@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
 
-from callfire_async._codec.converters import Unreadable, form_fields, read_id, structure
-from callfire_async._codec.documents import NotOneObject, read, write_form
+from callfire_async._codec.converters import ConversionError, form_fields, read_id, structure
+from callfire_async._codec.documents import UnexpectedDocumentError, read, write_form
 from callfire_async.models import Call, Page, ResourceReference, Subscription, Text
 
 T = TypeVar("T")
@@ -208,15 +208,15 @@ def _subscription_form(values: Mapping[str, object]) -> dict[str, str]:
     return form
 
 
-def risks(form: Mapping[str, str]) -> Iterator[str]:
+def insecure_settings(form: Mapping[str, str]) -> Iterator[str]:
     """Word what in the form of a create or an update lets strangers read the postbacks, and the token with them."""
-    if _is_in_the_open(form.get("Endpoint", "").strip()):
+    if _is_plain_http(form.get("Endpoint", "").strip()):
         yield "an http:// endpoint: phone numbers, messages and the endpoint's token travel in the open; use https://"
     if form.get("NonStrictSsl") == "true":
         yield "non_strict_ssl=True: CallFire will post to whoever claims to be the endpoint, whatever its certificate"
 
 
-def _is_in_the_open(endpoint: str) -> bool:
+def _is_plain_http(endpoint: str) -> bool:
     if not endpoint.lower().startswith("http://"):
         return False
     try:
@@ -229,16 +229,16 @@ def same_subscription(wanted: Mapping[str, str], found: Subscription) -> bool:
     """Tell whether *found* has the endpoint, trigger and filter of the form of a create."""
     seen = form_fields({"endpoint": found.endpoint, "trigger_event": found.trigger_event, "filter": found.filter})
     names = (wanted.keys() | seen.keys()) - {"NotificationFormat", "Enabled", "NonStrictSsl", "RequestId"}
-    return _alike(names, wanted, seen)
+    return _fields_equal(names, wanted, seen)
 
 
-def as_updated(wanted: Mapping[str, str], found: Subscription) -> bool:
+def matches_update(wanted: Mapping[str, str], found: Subscription) -> bool:
     """Tell whether all that the form of an update says is so in *found*."""
     seen = form_fields({field.name: getattr(found, field.name) for field in fields(Subscription)})
-    return _alike(wanted.keys() - {"RequestId"}, wanted, seen)
+    return _fields_equal(wanted.keys() - {"RequestId"}, wanted, seen)
 
 
-def _alike(names: Iterable[str], one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+def _fields_equal(names: Iterable[str], one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(_comparable(name, one) == _comparable(name, other) for name in names)
 
 
@@ -262,7 +262,7 @@ def query_actions(
     kind: type[A], filters: Mapping[str, object], *, max_results: int, first_result: int
 ) -> Operation[Page[A]]:
     """Word a query for one page of texts or calls, given the filters by name; None is not sent."""
-    query = form_fields({**_checked_page(max_results, first_result), **_worded(filters)})
+    query = form_fields({**_checked_page(max_results, first_result), **_normalize_filters(filters)})
     return Operation("GET", _actions_path(kind), _page_reader(kind, first_result), query=query)
 
 
@@ -280,7 +280,7 @@ def send_text(values: Mapping[str, object]) -> Operation[ResourceReference]:
     """
     if not values["message"]:
         raise ValueError("message must not be empty")
-    form = form_fields({"type": "TEXT", **values, "to": _list_of_words("to", values["to"])})
+    form = form_fields({"type": "TEXT", **values, "to": _string_tuple("to", values["to"])})
     return Operation(
         "POST",
         "/text",
@@ -301,12 +301,12 @@ _LISTS = ("state", "result", "to_number")
 _IDS = ("broadcast_id", "batch_id")
 
 
-def _worded(filters: Mapping[str, object]) -> dict[str, object]:
+def _normalize_filters(filters: Mapping[str, object]) -> dict[str, object]:
     """Make values of the filters that are given: lists as tuples, times to the second, from within to without."""
     given = {name: value for name, value in filters.items() if value is not None}
     for name in given.keys() & {*_IDS}:
         checked_count(name, int(str(given[name])), least=1)
-    given |= {name: _list_of_words(name, given[name]) for name in _LISTS if name in given}
+    given |= {name: _string_tuple(name, given[name]) for name in _LISTS if name in given}
     if isinstance(begin := given.get("interval_begin"), datetime):
         given["interval_begin"] = begin.replace(microsecond=0)
     if isinstance(end := given.get("interval_end"), datetime):
@@ -314,7 +314,7 @@ def _worded(filters: Mapping[str, object]) -> dict[str, object]:
     return given
 
 
-def _list_of_words(name: str, value: object) -> tuple[str, ...]:
+def _string_tuple(name: str, value: object) -> tuple[str, ...]:
     """Make a tuple of one word or many; none of them may hold what separates them on the wire."""
     words = tuple(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else (str(value),)
     if not words or not all(re.fullmatch(r"[^\s,]+", word) for word in words):
@@ -332,7 +332,7 @@ def _read_nothing(_: bytes, __: str | None) -> tuple[None, Problems]:
 
 
 def _read_reference(body: bytes, content_type: str | None) -> tuple[ResourceReference, Problems]:
-    content = content_of("ResourceReference", body, content_type)
+    content = parse_root("ResourceReference", body, content_type)
     return structure(ResourceReference, content, "ResourceReference")
 
 
@@ -340,9 +340,9 @@ def _resource_reader(kind: type[T]) -> Callable[[bytes, str | None], tuple[T, Pr
     """Make the reader of one resource, called after its model."""
 
     def read_resource(body: bytes, content_type: str | None) -> tuple[T, Problems]:
-        items = _items(content_of("Resource", body, content_type).get(kind.__name__))
+        items = _items(parse_root("Resource", body, content_type).get(kind.__name__))
         if len(items) != 1:
-            raise NotOneObject(f"{len(items)} resources, not one")
+            raise UnexpectedDocumentError(f"{len(items)} resources, not one")
         return structure(kind, items[0], f"Resource.{kind.__name__}")
 
     return read_resource
@@ -352,7 +352,7 @@ def _page_reader(kind: type[T], first_result: int) -> Callable[[bytes, str | Non
     """Make the reader of a list of resources, each called after its model."""
 
     def read_page(body: bytes, content_type: str | None) -> tuple[Page[T], Problems]:
-        content = content_of("ResourceList", body, content_type)
+        content = parse_root("ResourceList", body, content_type)
         total, problems = _read_total(content.get("@totalResults"))
         at = f"ResourceList.{kind.__name__}"
         items, more = _read_items(kind, _items(content.get(kind.__name__)), at)
@@ -369,14 +369,14 @@ def _read_items(kind: type[T], contents: list[object], at: str) -> tuple[tuple[T
         items.append(item)
         problems += more
         if len(problems) > _MOST_PROBLEMS:
-            raise Unreadable(tuple(problems))
+            raise ConversionError(tuple(problems))
     return tuple(items), tuple(problems)
 
 
 def _read_total(value: object) -> tuple[int | None, Problems]:
     try:
         return read_id(value, "ResourceList.@totalResults"), ()
-    except Unreadable as error:
+    except ConversionError as error:
         return None, error.problems
 
 
@@ -385,9 +385,9 @@ def _items(value: object) -> list[object]:
     return value if isinstance(value, list) else [value] if value else []
 
 
-def content_of(root: str, body: bytes, content_type: str | None) -> Mapping[str, object]:
+def parse_root(root: str, body: bytes, content_type: str | None) -> Mapping[str, object]:
     """Read a document of this name."""
     found, content = read(body, content_type, max_elements=_MAX_TAGS)
     if found != root:
-        raise NotOneObject(f"not a {root}")
+        raise UnexpectedDocumentError(f"not a {root}")
     return content

@@ -1,5 +1,5 @@
 """Durable queues between the HTTP response and the handlers: the `Inbox` protocol, and one package per engine."""
 
-from callfire_async.notifications.inbox.base import Appended, Clock, Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox.base import AppendResult, Clock, Delivery, Inbox, InboxEntry, InboxStats, Lease
 
-__all__ = ["Appended", "Clock", "Delivery", "Entry", "Inbox", "Lease", "Stats"]
+__all__ = ["AppendResult", "Clock", "Delivery", "Inbox", "InboxEntry", "InboxStats", "Lease"]

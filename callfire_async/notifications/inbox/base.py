@@ -34,7 +34,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from attrs import Factory, field, frozen
 
-__all__ = ["Appended", "Clock", "Delivery", "Entry", "Inbox", "Lease", "Stats"]
+__all__ = ["AppendResult", "Clock", "Delivery", "Inbox", "InboxEntry", "InboxStats", "Lease"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ class Delivery:
 
 
 @frozen(slots=False)
-class Appended:
+class AppendResult:
     """What became of an append."""
 
     #: Which delivery it is: the one that was there, where it is a duplicate.
@@ -80,7 +80,7 @@ class Appended:
 class Lease:
     """A delivery that was handed out for a while."""
 
-    #: As `Appended` has it.
+    #: As `AppendResult` has it.
     id: int | str
     #: Unlike that of any other lease of this delivery: what settles it.
     token: str = field(repr=False)
@@ -95,10 +95,10 @@ class Lease:
 
 
 @frozen
-class Entry:
+class InboxEntry:
     """What an inbox knows of one delivery."""
 
-    #: As `Appended` has it.
+    #: As `AppendResult` has it.
     id: int | str
     #: ``ready``, ``leased``, ``done`` or ``dead``; a lease that has run out counts as ready.
     state: str
@@ -115,7 +115,7 @@ class Entry:
 
 
 @frozen
-class Stats:
+class InboxStats:
     """How many deliveries there are in each state."""
 
     #: Due, and waiting for a worker.
@@ -150,14 +150,14 @@ class Clock:
         return self._monotonic() + self._offset
 
 
-def row_number(id: int | str) -> int:
+def parse_row_id(id: int | str) -> int:
     """Return the number that an id says, or 0, which no delivery has."""
     text = str(id)
     # No table comes to 10 ** 18 rows, and what is beyond 64 bits cannot even be asked for.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
 
 
-def carried_through(append: F) -> F:
+def survives_cancellation(append: F) -> F:
     """
     Mark an ``append`` that is carried through though whoever waits for it is cancelled.
 
@@ -192,11 +192,11 @@ class Inbox(Protocol):
         """Close it."""
         ...
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         """Keep a delivery; return once it is durable."""
         ...
 
-    async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Keep several, all or none; in order."""
         ...
 
@@ -230,11 +230,11 @@ class Inbox(Protocol):
         """Return which of these events were acked, within ``retention``."""
         ...
 
-    async def get(self, id: int | str) -> Entry | None:
+    async def get(self, id: int | str) -> InboxEntry | None:
         """Return what is known of one delivery, or None."""
         ...
 
-    def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         """Iterate over the deliveries, all or those in one state, in order of arrival."""
         ...
 
@@ -251,7 +251,7 @@ class Inbox(Protocol):
         """
         ...
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> InboxStats:
         """Count."""
         ...
 

@@ -19,21 +19,21 @@ from attrs import define, evolve
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import (
     SUSPECT_CRASHES,
-    Appended,
+    AppendResult,
     Clock,
     Delivery,
-    Entry,
+    InboxEntry,
+    InboxStats,
     Lease,
-    Stats,
-    carried_through,
-    row_number,
+    parse_row_id,
+    survives_cancellation,
 )
 
 __all__ = ["MemoryInbox"]
 
 
 @define(eq=False)
-class _Row:
+class _Item:
     id: int
     delivery: Delivery
     appended_at: float
@@ -80,13 +80,13 @@ class MemoryInbox:
         self._retention = retention
         self._keep_bodies = keep_bodies
         self._clock = clock or Clock()
-        self._rows: dict[int, _Row] = {}
-        self._open: dict[int, _Row] = {}
+        self._rows: dict[int, _Item] = {}
+        self._open: dict[int, _Item] = {}
         # Of what is open: what waits, the first to be due on top; and what is handed out.
         self._ready: list[tuple[float, int]] = []
-        self._leased: dict[int, _Row] = {}
-        self._done: dict[int, _Row] = {}
-        self._newest: dict[str, _Row] = {}
+        self._leased: dict[int, _Item] = {}
+        self._done: dict[int, _Item] = {}
+        self._newest: dict[str, _Item] = {}
         self._last_id = 0
         self._work = asyncio.Event()
 
@@ -110,13 +110,13 @@ class MemoryInbox:
 
     # --- taking in ----------------------------------------------------------------------------------------
 
-    @carried_through
-    async def append(self, delivery: Delivery) -> Appended:
+    @survives_cancellation
+    async def append(self, delivery: Delivery) -> AppendResult:
         """Keep a delivery in memory."""
         (appended,) = await self.append_many([delivery])
         return appended
 
-    async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Keep several, all or none."""
         now = self._clock.seconds()
         self._forget(now - self._retention)
@@ -127,19 +127,19 @@ class MemoryInbox:
         self._work.set()
         return [self._append(delivery, now) for delivery in deliveries]
 
-    def _append(self, delivery: Delivery, now: float) -> Appended:
+    def _append(self, delivery: Delivery, now: float) -> AppendResult:
         row = self._repeated(delivery, now)
         if row is not None:
             if row.state == "dead":
                 self._put_back(row, attempt=1)
-            return Appended(row.id, duplicate=True)
+            return AppendResult(row.id, duplicate=True)
         self._last_id += 1
-        row = _Row(self._last_id, delivery, appended_at=now, due_at=now, updated_at=now)
+        row = _Item(self._last_id, delivery, appended_at=now, due_at=now, updated_at=now)
         self._rows[row.id] = self._open[row.id] = self._newest[delivery.key] = row
         heappush(self._ready, _order(row))
-        return Appended(row.id, duplicate=False)
+        return AppendResult(row.id, duplicate=False)
 
-    def _repeated(self, delivery: Delivery, now: float) -> _Row | None:
+    def _repeated(self, delivery: Delivery, now: float) -> _Item | None:
         """Return the delivery that this one repeats."""
         row = self._newest.get(delivery.key)
         return row if row is not None and now - row.appended_at < self._dedupe_window else None
@@ -150,21 +150,21 @@ class MemoryInbox:
         """Hand out what is due."""
         now = self._clock.seconds()
         ended = [row for row in self._leased.values() if row.due_at <= now]
-        due = sorted([*ended, *self._popped(now, limit)], key=_order)
-        leased = _without_suspects(due[:limit])
+        due = sorted([*ended, *self._pop_due(now, limit)], key=_order)
+        leased = _isolate_suspects(due[:limit])
         for row in due[len(leased) :]:
             if row.state == "ready":
                 heappush(self._ready, _order(row))
         return [self._lease(row, now + lease) for row in leased]
 
-    def _popped(self, now: float, limit: int) -> list[_Row]:
+    def _pop_due(self, now: float, limit: int) -> list[_Item]:
         """Take what is due from the top."""
-        popped: list[_Row] = []
+        popped: list[_Item] = []
         while self._ready and self._ready[0][0] <= now and len(popped) < limit:
             popped.append(self._rows[heappop(self._ready)[1]])
         return popped
 
-    def _lease(self, row: _Row, until: float) -> Lease:
+    def _lease(self, row: _Item, until: float) -> Lease:
         row.crashes += row.state == "leased"
         row.state, row.due_at, row.token = "leased", until, secrets.token_hex(8)
         row.updated_at = self._clock.seconds()
@@ -178,7 +178,7 @@ class MemoryInbox:
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
         """Note that a delivery was handled."""
 
-        def done(row: _Row) -> None:
+        def done(row: _Item) -> None:
             self._change(row, state="done", event_key=event_key)
             if not self._keep_bodies:
                 row.delivery = evolve(row.delivery, body=b"")
@@ -204,14 +204,14 @@ class MemoryInbox:
         """Make a delivery a dead letter."""
         return self._settle(lease, lambda row: self._change(row, state="dead", reason=reason))
 
-    def _settle(self, lease: Lease, change: Callable[[_Row], None]) -> bool:
-        row = self._rows.get(row_number(lease.id))
+    def _settle(self, lease: Lease, change: Callable[[_Item], None]) -> bool:
+        row = self._rows.get(parse_row_id(lease.id))
         if row is None or row.state != "leased" or row.token != lease.token:
             return False
         change(row)
         return True
 
-    def _change(self, row: _Row, **changes: object) -> None:
+    def _change(self, row: _Item, **changes: object) -> None:
         row.updated_at = self._clock.seconds()
         for name, value in changes.items():
             setattr(row, name, value)
@@ -225,7 +225,7 @@ class MemoryInbox:
             if belongs:
                 rows[row.id] = row
 
-    def _put_back(self, row: _Row, delay: float = 0.0, **changes: object) -> None:
+    def _put_back(self, row: _Item, delay: float = 0.0, **changes: object) -> None:
         self._change(row, state="ready", due_at=self._clock.seconds() + delay, **changes)
         heappush(self._ready, _order(row))
         self._work.set()
@@ -237,27 +237,27 @@ class MemoryInbox:
         acked = {row.event_key for row in self._done.values()} - {""}
         return frozenset(key for key in event_keys if key in acked)
 
-    async def get(self, id: int | str) -> Entry | None:
+    async def get(self, id: int | str) -> InboxEntry | None:
         """Return what is known of one delivery."""
-        row = self._rows.get(row_number(id))
+        row = self._rows.get(parse_row_id(id))
         return None if row is None else self._entry(row)
 
-    async def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         """Iterate over the deliveries."""
         for row in list(self._rows.values()):
             entry = self._entry(row)
             if state in (None, entry.state):
                 yield entry
 
-    def _entry(self, row: _Row) -> Entry:
+    def _entry(self, row: _Item) -> InboxEntry:
         expired = row.state == "leased" and row.due_at <= self._clock.seconds()
         updated_at = datetime.fromtimestamp(row.updated_at, UTC)
         state = "ready" if expired else row.state
-        return Entry(row.id, state, row.delivery, row.attempt, row.crashes, row.reason, updated_at)
+        return InboxEntry(row.id, state, row.delivery, row.attempt, row.crashes, row.reason, updated_at)
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
-        wanted = None if ids is None else {row_number(id) for id in ids}
+        wanted = None if ids is None else {parse_row_id(id) for id in ids}
         dead = [row for row in self._rows.values() if row.state == "dead" and (wanted is None or row.id in wanted)]
         for row in dead:
             self._put_back(row, attempt=1, crashes=0)
@@ -279,7 +279,7 @@ class MemoryInbox:
                 return
             self._delete([oldest])
 
-    def _delete(self, rows: Iterable[_Row]) -> int:
+    def _delete(self, rows: Iterable[_Item]) -> int:
         gone = list(rows)
         for row in gone:
             del self._rows[row.id]
@@ -288,12 +288,12 @@ class MemoryInbox:
                 del self._newest[row.delivery.key]
         return len(gone)
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> InboxStats:
         """Count."""
         now = self._clock.seconds()
         due = [row.due_at for row in self._open.values() if row.due_at <= now]
         later = [row.state for row in self._open.values() if row.due_at > now]
-        return Stats(
+        return InboxStats(
             ready=len(due),
             delayed=later.count("ready"),
             leased=later.count("leased"),
@@ -315,11 +315,11 @@ class MemoryInbox:
             pass
 
 
-def _order(row: _Row) -> tuple[float, int]:
+def _order(row: _Item) -> tuple[float, int]:
     return row.due_at, row.id
 
 
-def _without_suspects(due: list[_Row]) -> list[_Row]:
+def _isolate_suspects(due: list[_Item]) -> list[_Item]:
     """Cut a list before the first that has crashed too often; where that is the first of all, it goes alone."""
     for number, row in enumerate(due):
         if row.crashes + (row.state == "leased") >= SUSPECT_CRASHES:

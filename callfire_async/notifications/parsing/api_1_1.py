@@ -52,11 +52,11 @@ def parse(body: bytes | str, content_type: str | None = None) -> Notification:
     try:
         name, payload = documents.read(body, content_type)
         return _READERS.get(name, _unknown)(name, payload)
-    except documents.NotOneObject as error:
+    except documents.UnexpectedDocumentError as error:
         raise InvalidNotificationError(f"{error} is not a notification") from None
-    except documents.NotADocument as error:
+    except documents.InvalidDocumentError as error:
         raise MalformedNotificationError(str(error)) from None
-    except converters.Unreadable as error:
+    except converters.ConversionError as error:
         raise InvalidNotificationError(f"not a notification: {error}", problems=error.problems) from None
 
 
@@ -104,7 +104,7 @@ def _campaign(name: str, payload: dict[str, Any]) -> Notification:
 def _carried(payload: dict[str, Any], what: str) -> object:
     content = payload.get(what)
     if content is None:
-        raise converters.Unreadable((f"missing @ {what}",))
+        raise converters.ConversionError((f"missing @ {what}",))
     return content[0] if isinstance(content, list) and len(content) == 1 else content
 
 

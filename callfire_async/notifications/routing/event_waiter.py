@@ -13,13 +13,13 @@ from attrs import define, field
 
 from callfire_async.notifications.events import Notification
 
-__all__ = ["Expectations", "Expected"]
+__all__ = ["EventWaiter", "_WaiterRegistry"]
 
 E = TypeVar("E", bound=Notification)
 
 
 @define(eq=False)
-class Expected(Generic[E]):
+class EventWaiter(Generic[E]):
     """Events that somebody waits for, in the order in which they were handled; made by `Router.expect`."""
 
     _accepts: Callable[[Notification], bool] = field(repr=False)
@@ -51,15 +51,15 @@ class Expected(Generic[E]):
             self._seen.put_nowait(error)
 
 
-class Expectations:
+class _WaiterRegistry:
     """All that somebody waits for, by type of event, so that an event is shown to few of many."""
 
     def __init__(self) -> None:
         #: By type of event; empty where nobody waits.
-        self.waiting: dict[type[Notification], dict[Expected[Any], None]] = {}
+        self.waiting: dict[type[Notification], dict[EventWaiter[Any], None]] = {}
 
     @contextmanager
-    def armed(self, event_type: type[Notification], expected: Expected[Any]) -> Iterator[None]:
+    def register(self, event_type: type[Notification], expected: EventWaiter[Any]) -> Iterator[None]:
         """Show it events of a type for as long as this lasts."""
         waiting = self.waiting.setdefault(event_type, {})
         waiting[expected] = None

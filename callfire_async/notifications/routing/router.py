@@ -26,7 +26,7 @@ from callfire_async.notifications.events import (
     TextSent,
     UnknownNotification,
 )
-from callfire_async.notifications.routing.event_waiter import Expectations, Expected
+from callfire_async.notifications.routing.event_waiter import EventWaiter, _WaiterRegistry
 
 __all__ = ["Handler", "Router"]
 
@@ -68,17 +68,17 @@ class Handler:
     where: Callable[[Any], bool] | None = None
 
     @property
-    def asks(self) -> Check | None:
+    def predicate(self) -> Check | None:
         """What decides about an event of its type, and from its subscription where it is bound to one for good."""
-        if self.subscription_id is None or _one_id(self):
+        if self.subscription_id is None or _bound_subscription_id(self):
             return self.where
-        return partial(_fits, self.subscription_id, self.where)
+        return partial(_make_filter, self.subscription_id, self.where)
 
-    def is_fed(self, event_type: type[Notification], subscription_id: int) -> bool:
+    def accepts(self, event_type: type[Notification], subscription_id: int) -> bool:
         """Tell whether it takes events of a type from a subscription; what ``where`` wants is not asked."""
-        return issubclass(event_type, self.event_type) and self._hears(subscription_id)
+        return issubclass(event_type, self.event_type) and self._accepts_subscription(subscription_id)
 
-    def _hears(self, subscription_id: int | None) -> bool:
+    def _accepts_subscription(self, subscription_id: int | None) -> bool:
         return self.subscription_id is None or _contains(self.subscription_id, subscription_id)
 
 
@@ -92,10 +92,10 @@ class Router:
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
-        self._by_type: dict[type[Notification], _BySubscription] = {}
+        self._by_type: dict[type[Notification], _HandlerIndex] = {}
         self._fallback: Handler | None = None
         self._dispatching = False
-        self._expectations = Expectations()
+        self._expectations = _WaiterRegistry()
 
     # --- registering --------------------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Router:
         What a trigger that is not known makes CallFire post is an `UnknownNotification`.
         """
         posted = _POSTED.get(subscription.trigger_event or TriggerEvent.UNDEFINED_EVENT, UnknownNotification)
-        taken = tuple(handler for handler in self._handlers.values() if handler.is_fed(posted, subscription.id))
+        taken = tuple(handler for handler in self._handlers.values() if handler.accepts(posted, subscription.id))
         return taken or ((self._fallback,) if self._fallback else ())
 
     def matching(self, event: Notification) -> tuple[Handler, ...]:
@@ -223,7 +223,7 @@ class Router:
 
         One whose ``where`` raises is among them: when dispatched it would fail.
         """
-        asked = [(handler, check) for handler, check, _ in self._may_get(event) if check is not _LAST]
+        asked = [(handler, check) for handler, check, _ in self._candidates(event) if check is not _LAST]
         taken = tuple(handler for handler, check in asked if _passes(check, event))
         return taken or ((self._fallback,) if self._fallback else ())
 
@@ -261,7 +261,7 @@ class Router:
         by_subscription = self._by_type.get(type(event))
         # To choose in a generator, to run in a coroutine of its own and to gather the names takes twice as long.
         for handler, check, its_name in (
-            self._may_get(event) if by_subscription is None else by_subscription[event.subscription_id]
+            self._candidates(event) if by_subscription is None else by_subscription[event.subscription_id]
         ):
             try:
                 if check is not None and (taken if check is _LAST else not check(event)):
@@ -297,7 +297,7 @@ class Router:
         *,
         where: Callable[[E], bool] | None = None,
         subscription_id: SubscriptionSource | None = None,
-    ) -> AsyncIterator[Expected[E]]:
+    ) -> AsyncIterator[EventWaiter[E]]:
         """
         Wait for an event in the middle of other work: ``async with router.expect(TextFinished) as expected``.
 
@@ -316,18 +316,18 @@ class Router:
             ValueError: The id is below 1.
         """
         _check_event_type(event_type)
-        expected: Expected[E] = Expected(partial(_fits, _container(subscription_id), where))
-        with self._expectations.armed(event_type, expected):
+        expected: EventWaiter[E] = EventWaiter(partial(_make_filter, _container(subscription_id), where))
+        with self._expectations.register(event_type, expected):
             yield expected
 
-    def _may_get(self, event: Notification) -> tuple[_Candidate, ...]:
+    def _candidates(self, event: Notification) -> tuple[_Candidate, ...]:
         kind = type(event)
         if kind not in self._by_type:
-            self._by_type[kind] = _BySubscription(kind, [*self._handlers.values()], self._fallback)
+            self._by_type[kind] = _HandlerIndex(kind, [*self._handlers.values()], self._fallback)
         return self._by_type[kind][event.subscription_id]
 
 
-class _BySubscription(dict[int | None, "tuple[_Candidate, ...]"]):
+class _HandlerIndex(dict[int | None, "tuple[_Candidate, ...]"]):
     """
     Who may get an event of one type, by the subscription that sent it; found when it is first asked for.
 
@@ -337,14 +337,18 @@ class _BySubscription(dict[int | None, "tuple[_Candidate, ...]"]):
     def __init__(self, kind: type[Notification], handlers: list[Handler], fallback: Handler | None) -> None:
         super().__init__()
         self._handlers = [handler for handler in handlers if issubclass(kind, handler.event_type)]
-        self._bound = frozenset[int]().union(*map(_one_id, self._handlers))
+        self._bound = frozenset[int]().union(*map(_bound_subscription_id, self._handlers))
         self._fallback = fallback
 
     def __missing__(self, id: int | None) -> tuple[_Candidate, ...]:
         # A body may name any subscription: those that no handler names are all alike, and not remembered.
         if id is not None and id not in self._bound:
             return self[None]
-        fitting = [(handler, handler.asks) for handler in self._handlers if not (ids := _one_id(handler)) or id in ids]
+        fitting = [
+            (handler, handler.predicate)
+            for handler in self._handlers
+            if not (ids := _bound_subscription_id(handler)) or id in ids
+        ]
         if self._fallback is not None:
             fitting.append((self._fallback, _LAST))
         self[id] = tuple([(handler, check, frozenset([handler.name])) for handler, check in fitting])
@@ -373,7 +377,7 @@ async def _run(handler: Handler, event: Notification, seconds: float | None) -> 
         raise
 
 
-def _one_id(handler: Handler) -> frozenset[int]:
+def _bound_subscription_id(handler: Handler) -> frozenset[int]:
     """Return the one subscription that a handler is bound to for good; none where it may be others tomorrow."""
     ids = handler.subscription_id
     return ids if isinstance(ids, frozenset) and len(ids) == 1 else frozenset()
@@ -418,7 +422,7 @@ def _default_name(function: Callable[..., object]) -> str:
         raise TypeError("this handler has no name of its own; pass name=") from None
 
 
-def _fits(ids: Container[int] | None, where: Callable[[Any], bool] | None, event: Notification) -> bool:
+def _make_filter(ids: Container[int] | None, where: Callable[[Any], bool] | None, event: Notification) -> bool:
     return (ids is None or _contains(ids, event.subscription_id)) and (where is None or bool(where(event)))
 
 

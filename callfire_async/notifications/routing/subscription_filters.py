@@ -18,7 +18,7 @@ from callfire_async.notifications.events import (
     TextFinished,
 )
 
-__all__ = ["is_for", "trigger_event_of"]
+__all__ = ["matches", "trigger_event_of"]
 
 _CAMPAIGN_TRIGGERS: dict[type[Notification], TriggerEvent] = {
     CampaignStarted: TriggerEvent.CAMPAIGN_STARTED,
@@ -27,7 +27,7 @@ _CAMPAIGN_TRIGGERS: dict[type[Notification], TriggerEvent] = {
 }
 
 
-def is_for(event: Notification, subscription: Subscription) -> bool:
+def matches(event: Notification, subscription: Subscription) -> bool:
     """Tell whether an event is what a subscription waits for; whether that is enabled is not asked."""
     trigger_event = trigger_event_of(event)
     if trigger_event is None or subscription.trigger_event != trigger_event:

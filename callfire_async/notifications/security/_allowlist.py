@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Container
 from typing import TypeAlias
 
-__all__ = ["KnownSubscriptions"]
+__all__ = ["SubscriptionAllowList"]
 
 #: Ids, or a coroutine function that returns them.
 Source: TypeAlias = Container[int] | Callable[[], Awaitable[Container[int]]]
@@ -19,7 +19,7 @@ Source: TypeAlias = Container[int] | Callable[[], Awaitable[Container[int]]]
 _KNOWN_FOR_SECONDS = 60.0
 
 
-class KnownSubscriptions:
+class SubscriptionAllowList:
     """The subscriptions that events may come from: ids, or a coroutine function that is asked once a minute."""
 
     def __init__(self, known: Source | None, clock: Callable[[], float] = time.monotonic) -> None:

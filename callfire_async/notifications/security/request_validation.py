@@ -17,7 +17,7 @@ from attrs import field, frozen
 from callfire_async.notifications._eager import going_on
 from callfire_async.notifications.security.tokens import EndpointTokens
 
-__all__ = ["Door", "Postback", "Reply"]
+__all__ = ["Postback", "Reply", "RequestValidator"]
 
 _log = logging.getLogger("callfire_async.receiver")
 
@@ -67,14 +67,14 @@ class Reply:
 
 
 @frozen
-class TurnedAway:
+class Rejection:
     """Why a request does not come in, and what to answer."""
 
     reason: str
     reply: Reply
 
 
-class Door:
+class RequestValidator:
     """
     Lets in the bodies of requests that may come in, and answers the others.
 
@@ -102,19 +102,21 @@ class Door:
         self._warned_at = float("-inf")
         self._unsaid = 0
 
-    async def admit(self, postback: Postback, headers: Mapping[str, str], *, is_running: bool) -> bytes | TurnedAway:
+    async def read_request(
+        self, postback: Postback, headers: Mapping[str, str], *, is_running: bool
+    ) -> bytes | Rejection:
         """Read a body under the limits, or answer instead; *headers* are the decisive ones."""
-        body = _Body(postback.body)
+        body = _BoundedBody(postback.body)
         try:
             self._check(postback, headers, is_running=is_running)
-            content = await _in_time(body.read(self._max_body_bytes), self._body_timeout)
-        except _Refusal as refusal:
-            return await self._turned_away(refusal, headers, body)
-        return content or await self._turned_away(_Refusal(400, "empty"), headers, body)
+            content = await _read_with_timeout(body.read(self._max_body_bytes), self._body_timeout)
+        except _RequestRejected as refusal:
+            return await self._reject(refusal, headers, body)
+        return content or await self._reject(_RequestRejected(400, "empty"), headers, body)
 
-    async def _turned_away(self, refusal: "_Refusal", headers: Mapping[str, str], body: "_Body") -> TurnedAway:
+    async def _reject(self, refusal: "_RequestRejected", headers: Mapping[str, str], body: "_BoundedBody") -> Rejection:
         self._note(refusal.reason)
-        return TurnedAway(refusal.reason, await _answered_early(refusal, headers, body))
+        return Rejection(refusal.reason, await _early_response(refusal, headers, body))
 
     def _note(self, reason: str) -> None:
         """Count a refusal; warn of wrong tokens once a minute, of how many and not of which: one may be a near miss."""
@@ -127,20 +129,20 @@ class Door:
     def _check(self, postback: Postback, headers: Mapping[str, str], *, is_running: bool) -> None:
         """Refuse what can be refused before the body is read."""
         if self.tokens is not None and not self.tokens.opens(postback.token):
-            raise _Refusal(404, "token")
+            raise _RequestRejected(404, "token")
         if postback.method.upper() != "POST":
-            raise _Refusal(405, "method", ("Allow", "POST"))
+            raise _RequestRejected(405, "method", ("Allow", "POST"))
         if (headers.get("content-encoding") or "identity").lower() != "identity":
-            raise _Refusal(415, "encoding", ("Accept-Encoding", "identity"))
+            raise _RequestRejected(415, "encoding", ("Accept-Encoding", "identity"))
         if not is_running:
-            raise _Refusal(503, "not running", TRY_AGAIN)
+            raise _RequestRejected(503, "not running", TRY_AGAIN)
         length = headers.get("content-length", "")
         # What says more than it should is caught when it is read; 19 digits are as many as any length has.
         if length.isdecimal() and int(length[:19]) > self._max_body_bytes:
-            raise _Refusal(413, "size")
+            raise _RequestRejected(413, "size")
 
 
-class _Refusal(Exception):  # a signal inside this room
+class _RequestRejected(Exception):  # a signal inside this room
     """A request is answered without being handled."""
 
     def __init__(self, status: int, reason: str, *headers: tuple[str, str], drop: bool = True) -> None:
@@ -151,7 +153,7 @@ class _Refusal(Exception):  # a signal inside this room
         self.drop = drop
 
 
-class _Body:
+class _BoundedBody:
     """A request's body, which knows whether it was read to its end."""
 
     def __init__(self, source: bytes | AsyncIterable[bytes]) -> None:
@@ -173,10 +175,10 @@ class _Body:
                 else:
                     first = bytes(chunk)
                 _check_size(len(first) + len(rest), limit)
-        except _Refusal:
+        except _RequestRejected:
             raise
         except Exception:  # noqa: BLE001  # each server has its own error for a sender that went away
-            raise _Refusal(400, "broken off", drop=False) from None
+            raise _RequestRejected(400, "broken off", drop=False) from None
         self.ended = True
         return first + rest if rest else first
 
@@ -191,10 +193,10 @@ class _Body:
 
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
-        raise _Refusal(413, "size")
+        raise _RequestRejected(413, "size")
 
 
-async def _in_time(reading: Coroutine[Any, Any, bytes], seconds: float) -> bytes:
+async def _read_with_timeout(reading: Coroutine[Any, Any, bytes], seconds: float) -> bytes:
     """Read under a limit of time; what is there already is read without one, since one takes a tenth of the way in."""
     try:
         waits_for = reading.send(None)
@@ -205,10 +207,10 @@ async def _in_time(reading: Coroutine[Any, Any, bytes], seconds: float) -> bytes
         async with asyncio.timeout(seconds):
             return await going_on(reading, waits_for)
     except TimeoutError:
-        raise _Refusal(408, "time", drop=False) from None
+        raise _RequestRejected(408, "time", drop=False) from None
 
 
-async def _answered_early(refusal: "_Refusal", headers: Mapping[str, str], body: "_Body") -> Reply:
+async def _early_response(refusal: "_RequestRejected", headers: Mapping[str, str], body: "_BoundedBody") -> Reply:
     """Answer early; see to it that the sender reads the answer, or is cut off."""
     # A sender that waits to be told to go on has sent nothing yet, and is not told.
     if refusal.drop and not body.ended and "expect" not in headers:
@@ -219,7 +221,7 @@ async def _answered_early(refusal: "_Refusal", headers: Mapping[str, str], body:
     return Reply(refusal.status, refusal.headers, close=not body.ended)
 
 
-def decisive_headers(postback: Postback) -> dict[str, str]:
+def relevant_headers(postback: Postback) -> dict[str, str]:
     """Return the headers that decide anything, by their names in lower case; what a repeated one says is one list."""
     headers: Any = postback.headers
     pairs: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers

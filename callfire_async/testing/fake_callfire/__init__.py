@@ -20,12 +20,18 @@ from starlette.types import Receive, Scope, Send
 from callfire_async.client import CallFire
 from callfire_async.models import Call, Subscription, Text
 from callfire_async.notifications.events import Key, Notification
-from callfire_async.notifications.routing.subscription_filters import is_for
-from callfire_async.testing.fake_callfire._message_store import Traffic
+from callfire_async.notifications.routing.subscription_filters import matches
+from callfire_async.testing.fake_callfire._message_store import MessageStore
 from callfire_async.testing.fake_callfire._rest_api import ListOfOne, RestService, UpdateStatus, error_application
-from callfire_async.testing.fake_callfire._sender import POSTED_FORMATS, Posted, Poster, Posting, posting
-from callfire_async.testing.fake_callfire._subscription_store import Account, RepeatedRequestId
-from callfire_async.testing.faults import ConnectionCut, Fault, PostbackFault, with_fault
+from callfire_async.testing.fake_callfire._sender import (
+    POSTED_FORMATS,
+    OutgoingPostback,
+    PostbackResult,
+    PostbackSender,
+    build_postback,
+)
+from callfire_async.testing.fake_callfire._subscription_store import RepeatedRequestId, SubscriptionStore
+from callfire_async.testing.faults import ConnectionAborted, Fault, PostbackFault, with_fault
 
 __all__ = ["FakeCallFire"]
 
@@ -79,8 +85,8 @@ class FakeCallFire:
         self.password = password
         #: What goes wrong with the postbacks to come, one after the other; None is a postback that goes well.
         self.postback_faults: deque[PostbackFault | None] = deque()
-        self._account = Account(max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id)
-        self._traffic = Traffic()
+        self._account = SubscriptionStore(max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id)
+        self._traffic = MessageStore()
         self._finishes_texts = finishes_texts
         #: How many of its postbacks never come, from 0 to 1; those for which `postback_faults` has a word not counted.
         self.drop_share = drop_share
@@ -100,11 +106,11 @@ class FakeCallFire:
         )
         self._rest = service.application(self._lifespan)
         self._faults: deque[Fault] = deque()
-        self._late: list[Posting] = []
-        self._make_poster: Callable[[], Poster] = partial(
-            Poster, transport, concurrency=concurrency, timeout=postback_timeout, clock=clock
+        self._late: list[OutgoingPostback] = []
+        self._make_poster: Callable[[], PostbackSender] = partial(
+            PostbackSender, transport, concurrency=concurrency, timeout=postback_timeout, clock=clock
         )
-        self._poster: Poster | None = None
+        self._poster: PostbackSender | None = None
         self._entered = 0
 
     # --- the REST service ---------------------------------------------------------------------------------
@@ -122,7 +128,7 @@ class FakeCallFire:
             options: As of `CallFire`; login and password fit unless given.
         """
         settings: dict[str, Any] = {"login": self.login, "password": self.password} | options
-        return CallFire(http_client=httpx.AsyncClient(transport=_InProcess(self)), **settings)
+        return CallFire(http_client=httpx.AsyncClient(transport=_ASGITransport(self)), **settings)
 
     def fail_next(self, *faults: Fault) -> None:
         """Let the next requests fail, each in the way of one of *faults*, in order."""
@@ -143,7 +149,7 @@ class FakeCallFire:
         for action in actions:
             self._traffic.add(action)
 
-    async def finish_texts(self) -> list[Posted]:
+    async def finish_texts(self) -> list[PostbackResult]:
         """Let every text that was sent through the service reach its recipient, and post that."""
         return [posted for event in self._traffic.finish() for posted in await self.emit(event)]
 
@@ -153,7 +159,7 @@ class FakeCallFire:
 
     # --- postbacks ----------------------------------------------------------------------------------------
 
-    async def emit(self, event: Notification) -> list[Posted]:
+    async def emit(self, event: Notification) -> list[PostbackResult]:
         """
         Post an event to each enabled subscription that it matches, in the format that this asked for, once.
 
@@ -164,7 +170,9 @@ class FakeCallFire:
             What a fault dropped or keeps for later is not among them.
         """
         late, self._late = self._late, []
-        due = [sent for subscription in self._waiting_for(event) for sent in self._due(posting(event, subscription))]
+        due = [
+            sent for subscription in self._waiting_for(event) for sent in self._due(build_postback(event, subscription))
+        ]
         async with self._posting() as poster:
             posted = await _post(poster, due)
             return posted + await _post(poster, [(what, False) for what in late])
@@ -176,12 +184,12 @@ class FakeCallFire:
             if subscription.enabled
             and subscription.notification_format in POSTED_FORMATS
             and (subscription.endpoint or "").startswith(("http://", "https://"))
-            and is_for(event, subscription)
+            and matches(event, subscription)
         ]
 
-    def _due(self, what: Posting) -> list[tuple[Posting, bool]]:
+    def _due(self, what: OutgoingPostback) -> list[tuple[OutgoingPostback, bool]]:
         """Return what is to be posted now, and whether it is cut."""
-        fault = self.postback_faults.popleft() if self.postback_faults else self._chance()
+        fault = self.postback_faults.popleft() if self.postback_faults else self._random_fault()
         if fault is PostbackFault.LATE:
             self._late.append(what)
         if fault is PostbackFault.DROPPED:
@@ -190,14 +198,14 @@ class FakeCallFire:
             return []
         return [(what, fault is PostbackFault.CUT)] * (2 if fault is PostbackFault.DUPLICATED else 1)
 
-    def _chance(self) -> PostbackFault | None:
+    def _random_fault(self) -> PostbackFault | None:
         chance = self._random.random()
         if chance < self.drop_share:
             return PostbackFault.DROPPED
         return PostbackFault.DUPLICATED if chance < self.drop_share + self.duplicate_share else None
 
     @asynccontextmanager
-    async def _posting(self) -> AsyncIterator[Poster]:
+    async def _posting(self) -> AsyncIterator[PostbackSender]:
         """Use the open pool, or one for this event alone, so that nothing stays open where nobody closes it."""
         if self._poster is not None:
             yield self._poster
@@ -233,19 +241,19 @@ class FakeCallFire:
             yield
 
 
-async def _post(poster: Poster, due: list[tuple[Posting, bool]]) -> list[Posted]:
+async def _post(poster: PostbackSender, due: list[tuple[OutgoingPostback, bool]]) -> list[PostbackResult]:
     async with asyncio.TaskGroup() as tasks:
-        posting = [tasks.create_task(poster.post(what, cut=cut)) for what, cut in due]
-    return [task.result() for task in posting]
+        build_postback = [tasks.create_task(poster.post(what, cut=cut)) for what, cut in due]
+    return [task.result() for task in build_postback]
 
 
-class _InProcess(httpx.ASGITransport):
+class _ASGITransport(httpx.ASGITransport):
     """httpx's own way into an application, with cut connections as they look from outside."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
             return await super().handle_async_request(request)
-        except ConnectionCut:
+        except ConnectionAborted:
             raise httpx.RemoteProtocolError("the fake cut the connection", request=request) from None
 
 

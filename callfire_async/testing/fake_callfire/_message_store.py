@@ -14,13 +14,13 @@ from callfire_async._codec import converters
 from callfire_async.models import Call, Text
 from callfire_async.notifications.events import TextSent, result_of
 from callfire_async.testing.factories import make_text_notification, make_text_sent
-from callfire_async.testing.fake_callfire._subscription_store import Refused
+from callfire_async.testing.fake_callfire._subscription_store import ApiErrorResponse
 
-__all__ = ["Traffic"]
+__all__ = ["MessageStore"]
 
 
 @frozen
-class _Wanted:
+class _QueryFilter:
     """The filters of a query; lists as they come, one value with spaces."""
 
     broadcast_id: int | None = None
@@ -50,10 +50,10 @@ class _Wanted:
         )
 
 
-_FILTERS = frozenset(converters.wire_name(_Wanted, field.name) for field in fields(_Wanted))
+_FILTERS = frozenset(converters.wire_name(_QueryFilter, field.name) for field in fields(_QueryFilter))
 
 
-class Traffic:
+class MessageStore:
     """The texts and calls of one account."""
 
     def __init__(self) -> None:
@@ -70,22 +70,22 @@ class Traffic:
     def get(self, kind: type[Text | Call], id: int) -> Text | Call:
         """Return one text or call."""
         if id not in self._actions[kind]:
-            raise Refused(404, f"{kind.__name__} {id} not found")
+            raise ApiErrorResponse(404, f"{kind.__name__} {id} not found")
         return self._actions[kind][id]
 
     def query(self, kind: type[Text | Call], parameters: Mapping[str, str]) -> list[Text | Call]:
         """Return those that fit, in the order in which they were added."""
         chosen = {name: value for name, value in parameters.items() if name in _FILTERS}
-        wanted, problems = converters.structure(_Wanted, chosen, "query")
+        wanted, problems = converters.structure(_QueryFilter, chosen, "query")
         if problems:
-            raise Refused(400, ", ".join(problems))
+            raise ApiErrorResponse(400, ", ".join(problems))
         return [action for action in self._actions[kind].values() if wanted.accepts(action)]
 
     def send(self, form: Mapping[str, str]) -> int:
         """Make a text for each recipient, not finished yet; return the id of the broadcast."""
         for name in ("To", "Message"):
             if not form.get(name, "").strip():
-                raise Refused(400, f"{name} is required")
+                raise ApiErrorResponse(400, f"{name} is required")
         broadcast_id = next(self._broadcast_ids)
         for number in dict.fromkeys(form["To"].replace(",", " ").split()):
             text = self._text(broadcast_id, number, form)

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from callfire_async._codec import converters, documents
 from callfire_async.models import Call, Subscription, Text
-from callfire_async.testing.fake_callfire._message_store import Traffic
-from callfire_async.testing.fake_callfire._subscription_store import Account, Refused
+from callfire_async.testing.fake_callfire._message_store import MessageStore
+from callfire_async.testing.fake_callfire._subscription_store import ApiErrorResponse, SubscriptionStore
 from callfire_async.testing.faults import Fault
 
 __all__ = ["ListOfOne", "RestService", "UpdateStatus", "error_application"]
@@ -42,8 +42,8 @@ class RestService:
 
     def __init__(
         self,
-        account: Account,
-        traffic: Traffic,
+        account: SubscriptionStore,
+        traffic: MessageStore,
         after_send: Callable[[], Awaitable[None]],
         *,
         login: str,
@@ -89,7 +89,7 @@ class RestService:
                 raise HTTPException(401, "Unauthorized", {"WWW-Authenticate": 'Basic realm="CallFire"'})
             try:
                 return await handler(request)
-            except Refused as refused:
+            except ApiErrorResponse as refused:
                 raise HTTPException(refused.status, refused.message) from None
 
         return checked
@@ -109,7 +109,7 @@ class RestService:
     def _page(self, request: Request, kind: type, found: Sequence[object]) -> Response:
         count = _number(request, "MaxResults", MAX_RESULTS)
         if not 1 <= count <= MAX_RESULTS:
-            raise Refused(400, f"MaxResults must be from 1 to {MAX_RESULTS}")
+            raise ApiErrorResponse(400, f"MaxResults must be from 1 to {MAX_RESULTS}")
         first = _number(request, "FirstResult", 0)
         items = [_resource(one) for one in found[first : first + count]]
         resource_list: dict[str, Any] = {"@totalResults": len(found)}
@@ -163,14 +163,14 @@ async def _form(request: Request) -> dict[str, str]:
     try:
         return documents.read_form(await request.body())
     except UnicodeDecodeError:
-        raise Refused(400, "The form is not UTF-8") from None
+        raise ApiErrorResponse(400, "The form is not UTF-8") from None
 
 
 def _number(request: Request, name: str, default: int) -> int:
     words = request.query_params.get(name, str(default))
     # Of more digits than this nothing is counted, and Python reads some thousands only.
     if not (words.isascii() and words.isdigit() and len(words) <= 18):
-        raise Refused(400, f"{name} must be a number")
+        raise ApiErrorResponse(400, f"{name} must be a number")
     return int(words)
 
 

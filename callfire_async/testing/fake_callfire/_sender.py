@@ -14,14 +14,14 @@ from callfire_async.models import NotificationFormat, Subscription, masked_endpo
 from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import Key, Notification
 
-__all__ = ["POSTED_FORMATS", "Posted", "Poster", "Posting", "posting"]
+__all__ = ["POSTED_FORMATS", "OutgoingPostback", "PostbackResult", "PostbackSender", "build_postback"]
 
 #: The formats in which an event is posted; ``EMAIL`` goes to a mailbox, and nobody knows ``LEGACY`` any more.
 POSTED_FORMATS = frozenset([NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP])
 
 
 @frozen
-class Posting:
+class OutgoingPostback:
     """What is to be posted where."""
 
     subscription_id: int
@@ -32,7 +32,7 @@ class Posting:
 
 
 @frozen
-class Posted:
+class PostbackResult:
     """What became of one postback."""
 
     #: Which subscription it was for.
@@ -45,14 +45,14 @@ class Posted:
     key: Key
 
 
-def posting(event: Notification, subscription: Subscription) -> Posting:
+def build_postback(event: Notification, subscription: Subscription) -> OutgoingPostback:
     """Word an event as a subscription asked for it."""
     asked_for = subscription.notification_format or NotificationFormat.XML
     content_type, body = encode(evolve(event, subscription_id=subscription.id), asked_for)
-    return Posting(subscription.id, subscription.endpoint or "", event.key, content_type, body)
+    return OutgoingPostback(subscription.id, subscription.endpoint or "", event.key, content_type, body)
 
 
-class Poster:
+class PostbackSender:
     """A pool of connections to endpoints."""
 
     def __init__(
@@ -74,12 +74,12 @@ class Poster:
         """Close the connections."""
         await self._client.aclose()
 
-    async def post(self, what: Posting, *, cut: bool = False) -> Posted:
+    async def post(self, what: OutgoingPostback, *, cut: bool = False) -> PostbackResult:
         """Post once; with *cut*, only half of the body."""
         async with self._slots:
             started = self._clock()
             status = await self._status_of(self._request(what, cut=cut))
-            return Posted(what.subscription_id, status, self._clock() - started, what.key)
+            return PostbackResult(what.subscription_id, status, self._clock() - started, what.key)
 
     async def _status_of(self, request: httpx.Request) -> int | None:
         try:
@@ -87,7 +87,7 @@ class Poster:
         except httpx.TransportError:
             return None
 
-    def _request(self, what: Posting, *, cut: bool) -> httpx.Request:
+    def _request(self, what: OutgoingPostback, *, cut: bool) -> httpx.Request:
         # Made by hand, so that it bears the headers that CallFire was seen to send and none of httpx's own.
         headers = {
             "User-Agent": "CallFire-HTTP/1.0",
@@ -106,4 +106,4 @@ async def _half(body: bytes) -> AsyncIterator[bytes]:
     raise httpx.WriteError("cut in the middle of the body, as was asked for")
 
 
-Posted.__module__ = "callfire_async.testing"
+PostbackResult.__module__ = "callfire_async.testing"

@@ -13,7 +13,7 @@ from attrs import fields
 from callfire_async._codec import converters
 from callfire_async.models import NotificationFormat, Subscription, SubscriptionFilter, TriggerEvent
 
-__all__ = ["Account", "Refused", "RepeatedRequestId"]
+__all__ = ["ApiErrorResponse", "RepeatedRequestId", "SubscriptionStore"]
 
 #: What is done with a ``RequestId`` that was used before.
 RepeatedRequestId = Literal["first", "ignored", "refused"]
@@ -24,7 +24,7 @@ _REQUIRED = ("TriggerEvent", "Endpoint", "NotificationFormat")
 _OPEN_SETS = {"TriggerEvent": TriggerEvent, "NotificationFormat": NotificationFormat}
 
 
-class Refused(Exception):
+class ApiErrorResponse(Exception):
     """A request that the account does not carry out, with the status and the words of the answer."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -33,7 +33,7 @@ class Refused(Exception):
         self.message = message
 
 
-class Account:
+class SubscriptionStore:
     """The subscriptions of one account."""
 
     def __init__(self, *, max_subscriptions: int, repeated_request_id: RepeatedRequestId) -> None:
@@ -49,7 +49,7 @@ class Account:
         if (first := self._first("create", form)) is not None:
             return first
         if len(self.subscriptions) >= self._max_subscriptions:
-            raise Refused(400, f"An account has at most {self._max_subscriptions} subscriptions")
+            raise ApiErrorResponse(400, f"An account has at most {self._max_subscriptions} subscriptions")
         subscription_id = next(self._ids)
         self.subscriptions[subscription_id] = _subscription(subscription_id, _DEFAULTS | dict(form))
         return self._remember("create", form, subscription_id)
@@ -65,7 +65,7 @@ class Account:
     def get(self, subscription_id: int) -> Subscription:
         """Return one subscription."""
         if subscription_id not in self.subscriptions:
-            raise Refused(404, f"Subscription {subscription_id} not found")
+            raise ApiErrorResponse(404, f"Subscription {subscription_id} not found")
         return self.subscriptions[subscription_id]
 
     def delete(self, subscription_id: int) -> None:
@@ -76,7 +76,7 @@ class Account:
         """Return what a request with this ``RequestId`` was about, where it is to be answered like that."""
         first = self._requests.get((operation, form.get("RequestId", "")))
         if first is not None and self._repeated_request_id == "refused":
-            raise Refused(400, "RequestId was used before")
+            raise ApiErrorResponse(400, "RequestId was used before")
         return first if self._repeated_request_id == "first" else None
 
     def _remember(self, operation: str, form: Mapping[str, str], subscription_id: int) -> int:
@@ -89,15 +89,15 @@ def _subscription(subscription_id: int, form: Mapping[str, str]) -> Subscription
     """Make a subscription of a form, in which the fields of its filter stand flat."""
     for name in _REQUIRED:
         if not form.get(name):
-            raise Refused(400, f"{name} is required")
+            raise ApiErrorResponse(400, f"{name} is required")
     for name, open_set in _OPEN_SETS.items():
         if not open_set(form[name]).is_known:
-            raise Refused(400, f"{name} is unknown: {form[name]}")
+            raise ApiErrorResponse(400, f"{name} is unknown: {form[name]}")
     wanted = {name: form[name] for name in _FILTER if form.get(name)}
     content = {"@id": subscription_id, **form, "SubscriptionFilter": wanted}
     subscription, problems = converters.structure(Subscription, content, "Subscription")
     if problems:
-        raise Refused(400, ", ".join(problems))
+        raise ApiErrorResponse(400, ", ".join(problems))
     return subscription
 
 

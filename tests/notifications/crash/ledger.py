@@ -9,7 +9,7 @@ from pathlib import Path
 
 from notifications.crash.processes import DEADLINE, POLL_SECONDS, until
 
-from callfire_async.notifications import Entry, Inbox, SqliteInbox, Stats
+from callfire_async.notifications import Inbox, InboxEntry, InboxStats, SqliteInbox
 
 
 class Ledger:
@@ -76,7 +76,7 @@ class Ledger:
         """Wait until nothing is left but what is done or dead; return how many are dead."""
         return sum([await _drained(path) for path in self.files])
 
-    async def entries(self, state: str | None = None) -> list[Entry]:
+    async def entries(self, state: str | None = None) -> list[InboxEntry]:
         async with SqliteInbox(self.inbox, read_only=True) as inbox:
             return [entry async for entry in inbox.entries(state)]
 
@@ -102,7 +102,7 @@ class SharedLedger(Ledger):
         async with self._open_inbox() as inbox:
             return await _emptied(inbox.stats)
 
-    async def entries(self, state: str | None = None) -> list[Entry]:
+    async def entries(self, state: str | None = None) -> list[InboxEntry]:
         async with self._open_inbox() as inbox:
             return [entry async for entry in inbox.entries(state)]
 
@@ -111,18 +111,18 @@ async def _drained(path: Path) -> int:
     return await _emptied(lambda: _stats(path))
 
 
-async def _emptied(ask: Callable[[], Awaitable[Stats]]) -> int:
+async def _emptied(ask: Callable[[], Awaitable[InboxStats]]) -> int:
     async with asyncio.timeout(DEADLINE):
         while _is_open(left := await ask()):  # noqa: ASYNC110  # another process's doing
             await asyncio.sleep(POLL_SECONDS)
     return left.dead
 
 
-def _is_open(stats: Stats) -> bool:
+def _is_open(stats: InboxStats) -> bool:
     return stats.ready + stats.delayed + stats.leased > 0
 
 
-async def _stats(path: Path) -> Stats:
+async def _stats(path: Path) -> InboxStats:
     async with SqliteInbox(path, read_only=True) as inbox:
         return await inbox.stats()
 

@@ -2,7 +2,7 @@
 
 from attrs import define, evolve, field
 
-from callfire_async.notifications.inbox import Delivery, Stats
+from callfire_async.notifications.inbox import Delivery, InboxStats
 
 DEDUPE_WINDOW = 3_600.0
 
@@ -125,10 +125,10 @@ class Model:
     def state(self, row: Row, now: float) -> str:
         return "ready" if self._is_due(row, now) else row.state
 
-    def stats(self, now: float) -> Stats:
+    def stats(self, now: float) -> InboxStats:
         due = [row.due_at for row in self.rows if self._is_due(row, now)]
         later = [row.state for row in self.rows if not self._is_due(row, now)]
-        return Stats(
+        return InboxStats(
             ready=len(due),
             delayed=later.count("ready"),
             leased=later.count("leased"),

@@ -17,7 +17,7 @@ import pytest
 from attrs import define, field
 from notifications.inbox.clocks import Clocks
 
-from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, InboxStats, Lease
 
 CLOCK = "takes the clock that it is given"
 OWNER = "belongs to one process, with which its leases end"
@@ -75,7 +75,7 @@ async def bodies_of(inbox: Inbox, *, limit: int = 100) -> list[bytes]:
     return [lease.delivery.body for lease in await inbox.claim(limit, lease=LEASE)]
 
 
-async def all_entries(inbox: Inbox, state: str | None = None) -> list[Entry]:
+async def all_entries(inbox: Inbox, state: str | None = None) -> list[InboxEntry]:
     return [entry async for entry in inbox.entries(state)]
 
 
@@ -171,7 +171,7 @@ class InboxSuite(ABC):
     async def test_several_may_be_none(self, inbox):
         """Nothing is kept then."""
         assert await inbox.append_many([]) == []
-        assert await inbox.stats() == Stats()
+        assert await inbox.stats() == InboxStats()
 
     async def test_repeats_among_several_are_found(self, inbox):
         """The first is kept, wherever the second stands."""
@@ -515,7 +515,7 @@ class InboxSuite(ABC):
         await inbox.nack(await lease_of(inbox), delay=5, reason="it failed")
 
         at = datetime.fromtimestamp(clocks.system, UTC)
-        assert await inbox.get(appended.id) == Entry(appended.id, "ready", delivery, 2, 1, "it failed", at)
+        assert await inbox.get(appended.id) == InboxEntry(appended.id, "ready", delivery, 2, 1, "it failed", at)
 
     @pytest.mark.parametrize("id", ODD_IDS, ids=[ascii(odd)[:20] for odd in ODD_IDS])
     async def test_an_id_that_there_is_not_names_nothing(self, inbox, id):
@@ -680,7 +680,7 @@ class InboxSuite(ABC):
         await inbox.bury(leases[5], "because")
         clocks.advance(5)
 
-        assert await inbox.stats() == Stats(ready=2, delayed=1, leased=1, done=1, dead=1, oldest_ready_age=4)
+        assert await inbox.stats() == InboxStats(ready=2, delayed=1, leased=1, done=1, dead=1, oldest_ready_age=4)
 
     async def test_where_nothing_is_ready_nothing_is_old(self, inbox):
         """What is leased has been found."""
@@ -689,7 +689,7 @@ class InboxSuite(ABC):
         await lease_of(inbox)
 
         assert (new.ready, new.oldest_ready_age >= 0) == (1, True)
-        assert await inbox.stats() == Stats(leased=1)
+        assert await inbox.stats() == InboxStats(leased=1)
 
     # --- waiting ------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Self
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Appended, Delivery, Entry, Inbox
+from callfire_async.notifications.inbox import AppendResult, Delivery, Inbox, InboxEntry
 from callfire_async.notifications.inbox.spool import SpoolingInbox
 
 
@@ -72,7 +72,7 @@ class SwitchedInbox:
         if not self.away and self.refuses & {delivery.body for delivery in deliveries}:
             raise self.refusal
 
-    async def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         await self._pass("entries", _nothing)
         async for entry in self.inner.entries(state):
             yield entry
@@ -101,11 +101,11 @@ class ThroughTheSpool(SpoolingInbox):
             while await self.spooled() or not self._primary.is_reachable:  # noqa: ASYNC110  # nobody says when
                 await asyncio.sleep(0.001)
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         (appended,) = await self.append_many([delivery])
         return appended
 
-    async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Spool, wait until it is forwarded, and say what became of it there."""
         async with self._appending:
             known = {entry.id async for entry in self._switch.inner.entries()}
@@ -115,7 +115,7 @@ class ThroughTheSpool(SpoolingInbox):
             await self._reached()
             return await self._forwarded(deliveries, known)
 
-    async def _forwarded(self, deliveries: Sequence[Delivery], known: set[Any]) -> list[Appended]:
+    async def _forwarded(self, deliveries: Sequence[Delivery], known: set[Any]) -> list[AppendResult]:
         ids = defaultdict(list)
         async for entry in self._switch.inner.entries():
             ids[entry.delivery.key].append(entry.id)
@@ -123,6 +123,6 @@ class ThroughTheSpool(SpoolingInbox):
         for delivery in deliveries:
             # The first that is new, or else the newest, of which this is a repeat.
             new = [id for id in ids[delivery.key] if id not in known]
-            appended.append(Appended(new[0] if new else ids[delivery.key][-1], duplicate=not new))
+            appended.append(AppendResult(new[0] if new else ids[delivery.key][-1], duplicate=not new))
             known.add(appended[-1].id)
         return appended

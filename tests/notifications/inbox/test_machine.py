@@ -19,7 +19,7 @@ from notifications.inbox.clocks import DAY, Clocks, ServerClocks
 from notifications.inbox.model import DEDUPE_WINDOW, Model, Row
 from notifications.inbox.switched import SwitchedInbox, ThroughTheSpool
 
-from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, InboxStats, Lease
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.postgres import PostgresInbox
@@ -198,14 +198,14 @@ class Agreement(RuleBasedStateMachine):
         async def known(inbox: Inbox) -> list[tuple[object, ...]]:
             return [self.told(entry) async for entry in inbox.entries()]
 
-        async def stats(inbox: Inbox) -> Stats:
+        async def stats(inbox: Inbox) -> InboxStats:
             return self.comparable(await inbox.stats())
 
         self.agree(known, [self.comparable(self.model.known(row, self.now)) for row in self.model.rows])
         self.agree(stats, self.comparable(self.model.stats(self.now)))
         self.agree(lambda inbox: inbox.seen(EVENTS), self.model.seen() - {""})
 
-    def told(self, entry: Entry) -> tuple[object, ...]:
+    def told(self, entry: InboxEntry) -> tuple[object, ...]:
         id, at = self.number(entry.id), entry.updated_at.timestamp()
         told = (id, entry.state, entry.delivery.body, entry.attempt, entry.crashes, entry.reason, at)
         return self.comparable(told)
@@ -250,7 +250,7 @@ class OwnClock(ManyHosts):
         return (PostgresInbox(self.postgres.dsn(), schema=self.schema),)
 
     def comparable(self, known: Any) -> Any:
-        if isinstance(known, Stats):
+        if isinstance(known, InboxStats):
             return evolve(known, oldest_ready_age=known.oldest_ready_age is not None)
         return known[:-1]
 

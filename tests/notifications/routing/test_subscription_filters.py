@@ -5,7 +5,7 @@ from attrs import evolve
 
 from callfire_async.models import Subscription, SubscriptionFilter, TextBroadcastConfig, TextRecord, TriggerEvent
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.routing.subscription_filters import is_for, trigger_event_of
+from callfire_async.notifications.routing.subscription_filters import matches, trigger_event_of
 from callfire_async.testing import (
     make_call_finished,
     make_campaign_finished,
@@ -21,7 +21,7 @@ from callfire_async.testing import (
 
 def fits(event: Notification, **wanted) -> bool:
     """Tell whether an event goes to a subscription with a filter."""
-    return is_for(event, Subscription(1, trigger_event=trigger_event_of(event), filter=SubscriptionFilter(**wanted)))
+    return matches(event, Subscription(1, trigger_event=trigger_event_of(event), filter=SubscriptionFilter(**wanted)))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def fits(event: Notification, **wanted) -> bool:
 )
 def test_an_event_goes_to_the_subscriptions_to_its_trigger(event, trigger_event):
     """One trigger each, and none for what is not finished."""
-    taken = [one for one in TriggerEvent if is_for(event, Subscription(1, trigger_event=one))]
+    taken = [one for one in TriggerEvent if matches(event, Subscription(1, trigger_event=one))]
 
     assert taken == ([trigger_event] if trigger_event else [])
 
@@ -51,7 +51,7 @@ def test_an_event_goes_to_the_subscriptions_to_its_trigger(event, trigger_event)
 @pytest.mark.parametrize("wanted", [None, SubscriptionFilter()])
 def test_an_empty_filter_takes_all(event, wanted):
     """No filter, and one that says nothing, are the same."""
-    assert is_for(event, Subscription(1, trigger_event=trigger_event_of(event), filter=wanted))
+    assert matches(event, Subscription(1, trigger_event=trigger_event_of(event), filter=wanted))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from callfire_async.notifications.security._allowlist import KnownSubscriptions
+from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 
 
 async def test_known_subscriptions_are_asked_once_a_minute():
@@ -13,7 +13,7 @@ async def test_known_subscriptions_are_asked_once_a_minute():
         asked.append(now[0])
         return {7}
 
-    subscriptions = KnownSubscriptions(ask, clock=lambda: now[0])
+    subscriptions = SubscriptionAllowList(ask, clock=lambda: now[0])
     for now[0] in (0.0, 59.0, 60.0, 61.0):
         assert await subscriptions.include(7)
 
@@ -23,4 +23,4 @@ async def test_known_subscriptions_are_asked_once_a_minute():
 def test_a_plain_function_is_no_way_to_ask():
     """It would hold up the event loop."""
     with pytest.raises(TypeError, match="coroutine function"):
-        KnownSubscriptions(lambda: {7})
+        SubscriptionAllowList(lambda: {7})

@@ -10,7 +10,7 @@ from notifications.parsing.own_process import BOMB_BYTES, OwnServer, own_server
 from notifications.servers import WAYS, Endpoint, Serve, connection
 
 from callfire_async.notifications import (
-    Appended,
+    AppendResult,
     Delivery,
     EndpointTokens,
     MemoryInbox,
@@ -264,7 +264,7 @@ class SlowInbox(MemoryInbox):
         super().__init__()
         self.storing, self.go_on = asyncio.Event(), asyncio.Event()
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         self.storing.set()
         await self.go_on.wait()
         return await super().append(delivery)

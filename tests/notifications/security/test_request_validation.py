@@ -3,20 +3,20 @@
 import logging
 
 from callfire_async.notifications import EndpointTokens, MemoryInbox, Notification, Postback, Receiver, Router
-from callfire_async.notifications.security.request_validation import Door
+from callfire_async.notifications.security.request_validation import RequestValidator
 
 TOKEN = "0123456789abcdef"
 BODY = b'{"TextSent":{"Text":{"@id":42}}}'
 
 
-async def guess(door: Door, token: str | None = "wrong") -> None:
-    await door.admit(Postback("POST", token, {}, BODY), {}, is_running=True)
+async def guess(door: RequestValidator, token: str | None = "wrong") -> None:
+    await door.read_request(Postback("POST", token, {}, BODY), {}, is_running=True)
 
 
 async def test_wrong_tokens_are_warned_of_once_a_minute(caplog):
     """How many there were since, never which."""
     now = [1000.0]
-    door = Door(EndpointTokens(TOKEN), max_body_bytes=100, body_timeout=1, clock=lambda: now[0])
+    door = RequestValidator(EndpointTokens(TOKEN), max_body_bytes=100, body_timeout=1, clock=lambda: now[0])
     for at in (0, 1, 2, 59.9, 60, 61, 500):
         now[0] = 1000.0 + at
         await guess(door, f"guess-{at}")
@@ -30,13 +30,13 @@ async def test_wrong_tokens_are_warned_of_once_a_minute(caplog):
 async def test_guesses_that_were_not_said_are_said_with_the_next_refusal(caplog):
     """Whatever that is for."""
     now = [1000.0]
-    door = Door(EndpointTokens(TOKEN), max_body_bytes=100, body_timeout=1, clock=lambda: now[0])
+    door = RequestValidator(EndpointTokens(TOKEN), max_body_bytes=100, body_timeout=1, clock=lambda: now[0])
     await guess(door)
     await guess(door, None)
     now[0] += 60
-    await door.admit(Postback("GET", TOKEN, {}, BODY), {}, is_running=True)
+    await door.read_request(Postback("GET", TOKEN, {}, BODY), {}, is_running=True)
     now[0] += 60
-    await door.admit(Postback("GET", TOKEN, {}, BODY), {}, is_running=True)
+    await door.read_request(Postback("GET", TOKEN, {}, BODY), {}, is_running=True)
 
     assert [record.args for record in caplog.records] == [(1,), (1,)]
 

@@ -26,7 +26,7 @@ from callfire_async.notifications import parse
 from callfire_async.testing import (
     FakeCallFire,
     PostbackFault,
-    Posted,
+    PostbackResult,
     make_call_finished,
     make_campaign_notification,
     make_campaign_started,
@@ -448,7 +448,9 @@ async def test_a_postback_that_is_cut(endpoint):
 
 def test_results_are_values():
     """They can be compared and counted."""
-    assert len({Posted(1, 204, 0.5, ("text", 1, "SENT")), Posted(1, 204, 0.5, ("text", 1, "SENT"))}) == 1
+    assert (
+        len({PostbackResult(1, 204, 0.5, ("text", 1, "SENT")), PostbackResult(1, 204, 0.5, ("text", 1, "SENT"))}) == 1
+    )
 
 
 def test_every_option_has_a_word_of_documentation():

@@ -18,9 +18,9 @@ from typing import Self
 from attrs import evolve
 from rich.console import Console
 
-from callfire_async.cli._server import served
-from callfire_async.cli.commands.demo._receiver_process import Settings, journal_line
-from callfire_async.cli.commands.demo._report import Ledger, Watch, report
+from callfire_async.cli._server import serve
+from callfire_async.cli.commands.demo._receiver_process import ReceiverOptions, journal_line
+from callfire_async.cli.commands.demo._report import DemoResults, ProgressDisplay, report
 from callfire_async.client import CallFire
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.notifications import (
@@ -32,7 +32,7 @@ from callfire_async.notifications import (
     TextNotification,
     parse,
 )
-from callfire_async.reconcile import Reconciled, reconcile
+from callfire_async.reconcile import ReconcileResult, reconcile
 from callfire_async.testing import (
     FakeCallFire,
     make_call_finished,
@@ -75,26 +75,26 @@ async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 
     """
     console.print(f"A fake CallFire and a receiver on loopback; a campaign of {events} texts and calls.\n")
     with tempfile.TemporaryDirectory(prefix="callfire-demo-") as folder:
-        ledger = Ledger(Path(folder, "handled.jsonl"))
+        ledger = DemoResults(Path(folder, "handled.jsonl"))
         inspector_key = EndpointTokens.generate() if inspect else ""
-        settings = Settings(
+        settings = ReceiverOptions(
             EndpointTokens.generate(), str(ledger.journal), str(Path(folder, "inbox.db")), inspector_key=inspector_key
         )
         fake = FakeCallFire(concurrency=CONCURRENCY)
-        async with served(fake) as callfire_port, ReceiverProcess(settings, crashes) as receiver:
+        async with serve(fake) as callfire_port, ReceiverProcess(settings, crashes) as receiver:
             endpoint = EndpointTokens(settings.token).url(f"http://127.0.0.1:{receiver.port}")
             base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
             if inspect:
                 console.print(f"To inspect it: {receiver.inspector}\n", soft_wrap=True)
             await subscribe(base_url, endpoint, console)
-            with Watch(console, ledger, events + 3) as watch:
-                await post(fake, lossy(fake, campaign(events), drop), watch, receiver)
-            await settled(ledger)
+            with ProgressDisplay(console, ledger, events + 3) as watch:
+                await post(fake, drop_some_postbacks(fake, campaign(events), drop), watch, receiver)
+            await wait_until_settled(ledger)
             if drop:
                 ledger.dropped.extend(fake.dropped)
                 async with receiver.stopped():
                     ledger.found = await catch_up(base_url, Path(settings.inbox))
-                await settled(ledger)
+                await wait_until_settled(ledger)
             if inspect:
                 console.print("\nThe inspector stays until you press Enter.")
                 await asyncio.to_thread(sys.stdin.readline)
@@ -105,7 +105,7 @@ async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 
 class ReceiverProcess:
     """The receiver's process, which can be killed and started again on the same port."""
 
-    def __init__(self, settings: Settings, crashes: int = 0) -> None:
+    def __init__(self, settings: ReceiverOptions, crashes: int = 0) -> None:
         self._settings = settings
         self._crashes = crashes
         self._crashed = 0
@@ -203,7 +203,7 @@ def _made(number: int) -> Notification:
             return make_call_finished(result="LA" if number % 3 else "AM", broadcast_id=BROADCAST_ID)
 
 
-def lossy(fake: FakeCallFire, events: Iterator[Notification], drop: float) -> Iterator[Notification]:
+def drop_some_postbacks(fake: FakeCallFire, events: Iterator[Notification], drop: float) -> Iterator[Notification]:
     """Let a share of the postbacks about texts and calls be dropped: those about campaigns could not be found again."""
     for event in events:
         if drop and isinstance(event, TextNotification):
@@ -215,14 +215,16 @@ def lossy(fake: FakeCallFire, events: Iterator[Notification], drop: float) -> It
         yield event
 
 
-async def catch_up(base_url: str, path: Path) -> Reconciled:
+async def catch_up(base_url: str, path: Path) -> ReconcileResult:
     """Put what the inbox has not seen there."""
     since = datetime.now(UTC) - timedelta(hours=1)
     async with CallFire("login", "password", base_url=base_url) as callfire, SqliteInbox(path) as inbox:
         return await reconcile(callfire, inbox, callfire.subscriptions, since=since)
 
 
-async def post(fake: FakeCallFire, events: Iterator[Notification], watch: Watch, receiver: ReceiverProcess) -> None:
+async def post(
+    fake: FakeCallFire, events: Iterator[Notification], watch: ProgressDisplay, receiver: ReceiverProcess
+) -> None:
     """Post events, several at once, and keep what their sender saw."""
 
     async def emit() -> None:
@@ -239,7 +241,7 @@ async def post(fake: FakeCallFire, events: Iterator[Notification], watch: Watch,
             tasks.create_task(emit())
 
 
-async def settled(ledger: Ledger) -> None:
+async def wait_until_settled(ledger: DemoResults) -> None:
     """Wait until all that was acknowledged is handled, or nothing more happens."""
     left, since = ledger.left(), time.monotonic()
     while left and time.monotonic() - since < PATIENCE_SECONDS:

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from attrs import asdict, frozen
 
-from callfire_async.cli._server import served
-from callfire_async.inspector import Place, ReceiverSource, inspecting
+from callfire_async.cli._server import serve
+from callfire_async.inspector import BindAddress, ReceiverSource, serve_inspector
 from callfire_async.notifications import (
     CallFinished,
     CampaignNotification,
@@ -29,7 +29,7 @@ from callfire_async.notifications.asgi import NotificationApp
 
 
 @frozen
-class Settings:
+class ReceiverOptions:
     """What the receiver is told."""
 
     token: str
@@ -65,7 +65,7 @@ def make_router(journal: int) -> Router:
     return router
 
 
-async def serve(settings: Settings, stopped: Callable[[], Awaitable[object]]) -> None:
+async def run_receiver(settings: ReceiverOptions, stopped: Callable[[], Awaitable[object]]) -> None:
     """Serve until *stopped* returns."""
     journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(journal):
@@ -73,7 +73,7 @@ async def serve(settings: Settings, stopped: Callable[[], Awaitable[object]]) ->
         receiver = Receiver(make_router(journal), tokens=settings.token, inbox=inbox)
         async with (
             inspected(settings, receiver, inbox) as inspector_port,
-            served(NotificationApp(receiver), settings.port) as port,
+            serve(NotificationApp(receiver), settings.port) as port,
         ):
             sys.stdout.write(f"ready {port} {inspector_port}\n")
             sys.stdout.flush()
@@ -81,21 +81,21 @@ async def serve(settings: Settings, stopped: Callable[[], Awaitable[object]]) ->
 
 
 @asynccontextmanager
-async def inspected(settings: Settings, receiver: Receiver, inbox: SqliteInbox) -> AsyncIterator[int]:
+async def inspected(settings: ReceiverOptions, receiver: Receiver, inbox: SqliteInbox) -> AsyncIterator[int]:
     """Serve the inspector where there is a key for it; return its port, or 0."""
     if not settings.inspector_key:
         yield 0
         return
     source = ReceiverSource(inbox, receiver, "demo")
     receiver.observe(source)
-    async with inspecting(source, Place(port=settings.inspector_port), key=settings.inspector_key) as address:
+    async with serve_inspector(source, BindAddress(port=settings.inspector_port), key=settings.inspector_key) as address:
         yield urlsplit(address).port or 0
 
 
 def main() -> None:
     """Serve until standard input ends: whoever started this process is done with it, or gone."""
-    settings = Settings(**json.loads(sys.argv[1]))
-    asyncio.run(serve(settings, lambda: asyncio.to_thread(sys.stdin.read)))
+    settings = ReceiverOptions(**json.loads(sys.argv[1]))
+    asyncio.run(run_receiver(settings, lambda: asyncio.to_thread(sys.stdin.read)))
 
 
 if __name__ == "__main__":  # pragma: no cover  # the demo runs it in a process that nobody measures

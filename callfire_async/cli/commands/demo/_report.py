@@ -18,8 +18,8 @@ from rich.table import Table
 
 from callfire_async.cli.commands.demo._receiver_process import journal_line
 from callfire_async.notifications.events import Key
-from callfire_async.reconcile import Reconciled
-from callfire_async.testing import Posted
+from callfire_async.reconcile import ReconcileResult
+from callfire_async.testing import PostbackResult
 
 _KINDS = {"text": "texts", "call": "calls", "broadcast": "campaigns"}
 _WATCHED = ("sent", "refused", "acknowledged", "handled")
@@ -40,17 +40,17 @@ class Tally:
 
 
 @define
-class Ledger:
+class DemoResults:
     """All that was posted, and where the handlers write down what they have handled."""
 
     journal: Path
-    posted: list[Posted] = field(factory=list)
+    posted: list[PostbackResult] = field(factory=list)
     #: Lines like those of the journal, for what became a dead letter.
     dead: Counter[str] = field(factory=Counter)
     #: Postbacks that never came: for which subscription, and about which event.
     dropped: list[tuple[int, Key]] = field(factory=list)
     #: What was found of those in the end; None where nobody has looked.
-    found: Reconciled | None = None
+    found: ReconcileResult | None = None
 
     def tally(self, kind: str | None = None) -> Tally:
         """Count what became of one kind of event, or of all."""
@@ -78,14 +78,14 @@ class Ledger:
         return sum(1 for key in happened - handled if key[0] in ("text", "call"))
 
 
-def _line(one: Posted) -> str:
+def _line(one: PostbackResult) -> str:
     return journal_line(one.subscription_id, one.key)
 
 
-class Watch:
+class ProgressDisplay:
     """Shows the campaign while it runs: a bar and a table on a terminal, else a line for each tenth of it."""
 
-    def __init__(self, console: Console, ledger: Ledger, events: int) -> None:
+    def __init__(self, console: Console, ledger: DemoResults, events: int) -> None:
         self._console = console
         self._ledger = ledger
         self._events = events
@@ -114,7 +114,7 @@ class Watch:
         """How much of the campaign is over, from 0 to 1."""
         return self._emitted / self._events
 
-    def update(self, posted: Sequence[Posted]) -> None:
+    def update(self, posted: Sequence[PostbackResult]) -> None:
         """Note one more event, and what was posted of it."""
         self._ledger.posted.extend(posted)
         for one in posted:
@@ -147,7 +147,7 @@ class Watch:
         return f"{posted} postbacks, {posted / (time.monotonic() - self._started):,.0f} a second"
 
 
-def report(ledger: Ledger, console: Console) -> int:
+def report(ledger: DemoResults, console: Console) -> int:
     """Print the table; return how many were lost."""
     table = _table("What became of it", _COLUMNS)
     total = ledger.tally()
@@ -164,7 +164,7 @@ def report(ledger: Ledger, console: Console) -> int:
     return total.lost + missed
 
 
-def _report_found(ledger: Ledger, console: Console) -> int:
+def _report_found(ledger: DemoResults, console: Console) -> int:
     """Say what became of what was dropped; return how many events no handler got."""
     if ledger.found is None:
         return 0

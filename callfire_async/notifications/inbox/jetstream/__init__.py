@@ -61,15 +61,15 @@ from typing import Self
 from attrs import evolve
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox.base import Appended, Delivery, Entry, Lease, Stats
-from callfire_async.notifications.inbox.jetstream._admin import Caretaker
-from callfire_async.notifications.inbox.jetstream._config import HEAD_BYTES, Settings, prepare, server_clock
-from callfire_async.notifications.inbox.jetstream._connection import Link
-from callfire_async.notifications.inbox.jetstream._consumer import Queue
-from callfire_async.notifications.inbox.jetstream._leases import Claims
-from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, Message, Record
-from callfire_async.notifications.inbox.jetstream._store import Ledger, Opened, digest
-from callfire_async.notifications.inbox.jetstream._stream import Stream, Taken, Write
+from callfire_async.notifications.inbox.base import AppendResult, Delivery, InboxEntry, InboxStats, Lease
+from callfire_async.notifications.inbox.jetstream._admin import InboxAdmin
+from callfire_async.notifications.inbox.jetstream._config import HEAD_BYTES, InboxStreams, prepare, server_clock
+from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
+from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
+from callfire_async.notifications.inbox.jetstream._leases import LeaseManager
+from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, DeliveryRecord, Message
+from callfire_async.notifications.inbox.jetstream._store import DeliveryStore, OpenState, digest
+from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, PublishAck, Stream
 
 __all__ = ["JetStreamInbox"]
 
@@ -113,16 +113,16 @@ class JetStreamInbox:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError("name must be letters, digits, '-' and '_'")
         self._servers = [servers] if isinstance(servers, str) else list(servers)
-        self._settings = Settings(name, replicas, dedupe_window)
+        self._settings = InboxStreams(name, replicas, dedupe_window)
         self._dedupe_window = dedupe_window
         self._retention = retention
         self._keep_bodies = keep_bodies
         self._timeout = timeout
         self._tls = tls
         self._closing = AsyncExitStack()
-        self._ledger = Ledger(self._settings, retention)
-        self._claims = Claims(self._ledger)
-        self._caretaker = Caretaker(self._ledger)
+        self._ledger = DeliveryStore(self._settings, retention)
+        self._claims = LeaseManager(self._ledger)
+        self._caretaker = InboxAdmin(self._ledger)
 
     def __repr__(self) -> str:
         return f"<JetStreamInbox {self._settings.name!r}>"
@@ -143,7 +143,7 @@ class JetStreamInbox:
             InboxError: The server is too old, or a stream of this name is somebody else's.
         """
         async with AsyncExitStack() as opening:
-            link = Link(self._servers, self._timeout, self._tls)
+            link = NatsConnection(self._servers, self._timeout, self._tls)
             await opening.enter_async_context(link.opened())
             await prepare(link, self._settings)
             clock = await server_clock(link, self._settings)
@@ -151,10 +151,10 @@ class JetStreamInbox:
             streams = [Stream(link, name) for name in names]
             for stream in streams:
                 await opening.enter_async_context(_running(stream))
-            pulling = Queue(link, self._settings.queue, self._settings.consumer)
+            pulling = PullConsumer(link, self._settings.queue, self._settings.consumer)
             await opening.enter_async_context(pulling.opened())
             opening.push_async_callback(self._give_up)
-            self._ledger.state = Opened(link, clock, pulling, *streams)
+            self._ledger.state = OpenState(link, clock, pulling, *streams)
             self._closing = opening.pop_all()
         return self
 
@@ -165,46 +165,46 @@ class JetStreamInbox:
         await self._closing.aclose()
 
     async def _give_up(self) -> None:
-        await self._claims.give_up(self._timeout)
+        await self._claims.release_all(self._timeout)
         self._ledger.state = None
 
     # --- taking in ----------------------------------------------------------------------------------------
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         """Keep a delivery; the servers have said that they have it when this returns."""
         (appended,) = await self.append_many([delivery])
         return appended
 
-    async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Keep several, a thousand at a time all or none; each by itself where one is a repeat."""
         opened = self._ledger.opened
         writes = [self._queued(delivery) for delivery in deliveries]
-        taken: list[Taken] = []
+        taken: list[PublishAck] = []
         for first in range(0, len(writes), 1000):
             taken += await opened.messages.publish(*writes[first : first + 1000])
         return [await self._appended(*pair) for pair in zip(writes, taken, strict=True)]
 
-    def _queued(self, delivery: Delivery) -> Write:
+    def _queued(self, delivery: Delivery) -> PendingMessage:
         data = Message.written(delivery)
         largest = self._ledger.opened.link.client.max_payload - HEAD_BYTES
         if len(data) > largest:
             raise InboxError(f"a delivery of {len(data)} bytes is too large; NATS here takes {largest} (max_payload)")
         id = digest(delivery.key) if self._dedupe_window > 0 else secrets.token_hex(16)
-        return Write(self._settings.new, data, {"Nats-Msg-Id": id})
+        return PendingMessage(self._settings.new, data, {"Nats-Msg-Id": id})
 
-    async def _appended(self, write: Write, taken: Taken) -> Appended:
+    async def _appended(self, write: PendingMessage, taken: PublishAck) -> AppendResult:
         if not taken.duplicate:
-            return Appended(taken.sequence, duplicate=False)
+            return AppendResult(taken.sequence, duplicate=False)
         # In this order: what is settled meanwhile has left the queue and has a record.
         queued = await self._ledger.opened.messages.at(taken.sequence)
         record = await self._ledger.record(taken.sequence)
         if queued is None and record is None:
             return await self._append_anew(write, taken.sequence)
         if record is not None and record.state == DEAD:
-            await self._ledger.begin_again(record, crashes=record.crashes)
-        return Appended(taken.sequence, duplicate=True)
+            await self._ledger.requeue(record, crashes=record.crashes)
+        return AppendResult(taken.sequence, duplicate=True)
 
-    async def _append_anew(self, write: Write, forgotten: int) -> Appended:
+    async def _append_anew(self, write: PendingMessage, forgotten: int) -> AppendResult:
         """Keep what repeats a delivery that was purged; the server still knows that one's name."""
         anew = evolve(write, headers={"Nats-Msg-Id": f"{write.headers['Nats-Msg-Id']}.{forgotten}"})
         (taken,) = await self._ledger.opened.messages.publish(anew)
@@ -232,7 +232,7 @@ class JetStreamInbox:
         """Note that a delivery was handled."""
         body = lease.delivery.body if self._keep_bodies else b""
 
-        def done(record: Record) -> Record:
+        def done(record: DeliveryRecord) -> DeliveryRecord:
             return evolve(record, state=DONE, event_key=event_key, delivery=evolve(record.delivery, body=body))
 
         return await self._claims.finished(await self._claims.settle(lease, done), lease)
@@ -243,7 +243,7 @@ class JetStreamInbox:
         """Put a delivery back for another attempt."""
         due_at = self._ledger.now() + delay
 
-        def failed(record: Record) -> Record:
+        def failed(record: DeliveryRecord) -> DeliveryRecord:
             names = record.completed | completed
             attempt = record.attempt + 1
             return evolve(record, state=READY, attempt=attempt, due_at=due_at, completed=names, reason=reason)
@@ -254,7 +254,7 @@ class JetStreamInbox:
         """Put a delivery back at once."""
         now = self._ledger.now()
 
-        def released(record: Record) -> Record:
+        def released(record: DeliveryRecord) -> DeliveryRecord:
             return evolve(record, state=READY, due_at=now, completed=record.completed | completed)
 
         return await self._claims.hand_out_after(await self._claims.settle(lease, released), lease, 0)
@@ -270,11 +270,11 @@ class JetStreamInbox:
         """Return which of these events were acked, within ``retention``."""
         return await self._caretaker.seen(event_keys)
 
-    async def get(self, id: int | str) -> Entry | None:
+    async def get(self, id: int | str) -> InboxEntry | None:
         """Return what is known of one delivery."""
         return await self._caretaker.get(id)
 
-    def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         """Iterate over the deliveries that there are now, in order of arrival."""
         return self._caretaker.entries(state)
 
@@ -286,7 +286,7 @@ class JetStreamInbox:
         """Delete what was done, or buried, before a time."""
         return await self._caretaker.purge(done_before=done_before, dead_before=dead_before)
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> InboxStats:
         """Count; what was handed out before and is not settled is looked at, the rest is counted by the servers."""
         return await self._caretaker.stats()
 

@@ -18,9 +18,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import Clock
 from callfire_async.notifications.inbox.jetstream import _consumer as queue
-from callfire_async.notifications.inbox.jetstream._connection import Link
+from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 
-__all__ = ["Settings", "prepare", "server_clock"]
+__all__ = ["InboxStreams", "prepare", "server_clock"]
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -42,7 +42,7 @@ _UNSEEN = (
 
 
 @frozen
-class Settings:
+class InboxStreams:
     """What an inbox's streams are called, and what was asked for."""
 
     name: str
@@ -106,7 +106,7 @@ class Settings:
         ]
 
 
-async def prepare(link: Link, settings: Settings) -> None:
+async def prepare(link: NatsConnection, settings: InboxStreams) -> None:
     """
     Make the streams and the consumer where they are missing; warn once of what they do not guarantee.
 
@@ -127,12 +127,12 @@ async def prepare(link: Link, settings: Settings) -> None:
             max_ack_pending=-1,
         )
         await link.jetstream.add_consumer(settings.queue, consumer)
-        wishes = [*_shortcomings(found), *await _sync_wishes(link, found), *_size_wishes(link)]
+        wishes = [*_durability_warnings(found), *await _sync_warnings(link, found), *_size_warnings(link)]
     if wishes:
         _log.warning("NATS at %s does not guarantee that nothing is lost: %s", link.address, "; ".join(wishes))
 
 
-async def _stream(link: Link, wanted: StreamConfig) -> StreamInfo:
+async def _stream(link: NatsConnection, wanted: StreamConfig) -> StreamInfo:
     """Make a stream, or find it: others may have made it with other wishes."""
     jetstream = link.jetstream
     name = wanted.name or ""
@@ -153,7 +153,7 @@ async def _stream(link: Link, wanted: StreamConfig) -> StreamInfo:
 # --- what is left to be wished for ------------------------------------------------------------------------
 
 
-def _shortcomings(found: Sequence[StreamInfo]) -> list[str]:
+def _durability_warnings(found: Sequence[StreamInfo]) -> list[str]:
     wishes = []
     configs = [info.config for info in found]
     if any(config.storage == StorageType.MEMORY for config in configs):
@@ -167,7 +167,7 @@ def _shortcomings(found: Sequence[StreamInfo]) -> list[str]:
     return wishes
 
 
-async def _sync_wishes(link: Link, found: Sequence[StreamInfo]) -> list[str]:
+async def _sync_warnings(link: NatsConnection, found: Sequence[StreamInfo]) -> list[str]:
     if all(info.config.storage == StorageType.MEMORY for info in found):
         return []
     try:
@@ -181,14 +181,14 @@ async def _sync_wishes(link: Link, found: Sequence[StreamInfo]) -> list[str]:
     return ["the disk is synced after the answer, every two minutes by default (sync_interval is not always)"]
 
 
-def _size_wishes(link: Link) -> list[str]:
+def _size_warnings(link: NatsConnection) -> list[str]:
     largest = link.client.max_payload - HEAD_BYTES
     if largest >= _RECEIVERS_BODY_BYTES:
         return []
     return [f"bodies of more than {largest} bytes are refused (max_payload; 2MB takes all that a receiver does)"]
 
 
-async def server_clock(link: Link, settings: Settings) -> Clock:
+async def server_clock(link: NatsConnection, settings: InboxStreams) -> Clock:
     """Return the time of the servers, which is the same for all who share an inbox."""
     subject = f"{settings.records}.opened"
     with link.told():

@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise ImportError("JetStreamInbox needs nats-py: install callfire-async[nats]") from error
 
-__all__ = ["Link", "header"]
+__all__ = ["NatsConnection", "header"]
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ _BUFFER_BYTES = 32 * 1024 * 1024
 _AGAIN = frozenset([10158, 10008, 10009, 10118])
 
 
-class Link:
+class NatsConnection:
     """
     A connection that finds its way back by itself.
 
@@ -110,7 +110,7 @@ class Link:
         for tell in self._on_return:
             tell()
 
-    def when_back(self, tell: Callable[[], None]) -> None:
+    def on_reconnect(self, tell: Callable[[], None]) -> None:
         """Have somebody told whenever a connection was made again: what was asked of the last one is not answered."""
         self._on_return.append(tell)
 
@@ -145,7 +145,7 @@ class Link:
             async with asyncio.timeout(self.timeout):
                 await self.client.publish(subject, payload, reply=reply)
 
-    async def persist(self, ask: Callable[[float], Awaitable[T]]) -> T:
+    async def request_with_retry(self, ask: Callable[[float], Awaitable[T]]) -> T:
         """
         Ask again, until there is an answer or the time is over.
 

@@ -18,10 +18,10 @@ from nats.aio.msg import Msg
 
 from callfire_async._codec.documents import write_json
 from callfire_async.errors import InboxUnavailableError
-from callfire_async.notifications.inbox.jetstream._connection import Link, header
-from callfire_async.notifications.inbox.jetstream._records import Message, Stored
+from callfire_async.notifications.inbox.jetstream._connection import NatsConnection, header
+from callfire_async.notifications.inbox.jetstream._records import Message, StoredMessage
 
-__all__ = ["ACK_WAIT_SECONDS", "HandedOut", "Queue"]
+__all__ = ["ACK_WAIT_SECONDS", "PullConsumer", "PulledMessage"]
 
 # What the server waits for a word about a message before it hands it to another: what a receiver's leases last.
 ACK_WAIT_SECONDS = 60.0
@@ -33,7 +33,7 @@ _NOTHING_MORE = frozenset(["404", "408"])
 
 
 @frozen
-class HandedOut:
+class PulledMessage:
     """A message of the queue in this process's hands."""
 
     message: Message
@@ -44,18 +44,18 @@ class HandedOut:
 
 
 @define(eq=False)
-class _Pull:
+class _PullRequest:
     """A request for messages, under way."""
 
     #: Where it is answered when there is nothing more.
     inbox: str
     most: int
-    handed_out: list[HandedOut] = field(factory=list)
+    handed_out: list[PulledMessage] = field(factory=list)
     status: str = ""
     ended: asyncio.Event = field(factory=asyncio.Event)
 
 
-class Queue:
+class PullConsumer:
     """
     Pulls from the queue's consumer, and says what became of what was pulled.
 
@@ -65,14 +65,14 @@ class Queue:
         consumer: The consumer's.
     """
 
-    def __init__(self, link: Link, stream: str, consumer: str) -> None:
+    def __init__(self, link: NatsConnection, stream: str, consumer: str) -> None:
         self._link = link
         self._ask = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         # A message does not say for which request it came: one is under way at a time.
         self._pulling = asyncio.Lock()
-        self._pull: _Pull | None = None
+        self._pull: _PullRequest | None = None
         # What came when nobody waited for it any more.
-        self._spare: deque[HandedOut] = deque()
+        self._spare: deque[PulledMessage] = deque()
         self._came = asyncio.Event()
         # Until when the server knows that whatever comes is wanted here.
         self._wanted_until = 0.0
@@ -87,7 +87,7 @@ class Queue:
     async def opened(self) -> AsyncIterator[None]:
         """Listen for what is handed out; give back in the end what nobody took."""
         client = self._link.client
-        self._link.when_back(self._look_again)
+        self._link.on_reconnect(self._look_again)
         self._pulled, self._wanted = client.new_inbox(), client.new_inbox()
         subscriptions = [
             await client.subscribe(f"{self._pulled}.*", cb=self._receive_pulled),
@@ -112,7 +112,7 @@ class Queue:
 
     # --- taking -------------------------------------------------------------------------------------------
 
-    async def take(self, most: int) -> list[HandedOut]:
+    async def take(self, most: int) -> list[PulledMessage]:
         """
         Take what is there, *most* at most.
 
@@ -128,9 +128,9 @@ class Queue:
                 raise
         return taken
 
-    async def _take_more(self, most: int) -> list[HandedOut]:
+    async def _take_more(self, most: int) -> list[PulledMessage]:
         async with self._pulling:
-            pull = self._pull = _Pull(f"{self._pulled}.{secrets.token_hex(8)}", most)
+            pull = self._pull = _PullRequest(f"{self._pulled}.{secrets.token_hex(8)}", most)
             try:
                 await self._answered(pull)
             except BaseException:
@@ -142,7 +142,7 @@ class Queue:
             raise self._nothing_from(pull.status)
         return pull.handed_out
 
-    async def _answered(self, pull: _Pull) -> None:
+    async def _answered(self, pull: _PullRequest) -> None:
         ask = write_json({"batch": pull.most, "no_wait": True, "expires": _HEARSAY_NANOSECONDS})
         await self._link.send(self._ask, ask, reply=pull.inbox)
         with self._link.told():
@@ -162,7 +162,7 @@ class Queue:
             if len(pull.handed_out) == pull.most:
                 pull.ended.set()
 
-    def _keep(self, handed_out: HandedOut) -> None:
+    def _keep(self, handed_out: PulledMessage) -> None:
         self._spare.append(handed_out)
         self._came.set()
 
@@ -192,7 +192,7 @@ class Queue:
         if self._spare or timeout <= 0:
             return
         self._came.clear()
-        await self._want(timeout)
+        await self._wait_for_next(timeout)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._came.wait()
@@ -200,7 +200,7 @@ class Queue:
             self._failed = ""
             raise self._nothing_from(failed)
 
-    async def _want(self, timeout: float) -> None:
+    async def _wait_for_next(self, timeout: float) -> None:
         now = time.monotonic()
         if now + timeout <= self._wanted_until:
             return
@@ -225,7 +225,7 @@ class Queue:
         await self._link.request(reply, b"+TERM" if is_dead else b"+ACK")
 
 
-def _handed_out(received: Msg) -> HandedOut:
+def _handed_out(received: Msg) -> PulledMessage:
     said = received.metadata
-    stored = Stored(received.subject, said.sequence.stream, received.data, said.timestamp.timestamp())
-    return HandedOut(Message.read(stored), received.reply, is_first=said.num_delivered == 1)
+    stored = StoredMessage(received.subject, said.sequence.stream, received.data, said.timestamp.timestamp())
+    return PulledMessage(Message.read(stored), received.reply, is_first=said.num_delivered == 1)

@@ -14,14 +14,14 @@ from contextlib import suppress
 from attrs import evolve
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Delivery, Lease, row_number
-from callfire_async.notifications.inbox.jetstream._consumer import HandedOut
-from callfire_async.notifications.inbox.jetstream._records import DEAD, LEASED, READY, Message, Record
-from callfire_async.notifications.inbox.jetstream._store import Ledger, all_of
-from callfire_async.notifications.inbox.jetstream._stream import Write
+from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Delivery, Lease, parse_row_id
+from callfire_async.notifications.inbox.jetstream._consumer import PulledMessage
+from callfire_async.notifications.inbox.jetstream._records import DEAD, LEASED, READY, DeliveryRecord, Message
+from callfire_async.notifications.inbox.jetstream._store import DeliveryStore, gather_all
+from callfire_async.notifications.inbox.jetstream._stream import PendingMessage
 
 
-class Claims:
+class LeaseManager:
     """
     Gives leases, and settles them by what the ledger says.
 
@@ -29,10 +29,10 @@ class Claims:
         ledger: What is known of each delivery.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: DeliveryStore) -> None:
         self._ledger = ledger
         # What this process has leased, as it last wrote it: spares a question before each answer.
-        self._held: dict[int, Record] = {}
+        self._held: dict[int, DeliveryRecord] = {}
         # Writes that nobody answered for, by the token of their lease: each may be done when later ones are under way.
         self._doubtful: dict[str, set[str]] = {}
 
@@ -43,8 +43,8 @@ class Claims:
             leases = await self._claim(pulled, lease)
         return leases
 
-    async def _claim(self, pulled: Sequence[HandedOut], lease: float) -> list[Lease]:
-        looked_at = await all_of([self._due(one) for one in pulled])
+    async def _claim(self, pulled: Sequence[PulledMessage], lease: float) -> list[Lease]:
+        looked_at = await gather_all([self._due(one) for one in pulled])
         due = [(record, one) for record, one in zip(looked_at, pulled, strict=True) if record is not None]
         due.sort(key=lambda pair: (pair[0].due_at, pair[0].id))
         chosen = _without_suspects(due)
@@ -58,21 +58,21 @@ class Claims:
                 raise error
         return handed_out
 
-    async def _due(self, handed_out: HandedOut) -> Record | None:
+    async def _due(self, handed_out: PulledMessage) -> DeliveryRecord | None:
         """Return the record of what was handed out; None where it is not to be handled now."""
         message = handed_out.message
         if handed_out.is_first and not message.replays:
-            return Record.new(message)
+            return DeliveryRecord.new(message)
         record = await self._ledger.record(message.id)
         if record is None:
-            return Record.new(message)
+            return DeliveryRecord.new(message)
         if not record.is_of(message):
-            return evolve(Record.new(message), revision=record.revision)
+            return evolve(DeliveryRecord.new(message), revision=record.revision)
         if record.state == DEAD and record.revision == message.replays:
-            return record.begun_again(message.sequence, message.crashes, self._ledger.now())
+            return record.reset(message.sequence, message.crashes, self._ledger.now())
         return await self._due_by_record(record, handed_out)
 
-    async def _due_by_record(self, record: Record, handed_out: HandedOut) -> Record | None:
+    async def _due_by_record(self, record: DeliveryRecord, handed_out: PulledMessage) -> DeliveryRecord | None:
         message, pulled_from = handed_out.message, self._ledger.opened.queue
         if record.message != message.sequence:
             # A later message has taken its place; unless what was read is older than this message.
@@ -88,7 +88,7 @@ class Claims:
             return None
         return record
 
-    async def _lease(self, record: Record, handed_out: HandedOut, seconds: float) -> Lease | None:
+    async def _lease(self, record: DeliveryRecord, handed_out: PulledMessage, seconds: float) -> Lease | None:
         """Note that a delivery is leased; None: another was first."""
         leased = evolve(
             record,
@@ -113,9 +113,9 @@ class Claims:
             await self._ledger.discard(letter)
         return leased_now
 
-    async def settle(self, lease: Lease, change: Callable[[Record], Record]) -> Record | None:
+    async def settle(self, lease: Lease, change: Callable[[DeliveryRecord], DeliveryRecord]) -> DeliveryRecord | None:
         """Change a delivery's record, if the lease is still its own."""
-        id = row_number(lease.id)
+        id = parse_row_id(lease.id)
         record = self._held.get(id)
         if record is None or record.token != lease.token:
             record = await self._ledger.record(id)
@@ -143,7 +143,7 @@ class Claims:
         self._doubtful.pop(lease.token, None)
         return None
 
-    async def hand_out_after(self, record: Record | None, lease: Lease, seconds: float) -> bool:
+    async def hand_out_after(self, record: DeliveryRecord | None, lease: Lease, seconds: float) -> bool:
         """Have a message handed out again so many seconds from now, if its lease was settled; tell whether it was."""
         if record is not None:
             # Where this cannot be said, the consumer asks when the lease would have ended.
@@ -151,7 +151,7 @@ class Claims:
                 await self._ledger.opened.queue.hand_out_after(_reply(lease), seconds)
         return record is not None
 
-    async def finished(self, record: Record | None, lease: Lease) -> bool:
+    async def finished(self, record: DeliveryRecord | None, lease: Lease) -> bool:
         """Complete what a lease was settled with, if it was; tell whether it was."""
         if record is not None:
             # What cannot be completed now is by whoever is handed the message next.
@@ -159,19 +159,19 @@ class Claims:
                 await self._finish(record, _reply(lease), lease.delivery.body)
         return record is not None
 
-    async def _finish(self, record: Record, reply: str, body: bytes) -> None:
+    async def _finish(self, record: DeliveryRecord, reply: str, body: bytes) -> None:
         """Complete what a record says: done, or dead."""
         opened = self._ledger.opened
         if record.state == DEAD:
             letter = Message.written(evolve(record.delivery, body=body))
-            await opened.dead.publish(Write(self._ledger.dead_subject(record.id), letter, {}))
+            await opened.dead.publish(PendingMessage(self._ledger.dead_subject(record.id), letter, {}))
         elif record.event_key:
             await opened.records.publish(
-                Write(self._ledger.event_subject(record.event_key, record.id), b"", self._ledger.lasting())
+                PendingMessage(self._ledger.event_subject(record.event_key, record.id), b"", self._ledger.lasting())
             )
         await opened.queue.finish(reply, is_dead=record.state == DEAD)
 
-    async def give_up(self, timeout: float) -> None:
+    async def release_all(self, timeout: float) -> None:
         """Have ready for others at once what nobody settled; it counts as crashes."""
         held = list(self._held.values())
         with suppress(InboxError, TimeoutError):
@@ -180,7 +180,7 @@ class Claims:
         self._held.clear()
         self._doubtful.clear()
 
-    async def _lose(self, record: Record) -> None:
+    async def _lose(self, record: DeliveryRecord) -> None:
         lease = _lease(record, record.delivery)
         now = self._ledger.now()
         lost = await self.settle(lease, lambda held: evolve(held, state=READY, due_at=now, crashes=held.crashes + 1))
@@ -188,7 +188,7 @@ class Claims:
             await self._ledger.opened.queue.hand_out_after(_reply(lease), 0)
 
 
-def _lease(record: Record, delivery: Delivery) -> Lease:
+def _lease(record: DeliveryRecord, delivery: Delivery) -> Lease:
     return Lease(record.id, record.token, record.attempt, record.crashes, delivery, record.completed)
 
 
@@ -197,7 +197,7 @@ def _reply(lease: Lease) -> str:
     return lease.token.partition(" ")[2]
 
 
-def _without_suspects(due: list[tuple[Record, HandedOut]]) -> list[tuple[Record, HandedOut]]:
+def _without_suspects(due: list[tuple[DeliveryRecord, PulledMessage]]) -> list[tuple[DeliveryRecord, PulledMessage]]:
     """Cut a list before the first that has crashed too often; where that is the first of all, it goes alone."""
     for number, (record, _) in enumerate(due):
         if record.crashes + (record.state == LEASED) >= SUSPECT_CRASHES:

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from callfire_async.notifications.inbox.base import Delivery
 
-__all__ = ["DEAD", "DONE", "LEASED", "READY", "Message", "Record", "Stored", "digestible"]
+__all__ = ["DEAD", "DONE", "LEASED", "READY", "DeliveryRecord", "Message", "StoredMessage", "digestible"]
 
 READY, LEASED, DONE, DEAD = "ready", "leased", "done", "dead"
 
@@ -23,7 +23,7 @@ _NOTHING = b""
 
 
 @frozen
-class Stored:
+class StoredMessage:
     """What a stream holds under one number."""
 
     subject: str
@@ -47,7 +47,7 @@ class Message:
     crashes: int = 0
 
     @classmethod
-    def read(cls, stored: Stored) -> Message:
+    def read(cls, stored: StoredMessage) -> Message:
         """Read a message; what somebody else has published is a body, and nothing more is known of it."""
         try:
             fields, body = _parted(stored.data)
@@ -59,7 +59,7 @@ class Message:
         return cls(id or stored.sequence, stored.sequence, stored.at, delivery, replays, crashes)
 
     @staticmethod
-    def written(delivery: Delivery, record: Record | None = None, crashes: int = 0) -> bytes:
+    def written(delivery: Delivery, record: DeliveryRecord | None = None, crashes: int = 0) -> bytes:
         """Write a delivery, or one that is to begin again after *record*."""
         again = () if record is None else (record.id, record.revision, crashes)
         fields = [(name, str(value)) for (name, _), value in zip(_REPLAY, again, strict=False)]
@@ -70,7 +70,7 @@ _REPLAY = (("id", "0"), ("replays", "0"), ("crashes", "0"))
 
 
 @frozen
-class Record:
+class DeliveryRecord:
     """What is known of a delivery that was handed out."""
 
     id: int
@@ -94,13 +94,13 @@ class Record:
     revision: int = 0
 
     @classmethod
-    def new(cls, message: Message) -> Record:
+    def new(cls, message: Message) -> DeliveryRecord:
         """Make the record of what was never handed out."""
         delivery = evolve(message.delivery, body=_NOTHING)
         return cls(message.id, delivery, message.sequence, message.at, message.at, crashes=message.crashes)
 
     @classmethod
-    def read(cls, stored: Stored) -> Record:
+    def read(cls, stored: StoredMessage) -> DeliveryRecord:
         """Read a record that was `written`."""
         fields, body = _parted(stored.data)
         one = {name: values[0] for name, values in fields.items()}
@@ -137,7 +137,7 @@ class Record:
         """Tell whether a message carries this delivery: numbers begin again where a stream was made anew."""
         return evolve(self.delivery, body=_NOTHING) == evolve(message.delivery, body=_NOTHING)
 
-    def begun_again(self, sequence: int, crashes: int, now: float) -> Record:
+    def reset(self, sequence: int, crashes: int, now: float) -> DeliveryRecord:
         """Return it as new, carried by another message; what has succeeded stays."""
         return evolve(self, state=READY, message=sequence, attempt=1, crashes=crashes, due_at=now, updated_at=now)
 

@@ -17,11 +17,18 @@ from attrs import evolve, frozen
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import Clock, Delivery
-from callfire_async.notifications.inbox.jetstream._config import Settings
-from callfire_async.notifications.inbox.jetstream._connection import Link
-from callfire_async.notifications.inbox.jetstream._consumer import Queue
-from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, Message, Record, Stored, digestible
-from callfire_async.notifications.inbox.jetstream._stream import Stream, Write, WrongRevision
+from callfire_async.notifications.inbox.jetstream._config import InboxStreams
+from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
+from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
+from callfire_async.notifications.inbox.jetstream._records import (
+    DEAD,
+    DONE,
+    DeliveryRecord,
+    Message,
+    StoredMessage,
+    digestible,
+)
+from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, RevisionConflictError, Stream
 
 T = TypeVar("T")
 
@@ -30,18 +37,18 @@ _AT_ONCE = 64
 
 
 @frozen(eq=False)
-class Opened:
+class OpenState:
     """What an inbox has while it is open."""
 
-    link: Link
+    link: NatsConnection
     clock: Clock
-    queue: Queue
+    queue: PullConsumer
     messages: Stream
     records: Stream
     dead: Stream
 
 
-class Ledger:
+class DeliveryStore:
     """
     Reads and writes what is known of each delivery.
 
@@ -50,14 +57,14 @@ class Ledger:
         retention: Seconds for which the servers keep what is said of what is done.
     """
 
-    def __init__(self, settings: Settings, retention: float) -> None:
+    def __init__(self, settings: InboxStreams, retention: float) -> None:
         self.settings = settings
         #: None while the inbox is not open.
-        self.state: Opened | None = None
+        self.state: OpenState | None = None
         self._retention = retention
 
     @property
-    def opened(self) -> Opened:
+    def opened(self) -> OpenState:
         """What the inbox has while it is open; an `InboxError` while it is not."""
         if self.state is None:
             raise InboxError("this inbox is not open; use it inside 'async with'")
@@ -67,17 +74,17 @@ class Ledger:
         """Return the time by the servers' clock, in seconds since 1970."""
         return self.opened.clock.seconds()
 
-    async def record(self, id: int) -> Record | None:
+    async def record(self, id: int) -> DeliveryRecord | None:
         """Return what is known of a delivery that was handed out; None where it never was."""
         stored = await self.opened.records.last(self.record_subject(id)) if id else None
         try:
-            return None if stored is None else Record.read(stored)
+            return None if stored is None else DeliveryRecord.read(stored)
         except (KeyError, ValueError) as error:
             raise InboxError(
                 f"the record of delivery {id} cannot be read; a later version may have written it"
             ) from error
 
-    async def write(self, changed: Record) -> Record | None:
+    async def write(self, changed: DeliveryRecord) -> DeliveryRecord | None:
         """
         Write a record, if nobody has since it was read.
 
@@ -87,18 +94,18 @@ class Ledger:
         headers = {"Nats-Expected-Last-Subject-Sequence": str(changed.revision)}
         if changed.state == DONE:
             headers |= self.lasting()
-        write = Write(self.record_subject(changed.id), changed.written(), headers)
+        write = PendingMessage(self.record_subject(changed.id), changed.written(), headers)
         try:
             (taken,) = await self.opened.records.publish(write)
-        except WrongRevision:
+        except RevisionConflictError:
             return await self.record(changed.id)
         return evolve(changed, revision=taken.sequence)
 
-    async def letter(self, id: int) -> Stored | None:
+    async def letter(self, id: int) -> StoredMessage | None:
         """Return a dead letter with its body."""
         return await self.opened.dead.last(self.dead_subject(id))
 
-    async def discard(self, letter: Stored | None) -> None:
+    async def discard(self, letter: StoredMessage | None) -> None:
         """Delete a dead letter as it was read: what was buried since stays."""
         if letter is not None:
             await self.opened.dead.delete(letter.sequence)
@@ -119,7 +126,7 @@ class Ledger:
         """Return the subject of a dead letter."""
         return f"{self.settings.dead}.{id}"
 
-    async def delivery(self, record: Record) -> Delivery:
+    async def delivery(self, record: DeliveryRecord) -> Delivery:
         """Return a delivery with its body, from wherever that is."""
         if record.state == DONE:
             return record.delivery
@@ -127,15 +134,15 @@ class Ledger:
         stored = letter or await self.opened.messages.at(record.message)
         return record.delivery if stored is None else Message.read(stored).delivery
 
-    async def begin_again(self, record: Record, *, crashes: int) -> bool:
+    async def requeue(self, record: DeliveryRecord, *, crashes: int) -> bool:
         """Queue a dead letter anew; False: another has."""
         delivery, letter = await self.delivery(record), await self.letter(record.id)
         # Named after the revision that was dead: of several who do this, one does.
         id = f"{record.id}@{record.revision}"
-        message = Write(self.settings.again, Message.written(delivery, record, crashes), {"Nats-Msg-Id": id})
+        message = PendingMessage(self.settings.again, Message.written(delivery, record, crashes), {"Nats-Msg-Id": id})
         (taken,) = await self.opened.messages.publish(message)
         # Where this is refused, whoever was handed the message has been quicker.
-        await self.write(evolve(record.begun_again(taken.sequence, crashes, self.now()), write=secrets.token_hex(8)))
+        await self.write(evolve(record.reset(taken.sequence, crashes, self.now()), write=secrets.token_hex(8)))
         await self.discard(letter)
         return not taken.duplicate
 
@@ -150,7 +157,7 @@ def pages(items: Sequence[T]) -> Iterable[Sequence[T]]:
     return (items[first : first + _AT_ONCE] for first in range(0, len(items), _AT_ONCE))
 
 
-async def all_of(questions: Sequence[Awaitable[T]]) -> list[T]:
+async def gather_all(questions: Sequence[Awaitable[T]]) -> list[T]:
     """
     Ask several things at once, and wait for all answers.
 

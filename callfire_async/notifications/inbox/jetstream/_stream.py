@@ -19,10 +19,10 @@ from nats.aio.subscription import Subscription
 from nats.js.api import Base, RawStreamMsg
 
 from callfire_async._codec.documents import write_json
-from callfire_async.notifications.inbox.jetstream._connection import Link, header
-from callfire_async.notifications.inbox.jetstream._records import Stored
+from callfire_async.notifications.inbox.jetstream._connection import NatsConnection, header
+from callfire_async.notifications.inbox.jetstream._records import StoredMessage
 
-__all__ = ["Stream", "Taken", "Write", "WrongRevision"]
+__all__ = ["PendingMessage", "PublishAck", "RevisionConflictError", "Stream"]
 
 # A group is stored whole, and synced once; to make one costs as much as so many messages by themselves.
 _GROUP_SIZE = 16
@@ -35,12 +35,12 @@ _PAGE_BYTES = 8 * 1024 * 1024
 _WRONG_REVISION = frozenset([10071, 10164])
 
 
-class WrongRevision(Exception):  # a signal between these rooms
+class RevisionConflictError(Exception):  # a signal between these rooms
     """Another has written under this subject since."""
 
 
 @frozen
-class Write:
+class PendingMessage:
     """A message to be stored."""
 
     subject: str
@@ -49,7 +49,7 @@ class Write:
 
 
 @frozen
-class Taken:
+class PublishAck:
     """What the server made of a write; of a duplicate, the number of the first."""
 
     sequence: int
@@ -57,9 +57,9 @@ class Taken:
 
 
 @frozen(eq=False)
-class _Job:
-    writes: Sequence[Write]
-    future: asyncio.Future[list[Taken]] = field(factory=lambda: asyncio.get_running_loop().create_future())
+class _PendingPublish:
+    writes: Sequence[PendingMessage]
+    future: asyncio.Future[list[PublishAck]] = field(factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Stream:
@@ -70,16 +70,16 @@ class Stream:
     itself does not wait for others.
     """
 
-    def __init__(self, link: Link, name: str) -> None:
+    def __init__(self, link: NatsConnection, name: str) -> None:
         self._link = link
         self._jetstream = link.jetstream
         self.name = name
-        self._jobs: list[_Job] = []
+        self._jobs: list[_PendingPublish] = []
         self._gathered = asyncio.Event()
 
     # --- writing ------------------------------------------------------------------------------------------
 
-    async def publish(self, *writes: Write) -> list[Taken]:
+    async def publish(self, *writes: PendingMessage) -> list[PublishAck]:
         """
         Store messages: all or none, unless one repeats another or they are more than a thousand.
 
@@ -87,7 +87,7 @@ class Stream:
             WrongRevision: Another has written under this subject since.
             InboxUnavailableError: There was no answer in time; it may have happened.
         """
-        job = _Job(writes)
+        job = _PendingPublish(writes)
         self._jobs.append(job)
         self._gathered.set()
         with self._link.told():
@@ -102,7 +102,7 @@ class Stream:
             while jobs := self._next_group():
                 await self._write(jobs)
 
-    def _next_group(self) -> list[_Job]:
+    def _next_group(self) -> list[_PendingPublish]:
         """Take the first jobs, as many as fit into a group; whoever gave up waiting has none."""
         waiting = [job for job in self._jobs if not job.future.done()]
         size = taken = 0
@@ -112,12 +112,12 @@ class Stream:
         self._jobs = waiting[taken:]
         return waiting[:taken]
 
-    async def _write(self, jobs: Sequence[_Job]) -> None:
+    async def _write(self, jobs: Sequence[_PendingPublish]) -> None:
         writes = [write for job in jobs for write in job.writes]
         last = await self._write_as_one(writes) if _is_worth_a_group(jobs, len(writes)) else None
-        taken: Sequence[Taken | BaseException]
+        taken: Sequence[PublishAck | BaseException]
         if last is not None:
-            taken = [Taken(number) for number in range(last - len(writes) + 1, last + 1)]
+            taken = [PublishAck(number) for number in range(last - len(writes) + 1, last + 1)]
         else:
             taken = await asyncio.gather(*map(self._write_one, writes), return_exceptions=True)
         first = 0
@@ -125,7 +125,7 @@ class Stream:
             _tell(job, taken[first : first + len(job.writes)])
             first += len(job.writes)
 
-    async def _write_as_one(self, writes: Sequence[Write]) -> int | None:
+    async def _write_as_one(self, writes: Sequence[PendingMessage]) -> int | None:
         """
         Store messages as one group; return the number of the last.
 
@@ -150,31 +150,31 @@ class Stream:
             return None
         return answer.seq
 
-    async def _write_one(self, write: Write) -> Taken:
+    async def _write_one(self, write: PendingMessage) -> PublishAck:
         def ask(seconds: float) -> Any:
             return self._jetstream.publish(write.subject, write.data, headers=write.headers, timeout=seconds)
 
         try:
-            answer = await self._link.persist(ask)
+            answer = await self._link.request_with_retry(ask)
         except Exception as error:
             if getattr(error.__cause__, "err_code", None) in _WRONG_REVISION:
-                raise WrongRevision from error
+                raise RevisionConflictError from error
             raise
-        return Taken(answer.seq, bool(answer.duplicate))
+        return PublishAck(answer.seq, bool(answer.duplicate))
 
     # --- reading and deleting -----------------------------------------------------------------------------
 
-    async def at(self, sequence: int) -> Stored | None:
+    async def at(self, sequence: int) -> StoredMessage | None:
         """Return a message by its number."""
         return await self._message(seq=sequence)
 
-    async def last(self, subject: str) -> Stored | None:
+    async def last(self, subject: str) -> StoredMessage | None:
         """Return the newest message under a subject, as the stream's leader knows it."""
         return await self._message(subject=subject)
 
-    async def _message(self, **which: Any) -> Stored | None:
+    async def _message(self, **which: Any) -> StoredMessage | None:
         try:
-            return _stored(await self._link.persist(lambda _: self._jetstream.get_msg(self.name, **which)))
+            return _stored(await self._link.request_with_retry(lambda _: self._jetstream.get_msg(self.name, **which)))
         except Exception as error:
             if isinstance(error.__cause__, nats.js.errors.NotFoundError):
                 return None
@@ -183,7 +183,7 @@ class Stream:
     async def delete(self, sequence: int) -> bool:
         """Delete a message; False: it is not there any more."""
         try:
-            return bool(await self._link.persist(lambda _: self._jetstream.delete_msg(self.name, sequence)))
+            return bool(await self._link.request_with_retry(lambda _: self._jetstream.delete_msg(self.name, sequence)))
         except Exception as error:
             if getattr(error.__cause__, "err_code", None) in _NO_SUCH_MESSAGE:
                 return False
@@ -191,11 +191,11 @@ class Stream:
 
     async def delete_all(self, subject: str) -> None:
         """Delete whatever stands under a subject."""
-        await self._link.persist(lambda _: self._jetstream.purge_stream(self.name, subject=subject))
+        await self._link.request_with_retry(lambda _: self._jetstream.purge_stream(self.name, subject=subject))
 
     # --- lists --------------------------------------------------------------------------------------------
 
-    async def listed(self, subject: str, *, after: int = 0) -> AsyncIterator[Stored]:
+    async def listed(self, subject: str, *, after: int = 0) -> AsyncIterator[StoredMessage]:
         """
         Iterate over the messages under a subject, in order, in pages.
 
@@ -209,17 +209,17 @@ class Stream:
                 return
             after = page[-1].sequence
 
-    async def count(self, subject: str, *, after: int = 0) -> tuple[int, Stored | None]:
+    async def count(self, subject: str, *, after: int = 0) -> tuple[int, StoredMessage | None]:
         """Return how many messages there are under a subject, and the first of them."""
         page, left = await self._page(subject, after + 1, 1)
         return len(page) + left, page[0] if page else None
 
-    async def _page(self, subject: str, start: int, most: int) -> tuple[list[Stored], int]:
+    async def _page(self, subject: str, start: int, most: int) -> tuple[list[StoredMessage], int]:
         """Return a page, and how many there are beyond."""
         ask = write_json({"seq": start, "next_by_subj": subject, "batch": most, "max_bytes": _PAGE_BYTES})
-        return await self._link.persist(lambda seconds: self._ask_for_page(ask, most, seconds))
+        return await self._link.request_with_retry(lambda seconds: self._ask_for_page(ask, most, seconds))
 
-    async def _ask_for_page(self, ask: bytes, most: int, seconds: float) -> tuple[list[Stored], int]:
+    async def _ask_for_page(self, ask: bytes, most: int, seconds: float) -> tuple[list[StoredMessage], int]:
         client = self._link.client
         answers = await client.subscribe(inbox := client.new_inbox())
         try:
@@ -233,12 +233,12 @@ class Stream:
 _NO_SUCH_MESSAGE = frozenset([10043, 10037, 10057, 10070])
 
 
-def _is_worth_a_group(jobs: Sequence[_Job], size: int) -> bool:
+def _is_worth_a_group(jobs: Sequence[_PendingPublish], size: int) -> bool:
     together = any(len(job.writes) > 1 for job in jobs)
     return size <= _GROUP_MOST and (together or size >= _GROUP_SIZE)
 
 
-def _tell(job: _Job, results: Sequence[Taken | BaseException]) -> None:
+def _tell(job: _PendingPublish, results: Sequence[PublishAck | BaseException]) -> None:
     """Wake whoever waits, unless they have gone; of several errors the first is told."""
     errors = [result for result in results if isinstance(result, BaseException)]
     if job.future.done():
@@ -246,11 +246,11 @@ def _tell(job: _Job, results: Sequence[Taken | BaseException]) -> None:
     if errors:
         job.future.set_exception(errors[0])
     else:
-        job.future.set_result([result for result in results if isinstance(result, Taken)])
+        job.future.set_result([result for result in results if isinstance(result, PublishAck)])
 
 
-async def _page_of(answers: Subscription, most: int, seconds: float) -> tuple[list[Stored], int]:
-    page: list[Stored] = []
+async def _page_of(answers: Subscription, most: int, seconds: float) -> tuple[list[StoredMessage], int]:
+    page: list[StoredMessage] = []
     left = 0
     while len(page) < most:
         message = await answers.next_msg(timeout=seconds)
@@ -263,12 +263,12 @@ async def _page_of(answers: Subscription, most: int, seconds: float) -> tuple[li
     return page, left
 
 
-def _of_page(message: Msg) -> Stored:
+def _of_page(message: Msg) -> StoredMessage:
     headers = message.headers or {}
     at = Base._parse_utc_iso(headers["Nats-Time-Stamp"]).timestamp()  # noqa: SLF001  # the one reader of such times
-    return Stored(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data, at)
+    return StoredMessage(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data, at)
 
 
-def _stored(message: RawStreamMsg) -> Stored:
+def _stored(message: RawStreamMsg) -> StoredMessage:
     at = message.time.timestamp() if message.time is not None else 0.0
-    return Stored(message.subject or "", message.seq or 0, message.data or b"", at)
+    return StoredMessage(message.subject or "", message.seq or 0, message.data or b"", at)

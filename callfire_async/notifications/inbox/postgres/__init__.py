@@ -18,11 +18,11 @@ from types import TracebackType
 from typing import Self
 
 from callfire_async.errors import InboxUnavailableError
-from callfire_async.notifications.inbox.base import Appended, Delivery, Entry, Lease, Stats, row_number
+from callfire_async.notifications.inbox.base import AppendResult, Delivery, InboxEntry, InboxStats, Lease, parse_row_id
 from callfire_async.notifications.inbox.postgres import _queries as sql
-from callfire_async.notifications.inbox.postgres._batching import Gathering
-from callfire_async.notifications.inbox.postgres._notify import Hints
-from callfire_async.notifications.inbox.postgres._pool import Database, Pool, Row
+from callfire_async.notifications.inbox.postgres._batching import AppendBatcher
+from callfire_async.notifications.inbox.postgres._notify import WorkNotifier
+from callfire_async.notifications.inbox.postgres._pool import Pool, PostgresPool, Row
 from callfire_async.notifications.inbox.postgres._schema import check_durability, check_name, prepare
 
 __all__ = ["PostgresInbox"]
@@ -78,9 +78,9 @@ class PostgresInbox:
         self._retention = retention
         self._keep_bodies = keep_bodies
         self._allow_lossy_commits = allow_lossy_commits
-        self._database = Database(source, timeout=timeout)
-        self._gathering = Gathering(self._append)
-        self._hints = Hints(self._database, f"callfire_async.{schema}", self._note_work)
+        self._database = PostgresPool(source, timeout=timeout)
+        self._gathering = AppendBatcher(self._append)
+        self._hints = WorkNotifier(self._database, f"callfire_async.{schema}", self._note_work)
         self._closing = AsyncExitStack()
         self._work = asyncio.Event()
         # What was asked of which lease, and may have been done.
@@ -133,16 +133,16 @@ class PostgresInbox:
 
     # --- taking in ----------------------------------------------------------------------------------------
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         """Keep a delivery; the server has committed it when this returns."""
         (appended,) = await self.append_many([delivery])
         return appended
 
-    async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Keep several, all or none; the server has committed them when this returns."""
         return await self._gathering.append(deliveries)
 
-    async def _append(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def _append(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         columns: list[list[object]] = [
             [_escaped(delivery.key) for delivery in deliveries],
             [delivery.body for delivery in deliveries],
@@ -155,7 +155,7 @@ class PostgresInbox:
         else:
             rows = await self._fetch(sql.APPEND_ALL, *columns)
         self._tell_of_work()
-        return [Appended(row["id"], duplicate=row["duplicate"]) for row in rows]
+        return [AppendResult(row["id"], duplicate=row["duplicate"]) for row in rows]
 
     # --- handing out and settling -------------------------------------------------------------------------
 
@@ -163,7 +163,9 @@ class PostgresInbox:
         """Hand out what is due; and forget, a few at a time, what was done too long ago."""
         rows = await self._fetch(sql.CLAIM, limit, secrets.token_hex(8), lease, self._retention)
         return [
-            Lease(row["id"], row["token"], row["attempt"], row["crashes"], _delivery(row), _parted(row["completed"]))
+            Lease(
+                row["id"], row["token"], row["attempt"], row["crashes"], _delivery(row), _decode_names(row["completed"])
+            )
             for row in rows
         ]
 
@@ -179,13 +181,15 @@ class PostgresInbox:
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
     ) -> bool:
         """Put a delivery back for another attempt."""
-        settled = await self._settle(sql.NACK, lease, delay, _joined(lease.completed | completed), _escaped(reason))
+        settled = await self._settle(
+            sql.NACK, lease, delay, _encode_names(lease.completed | completed), _escaped(reason)
+        )
         self._tell_of_work()
         return settled
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
         """Put a delivery back at once."""
-        settled = await self._settle(sql.RELEASE, lease, _joined(lease.completed | completed))
+        settled = await self._settle(sql.RELEASE, lease, _encode_names(lease.completed | completed))
         self._tell_of_work()
         return settled
 
@@ -195,7 +199,7 @@ class PostgresInbox:
 
     async def _settle(self, statement: str, lease: Lease, *values: object) -> bool:
         """Change a delivery, if the lease is still its own; what was done so without an answer is done."""
-        id, token = row_number(lease.id), lease.token
+        id, token = parse_row_id(lease.id), lease.token
         asked = (id, token, statement)
         try:
             settled = bool(await self._fetch(statement, id, token, *values))
@@ -215,12 +219,12 @@ class PostgresInbox:
         keys = [_escaped(key) for key in event_keys]
         return frozenset(_unescaped(row["event_key"]) for row in await self._fetch(sql.SEEN, keys))
 
-    async def get(self, id: int | str) -> Entry | None:
+    async def get(self, id: int | str) -> InboxEntry | None:
         """Return what is known of one delivery."""
-        rows = await self._fetch(sql.GET, row_number(id))
+        rows = await self._fetch(sql.GET, parse_row_id(id))
         return _entry(rows[0]) if rows else None
 
-    async def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         """Iterate over the deliveries, in pages; what arrives meanwhile comes last."""
         number = STATES.index(state) if state in STATES else None if state is None else -1
         last = 0
@@ -234,7 +238,7 @@ class PostgresInbox:
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
-        ((replayed,),) = await self._fetch(sql.REPLAY, None if ids is None else [row_number(id) for id in ids])
+        ((replayed,),) = await self._fetch(sql.REPLAY, None if ids is None else [parse_row_id(id) for id in ids])
         self._tell_of_work()
         return int(replayed)
 
@@ -254,11 +258,11 @@ class PostgresInbox:
             if part < sql.PURGED_ROWS:
                 return purged
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> InboxStats:
         """Count, on all hosts."""
         (row,) = await self._fetch(sql.STATS)
         age = row["age"] if row["ready"] else None
-        return Stats(row["ready"], row["delayed"], row["leased"], row["done"], row["dead"], age)
+        return InboxStats(row["ready"], row["delayed"], row["leased"], row["done"], row["dead"], age)
 
     async def wait(self, timeout: float) -> None:
         """Wait until there may be work."""
@@ -279,9 +283,9 @@ class PostgresInbox:
         return left if due_in is None else min(left, due_in)
 
 
-def _entry(row: Row) -> Entry:
+def _entry(row: Row) -> InboxEntry:
     name, reason = STATES[row["shown"]], _unescaped(row["reason"])
-    return Entry(row["id"], name, _delivery(row), row["attempt"], row["crashes"], reason, row["updated_at"])
+    return InboxEntry(row["id"], name, _delivery(row), row["attempt"], row["crashes"], reason, row["updated_at"])
 
 
 def _delivery(row: Row) -> Delivery:
@@ -294,11 +298,11 @@ def _delivery(row: Row) -> Delivery:
     )
 
 
-def _joined(names: Iterable[str]) -> str:
+def _encode_names(names: Iterable[str]) -> str:
     return "\n".join(map(_escaped, sorted(names)))
 
 
-def _parted(names: str) -> frozenset[str]:
+def _decode_names(names: str) -> frozenset[str]:
     return frozenset(_unescaped(name) for name in names.split("\n") if name)
 
 

@@ -15,9 +15,9 @@ from typing import TypeAlias
 from attrs import frozen
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox.base import Appended, Delivery
+from callfire_async.notifications.inbox.base import AppendResult, Delivery
 
-Keep: TypeAlias = Callable[[Sequence[Delivery]], Awaitable[list[Appended]]]
+Keep: TypeAlias = Callable[[Sequence[Delivery]], Awaitable[list[AppendResult]]]
 
 # One statement for more than this would let the first of them wait for the last.
 _GROUP_DELIVERIES = 500
@@ -25,17 +25,17 @@ _GROUP_BYTES = 4 * 1024 * 1024
 
 
 @frozen(eq=False)
-class _Job:
+class _PendingAppend:
     """What one caller appends, all or none."""
 
     deliveries: Sequence[Delivery]
-    appended: asyncio.Future[list[Appended]]
+    appended: asyncio.Future[list[AppendResult]]
 
     @property
     def size(self) -> int:
         return sum(len(delivery.body) for delivery in self.deliveries)
 
-    def tell(self, appended: list[Appended]) -> None:
+    def tell(self, appended: list[AppendResult]) -> None:
         if not self.appended.done():
             self.appended.set_result(appended)
 
@@ -44,7 +44,7 @@ class _Job:
             self.appended.set_exception(error)
 
 
-class Gathering:
+class AppendBatcher:
     """
     Keeps what has gathered while the last group was committed.
 
@@ -57,15 +57,15 @@ class Gathering:
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[_PendingAppend] = deque()
         self._keeping: asyncio.Task[None] | None = None
 
-    async def append(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def append(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Keep these, all or none, with what others append now."""
-        job = _Job(deliveries, asyncio.get_running_loop().create_future())
+        job = _PendingAppend(deliveries, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if self._keeping is None:
-            self._keeping = asyncio.create_task(self._keep_on())
+            self._keeping = asyncio.create_task(self._flush_loop())
         return await job.appended
 
     async def finish(self) -> None:
@@ -73,15 +73,15 @@ class Gathering:
         if self._keeping is not None:
             await asyncio.wait([self._keeping])
 
-    async def _keep_on(self) -> None:
+    async def _flush_loop(self) -> None:
         try:
             while jobs := self._next_group():
                 await self._keep_all(jobs)
         finally:
             self._keeping = None
 
-    def _next_group(self) -> list[_Job]:
-        group: list[_Job] = []
+    def _next_group(self) -> list[_PendingAppend]:
+        group: list[_PendingAppend] = []
         deliveries = size = 0
         while self._jobs:
             deliveries, size = deliveries + len(self._jobs[0].deliveries), size + self._jobs[0].size
@@ -92,7 +92,7 @@ class Gathering:
                 group.append(job)
         return group
 
-    async def _keep_all(self, jobs: list[_Job]) -> None:
+    async def _keep_all(self, jobs: list[_PendingAppend]) -> None:
         try:
             appended = iter(await self._keep([delivery for job in jobs for delivery in job.deliveries]))
         except asyncio.CancelledError:
@@ -104,12 +104,12 @@ class Gathering:
             for job in jobs:
                 job.fail(_copy(error))
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to whoever waits for it
-            await self._keep_each(jobs, error)
+            await self._append_individually(jobs, error)
         else:
             for job in jobs:
                 job.tell(list(islice(appended, len(job.deliveries))))
 
-    async def _keep_each(self, jobs: list[_Job], error: Exception) -> None:
+    async def _append_individually(self, jobs: list[_PendingAppend], error: Exception) -> None:
         """Let what cannot be kept fail alone."""
         if len(jobs) == 1:
             jobs[0].fail(error)

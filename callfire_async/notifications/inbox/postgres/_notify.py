@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 
-from callfire_async.notifications.inbox.postgres._pool import Connection, Database
+from callfire_async.notifications.inbox.postgres._pool import Connection, PostgresPool
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -24,7 +24,7 @@ _AGAIN_SECONDS = 5.0
 _LOOK_SECONDS = 30.0
 
 
-class Hints:
+class WorkNotifier:
     """
     Tells other hosts of work, and hears from them.
 
@@ -34,7 +34,7 @@ class Hints:
         heard: Called when another host has work.
     """
 
-    def __init__(self, database: Database, channel: str, heard: Callable[[], None]) -> None:
+    def __init__(self, database: PostgresPool, channel: str, heard: Callable[[], None]) -> None:
         self._database = database
         self._channel = channel
         self._heard = heard
@@ -46,7 +46,7 @@ class Hints:
         """Begin to tell and to hear."""
         # An event belongs to the loop in which it was first waited for.
         self._untold = asyncio.Event()
-        self._tasks = [asyncio.create_task(work()) for work in (self._tell_on, self._hear_on)]
+        self._tasks = [asyncio.create_task(work()) for work in (self._notify_loop, self._listen_loop)]
 
     async def stop(self) -> None:
         """Stop both."""
@@ -58,7 +58,7 @@ class Hints:
         """Tell the others soon; one hint is enough for all there is to tell then."""
         self._untold.set()
 
-    async def _tell_on(self) -> None:
+    async def _notify_loop(self) -> None:
         while True:
             await self._untold.wait()
             self._untold.clear()
@@ -70,7 +70,7 @@ class Hints:
                 pause = _AGAIN_SECONDS
             await asyncio.sleep(pause)
 
-    async def _hear_on(self) -> None:
+    async def _listen_loop(self) -> None:
         while True:
             try:
                 async with self._database.own_connection() as connection:

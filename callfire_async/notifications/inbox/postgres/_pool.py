@@ -52,7 +52,7 @@ _OF_THE_STATEMENT = ("0A", "22", "23", "42", "54")
 _QUOTING = ("22", "23", "54")
 
 
-class Database:
+class PostgresPool:
     """
     A pool of connections to a server.
 
@@ -76,7 +76,7 @@ class Database:
         # No statement is kept, and there is nothing to reset: what stands between the server and us may give each
         # transaction to another session.
         self._pool = await asyncpg.create_pool(
-            self._source, min_size=0, max_size=_MOST_CONNECTIONS, statement_cache_size=0, reset=_as_it_is
+            self._source, min_size=0, max_size=_MOST_CONNECTIONS, statement_cache_size=0, reset=_no_reset
         )
 
     async def close(self) -> None:
@@ -116,7 +116,7 @@ class Database:
             async with asyncio.timeout(self._timeout):
                 return await self._repeat(work, again)
         except _RAISED as error:
-            translated = self._translated(error)
+            translated = self._map_error(error)
             raise translated from translated.__cause__
 
     async def _repeat(self, work: Work[T], again: tuple[type[Exception], ...]) -> T:
@@ -156,10 +156,10 @@ class Database:
             # Not handed back: it may listen still. A pool makes another when it needs one.
             connection.terminate()
 
-    def _translated(self, error: Exception) -> InboxError:
+    def _map_error(self, error: Exception) -> InboxError:
         """Word what has failed, without what was to be stored and without the address, which holds a password."""
         if isinstance(error, asyncpg.PostgresError):
-            return _of_the_server(error)
+            return _map_server_error(error)
         if isinstance(error, ValueError):
             refused = InboxError(f"PostgreSQL's driver refuses this ({type(error).__name__})")
             # Its own words quote what was refused.
@@ -171,7 +171,7 @@ class Database:
         return unavailable
 
 
-def _of_the_server(error: asyncpg.PostgresError) -> InboxError:
+def _map_server_error(error: asyncpg.PostgresError) -> InboxError:
     code = error.sqlstate or ""
     words = type(error).__name__ if code[:2] in _QUOTING else error.args[0]
     translated = (
@@ -183,5 +183,5 @@ def _of_the_server(error: asyncpg.PostgresError) -> InboxError:
     return translated
 
 
-async def _as_it_is(connection: Connection) -> None:
+async def _no_reset(connection: Connection) -> None:
     """Leave a connection as it is."""

@@ -10,7 +10,7 @@ import logging
 import re
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox.postgres._pool import Connection, Database
+from callfire_async.notifications.inbox.postgres._pool import Connection, PostgresPool
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -66,7 +66,7 @@ def check_name(schema: str) -> str:
     return schema
 
 
-async def check_durability(database: Database, *, allow_lossy_commits: bool) -> None:
+async def check_durability(database: PostgresPool, *, allow_lossy_commits: bool) -> None:
     """
     Hold that what the server has committed outlives its crash.
 
@@ -85,7 +85,7 @@ async def check_durability(database: Database, *, allow_lossy_commits: bool) -> 
         )
 
 
-async def prepare(database: Database, schema: str) -> None:
+async def prepare(database: PostgresPool, schema: str) -> None:
     """
     Make the tables, or bring them up to date, if that has not been done.
 

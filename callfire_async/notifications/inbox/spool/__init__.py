@@ -17,9 +17,9 @@ from typing import Self, TypeVar
 from attrs import evolve
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox.base import Appended, Delivery, Entry, Inbox, Lease, Stats
-from callfire_async.notifications.inbox.spool._circuit_breaker import Primary
-from callfire_async.notifications.inbox.spool._forwarder import Forwarder
+from callfire_async.notifications.inbox.base import AppendResult, Delivery, Inbox, InboxEntry, InboxStats, Lease
+from callfire_async.notifications.inbox.spool._circuit_breaker import CircuitBreaker
+from callfire_async.notifications.inbox.spool._forwarder import SpoolForwarder
 
 __all__ = ["SpoolingInbox"]
 
@@ -75,16 +75,16 @@ class SpoolingInbox:
         _check_positive(timeout=timeout, patience=patience, failures=failures, probe_after=probe_after)
         if not grace >= 0:
             raise ValueError("grace must not be negative")
-        self._primary = Primary(primary, failures=failures, patience=patience)
+        self._primary = CircuitBreaker(primary, failures=failures, patience=patience)
         self._spool = spool
-        self._forwarder = Forwarder(spool, self._primary, patience=patience, probe_after=probe_after, sleep=sleep)
+        self._forwarder = SpoolForwarder(spool, self._primary, patience=patience, probe_after=probe_after, sleep=sleep)
         self._timeout = timeout
         self._patience = patience
         self._grace = grace
         self._closing = AsyncExitStack()
 
     @property
-    def keeps_in_outages(self) -> bool:
+    def accepts_during_outage(self) -> bool:
         """Whether deliveries are kept while nothing can be settled: a receiver in front of it stays ready."""
         return True
 
@@ -113,7 +113,7 @@ class SpoolingInbox:
         """
         async with AsyncExitStack() as opened:
             await opened.enter_async_context(self._spool)
-            opened.push_async_callback(self._say_what_stays)
+            opened.push_async_callback(self._log_remaining)
             await self._forwarder.start(self._timeout)
             opened.push_async_callback(self._forwarder.stop, self._grace)
             self._closing = opened.pop_all()
@@ -125,7 +125,7 @@ class SpoolingInbox:
         """Forward what can be forwarded, close the primary, then the spool."""
         await self._closing.aclose()
 
-    async def _say_what_stays(self) -> None:
+    async def _log_remaining(self) -> None:
         # Where it cannot be counted it says so itself, and is to be closed.
         with suppress(InboxError):
             if count := await self.spooled():
@@ -136,7 +136,7 @@ class SpoolingInbox:
 
     # --- taking in ----------------------------------------------------------------------------------------
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         """
         Keep a delivery in the primary, or in the spool.
 
@@ -150,7 +150,7 @@ class SpoolingInbox:
         self._forwarder.note_taken()
         return appended
 
-    async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """
         Keep several in the primary, or in the spool: all or none.
 
@@ -205,15 +205,15 @@ class SpoolingInbox:
         keys = list(event_keys)
         return await self._ask(lambda primary: primary.seen(keys))
 
-    async def get(self, id: int | str) -> Entry | None:
+    async def get(self, id: int | str) -> InboxEntry | None:
         """Return what is known of one delivery; of one with an id of the spool also while the primary is away."""
-        inner = _inner(id)
+        inner = _spool_id(id)
         if inner is None:
             return await self._ask(lambda primary: primary.get(id))
         entry = await self._spool.get(inner)
         return None if entry is None else _shown(entry)
 
-    async def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         """Iterate over the deliveries: those of the primary, then what is spooled."""
         primary = self._primary.inbox.entries(state)
         while (entry := await self._ask(lambda _: anext(primary, None))) is not None:
@@ -227,7 +227,7 @@ class SpoolingInbox:
             if shown is not None and state in (None, shown.state):
                 yield shown
 
-    async def _end(self, listing: AsyncIterator[Entry]) -> None:
+    async def _end(self, listing: AsyncIterator[InboxEntry]) -> None:
         """End a listing of the primary's that nobody reads on, where it can be; it may hold a connection."""
         if isinstance(listing, AsyncGenerator):
             # Not asked as all else is: that it ends says nothing of how the primary is.
@@ -240,8 +240,8 @@ class SpoolingInbox:
         if ids is None:
             return await self._ask(lambda primary: primary.replay()) + await self._spool.replay()
         wanted = list(ids)
-        own = [id for id in wanted if _inner(id) is None]
-        spooled = [inner for inner in map(_inner, wanted) if inner is not None]
+        own = [id for id in wanted if _spool_id(id) is None]
+        spooled = [inner for inner in map(_spool_id, wanted) if inner is not None]
         replayed = await self._ask(lambda primary: primary.replay(own)) if own else 0
         return replayed + await self._spool.replay(spooled)
 
@@ -252,7 +252,7 @@ class SpoolingInbox:
         purged = await self._ask(lambda primary: primary.purge(done_before=done_before, dead_before=dead_before))
         return purged + (0 if dead_before is None else await self._spool.purge(dead_before=dead_before))
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> InboxStats:
         """Count; what is spooled is ready, or delayed where the primary has refused it."""
         there = await self._ask(lambda primary: primary.stats())
         here = await self._spool.stats()
@@ -289,21 +289,21 @@ class SpoolingInbox:
         await self._primary.recovered.wait()
 
 
-def _waiting(stats: Stats) -> int:
+def _waiting(stats: InboxStats) -> int:
     return stats.ready + stats.delayed + stats.leased
 
 
-def _inner(id: int | str) -> str | None:
+def _spool_id(id: int | str) -> str | None:
     """Return an id of the spool as the spool knows it; None for one of the primary."""
     text = str(id)
     return text.removeprefix(_PREFIX) if text.startswith(_PREFIX) else None
 
 
-def _named(appended: Appended) -> Appended:
+def _named(appended: AppendResult) -> AppendResult:
     return evolve(appended, id=f"{_PREFIX}{appended.id}")
 
 
-def _shown(entry: Entry) -> Entry | None:
+def _shown(entry: InboxEntry) -> InboxEntry | None:
     """Show what is spooled as it is to whoever looks at the whole; None for what the primary has by now."""
     if entry.state == "done":
         return None

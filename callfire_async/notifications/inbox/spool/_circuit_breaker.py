@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox.base import Inbox
 
-__all__ = ["Primary"]
+__all__ = ["CircuitBreaker"]
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ _log = logging.getLogger("callfire_async.inbox")
 CLOSING_SECONDS = 5.0
 
 
-class Primary:
+class CircuitBreaker:
     """
     An inbox that may be away, behind a circuit breaker.
 
@@ -82,7 +82,7 @@ class Primary:
         except (Exception, asyncio.CancelledError) as error:  # whatever it is, postbacks must be kept
             if _is_cancelled():
                 raise
-            self.say_not_open(worded(error))
+            self.log_not_open(safe_message(error))
             return False
         self._is_open = True
         self.recovered.set()
@@ -90,7 +90,7 @@ class Primary:
             _log.warning("the primary inbox is open now")
         return True
 
-    def say_not_open(self, why: str) -> None:
+    def log_not_open(self, why: str) -> None:
         """Log, once, that it is not open."""
         if not self._said_not_open:
             self._said_not_open = True
@@ -104,7 +104,7 @@ class Primary:
             async with asyncio.timeout(CLOSING_SECONDS):
                 await self.inbox.__aexit__(None, None, None)
         except Exception as error:  # noqa: BLE001  # the spool is to be closed all the same
-            _log.error("the primary inbox cannot be closed: %s", worded(error))
+            _log.error("the primary inbox cannot be closed: %s", safe_message(error))
 
     # --- asking -------------------------------------------------------------------------------------------
 
@@ -144,10 +144,10 @@ class Primary:
             await asyncio.wait([asking], timeout=seconds)
         except asyncio.CancelledError:
             # It may have been answered in the very moment.
-            self._leave(asking, late)
+            self._abandon(asking, late)
             raise
         if not asking.done():
-            self._leave(asking, late)
+            self._abandon(asking, late)
             raise self._failed(f"the primary inbox has not answered within {seconds:g} s", None)
         return self._answer(asking)
 
@@ -162,7 +162,7 @@ class Primary:
         # Looked at, since nobody else may: who asked may be gone.
         _ = task.cancelled() or task.exception()
 
-    def _leave(self, asking: asyncio.Task[T], late: Callable[[T], Awaitable[None]] | None) -> None:
+    def _abandon(self, asking: asyncio.Task[T], late: Callable[[T], Awaitable[None]] | None) -> None:
         if late is None:
             asking.cancel()
         else:
@@ -183,7 +183,7 @@ class Primary:
         if isinstance(error, InboxError):
             raise error
         if error is not None:
-            raise self._failed(f"the primary inbox failed: {worded(error)}", error)
+            raise self._failed(f"the primary inbox failed: {safe_message(error)}", error)
         self._succeeded()
         return asked.result()
 
@@ -203,7 +203,7 @@ class Primary:
         self._failures = 0
 
 
-def worded(error: BaseException) -> str:
+def safe_message(error: BaseException) -> str:
     """Word an error: our own words are safe to print, another's need not be."""
     return str(error) if isinstance(error, InboxError) else type(error).__name__
 

@@ -14,11 +14,16 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications._dead_letter_log import DeadLetters
+from callfire_async.notifications._dead_letter_log import DeadLetterLog
 from callfire_async.notifications.inbox.base import Inbox, Lease
-from callfire_async.notifications.inbox.spool._circuit_breaker import CLOSING_SECONDS, Primary, ended, worded
+from callfire_async.notifications.inbox.spool._circuit_breaker import (
+    CLOSING_SECONDS,
+    CircuitBreaker,
+    ended,
+    safe_message,
+)
 
-__all__ = ["Forwarder"]
+__all__ = ["SpoolForwarder"]
 
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 
@@ -36,7 +41,7 @@ _REFUSED_SECONDS = 5.0
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
 
-class Forwarder:
+class SpoolForwarder:
     """
     Opens the primary as soon as it can be opened, and sends it what is spooled, in order of arrival.
 
@@ -52,14 +57,16 @@ class Forwarder:
         sleep: Lets time pass.
     """
 
-    def __init__(self, spool: Inbox, primary: Primary, *, patience: float, probe_after: float, sleep: Sleep) -> None:
+    def __init__(
+        self, spool: Inbox, primary: CircuitBreaker, *, patience: float, probe_after: float, sleep: Sleep
+    ) -> None:
         self._spool = spool
         self._primary = primary
         self._patience = patience
         self._probe_after = probe_after
         self._sleep = sleep
         self._pause_seconds = probe_after
-        self._dead_letters = DeadLetters()
+        self._dead_letters = DeadLetterLog()
         self._held: list[Lease] = []
         self._was_taken = False
 
@@ -75,7 +82,7 @@ class Forwarder:
             async with asyncio.timeout(wait):
                 await self._tried.wait()
         except TimeoutError:
-            self._primary.say_not_open(f"it has taken more than {wait:g} s")
+            self._primary.log_not_open(f"it has taken more than {wait:g} s")
         except asyncio.CancelledError:
             await self.stop(0)
             raise
@@ -100,7 +107,7 @@ class Forwarder:
             await self._put_back()
             if self._primary.is_open:
                 await self._primary.close()
-            self._dead_letters.say_unlogged()
+            self._dead_letters.flush()
 
     async def _open(self) -> None:
         while not await self._primary.open():
@@ -137,7 +144,7 @@ class Forwarder:
             went_on = await self._forward()
         except Exception as error:  # noqa: BLE001  # either may be the user's own; what is spooled is kept
             if self._primary.is_reachable:
-                _log.error("what is spooled cannot be forwarded now: %s", worded(error))
+                _log.error("what is spooled cannot be forwarded now: %s", safe_message(error))
             await self._pause()
             return not is_last
         self._pause_seconds = self._probe_after
@@ -147,21 +154,21 @@ class Forwarder:
         """Let the primary be, longer each time; not where this is being stopped."""
         seconds = self._pause_seconds
         self._pause_seconds = min(2 * seconds, max(_LONGEST_PAUSE_SECONDS, self._probe_after))
-        await first_of(self._stopping.wait(), self._sleep(seconds))
+        await wait_any(self._stopping.wait(), self._sleep(seconds))
 
     async def _wait(self) -> None:
         """Wait until there is something to forward, or to find out."""
         self._primary.lost.clear()
         # It may have been lost since it was last asked.
         if self._primary.is_reachable:
-            await first_of(self._stopping.wait(), self._primary.lost.wait(), self._spool.wait(_IDLE_SECONDS))
+            await wait_any(self._stopping.wait(), self._primary.lost.wait(), self._spool.wait(_IDLE_SECONDS))
 
     # --- forwarding ---------------------------------------------------------------------------------------
 
     async def _forward(self) -> bool:
         """Send what comes next; find out first how a primary is that has failed. False: there is nothing to do."""
         if not self._primary.is_well:
-            await self._find_out()
+            await self._probe()
         self._held += await self._spool.claim(_BATCH - len(self._held), lease=_HELD_SECONDS)
         if not self._held:
             return False
@@ -174,7 +181,7 @@ class Forwarder:
             await self._forget(self._held)
         return True
 
-    async def _find_out(self) -> None:
+    async def _probe(self) -> None:
         await self._primary.probe(lambda primary: primary.stats(), self._patience)
 
     async def _send(self, leases: Sequence[Lease]) -> None:
@@ -190,7 +197,7 @@ class Forwarder:
 
     async def _send_each(self) -> None:
         """Send one by one; note what a primary refuses that takes others."""
-        await self._find_out()
+        await self._probe()
         was_taken, self._was_taken = self._was_taken, False
         failed: list[tuple[Lease, InboxError]] = []
         for lease in list(self._held):
@@ -198,13 +205,13 @@ class Forwarder:
                 await self._send([lease])
             except InboxError as error:
                 failed.append((lease, error))
-                await self._find_out()
+                await self._probe()
             else:
                 was_taken = True
                 await self._forget([lease])
         refused = [one for one in failed if was_taken or not isinstance(one[1], InboxUnavailableError)]
         for lease, refusal in refused:
-            await self._note_refusal(lease, worded(refusal))
+            await self._note_refusal(lease, safe_message(refusal))
         if failed and not refused:
             raise failed[0][1]
 
@@ -226,7 +233,7 @@ async def _all(settling: Iterable[Awaitable[bool]]) -> None:
             raise settled
 
 
-async def first_of(*events: Awaitable[object]) -> None:
+async def wait_any(*events: Awaitable[object]) -> None:
     """Wait until one of these is over; what it has raised will show again."""
     waits = [asyncio.ensure_future(event) for event in events]
     try:

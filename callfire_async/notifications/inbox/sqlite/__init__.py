@@ -20,19 +20,19 @@ from typing import Any, Self, TypeVar
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import (
-    Appended,
+    AppendResult,
     Clock,
     Delivery,
-    Entry,
+    InboxEntry,
+    InboxStats,
     Lease,
-    Stats,
-    carried_through,
-    row_number,
+    parse_row_id,
+    survives_cancellation,
 )
 from callfire_async.notifications.inbox.sqlite import _queries as rows
-from callfire_async.notifications.inbox.sqlite._database import OwnerLock, warn_of_file_system
-from callfire_async.notifications.inbox.sqlite._directory import SqliteFolder
-from callfire_async.notifications.inbox.sqlite._writer import Work, Writer
+from callfire_async.notifications.inbox.sqlite._database import FileLock, warn_if_ephemeral
+from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
+from callfire_async.notifications.inbox.sqlite._writer import Work, WriterThread
 
 __all__ = ["SqliteInbox"]
 
@@ -76,15 +76,17 @@ class SqliteInbox:
         self._keep_bodies = keep_bodies
         self._read_only = read_only
         self._clock = clock or Clock()
-        self._lock = OwnerLock(self._path)
-        self._writer: Writer | None = None
+        self._lock = FileLock(self._path)
+        self._writer: WriterThread | None = None
         self._closing = AsyncExitStack()
         self._work = asyncio.Event()
         # Before this there is nothing to forget.
         self._forget_at = 0.0
 
     @classmethod
-    def in_folder(cls, path: str | os.PathLike[str], *, read_only: bool = False, **options: Any) -> SqliteFolder:
+    def in_folder(
+        cls, path: str | os.PathLike[str], *, read_only: bool = False, **options: Any
+    ) -> SqliteDirectoryInbox:
         """
         Return an inbox for one of several processes: a file for each, in one folder.
 
@@ -97,7 +99,7 @@ class SqliteInbox:
 
         A process takes over, at its start and every minute, each file that no living process owns, and drains it.
         """
-        return SqliteFolder(
+        return SqliteDirectoryInbox(
             Path(path),
             lambda file, *, read_only=False: cls(file, lock_timeout=0.0, read_only=read_only, **options),
             retention=options.get("retention", _RETENTION_SECONDS),
@@ -124,12 +126,12 @@ class SqliteInbox:
             if not self._read_only:
                 await self._lock.acquire(self._lock_timeout)
                 opened.callback(self._lock.release)
-            writer = Writer(self._path, read_only=self._read_only)
+            writer = WriterThread(self._path, read_only=self._read_only)
             await writer.start()
             opened.push_async_callback(writer.stop)
             if not self._read_only:
                 await writer.submit(self._recover)
-                warn_of_file_system(self._path)
+                warn_if_ephemeral(self._path)
             # An event belongs to the loop in which it was first waited for.
             self._work = asyncio.Event()
             self._forget_at = 0.0
@@ -151,13 +153,13 @@ class SqliteInbox:
         return self._owned_writer.submit(work)
 
     @property
-    def _open_writer(self) -> Writer:
+    def _open_writer(self) -> WriterThread:
         if self._writer is None:
             raise InboxError("this inbox is not open; use it inside 'async with'")
         return self._writer
 
     @property
-    def _owned_writer(self) -> Writer:
+    def _owned_writer(self) -> WriterThread:
         if self._read_only:
             raise InboxError(f"{self._path} was opened for reading only; stop its owner, and open it without read_only")
         return self._open_writer
@@ -184,21 +186,21 @@ class SqliteInbox:
 
     # --- taking in ----------------------------------------------------------------------------------------
 
-    @carried_through
-    async def append(self, delivery: Delivery) -> Appended:
+    @survives_cancellation
+    async def append(self, delivery: Delivery) -> AppendResult:
         """Keep a delivery; it is on disk when this returns."""
         appending = self._owned_writer.share(self._append, delivery)
         # Whoever is woken by this asks the writer for something, and so comes after it.
         self._work.set()
         return await appending
 
-    async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Keep several, all or none; they are on disk when this returns."""
         appending = self._write(lambda connection: self._append(connection, deliveries))
         self._work.set()
         return await appending
 
-    def _append(self, connection: sqlite3.Connection, deliveries: Sequence[Delivery]) -> list[Appended]:
+    def _append(self, connection: sqlite3.Connection, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         return rows.append(connection, deliveries, self._clock.seconds(), self._dedupe_window)
 
     # --- handing out and settling -------------------------------------------------------------------------
@@ -238,7 +240,7 @@ class SqliteInbox:
         settled = await self._settle(
             lease,
             "state = 0, attempt = attempt + 1, due_at = ?, delay = ?, completed = ?, reason = ?",
-            lambda now: (now + delay, delay, names, rows.storable(reason)),
+            lambda now: (now + delay, delay, names, rows.encode_text(reason)),
         )
         self._work.set()
         return settled
@@ -252,7 +254,7 @@ class SqliteInbox:
 
     async def bury(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
-        return await self._settle(lease, "state = 3, reason = ?", lambda _: (rows.storable(reason),))
+        return await self._settle(lease, "state = 3, reason = ?", lambda _: (rows.encode_text(reason),))
 
     def _settle(self, lease: Lease, change: str, values: Callable[[float], rows.Row]) -> asyncio.Future[bool]:
         """Change a delivery, if the lease is still its own."""
@@ -271,16 +273,16 @@ class SqliteInbox:
 
         def work(connection: sqlite3.Connection) -> frozenset[str]:
             query = "SELECT 1 FROM deliveries WHERE event_key = ? AND event_key != '' AND state = 2 LIMIT 1"
-            return frozenset(key for key in keys if connection.execute(query, (rows.storable(key),)).fetchone())
+            return frozenset(key for key in keys if connection.execute(query, (rows.encode_text(key),)).fetchone())
 
         return await self._do(work)
 
-    async def get(self, id: int | str) -> Entry | None:
+    async def get(self, id: int | str) -> InboxEntry | None:
         """Return what is known of one delivery."""
-        row = await self._do(lambda connection: rows.entry(connection, row_number(id)))
+        row = await self._do(lambda connection: rows.entry(connection, parse_row_id(id)))
         return None if row is None else rows.as_entry(row, self._clock.seconds())
 
-    async def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         """Iterate over the deliveries, in pages; what arrives meanwhile comes last."""
         last = 0
         while page := await self._do(partial(rows.page_after, last=last)):
@@ -290,7 +292,7 @@ class SqliteInbox:
                     yield entry
             last = page[-1][0]
 
-    async def newest(self, limit: int, *, bodies_after: int = 0) -> list[Entry]:
+    async def newest(self, limit: int, *, bodies_after: int = 0) -> list[InboxEntry]:
         """
         Return the deliveries that came last, the newest first: for tools that look again and again.
 
@@ -303,7 +305,7 @@ class SqliteInbox:
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
-        wanted = None if ids is None else [row_number(id) for id in ids]
+        wanted = None if ids is None else [parse_row_id(id) for id in ids]
         replayed = await self._write(lambda connection: rows.replay(connection, wanted, self._clock.seconds()))
         self._work.set()
         return replayed
@@ -316,11 +318,11 @@ class SqliteInbox:
         query = "DELETE FROM deliveries WHERE state = ? AND state > 1 AND updated_at < ?"
         return await self._write(lambda connection: sum(connection.execute(query, limit).rowcount for limit in limits))
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> InboxStats:
         """Count."""
         return await self._do(self._stats)
 
-    def _stats(self, connection: sqlite3.Connection) -> Stats:
+    def _stats(self, connection: sqlite3.Connection) -> InboxStats:
         now = self._clock.seconds()
         ready, delayed, leased, first = connection.execute(
             "SELECT count(*) FILTER (WHERE due_at <= :now), count(*) FILTER (WHERE due_at > :now AND state = 0),"
@@ -330,7 +332,7 @@ class SqliteInbox:
         ).fetchone()
         count = "SELECT count(*) FROM deliveries INDEXED BY closed_deliveries WHERE state = ? AND state > 1"
         done, dead = (connection.execute(count, (state,)).fetchone()[0] for state in (rows.DONE, rows.DEAD))
-        return Stats(ready, delayed, leased, done, dead, now - first if ready else None)
+        return InboxStats(ready, delayed, leased, done, dead, now - first if ready else None)
 
     async def wait(self, timeout: float) -> None:
         """Wait until there may be work."""

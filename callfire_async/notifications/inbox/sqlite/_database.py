@@ -60,7 +60,7 @@ _MIGRATIONS = (
 # --- who owns it ------------------------------------------------------------------------------------------
 
 
-class OwnerLock:
+class FileLock:
     """The lock beside a file: held for as long as a process owns it, and gone with that process."""
 
     def __init__(self, path: Path) -> None:
@@ -131,9 +131,9 @@ def open_file(path: Path, *, read_only: bool = False, check: bool = False) -> sq
         InboxError: A later version has written it.
     """
     if not read_only:
-        _make(path)
+        _create_file(path)
         # Before SQLite sees it: to close a connection may be to put the log into the file.
-        _settle_log(path)
+        _sync_wal(path)
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, cached_statements=256)
     try:
@@ -151,7 +151,7 @@ def open_file(path: Path, *, read_only: bool = False, check: bool = False) -> sq
     return connection
 
 
-def _make(path: Path) -> None:
+def _create_file(path: Path) -> None:
     # SQLite gives its other files the mode of this one. One that is there must not be touched: whoever closes a file
     # lets go of all locks that his process has on it, those of SQLite among them.
     with suppress(FileExistsError):
@@ -199,7 +199,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def _settle_log(path: Path) -> None:
+def _sync_wal(path: Path) -> None:
     """
     Put on the disk whatever can be read of the log that the last owner has left.
 
@@ -220,7 +220,7 @@ def _settle_log(path: Path) -> None:
     _sync_folder(path.resolve().parent)
 
 
-def warn_of_file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
+def warn_if_ephemeral(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
     """Log a warning where a file will not outlive the machine, or its container."""
     kind = file_system(path.resolve(), mounts)
     if kind in FLEETING:

@@ -20,14 +20,14 @@ from typing import Protocol, Self, TypeVar
 from attrs import evolve
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
-from callfire_async.notifications.inbox.base import Appended, Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox.base import AppendResult, Delivery, Inbox, InboxEntry, InboxStats, Lease
 
-__all__ = ["SqliteFolder"]
+__all__ = ["SqliteDirectoryInbox"]
 
 T = TypeVar("T")
 
 
-class OpenFile(Protocol):
+class InboxFactory(Protocol):
     """Makes the inbox of one file."""
 
     def __call__(self, path: Path, /, *, read_only: bool = False) -> Inbox:
@@ -40,7 +40,7 @@ _log = logging.getLogger("callfire_async.inbox")
 _TAKE_OVER_SECONDS = 60.0
 
 
-class SqliteFolder:
+class SqliteDirectoryInbox:
     """
     An inbox whose deliveries go to a file of this process's own, in a folder that several processes share.
 
@@ -57,7 +57,7 @@ class SqliteFolder:
     """
 
     def __init__(
-        self, folder: Path, open_file: OpenFile, *, retention: float | None = None, read_only: bool = False
+        self, folder: Path, open_file: InboxFactory, *, retention: float | None = None, read_only: bool = False
     ) -> None:
         #: How far back ``seen`` knows everything, in seconds.
         self.retention = retention
@@ -139,7 +139,7 @@ class SqliteFolder:
             await stack.enter_async_context(inbox)
             self._held[name], self._files[name] = inbox, stack.pop_all()
 
-    async def _let_go(self, name: str, inbox: Inbox) -> None:
+    async def _close_file(self, name: str, inbox: Inbox) -> None:
         # Two who ask at once may both find that it fails, and it may have been opened anew since.
         if self._held.get(name) is inbox:
             del self._held[name]
@@ -148,7 +148,7 @@ class SqliteFolder:
     async def _let_all_go(self) -> None:
         async with AsyncExitStack() as stack:
             for name, inbox in self._held.items():
-                stack.push_async_callback(self._let_go, name, inbox)
+                stack.push_async_callback(self._close_file, name, inbox)
 
     async def _keep_taking_over(self) -> None:
         while True:
@@ -160,15 +160,15 @@ class SqliteFolder:
 
     async def _take_over(self) -> None:
         """Take over files in which something is left; let go of those in which nothing is."""
-        for path in self._strange_paths():
-            if await self._may_be_needed(path) and await self._hold(path):
+        for path in self._unowned_paths():
+            if await self._may_have_pending(path) and await self._hold(path):
                 _log.info("the inbox %s of a process that is gone was taken over", path)
                 self._taken.set()
         for name, inbox in list(self._held.items()):
             if name != self._own and await self._ask(name, _is_needed) is False:
-                await self._let_go(name, inbox)
+                await self._close_file(name, inbox)
 
-    async def _may_be_needed(self, path: Path) -> bool:
+    async def _may_have_pending(self, path: Path) -> bool:
         try:
             async with self._open_file(path, read_only=True) as inbox:
                 return await _is_needed(inbox)
@@ -179,7 +179,7 @@ class SqliteFolder:
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("*.db"))
 
-    def _strange_paths(self) -> list[Path]:
+    def _unowned_paths(self) -> list[Path]:
         return [path for path in self._paths() if path.stem not in self._held]
 
     # --- asking the files ---------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class SqliteFolder:
             if name == self._own:
                 raise
             _log.error("the inbox %s is let go: %s", name, error)
-            await self._let_go(name, inbox)
+            await self._close_file(name, inbox)
             return None
 
     async def _ask_all(self, question: Callable[[Inbox], Awaitable[T]]) -> dict[str, T]:
@@ -214,12 +214,12 @@ class SqliteFolder:
 
     # --- taking in ----------------------------------------------------------------------------------------
 
-    async def append(self, delivery: Delivery) -> Appended:
+    async def append(self, delivery: Delivery) -> AppendResult:
         """Keep a delivery in this process's own file."""
         (appended,) = await self.append_many([delivery])
         return appended
 
-    async def append_many(self, deliveries: Sequence[Delivery]) -> list[Appended]:
+    async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Keep several in this process's own file, all or none."""
         self._writable_names()
         appended = await self._held[self._own].append_many(deliveries)
@@ -273,7 +273,7 @@ class SqliteFolder:
         """Return which of these events were acked, by any process of the folder."""
         keys = list(event_keys)
         acked = await self._ask_all(lambda inbox: inbox.seen(keys))
-        for path in self._strange_paths():
+        for path in self._unowned_paths():
             try:
                 async with self._open_file(path, read_only=True) as inbox:
                     acked[path.stem] = await inbox.seen(keys)
@@ -281,13 +281,13 @@ class SqliteFolder:
                 _log.error("what was acked in one inbox is not known: %s", error)
         return frozenset().union(*acked.values())
 
-    async def get(self, id: int | str) -> Entry | None:
+    async def get(self, id: int | str) -> InboxEntry | None:
         """Return what is known of one delivery."""
         name, number = _split(id)
         entry = await self._ask(name, lambda inbox: inbox.get(number)) if name in self._names() else None
         return None if entry is None else evolve(entry, id=f"{name}/{entry.id}")
 
-    async def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         """Iterate over the deliveries, one file after the other."""
         for name in sorted(self._names()):
             if name in self._held:
@@ -312,11 +312,11 @@ class SqliteFolder:
         purged = await self._ask_all(lambda inbox: inbox.purge(done_before=done_before, dead_before=dead_before))
         return sum(purged.values())
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> InboxStats:
         """Count what is in this process's files."""
         all_stats = (await self._ask_all(lambda inbox: inbox.stats())).values()
         ages = [stats.oldest_ready_age for stats in all_stats if stats.oldest_ready_age is not None]
-        return Stats(
+        return InboxStats(
             ready=sum(stats.ready for stats in all_stats),
             delayed=sum(stats.delayed for stats in all_stats),
             leased=sum(stats.leased for stats in all_stats),

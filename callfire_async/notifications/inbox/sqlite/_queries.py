@@ -16,8 +16,15 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 
-from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Appended, Delivery, Entry, Lease, row_number
-from callfire_async.notifications.inbox.sqlite._writer import NotAlike
+from callfire_async.notifications.inbox.base import (
+    SUSPECT_CRASHES,
+    AppendResult,
+    Delivery,
+    InboxEntry,
+    Lease,
+    parse_row_id,
+)
+from callfire_async.notifications.inbox.sqlite._writer import BatchMismatchError
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
@@ -65,11 +72,11 @@ _ENTRY = """
 
 def append(
     connection: sqlite3.Connection, deliveries: Sequence[Delivery], now: float, dedupe_window: float
-) -> list[Appended]:
+) -> list[AppendResult]:
     """Insert what is new; a repeat of a dead letter makes that one ready."""
-    keyed = [(storable(delivery.key), delivery) for delivery in deliveries]
+    keyed = [(encode_text(delivery.key), delivery) for delivery in deliveries]
     if dedupe_window <= 0:
-        return [Appended(id, duplicate=False) for id in _inserted(connection, keyed, now)]
+        return [AppendResult(id, duplicate=False) for id in _inserted(connection, keyed, now)]
     there = _newest(connection, [key for key, _ in keyed], now, dedupe_window)
     # Of two that are alike the first is new.
     new = {key: delivery for key, delivery in reversed(keyed) if key not in there}
@@ -77,14 +84,14 @@ def append(
     inserted = dict(zip((key for key, _ in fresh), _inserted(connection, fresh, now), strict=True))
     there |= inserted
     # The first to ask for a new one gets it as new.
-    return [Appended(there[key], duplicate=inserted.pop(key, None) is None) for key, _ in keyed]
+    return [AppendResult(there[key], duplicate=inserted.pop(key, None) is None) for key, _ in keyed]
 
 
 def _newest(connection: sqlite3.Connection, keys: list[Text], now: float, dedupe_window: float) -> dict[Text, Any]:
     """Find the deliveries that are there already, by key."""
     there: dict[Text, Any] = {}
-    for part in _parts(keys):
-        query = _NEWEST.format(_marks(part))
+    for part in _chunks(keys):
+        query = _NEWEST.format(_placeholders(part))
         for key, id, state in connection.execute(query, (*part, now - dedupe_window)).fetchall():
             there[key] = id
             if state == DEAD:
@@ -95,18 +102,18 @@ def _newest(connection: sqlite3.Connection, keys: list[Text], now: float, dedupe
 def _inserted(connection: sqlite3.Connection, keyed: list[tuple[Text, Delivery]], now: float) -> list[int]:
     """Insert rows; return their ids, which follow each other."""
     ids: list[int] = []
-    for part in _parts(keyed):
+    for part in _chunks(keyed):
         values: list[Any] = []
         for key, delivery in part:
             received_at = delivery.received_at.timestamp()
-            values += (key, delivery.body, storable(delivery.content_type), received_at, now, now, now)
+            values += (key, delivery.body, encode_text(delivery.content_type), received_at, now, now, now)
         statement = _INSERT.format(",".join(["(?,?,?,?,?,?,?)"] * len(part)))
         last = connection.execute(statement, values).lastrowid or 0
         ids += range(last - len(part) + 1, last + 1)
     return ids
 
 
-def _parts(rows: list[T]) -> Iterator[list[T]]:
+def _chunks(rows: list[T]) -> Iterator[list[T]]:
     """Cut into parts of few different lengths: each is a statement that SQLite has to keep prepared."""
     start = 0
     while start < len(rows):
@@ -115,7 +122,7 @@ def _parts(rows: list[T]) -> Iterator[list[T]]:
         start += length
 
 
-def _marks(values: Sequence[object]) -> str:
+def _placeholders(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
@@ -126,8 +133,8 @@ def claim(connection: sqlite3.Connection, limit: int, now: float, lease: float) 
     """Lease what is due, under a token of this claim."""
     due = _without_suspects(connection.execute(_DUE, (now, limit)).fetchall())
     token = secrets.token_hex(8)
-    for part in _parts([row[0] for row in due]):
-        connection.execute(_LEASE.format(_marks(part)), (now + lease, token, now, *part))
+    for part in _chunks([row[0] for row in due]):
+        connection.execute(_LEASE.format(_placeholders(part)), (now + lease, token, now, *part))
     return [_leased(row, token) for row in due]
 
 
@@ -141,7 +148,7 @@ def _without_suspects(due: list[Row]) -> list[Row]:
 
 def _leased(row: Row, token: str) -> Lease:
     id, attempt, crashes, body, content_type, received_at, key, completed = row
-    delivery = Delivery(body, text(content_type), moment(received_at), text(key))
+    delivery = Delivery(body, text(content_type), from_timestamp(received_at), text(key))
     return Lease(id, token, attempt, crashes, delivery, _parted(completed))
 
 
@@ -162,7 +169,7 @@ def settle(connection: sqlite3.Connection, lease: Lease, now: float, change: str
         f"UPDATE deliveries SET {change}, updated_at = ?"  # noqa: S608  # the changes are the inbox's own words
         " WHERE id = ? AND state = 1 AND token = ?"
     )
-    return connection.execute(statement, (*values, now, row_number(lease.id), lease.token)).rowcount == 1
+    return connection.execute(statement, (*values, now, parse_row_id(lease.id), lease.token)).rowcount == 1
 
 
 def ack(
@@ -176,16 +183,18 @@ def ack(
     """
     by_token: dict[str, list[tuple[int, Text]]] = {}
     for lease, event_key in handled:
-        by_token.setdefault(lease.token, []).append((row_number(lease.id), storable(event_key)))
+        by_token.setdefault(lease.token, []).append((parse_row_id(lease.id), encode_text(event_key)))
     noted = 0
     for token, keys in by_token.items():
-        for part in _parts(keys):
+        for part in _chunks(keys):
             ids = [id for id, _ in part]
-            statement = _ACK.format("WHEN ? THEN ? " * len(part), "" if keep_bodies else ", body = x''", _marks(part))
+            statement = _ACK.format(
+                "WHEN ? THEN ? " * len(part), "" if keep_bodies else ", body = x''", _placeholders(part)
+            )
             values = (now, *chain.from_iterable(part), *ids, token)
             noted += connection.execute(statement, values).rowcount
     if noted != len(handled) > 1:
-        raise NotAlike
+        raise BatchMismatchError
     return [noted > 0] * len(handled)
 
 
@@ -210,12 +219,12 @@ def newest(connection: sqlite3.Connection, limit: int, bodies_after: int) -> lis
     return connection.execute(f"{query} ORDER BY id DESC LIMIT ?", (bodies_after, limit)).fetchall()
 
 
-def as_entry(row: Row, now: float) -> Entry:
+def as_entry(row: Row, now: float) -> InboxEntry:
     """Make an entry of what was read."""
     id, state, due_at, body, content_type, received_at, key, attempt, crashes, reason, updated_at = row
-    delivery = Delivery(body, text(content_type), moment(received_at), text(key))
+    delivery = Delivery(body, text(content_type), from_timestamp(received_at), text(key))
     name = STATES[READY if state == LEASED and due_at <= now else state]
-    return Entry(id, name, delivery, attempt, crashes, text(reason), moment(updated_at))
+    return InboxEntry(id, name, delivery, attempt, crashes, text(reason), from_timestamp(updated_at))
 
 
 def replay(connection: sqlite3.Connection, ids: Sequence[int] | None, now: float) -> int:
@@ -239,7 +248,7 @@ def _parted(names: str) -> frozenset[str]:
     return frozenset(name.encode().decode("unicode_escape") for name in names.split("\n"))
 
 
-def storable(text: str | None) -> Text:
+def encode_text(text: str | None) -> Text:
     """Return a text as SQLite can keep it: a server hands over what it could not decode as lone surrogates."""
     if text is None:
         return None
@@ -255,6 +264,6 @@ def text(stored: Any) -> Any:
     return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else stored
 
 
-def moment(seconds: float) -> datetime:
+def from_timestamp(seconds: float) -> datetime:
     """Return a time as a delivery has it."""
     return datetime.fromtimestamp(seconds, UTC)

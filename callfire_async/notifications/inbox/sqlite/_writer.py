@@ -20,11 +20,11 @@ from attrs import define
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox.sqlite._database import open_file
 
-__all__ = ["NotAlike", "SharedWork", "Work", "Writer"]
+__all__ = ["BatchMismatchError", "SharedWork", "Work", "WriterThread"]
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
-#: Does for several, in one go, what each has asked for; returns what each gets, in their order, or raises `NotAlike`.
+#: Does for several, in one go, what each has asked for; returns what each gets, in their order, or raises `BatchMismatchError`.
 SharedWork = Callable[[sqlite3.Connection, list[Any]], Sequence[T]]
 
 _log = logging.getLogger("callfire_async.inbox")
@@ -33,12 +33,12 @@ _log = logging.getLogger("callfire_async.inbox")
 _GROUP_SIZE = 1000
 
 
-class NotAlike(Exception):  # a signal to the writer, which has it done again
+class BatchMismatchError(Exception):  # a signal to the writer, which has it done again
     """What was to be done for several in one go was not done for all, and who is left out shows only one by one."""
 
 
 @define(eq=False)
-class _Job:
+class _Work:
     """Something to be done, and who waits for it."""
 
     work: Work[Any]
@@ -46,7 +46,7 @@ class _Job:
 
 
 @define(eq=False)
-class _Share:
+class _BatchedWork:
     """One's share of what is done for several in one go, and who waits for it."""
 
     work: SharedWork[Any]
@@ -54,12 +54,12 @@ class _Share:
     future: asyncio.Future[Any]
 
 
-_Asked: TypeAlias = _Job | _Share
+_Asked: TypeAlias = _Work | _BatchedWork
 #: What was asked, what came of it, and what it raised.
 _Outcome: TypeAlias = tuple[_Asked, Any, Exception | None]
 
 
-class Writer:
+class WriterThread:
     """
     The thread that owns a connection.
 
@@ -114,13 +114,13 @@ class Writer:
             InboxUnavailableError: The disk is full or fails, or somebody else holds the file; nothing has changed.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._ask(_Job(work, future))
+        self._ask(_Work(work, future))
         return future
 
     def share(self, work: SharedWork[T], item: object) -> asyncio.Future[T]:
         """Have something done as by `submit`, for *item*, in one go with others that ask for the same *work*."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self._ask(_Share(work, item, future))
+        self._ask(_BatchedWork(work, item, future))
         return future
 
     def _ask(self, asked: _Asked) -> None:
@@ -141,14 +141,14 @@ class Writer:
     def _run(self) -> None:
         going_on = True
         while going_on or self._left:
-            going_on = self._gather() and going_on
+            going_on = self._take_batch() and going_on
             jobs, self._left = self._left[:_GROUP_SIZE], self._left[_GROUP_SIZE:]
-            outcomes = self._carry_out(jobs) if jobs else []
-            self._loop.call_soon_threadsafe(_tell, outcomes)
+            outcomes = self._run_batch(jobs) if jobs else []
+            self._loop.call_soon_threadsafe(_resolve_futures, outcomes)
         self._close()
         self._loop.call_soon_threadsafe(self._stopped.set_result, None)
 
-    def _gather(self) -> bool:
+    def _take_batch(self) -> bool:
         """Take all jobs that are there, and wait for one where there is none; tell whether there will be more."""
         while not self._left or not self._jobs.empty():
             jobs = self._jobs.get()
@@ -157,14 +157,14 @@ class Writer:
             self._left += jobs
         return True
 
-    def _carry_out(self, jobs: list[_Asked], *, one_by_one: bool = False) -> list[_Outcome]:
+    def _run_batch(self, jobs: list[_Asked], *, one_by_one: bool = False) -> list[_Outcome]:
         try:
             return self._in_one_transaction(jobs, one_by_one=one_by_one)
-        except NotAlike:
+        except BatchMismatchError:
             self._roll_back()
-            return self._carry_out(jobs, one_by_one=True)
+            return self._run_batch(jobs, one_by_one=True)
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to whoever waits for it
-            return self._fail(jobs, error) if _is_of_the_disk(error) else self._each_alone(jobs, error)
+            return self._fail(jobs, error) if _is_disk_error(error) else self._run_individually(jobs, error)
 
     def _in_one_transaction(self, jobs: list[_Asked], *, one_by_one: bool) -> list[_Outcome]:
         connection = self._open()
@@ -173,12 +173,12 @@ class Writer:
         connection.execute("COMMIT")
         return outcomes
 
-    def _each_alone(self, jobs: list[_Asked], error: Exception) -> list[_Outcome]:
+    def _run_individually(self, jobs: list[_Asked], error: Exception) -> list[_Outcome]:
         """Let a job that cannot be done fail alone."""
         self._roll_back()
         if len(jobs) == 1:
             return [(jobs[0], None, _refused(self._path, error))]
-        return [outcome for job in jobs for outcome in self._carry_out([job])]
+        return [outcome for job in jobs for outcome in self._run_batch([job])]
 
     def _fail(self, jobs: list[_Asked], error: Exception) -> list[_Outcome]:
         """Tell all that nothing has happened; be ready to try again."""
@@ -211,16 +211,16 @@ class Writer:
 
 def _done(connection: sqlite3.Connection, jobs: list[_Asked], *, one_by_one: bool) -> list[_Outcome]:
     """Do the shared work first: who asks at the same time for what is there may as well see it."""
-    shares: dict[SharedWork[Any], list[_Share]] = {}
+    shares: dict[SharedWork[Any], list[_BatchedWork]] = {}
     for job in jobs:
-        if isinstance(job, _Share):
+        if isinstance(job, _BatchedWork):
             shares.setdefault(job.work, []).append(job)
     outcomes: list[_Outcome] = []
     for work, sharing in shares.items():
         items = [share.item for share in sharing]
         values = [work(connection, [item])[0] for item in items] if one_by_one else work(connection, items)
         outcomes += [(share, value, None) for share, value in zip(sharing, values, strict=True)]
-    return outcomes + [(job, job.work(connection), None) for job in jobs if isinstance(job, _Job)]
+    return outcomes + [(job, job.work(connection), None) for job in jobs if isinstance(job, _Work)]
 
 
 # What a statement can be told by SQLite without anything being wrong with the file.
@@ -243,7 +243,7 @@ def _code(error: Exception) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _is_of_the_disk(error: Exception) -> bool:
+def _is_disk_error(error: Exception) -> bool:
     return isinstance(error, OSError) or (_code(error) is not None and _code(error) not in _OF_THE_JOB)
 
 
@@ -261,7 +261,7 @@ def _refused(path: Path, cause: Exception) -> Exception:
     return error
 
 
-def _tell(outcomes: list[_Outcome]) -> None:
+def _resolve_futures(outcomes: list[_Outcome]) -> None:
     """Wake all who wait, but for those who have gone."""
     for asked, value, error in outcomes:
         if asked.future.done():

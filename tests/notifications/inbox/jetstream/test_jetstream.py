@@ -25,13 +25,13 @@ from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, d
 from notifications.inbox.waiting import until
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, Inbox, Lease, Stats
+from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats, Lease
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.jetstream import _connection as _jetstream_link
 from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_queue
-from callfire_async.notifications.inbox.jetstream._connection import Link
-from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, Message, Record
-from callfire_async.notifications.inbox.jetstream._stream import Write
+from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
+from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, DeliveryRecord, Message
+from callfire_async.notifications.inbox.jetstream._stream import PendingMessage
 
 SHORT = 0.05
 LOG = "callfire_async.inbox"
@@ -98,8 +98,8 @@ async def hand_out_again(inbox: JetStreamInbox, lease: Lease) -> None:
     await inbox._ledger.opened.queue.hand_out_after(lease.token.partition(" ")[2], 0)
 
 
-def again(inbox: JetStreamInbox, lease: Lease, record: Record, id: str = "again") -> Write:
-    return Write(inbox._settings.again, Message.written(lease.delivery, record, 0), {"Nats-Msg-Id": id})
+def again(inbox: JetStreamInbox, lease: Lease, record: DeliveryRecord, id: str = "again") -> PendingMessage:
+    return PendingMessage(inbox._settings.again, Message.written(lease.delivery, record, 0), {"Nats-Msg-Id": id})
 
 
 # --- opening ----------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ async def test_of_a_lease_that_was_lost_no_doubt_remains(inbox, other, monkeypat
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox, lease=SHORT)
 
-    async def no_answer(record: Record) -> Record | None:
+    async def no_answer(record: DeliveryRecord) -> DeliveryRecord | None:
         raise InboxUnavailableError("no answer")
 
     with monkeypatch.context() as without_answers:
@@ -431,12 +431,12 @@ async def test_what_nobody_answered_for_may_come_between(inbox, monkeypatch):
     ledger, late = inbox._ledger, []
     write = ledger.write
 
-    async def no_answer(record: Record) -> Record | None:
+    async def no_answer(record: DeliveryRecord) -> DeliveryRecord | None:
         monkeypatch.setattr(ledger, "write", after_the_late_one)
         late.append(record)
         raise InboxUnavailableError("no answer")
 
-    async def after_the_late_one(record: Record) -> Record | None:
+    async def after_the_late_one(record: DeliveryRecord) -> DeliveryRecord | None:
         monkeypatch.setattr(ledger, "write", write)
         await write(*late)
         return await write(record)
@@ -534,7 +534,7 @@ async def test_what_will_pass_is_asked_again():
             raise answers.pop()
         return "answer"
 
-    assert await Link(["nats://127.0.0.1"], 5.0, None).persist(ask) == "answer"
+    assert await NatsConnection(["nats://127.0.0.1"], 5.0, None).request_with_retry(ask) == "answer"
 
 
 @pytest.mark.parametrize("replicas", [3, 9])
@@ -770,7 +770,7 @@ async def test_a_burial_is_completed_by_the_next(nats_server, name, inbox, other
 
     assert [await messages_in(nats_server, stream) for stream in (name, f"{name}-dead")] == [0, 1]
     assert letter == (await other.get(lease.id)).delivery == lease.delivery
-    assert await other.stats() == Stats(dead=1)
+    assert await other.stats() == InboxStats(dead=1)
 
 
 async def test_a_burial_that_lacks_only_the_end_is_ended(nats_server, name, inbox, other):
@@ -779,7 +779,7 @@ async def test_a_burial_that_lacks_only_the_end_is_ended(nats_server, name, inbo
     lease = await lease_of(inbox)
     record = await inbox._claims.settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
     letter = Message.written(lease.delivery)
-    await inbox._ledger.opened.dead.publish(Write(inbox._ledger.dead_subject(record.id), letter, {}))
+    await inbox._ledger.opened.dead.publish(PendingMessage(inbox._ledger.dead_subject(record.id), letter, {}))
     await hand_out_again(inbox, lease)
 
     assert await other.claim(1, lease=LEASE) == []
@@ -843,7 +843,7 @@ async def test_a_letter_that_a_replay_has_left_is_deleted_by_the_next(inbox, oth
         await inbox.replay()
 
     assert await other.ack(await next_lease(other))
-    assert await other.stats() == Stats(done=1)
+    assert await other.stats() == InboxStats(done=1)
 
 
 async def test_of_two_who_replay_one_does(inbox, other):
@@ -868,7 +868,7 @@ async def test_what_was_replayed_again_since_is_stale(inbox):
     first = await next_lease(inbox)
     assert await inbox.claim(10, lease=LEASE) == []
     assert await inbox.ack(first)
-    assert await inbox.stats() == Stats(done=1)
+    assert await inbox.stats() == InboxStats(done=1)
 
 
 async def test_what_was_buried_again_is_kept_by_a_slow_replay(inbox, other):

@@ -3,8 +3,8 @@
 import asyncio
 
 from callfire_async import InboxUnavailableError
-from callfire_async.notifications import Appended, Delivery
-from callfire_async.notifications.inbox.postgres._batching import Gathering
+from callfire_async.notifications import AppendResult, Delivery
+from callfire_async.notifications.inbox.postgres._batching import AppendBatcher
 
 DEADLINE = 20
 
@@ -17,13 +17,13 @@ async def test_nobody_waits_for_ever_where_the_driver_breaks_off():
         if breaks_off:
             await asyncio.sleep(0)
             raise asyncio.CancelledError
-        return [Appended(1, duplicate=False) for _ in deliveries]
+        return [AppendResult(1, duplicate=False) for _ in deliveries]
 
-    gathering = Gathering(keep)
+    gathering = AppendBatcher(keep)
     many = [Delivery(b"1")] * 400
     async with asyncio.timeout(DEADLINE):
         broken = await asyncio.gather(*(gathering.append(many) for _ in range(3)), return_exceptions=True)
         breaks_off = False
         (kept,) = await gathering.append([Delivery(b"2")])
 
-    assert ({type(error) for error in broken}, kept) == ({InboxUnavailableError}, Appended(1, duplicate=False))
+    assert ({type(error) for error in broken}, kept) == ({InboxUnavailableError}, AppendResult(1, duplicate=False))

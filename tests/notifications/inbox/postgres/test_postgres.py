@@ -26,7 +26,7 @@ from callfire_async.notifications.inbox import postgres as module
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 from callfire_async.notifications.inbox.postgres import _notify as _postgres_hints
 from callfire_async.notifications.inbox.postgres import _pool as _postgres_pool
-from callfire_async.notifications.inbox.postgres._pool import Database
+from callfire_async.notifications.inbox.postgres._pool import PostgresPool
 
 NEVER = 3600.0
 POLL_SECONDS = 0.01
@@ -452,7 +452,7 @@ class AwayAtFirst:
 async def test_hints_are_asked_for_again_where_the_server_was_away(caplog):
     """What failed is logged by its type."""
     caplog.set_level(logging.INFO, "callfire_async")
-    hints = _postgres_hints.Hints(AwayAtFirst(), "channel", lambda: None)
+    hints = _postgres_hints.WorkNotifier(AwayAtFirst(), "channel", lambda: None)
 
     hints.start()
     async with asyncio.timeout(DEADLINE):
@@ -484,7 +484,7 @@ async def test_hints_are_told_again_after_an_error(caplog, error):
     """Whatever it was, it is logged by its type."""
     caplog.set_level(logging.INFO, "callfire_async")
     database = FailsOnce(error)
-    hints = _postgres_hints.Hints(database, "channel", lambda: None)
+    hints = _postgres_hints.WorkNotifier(database, "channel", lambda: None)
 
     hints.start()
     async with asyncio.timeout(DEADLINE):
@@ -721,7 +721,7 @@ async def test_what_another_has_since_is_settled_no_more(unanswered):
 
 async def test_who_stands_in_anothers_way_gives_up_in_the_end(place):
     """A server may say so each time."""
-    database = Database(place.dsn(), timeout=DEADLINE)
+    database = PostgresPool(place.dsn(), timeout=DEADLINE)
     attempts = []
 
     async def clash(connection: object) -> None:

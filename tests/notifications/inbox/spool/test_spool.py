@@ -15,7 +15,7 @@ from notifications.inbox.switched import SwitchedInbox
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Notification, Postback, Receiver, Reply, Router
 from callfire_async.notifications.health import check_health
-from callfire_async.notifications.inbox import Delivery, Entry, Inbox, Lease, Stats
+from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, InboxStats, Lease
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
 from callfire_async.notifications.inbox.spool import _circuit_breaker as _spool_primary
@@ -121,7 +121,7 @@ class Listed(MemoryInbox):
         super().__init__()
         self.at_the_end = at_the_end
 
-    async def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         try:
             async for entry in super().entries(state):
                 yield entry
@@ -132,20 +132,20 @@ class Listed(MemoryInbox):
 class Iterated(MemoryInbox):
     """Lists in a way that cannot be closed."""
 
-    def entries(self, state: str | None = None) -> AsyncIterator[Entry]:
+    def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         return Anew(super().entries(state))
 
 
 class Anew:
     """Hands on what another iterator has, and nothing else of it."""
 
-    def __init__(self, entries: AsyncIterator[Entry]) -> None:
+    def __init__(self, entries: AsyncIterator[InboxEntry]) -> None:
         self._entries = entries
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Entry:
+    async def __anext__(self) -> InboxEntry:
         return await anext(self._entries)
 
 
@@ -222,7 +222,7 @@ async def test_an_append_that_is_cancelled_ends(make, primary):
             await appending
         primary.hangs = False
 
-        assert await inbox.stats() == Stats()
+        assert await inbox.stats() == InboxStats()
 
 
 async def test_a_repeat_of_what_is_spooled_is_found(inbox, primary):
@@ -277,7 +277,7 @@ async def test_a_probe_closes_it_where_nothing_is_spooled(sleepy, sleeper, prima
     sleeper.wake()
 
     await eventually(lambda: bool(messages(caplog, "can be reached again")))
-    assert await sleepy.stats() == Stats()
+    assert await sleepy.stats() == InboxStats()
     assert len(messages(caplog, "primary inbox")) == 2
 
 
@@ -358,7 +358,7 @@ async def test_what_is_refused_waits_longer_each_time(inbox, primary, spool):
     await eventually(is_refused)
     (entry,) = await all_entries(inbox)
     assert (entry.id, entry.state, entry.attempt, entry.reason) == ("spool/1", "ready", 2, "it does not fit")
-    assert await inbox.stats() == Stats(delayed=1)
+    assert await inbox.stats() == InboxStats(delayed=1)
 
 
 async def test_a_refusal_may_look_like_an_outage(inbox, primary, monkeypatch):
@@ -385,7 +385,7 @@ async def test_a_primary_that_takes_nothing_buries_nothing(sleepy, sleeper, prim
         sleeper.wake()
     await sleeper.is_asleep(8)
 
-    assert await sleepy.stats() == Stats(ready=2, oldest_ready_age=pytest.approx(0, abs=DEADLINE))
+    assert await sleepy.stats() == InboxStats(ready=2, oldest_ready_age=pytest.approx(0, abs=DEADLINE))
     primary.refuses = frozenset()
     sleeper.wake()
     await nothing_is_spooled(sleepy)
@@ -501,7 +501,7 @@ async def test_a_no_of_the_primary_is_its_own(inbox, primary, monkeypatch):
     for _ in range(5):
         with pytest.raises(InboxError, match="that cannot be done"):
             await inbox.replay()
-    assert await inbox.stats() == Stats()
+    assert await inbox.stats() == InboxStats()
 
 
 @pytest.mark.parametrize("end", ["time", "cancelled"])

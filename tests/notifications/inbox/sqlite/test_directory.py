@@ -15,12 +15,12 @@ from notifications.inbox.processes import DEADLINE, running
 from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter, lease_of
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, Inbox, Stats
+from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 from callfire_async.notifications.inbox.sqlite import _database as _sqlite_file
 from callfire_async.notifications.inbox.sqlite import _directory as _sqlite_folder
-from callfire_async.notifications.inbox.sqlite._database import OwnerLock
-from callfire_async.notifications.inbox.sqlite._directory import SqliteFolder
+from callfire_async.notifications.inbox.sqlite._database import FileLock
+from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
 
 WORKER = """
 async with SqliteInbox.in_folder(sys.argv[1]) as inbox:
@@ -89,7 +89,7 @@ async def is_free(path: Path) -> bool:
 
 
 async def is_owned(path: Path) -> bool:
-    lock = OwnerLock(path)
+    lock = FileLock(path)
     try:
         await lock.acquire(0)
     except InboxLockedError:
@@ -194,7 +194,7 @@ async def test_what_a_process_leaves_is_taken_over_while_others_run(folder, rest
                 waiting = asyncio.create_task(inbox.wait(LEASE))
         waiting.cancel()
 
-    assert before == Stats()
+    assert before == InboxStats()
     assert sorted(bodies) == sorted(f"{pid} {number}".encode() for pid in pids for number in range(3))
 
 
@@ -270,7 +270,7 @@ async def test_stats_are_those_of_all_files(folder):
         leased = await inbox.stats()
 
     assert (ready.ready, ready.oldest_ready_age > 0) == (3, True)
-    assert leased == Stats(leased=3)
+    assert leased == InboxStats(leased=3)
 
 
 # --- what can go wrong --------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ async def has_ready(inbox: Inbox, count: int) -> bool:
     return (await inbox.stats()).ready == count
 
 
-async def let_go(inbox: SqliteFolder, name: str) -> bool:
+async def let_go(inbox: SqliteDirectoryInbox, name: str) -> bool:
     return name not in inbox._held
 
 
@@ -335,7 +335,7 @@ async def test_a_file_that_fails_is_let_go_once(folder, monkeypatch):
             other.execute("BEGIN IMMEDIATE")
             stats = await asyncio.gather(*(inbox.stats() for _ in range(3)))
 
-        assert (stats, await is_free(folder / f"{name}.db")) == ([Stats()] * 3, True)
+        assert (stats, await is_free(folder / f"{name}.db")) == ([InboxStats()] * 3, True)
 
 
 async def test_when_its_own_file_fails_it_says_so(folder, monkeypatch):
@@ -357,12 +357,12 @@ async def test_a_file_that_is_being_made_is_no_error(folder, caplog):
     """Its owner has it locked, and has not come to the tables yet."""
     caplog.set_level(logging.ERROR)
     folder.mkdir()
-    lock = _sqlite_file.OwnerLock(folder / "new.db")
+    lock = _sqlite_file.FileLock(folder / "new.db")
     await lock.acquire(0)
     (folder / "new.db").touch()
 
     async with SqliteInbox.in_folder(folder) as inbox:
-        assert await inbox.stats() == Stats()
+        assert await inbox.stats() == InboxStats()
     lock.release()
 
     assert caplog.records == []
@@ -435,7 +435,7 @@ class Flaky:
 async def test_taking_over_goes_on_after_an_error(folder, restless, caplog):
     """Whatever it was: in a minute it may be gone."""
     open_file = Flaky()
-    async with SqliteFolder(folder, open_file) as inbox:
+    async with SqliteDirectoryInbox(folder, open_file) as inbox:
         open_file.fails = True
         await left_behind(folder, b"body")
         await until(lambda: has_failed(open_file))
@@ -460,7 +460,7 @@ async def test_a_start_that_fails_lets_everything_go(folder):
         return SqliteInbox(path, lock_timeout=0)
 
     with pytest.raises(OSError, match="too many"):
-        await SqliteFolder(folder, open_file).__aenter__()
+        await SqliteDirectoryInbox(folder, open_file).__aenter__()
 
     assert [await is_free(folder / f"{name}.db") for name in (first, second)] == [True, True]
 
@@ -503,7 +503,7 @@ async def test_a_file_that_is_let_go_while_another_is_asked_has_no_answer(folder
         counting = asyncio.create_task(inbox.stats())
         listing = asyncio.create_task(all_entries(inbox))
         await asyncio.sleep(0)
-        await inbox._let_go(other, inbox._held[other])
+        await inbox._close_file(other, inbox._held[other])
 
         assert (await counting).ready in (1, 2)
         assert len(await listing) in (1, 2)
@@ -534,7 +534,7 @@ async def test_an_empty_folder_can_be_looked_at(tmp_path):
     """There is nothing in it; one that is missing is not made."""
     view = SqliteInbox.in_folder(tmp_path, read_only=True)
     async with view:
-        assert await view.stats() == Stats()
+        assert await view.stats() == InboxStats()
     with pytest.raises(InboxError, match="not open"):
         await view.stats()
     with pytest.raises(InboxUnavailableError, match="there is no folder"):

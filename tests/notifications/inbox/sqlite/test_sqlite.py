@@ -21,7 +21,7 @@ from notifications.inbox.processes import running
 from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter, lease_of
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, Stats
+from callfire_async.notifications.inbox import Delivery, InboxStats
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 from callfire_async.notifications.inbox.sqlite import _database as _sqlite_file
 from callfire_async.notifications.inbox.sqlite import _writer as _sqlite_writer
@@ -228,7 +228,7 @@ def test_a_file_system_that_ends_with_its_machine_is_warned_of(tmp_path, caplog,
     if mounts is not None:
         listed.write_text(mounts.format(folder=tmp_path))
 
-    _sqlite_file.warn_of_file_system(tmp_path / "inbox.db", listed)
+    _sqlite_file.warn_if_ephemeral(tmp_path / "inbox.db", listed)
 
     assert [record.args[1] for record in caplog.records] == ([kind] if kind else [])
 
@@ -262,7 +262,7 @@ async def test_a_second_owner_is_told_who_the_first_is(path):
 async def test_the_next_owner_waits_for_the_last_to_leave(path):
     """As in a rolling deploy."""
 
-    async def counted() -> Stats:
+    async def counted() -> InboxStats:
         async with SqliteInbox(path) as inbox:
             return await inbox.stats()
 
@@ -285,7 +285,7 @@ async def test_whoever_waits_to_own_it_may_give_up(path):
             await entering
 
     async with SqliteInbox(path, lock_timeout=0) as inbox:
-        assert await inbox.stats() == Stats()
+        assert await inbox.stats() == InboxStats()
 
 
 async def test_the_leases_of_a_killed_owner_are_ready_at_once(path):
@@ -341,7 +341,7 @@ async def test_opening_that_fails_lets_the_next_in(path, impatient):
 
     assert threading.active_count() == before
     async with SqliteInbox(path, lock_timeout=0) as inbox:
-        assert await inbox.stats() == Stats()
+        assert await inbox.stats() == InboxStats()
 
 
 async def test_recovering_that_fails_lets_the_next_in(path):
@@ -373,7 +373,7 @@ async def test_opening_that_is_cancelled_lets_the_next_in(path):
             await (await entering).__aexit__(None, None, None)
 
         async with SqliteInbox(path, lock_timeout=0) as inbox:
-            assert await inbox.stats() == Stats()
+            assert await inbox.stats() == InboxStats()
 
 
 async def test_closing_that_is_cancelled_is_carried_through(path):
@@ -570,7 +570,7 @@ def commits(path: Path) -> int:
 def busy(inbox: SqliteInbox) -> Iterator[None]:
     """Keep the thread occupied, so that what is asked for meanwhile gathers."""
     begun, go_on = threading.Event(), threading.Event()
-    inbox._writer._jobs.put([_sqlite_writer._Job(lambda _: begun.set() or go_on.wait(), asyncio.Future())])
+    inbox._writer._jobs.put([_sqlite_writer._Work(lambda _: begun.set() or go_on.wait(), asyncio.Future())])
     begun.wait()
     try:
         yield
@@ -659,7 +659,7 @@ async def test_a_job_that_fails_leaves_no_half_of_itself(path):
         with pytest.raises(InboxError, match=r"inbox\.db cannot do this"):
             await inbox.append_many([Delivery(b"good"), Delivery(None, key="bad")])
 
-        assert await inbox.stats() == Stats()
+        assert await inbox.stats() == InboxStats()
 
 
 async def test_an_append_that_nobody_waits_for_is_kept_all_the_same(path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from attrs import define, field
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox import Entry
+from callfire_async.notifications.inbox import InboxEntry
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 
@@ -45,36 +45,36 @@ class Promises:
 
 
 @define
-class Findings:
+class AuditReport:
     """What became of the promises: each of these should be empty."""
 
     lost: list[str] = field(factory=list)
     corrupt: list[str] = field(factory=list)
 
-    def at(self, place: str) -> "Findings":
-        return Findings([place + line for line in self.lost], [place + line for line in self.corrupt])
+    def at(self, place: str) -> "AuditReport":
+        return AuditReport([place + line for line in self.lost], [place + line for line in self.corrupt])
 
-    def add(self, other: "Findings") -> None:
+    def add(self, other: "AuditReport") -> None:
         self.lost += other.lost
         self.corrupt += other.corrupt
 
 
-async def examine(path: Path, promises: Promises) -> Findings:
+async def examine(path: Path, promises: Promises) -> AuditReport:
     """Open an inbox as its next owner would, and compare it with what its last owner had promised."""
     try:
         async with SqliteInbox(path, lock_timeout=0.0) as inbox:
             integrity = await inbox._do(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
             entries = [entry async for entry in inbox.entries()]
     except InboxError as error:
-        return Findings(corrupt=[f"it does not open: {error}"])
+        return AuditReport(corrupt=[f"it does not open: {error}"])
     by_key = {entry.delivery.key: entry for entry in entries}
     corrupt = [str(line) for (line,) in integrity if line != "ok"]
     corrupt += [problem for entry in entries for problem in _inexplicable(entry, promises)]
     corrupt += ["a delivery is there twice"] * (len(entries) - len(by_key))
-    return Findings(list(_lost(by_key, promises)), corrupt)
+    return AuditReport(list(_lost(by_key, promises)), corrupt)
 
 
-def _inexplicable(entry: Entry, promises: Promises) -> Iterator[str]:
+def _inexplicable(entry: InboxEntry, promises: Promises) -> Iterator[str]:
     key = entry.delivery.key
     if entry.state != "done" and hashlib.sha256(entry.delivery.body).hexdigest() != key:
         yield f"{entry.id} has another body"
@@ -82,7 +82,7 @@ def _inexplicable(entry: Entry, promises: Promises) -> Iterator[str]:
         yield f"{entry.id} is {entry.state}, and nobody made it so"
 
 
-def _lost(entries: dict[str, Entry], promises: Promises) -> Iterator[str]:
+def _lost(entries: dict[str, InboxEntry], promises: Promises) -> Iterator[str]:
     yield from (f"{key} is gone" for key in promises.kept - entries.keys())
     for key, way in promises.finished.items():
         if key in entries and entries[key].state != way:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 from notifications.inbox.sqlite.power.disk import START, Disk, Record, read_log
-from notifications.inbox.sqlite.power.promises import Findings, Promises, examine
+from notifications.inbox.sqlite.power.promises import AuditReport, Promises, examine
 
 HERE = Path(__file__).parent
 
@@ -107,10 +107,10 @@ def record(root: Path, recorder: Path, seed: int, lives: list[Life], *, synchron
     return recording
 
 
-def survey(recording: Recording, cuts: int) -> Findings:
+def survey(recording: Recording, cuts: int) -> AuditReport:
     """Fail the power at so many points of a recording, and compare what is left each time with what was promised."""
     records, fate = recording.records(), random.Random(f"{recording.seed} fate")
-    disk, promises, findings, at = Disk(fate), Promises(), Findings(), 0
+    disk, promises, findings, at = Disk(fate), Promises(), AuditReport(), 0
     for cut in _cuts(records, cuts, fate):
         for entry in records[at:cut]:
             disk.apply(entry)
@@ -130,7 +130,7 @@ def _cuts(records: list[Record], cuts: int, fate: random.Random) -> list[int]:
     return sorted(min(cut, len(records)) for cut in openings + anywhere)
 
 
-def _examine(files: dict[str, bytes], folder: Path, promises: Promises) -> Findings:
+def _examine(files: dict[str, bytes], folder: Path, promises: Promises) -> AuditReport:
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)

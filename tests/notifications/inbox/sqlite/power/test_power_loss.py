@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from notifications.inbox.sqlite.power.promises import Findings
+from notifications.inbox.sqlite.power.promises import AuditReport
 from notifications.inbox.sqlite.power.recording import Life, compile_recorder, random_lives, record, survey
 
 CUTS_A_RECORDING = 50
@@ -35,20 +35,20 @@ def test_nothing_acknowledged_is_lost_with_the_power(recorder, tmp_path, seed, n
     # Every other inbox has a disk that fails now and then, too: whoever was told of that was promised nothing.
     lives = random_lives(seed + number, failing=number % 2 == 1)
     findings = survey(record(tmp_path, recorder, seed + number, lives), CUTS_A_RECORDING)
-    assert findings == Findings(), f"seed {seed}"
+    assert findings == AuditReport(), f"seed {seed}"
     shutil.rmtree(tmp_path)
 
 
 def test_what_a_dead_owner_had_not_synced_is_durable_before_it_is_vouched_for(recorder, tmp_path, seed):
     """A delivery that is there already is acknowledged to whoever posts it again only once it is on disk."""
     lives = [Life(workers=0, dies_at_sync=15), Life(workers=0, deliveries=0)]
-    assert survey(record(tmp_path, recorder, seed, lives), FEW_CUTS) == Findings(), f"seed {seed}"
+    assert survey(record(tmp_path, recorder, seed, lives), FEW_CUTS) == AuditReport(), f"seed {seed}"
 
 
 def test_nothing_is_built_on_what_a_failed_sync_has_covered(recorder, tmp_path, seed):
     """A commit and the closing after it fail; what is acknowledged once the disk is back is not lost with them."""
     lives = [Life(failing_syncs=(15, 2))]
-    assert survey(record(tmp_path, recorder, seed, lives), FEW_CUTS) == Findings(), f"seed {seed}"
+    assert survey(record(tmp_path, recorder, seed, lives), FEW_CUTS) == AuditReport(), f"seed {seed}"
 
 
 def test_a_log_that_is_not_synced_is_found_out(recorder, tmp_path, seed):
