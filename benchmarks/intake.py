@@ -43,7 +43,9 @@ async def _seconds(posts: int, effort: Effort, message: Callable[[int], str]) ->
 
     with tempfile.TemporaryDirectory() as folder, free_port() as port:
         ledger = Ledger(Path(folder) / "journal", Path(folder) / "inbox")
-        async with no_survivors(Settings(str(ledger.journal), str(ledger.inbox), port, grace=0.0)) as processes:
+        async with no_survivors(
+            Settings(str(ledger.journal), str(ledger.inbox), port, shutdown_timeout=0.0)
+        ) as processes:
             await processes.start_ready()
             warm_up = effort.of(WARM_UP, least=20)
             await post(port, range(warm_up))

@@ -151,7 +151,7 @@ async def _seconds(count: int, posts: int) -> float:
             await Poster(port, numbers=numbers).post_all(CONNECTIONS)
             await until(lambda: len(ledger.counts["handled"]) == handled, lambda: len(ledger.counts["handled"]))
 
-        settings = Settings(str(ledger.journal), server.dsn(), port, grace=0.0)
+        settings = Settings(str(ledger.journal), server.dsn(), port, shutdown_timeout=0.0)
         async with no_survivors(settings) as processes:
             await asyncio.gather(*(processes.start_ready() for _ in range(count)))
             await post(range(WARM_UP), WARM_UP)

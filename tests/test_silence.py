@@ -409,8 +409,8 @@ async def provoke(endpoint: object, said: Said) -> None:
 async def look(receiver: Receiver, said: Said) -> None:
     """Look at all that it shows of itself."""
     await receiver.idle(timeout=20)
-    said.printed("receiver", receiver, vars(receiver), vars(receiver._door), await receiver.stats())
-    inbox = getattr(receiver._way, "_inbox", None)
+    said.printed("receiver", receiver, vars(receiver), vars(receiver._validator), await receiver.stats())
+    inbox = getattr(receiver._intake, "_inbox", None)
     if inbox is None:
         return
     async for entry in inbox.entries():

@@ -35,7 +35,7 @@ from callfire_async.notifications import (
     TextSent,
     parse,
 )
-from callfire_async.reconcile import AuditReport, check, outcomes, reconcile
+from callfire_async.reconcile import AuditReport, audit, broadcast_results, reconcile
 
 router = Router()
 
@@ -100,7 +100,7 @@ async def declare(subscriptions: Subscriptions, tokens: EndpointTokens) -> None:
     assert_type(await subscriptions.apply(plan), ApplyResult)
     assert_type(await subscriptions.ensure(*specs, tokens=tokens), tuple[int, ...])
     await subscriptions.ensure(specs)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    assert_type(check(router, [one async for one in subscriptions.all()]), AuditReport)
+    assert_type(audit(router, [one async for one in subscriptions.all()]), AuditReport)
 
 
 async def pull(callfire: CallFire, texts: Texts, inbox: Inbox) -> None:
@@ -109,7 +109,7 @@ async def pull(callfire: CallFire, texts: Texts, inbox: Inbox) -> None:
     async for text in callfire.texts.all(broadcast_id=1):
         assert_type(text, Text)
     texts.all(brodcast_id=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    async for text in outcomes(1, texts=texts, router=router):
+    async for text in broadcast_results(1, texts=texts, router=router):
         assert_type(text, Text)
     async with router.expect(TextSent, where=lambda event: event.text.id == 1) as expected:
         assert_type(await expected.get(timeout=1), TextSent)

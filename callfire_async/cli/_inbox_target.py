@@ -42,7 +42,7 @@ async def open_read_only(place: str) -> AsyncIterator[Inbox]:
     if _is_server(place):
         inbox = _on_server(place)
     elif _path(place).is_dir():
-        inbox = SqliteInbox.in_folder(place, read_only=True)
+        inbox = SqliteInbox.in_directory(place, read_only=True)
     else:
         inbox = SqliteInbox(place, read_only=True)
     async with inbox:

@@ -68,7 +68,7 @@ class SubscriptionKey(NamedTuple):
 class TokenMatcher(Protocol):
     """What recognises the token at the end of an endpoint, as `EndpointTokens` does."""
 
-    def opens(self, token: str | None) -> bool:
+    def verify(self, token: str | None) -> bool:
         """Tell whether this is one of the tokens."""
         ...
 
@@ -143,10 +143,10 @@ class Plan:
         replace: What is there and differs in a way that an update cannot say (it cannot take a field out of a
             filter): the new one is created, then this one deleted.
         delete: What is owned and not wanted; nothing, unless it is pruned.
-        leave: What is there as it is to be.
+        unchanged: What is there as it is to be.
         duplicates: What is there twice, beside one of the above: each posts every event once more. Those among them
             that are owned are in *delete* too where it is pruned.
-        others: What no spec names and nothing is to happen to.
+        unmanaged: What no spec names and nothing is to happen to.
         tokens: By which endpoints were compared.
     """
 
@@ -154,9 +154,9 @@ class Plan:
     update: tuple[SpecMatch, ...] = ()
     replace: tuple[SpecMatch, ...] = ()
     delete: tuple[Subscription, ...] = ()
-    leave: tuple[SpecMatch, ...] = ()
+    unchanged: tuple[SpecMatch, ...] = ()
     duplicates: tuple[Subscription, ...] = ()
-    others: tuple[Subscription, ...] = ()
+    unmanaged: tuple[Subscription, ...] = ()
     tokens: TokenMatcher | None = field(default=None, repr=False, eq=False)
 
     @property
@@ -173,7 +173,7 @@ class Plan:
             *(f"~ {_change_worded(match)}" for match in self.update),
             *(f"± {_change_worded(match)}" for match in self.replace),
             *(f"- {one.id} {_describe(one)}{': a duplicate' if one.id in extra else ''}" for one in self.delete),
-            *(f"= {match.subscription.id} {_describe(match.subscription)}" for match in self.leave),
+            *(f"= {match.subscription.id} {_describe(match.subscription)}" for match in self.unchanged),
             *(f"= {one.id} {_describe(one)}: a duplicate" for one in kept),
         ]
         return "\n".join([*lines, self._sum()])
@@ -184,9 +184,9 @@ class Plan:
             "to update": self.update,
             "to replace": self.replace,
             "to delete": self.delete,
-            "as wanted": self.leave,
+            "as wanted": self.unchanged,
             "there twice": self.duplicates,
-            "of others": self.others,
+            "of others": self.unmanaged,
         }
         return ", ".join(f"{len(found)} {name}" for name, found in counts.items() if found) or "nothing"
 
@@ -252,9 +252,9 @@ def compare(
         update=tuple(match for match in different if match.is_updatable),
         replace=tuple(match for match in different if not match.is_updatable),
         delete=(*unwanted, *(extra for extra in duplicates if extra.id in prunable)),
-        leave=tuple(match for match in matches if not match.changed),
+        unchanged=tuple(match for match in matches if not match.changed),
         duplicates=tuple(duplicates),
-        others=tuple(item for _, item in unclaimed if item.id not in prunable),
+        unmanaged=tuple(item for _, item in unclaimed if item.id not in prunable),
         tokens=tokens,
     )
 
@@ -270,7 +270,7 @@ def key_of(one: SubscriptionSpec | Subscription, tokens: TokenMatcher | None) ->
 def _without_token(endpoint: str, tokens: TokenMatcher) -> str | None:
     """Take off a last segment that is one of the tokens; None where it is not."""
     parts = _ENDPOINT.fullmatch(endpoint)
-    return parts["folder"] + parts["query"] if parts and tokens.opens(parts["segment"]) else None
+    return parts["folder"] + parts["query"] if parts and tokens.verify(parts["segment"]) else None
 
 
 def _normalized_filter(filter: SubscriptionFilter | None) -> dict[str, Any]:

@@ -289,7 +289,7 @@ class _PlanExecutor:
 
     async def run(self, plan: Plan) -> ApplyResult:
         """Carry it out; what is new is there before what is old goes, so that no event falls between the two."""
-        self._ids |= {match.spec: match.subscription.id for match in (*plan.leave, *plan.update)}
+        self._ids |= {match.spec: match.subscription.id for match in (*plan.unchanged, *plan.update)}
         await self._each(plan.create, self._create)
         await self._each(plan.update, self._update)
         await self._each(plan.replace, self._replace)

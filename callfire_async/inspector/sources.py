@@ -158,31 +158,31 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
     # --- watching -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
+    def request(self, record: RequestRecord) -> Iterator[None]:
         """Keep a request once it is answered; its delivery may be there already."""
         at, started = datetime.now(UTC), time.perf_counter()
         try:
             yield
         finally:
             self.recent.note_received()
-            item = self._requested(receiving, at)
-            item.status = None if receiving.reply is None else receiving.reply.status
+            item = self._requested(record, at)
+            item.status = None if record.reply is None else record.reply.status
             item.answer_seconds = time.perf_counter() - started
             self.recent.touch(item)
 
-    def _requested(self, receiving: RequestRecord, at: datetime) -> DeliveryView:
-        if receiving.delivery is None:
-            return self.recent.add(DeliveryView(at, "refused", reason=_why(receiving)))
-        if receiving.appended is None:
-            return self._inside.pop(id(receiving.delivery), None) or self._not_kept(receiving, receiving.delivery)
-        if receiving.appended.duplicate:
-            return self._new(receiving.delivery, "duplicate", receiving.appended.id)
-        known = self.recent.by_id(receiving.appended.id)
-        return known or self._new(receiving.delivery, "waiting", receiving.appended.id)
+    def _requested(self, record: RequestRecord, at: datetime) -> DeliveryView:
+        if record.delivery is None:
+            return self.recent.add(DeliveryView(at, "refused", reason=_why(record)))
+        if record.appended is None:
+            return self._inside.pop(id(record.delivery), None) or self._not_kept(record, record.delivery)
+        if record.appended.duplicate:
+            return self._new(record.delivery, "duplicate", record.appended.id)
+        known = self.recent.by_id(record.appended.id)
+        return known or self._new(record.delivery, "waiting", record.appended.id)
 
-    def _not_kept(self, receiving: RequestRecord, delivery: Delivery) -> DeliveryView:
-        item = self._new(delivery, "refused" if receiving.refused else "cancelled", None)
-        item.reason = _why(receiving)
+    def _not_kept(self, record: RequestRecord, delivery: Delivery) -> DeliveryView:
+        item = self._new(delivery, "refused" if record.refused else "cancelled", None)
+        item.reason = _why(record)
         return item
 
     def _new(self, delivery: Delivery, outcome: str, id: int | str | None) -> DeliveryView:
@@ -191,10 +191,10 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
         return self.recent.add(item)
 
     @contextmanager
-    def handling(self, handling: AttemptRecord) -> Iterator[None]:
+    def attempt(self, record: AttemptRecord) -> Iterator[None]:
         """Keep an attempt, and what came of it."""
-        item = self._item(handling)
-        attempt = Attempt(handling.attempt)
+        item = self._item(record)
+        attempt = Attempt(record.attempt)
         item.attempts.append(attempt)
         item.outcome = "running"
         self.recent.touch(item)
@@ -203,24 +203,24 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
             yield
         finally:
             attempt.seconds = time.perf_counter() - started
-            attempt.outcome, attempt.reason = handling.outcome, handling.reason
-            item.outcome, item.reason = handling.outcome or "unsettled", handling.reason
-            age = (datetime.now(UTC) - handling.delivery.received_at).total_seconds()
-            self.recent.note_settled(max(0.0, age), failed=handling.outcome not in ("handled", "released"))
+            attempt.outcome, attempt.reason = record.outcome, record.reason
+            item.outcome, item.reason = record.outcome or "unsettled", record.reason
+            age = (datetime.now(UTC) - record.delivery.received_at).total_seconds()
+            self.recent.note_settled(max(0.0, age), failed=record.outcome not in ("handled", "released"))
             self.recent.touch(item)
 
-    def _item(self, handling: AttemptRecord) -> DeliveryView:
-        known = None if handling.id is None else self.recent.by_id(handling.id)
-        item = known or self._new(handling.delivery, "running", handling.id)
-        if handling.id is None:
-            self._inside[id(handling.delivery)] = item
+    def _item(self, record: AttemptRecord) -> DeliveryView:
+        known = None if record.id is None else self.recent.by_id(record.id)
+        item = known or self._new(record.delivery, "running", record.id)
+        if record.id is None:
+            self._inside[id(record.delivery)] = item
         return item
 
     @contextmanager
-    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
+    def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
         """Keep a run of a handler."""
         run = HandlerRun(handler)
-        self._attempt(handling).runs.append(run)
+        self._attempt(record).runs.append(run)
         started = time.perf_counter()
         try:
             yield
@@ -230,9 +230,9 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
         finally:
             run.seconds = time.perf_counter() - started
 
-    def _attempt(self, handling: AttemptRecord) -> Attempt:
-        item = self._inside.get(id(handling.delivery)) if handling.id is None else self.recent.by_id(handling.id)
-        return item.attempts[-1] if item is not None and item.attempts else Attempt(handling.attempt)
+    def _attempt(self, record: AttemptRecord) -> Attempt:
+        item = self._inside.get(id(record.delivery)) if record.id is None else self.recent.by_id(record.id)
+        return item.attempts[-1] if item is not None and item.attempts else Attempt(record.attempt)
 
     # --- trying again -------------------------------------------------------------------------------------
 
@@ -332,8 +332,8 @@ class FileSource(_InboxReader[SqliteInbox]):
         return self.read_only
 
 
-def _why(receiving: RequestRecord) -> str:
-    return _REFUSED.get(receiving.refused, str(receiving.refused))
+def _why(record: RequestRecord) -> str:
+    return _REFUSED.get(record.refused, str(record.refused))
 
 
 def _state(entry: InboxEntry) -> tuple[str, int, str]:

@@ -25,7 +25,7 @@ class AiohttpEndpoint:
         body = request.content.iter_any()
         reply = await self.receiver.receive(Postback(request.method, token, request.headers, body))
         response = web.Response(status=reply.status, headers=reply.headers, body=reply.body or None)
-        return await _cut_off(request, response) if reply.close else response
+        return await _cut_off(request, response) if reply.close_connection else response
 
 
 def add_notification_routes(app: web.Application, receiver: Receiver, prefix: str = "") -> None:
@@ -47,7 +47,7 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
     app.cleanup_ctx.append(running)
     prefix = prefix.rstrip("/")
     take = AiohttpEndpoint(receiver).take
-    for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
+    for path in ("/{token}", "/{token}/", *([] if receiver.requires_token else ["", "/"])):
         app.router.add_route("*", prefix + path or "/", take)
 
 
@@ -66,7 +66,7 @@ def add_health_routes(
 
     def asking(question: Question) -> Handler:
         async def ask(_: web.Request) -> web.StreamResponse:
-            reply = await health_reply(receiver, question, max_age=max_age)
+            reply = health_reply(await receiver.health(max_age=max_age), question)
             return web.Response(status=reply.status, headers=dict(reply.headers), body=reply.body)
 
         return ask

@@ -89,9 +89,9 @@ class HealthApp:
             return
         asked = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
         if asked == "":
-            reply = await health_reply(self._receiver, max_age=self._max_age)
+            reply = health_reply(await self._receiver.health(max_age=self._max_age))
         elif asked == "live" or asked == "ready":  # noqa: PLR1714  # so that the type checkers know which
-            reply = await health_reply(self._receiver, asked, max_age=self._max_age)
+            reply = health_reply(await self._receiver.health(max_age=self._max_age), asked)
         else:
             reply = Reply(404)
         await _send(reply, send)
@@ -104,7 +104,7 @@ def relevant_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, 
 
 async def _send(reply: Reply, send: Send) -> None:
     fields = [(name.lower().encode(), value.encode()) for name, value in reply.headers]
-    if reply.close:
+    if reply.close_connection:
         fields.append((b"connection", b"close"))
     if reply.status != 204:  # No Content has no length
         fields.append((b"content-length", b"%d" % len(reply.body)))

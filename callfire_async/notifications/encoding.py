@@ -34,7 +34,7 @@ class Encodable(Protocol):
         ...
 
     @property
-    def carried(self) -> Text | Call | Broadcast | None:
+    def subject(self) -> Text | Call | Broadcast | None:
         """What it is about."""
         ...
 
@@ -78,14 +78,14 @@ def encode(
 def _content(event: Encodable) -> dict[str, Any]:
     """Return what stands inside the root, in the names of the wire."""
     subscription = {} if event.subscription_id is None else {"SubscriptionId": event.subscription_id}
-    return subscription | _carried(event)
+    return subscription | _subject_of(event)
 
 
-def _carried(event: Encodable) -> dict[str, Any]:
-    if event.carried is None:
+def _subject_of(event: Encodable) -> dict[str, Any]:
+    if event.subject is None:
         return {name: value for name, value in event.payload.items() if name.lower() != "subscriptionid"}
     # The models are called by CallFire's words.
-    return {type(event.carried).__name__: converters.unstructure(event.carried)}
+    return {type(event.subject).__name__: converters.unstructure(event.subject)}
 
 
 def _element(event: Encodable) -> dict[str, Any]:

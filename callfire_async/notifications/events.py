@@ -85,7 +85,7 @@ class Notification:
         return "unknown", _fingerprint(self.payload)
 
     @property
-    def carried(self) -> Text | Call | Broadcast | None:
+    def subject(self) -> Text | Call | Broadcast | None:
         """The text, call or broadcast that it is about; None where the root says nothing of that."""
         return None
 
@@ -114,7 +114,7 @@ class TextNotification(Notification):
     text: Text
 
     @property
-    def carried(self) -> Text:
+    def subject(self) -> Text:
         """The text."""
         return self.text
 
@@ -146,7 +146,7 @@ class CallFinished(Notification):
     call: Call
 
     @property
-    def carried(self) -> Call:
+    def subject(self) -> Call:
         """The call."""
         return self.call
 
@@ -166,7 +166,7 @@ class CampaignNotification(Notification):
     _kind: ClassVar[str] = ""
 
     @property
-    def carried(self) -> Broadcast:
+    def subject(self) -> Broadcast:
         """The broadcast."""
         return self.broadcast
 

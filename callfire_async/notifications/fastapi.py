@@ -50,7 +50,7 @@ class FastapiEndpoint:
         token = request.path_params.get("token")
         headers = relevant_headers(request.scope["headers"])
         reply = await self.receiver.receive(Postback(request.method, token, headers, request.stream()))
-        closing = {"Connection": "close"} if reply.close else {}
+        closing = {"Connection": "close"} if reply.close_connection else {}
         return Response(reply.body, reply.status, {**dict(reply.headers), **closing})
 
 
@@ -84,7 +84,7 @@ def notification_routes(receiver: Receiver) -> APIRouter:
     receiver.redact("uvicorn.access")
     routes = APIRouter(lifespan=running, route_class=_RawRequestRoute)
     take = FastapiEndpoint(receiver).take
-    for path in ("/{token}", "/{token}/", *(["", "/"] if receiver.is_open else [])):
+    for path in ("/{token}", "/{token}/", *([] if receiver.requires_token else ["", "/"])):
         routes.add_api_route(
             path, take, methods=["POST"], status_code=204, response_class=Response, responses=_RESPONSES,
             name="callfire_notification", summary="Take a CallFire postback", include_in_schema=path == "/{token}",
@@ -106,7 +106,7 @@ def health_routes(receiver: Receiver, *, max_age: float = 300.0) -> APIRouter:
 
     def asking(question: Question) -> Callable[[], Awaitable[Response]]:
         async def ask() -> Response:
-            reply = await health_reply(receiver, question, max_age=max_age)
+            reply = health_reply(await receiver.health(max_age=max_age), question)
             return Response(reply.body, reply.status, dict(reply.headers))
 
         return ask

@@ -58,22 +58,22 @@ class QueuedIntake:
             # Where this is cancelled too: an inbox that stays open is nobody else's.
             await self._inbox.__aexit__(None, None, None)
 
-    async def take(self, delivery: Delivery, receiving: RequestRecord) -> Reply:
+    async def accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
         """Store a delivery; 204 once it is kept, 503 where it cannot be."""
         # A server may cancel whoever waits for the answer when its client goes: what came whole is stored all the same.
         if is_carried_through(self._inbox.append):
-            return await self._store(delivery, receiving)
-        storing = asyncio.create_task(self._store(delivery, receiving))
+            return await self._store(delivery, record)
+        storing = asyncio.create_task(self._store(delivery, record))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
         return await asyncio.shield(storing)
 
-    async def _store(self, delivery: Delivery, receiving: RequestRecord) -> Reply:
+    async def _store(self, delivery: Delivery, record: RequestRecord) -> Reply:
         try:
-            appended = receiving.appended = await self._inbox.append(delivery)
+            appended = record.appended = await self._inbox.append(delivery)
         except Exception as error:  # noqa: BLE001  # the inbox may be the user's own; nothing was stored
             self._is_writable, self._failed_at = False, time.monotonic()
-            receiving.refused = "storage"
+            record.refused = "storage"
             self.counts["not stored"] += 1
             _log.error("a postback cannot be stored and was answered 503: %s", safe_message(error))
             return Reply(503, (TRY_AGAIN,))
@@ -92,12 +92,12 @@ class QueuedIntake:
         return self._worker.is_working
 
     @property
-    def is_storing(self) -> bool:
+    def last_store_succeeded(self) -> bool:
         """Whether the inbox took what was last written to it."""
         return self._is_writable and self._worker.can_write
 
     @property
-    def may_store(self) -> bool:
+    def can_accept(self) -> bool:
         """Whether the next may be stored: it can, or that has not been tried for a while."""
         again = time.monotonic() - self._failed_at >= _STORE_AGAIN_SECONDS
         # A spool takes in what comes while nothing can be settled.
@@ -105,7 +105,7 @@ class QueuedIntake:
         return settles and (self._is_writable or again)
 
     @property
-    def has_buried(self) -> bool:
+    def has_recent_dead_letters(self) -> bool:
         """Whether something was buried within the last quarter of an hour."""
         return self._worker.dead_letters.has_recent
 
@@ -129,9 +129,9 @@ class QueuedIntake:
     def _is_busy(self) -> bool:
         return self._worker.is_busy or bool(self._storing)
 
-    async def changed(self, timeout: float) -> None:
+    async def wait_for_change(self, timeout: float) -> None:
         """Wait until a delivery was settled, *timeout* seconds at most."""
-        await self._worker.changed(timeout)
+        await self._worker.wait_for_change(timeout)
 
 
 @define(eq=False)
@@ -145,8 +145,8 @@ class InlineIntake:
     counts: Counter[str] = field(factory=Counter)
     _unhandled: set[type[Notification]] = field(factory=set)
 
-    is_working = is_storing = may_store = True
-    has_buried = False
+    is_working = last_store_succeeded = can_accept = True
+    has_recent_dead_letters = False
 
     async def start(self) -> None:
         """Have nothing to start."""
@@ -154,40 +154,40 @@ class InlineIntake:
     async def stop(self) -> None:
         """Have nothing to stop."""
 
-    async def take(self, delivery: Delivery, receiving: RequestRecord) -> Reply:
+    async def accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
         """Handle a delivery; the reply says what became of it."""
-        handling = AttemptRecord(delivery)
-        with self._observers.handling(handling):
+        attempt = AttemptRecord(delivery)
+        with self._observers.attempt(attempt):
             try:
-                event = handling.event = parse(delivery.body, delivery.content_type)
+                event = attempt.event = parse(delivery.body, delivery.content_type)
             except NotificationError as error:
                 _log.warning("a body that is no notification was answered %d: %s", error.status_hint, error)
-                handling.outcome, handling.reason = "refused", str(error)
-                receiving.refused = "no notification"
+                attempt.outcome, attempt.reason = "refused", str(error)
+                record.refused = "no notification"
                 return Reply(error.status_hint)
             self.counts["unknown"] += isinstance(event, UnknownNotification)
-            return await self._dispatch(event, handling)
+            return await self._dispatch(event, attempt)
 
-    async def _dispatch(self, event: Notification, handling: AttemptRecord) -> Reply:
+    async def _dispatch(self, event: Notification, record: AttemptRecord) -> Reply:
         try:
             ran = await self._subscriptions.include(event.subscription_id) and await self._router.dispatch(
-                event, handler_timeout=self._handler_timeout, around=self._observers.running(handling)
+                event, handler_timeout=self._handler_timeout, around=self._observers.handler(record)
             )
         except HandlerErrors as errors:
-            return self._failed(list(zip(errors.failed, errors.exceptions, strict=True)), handling)
+            return self._failed(list(zip(errors.failed, errors.exceptions, strict=True)), record)
         except Exception as error:  # noqa: BLE001  # known_subscriptions is the user's own
-            return self._failed([("known_subscriptions", error)], handling)
-        handling.outcome = "handled" if ran else "unhandled"
-        self.counts[handling.outcome] += 1
+            return self._failed([("known_subscriptions", error)], record)
+        record.outcome = "handled" if ran else "unhandled"
+        self.counts[record.outcome] += 1
         if not ran:
             self._log_unhandled(event)
         return Reply(204)
 
-    def _failed(self, failures: Sequence[tuple[str, Exception]], handling: AttemptRecord) -> Reply:
+    def _failed(self, failures: Sequence[tuple[str, Exception]], record: AttemptRecord) -> Reply:
         self.counts["failed"] += 1
         for name, error in failures:
             log_failure(name, error)
-        handling.outcome, handling.reason = "failed", failure_reason(failures)
+        record.outcome, record.reason = "failed", failure_reason(failures)
         return Reply(500)
 
     def _log_unhandled(self, event: Notification) -> None:
@@ -203,6 +203,6 @@ class InlineIntake:
         """Return True: nothing waits to be handled."""
         return True
 
-    async def changed(self, timeout: float) -> None:
+    async def wait_for_change(self, timeout: float) -> None:
         """Wait *timeout* seconds: nothing tells of a change."""
         await asyncio.sleep(timeout)

@@ -77,19 +77,19 @@ class Observer:
     nothing.
     """
 
-    def serving(self) -> AbstractAsyncContextManager[None]:
+    def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Live while the receiver runs; not entered where it runs already when the observer is put on."""
         return _NOTHING
 
-    def receiving(self, receiving: RequestRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # for those below
+    def request(self, record: RequestRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # for those below
         """Watch a request until its answer is known; without an inbox its handling is inside."""
         return _NOTHING
 
-    def handling(self, handling: AttemptRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
+    def attempt(self, record: AttemptRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
         """Watch an attempt at a delivery until it is settled."""
         return _NOTHING
 
-    def running(self, handling: AttemptRecord, handler: str) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
+    def handler(self, record: AttemptRecord, handler: str) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
         """Watch a handler, by name; what it raised comes through the context, and cannot be kept back."""
         return _NOTHING
 
@@ -109,13 +109,13 @@ class _CompositeObserver:
         self._observers = tuple(one for one in self._observers if one is not observer)
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
+    async def lifespan(self) -> AsyncIterator[None]:
         """Enter every observer's context, and leave them in reverse order."""
         entered: list[tuple[Observer, AbstractAsyncContextManager[None]]] = []
         try:
             for observer in self._observers:
                 with _harmless(observer):
-                    context = observer.serving()
+                    context = observer.lifespan()
                     await context.__aenter__()
                     entered.append((observer, context))
             yield
@@ -124,19 +124,19 @@ class _CompositeObserver:
                 with _harmless(observer):
                     await context.__aexit__(None, None, None)
 
-    def receiving(self, receiving: RequestRecord) -> AbstractContextManager[object]:
+    def request(self, record: RequestRecord) -> AbstractContextManager[object]:
         """Enter every observer's context."""
-        return self._all(lambda observer: observer.receiving(receiving)) if self._observers else _NOTHING
+        return self._all(lambda observer: observer.request(record)) if self._observers else _NOTHING
 
-    def handling(self, handling: AttemptRecord) -> AbstractContextManager[object]:
+    def attempt(self, record: AttemptRecord) -> AbstractContextManager[object]:
         """Enter every observer's context."""
-        return self._all(lambda observer: observer.handling(handling)) if self._observers else _NOTHING
+        return self._all(lambda observer: observer.attempt(record)) if self._observers else _NOTHING
 
-    def running(self, handling: AttemptRecord) -> Callable[[str], AbstractContextManager[object]] | None:
+    def handler(self, record: AttemptRecord) -> Callable[[str], AbstractContextManager[object]] | None:
         """Return what enters every observer's context for a handler; None where there is nobody to tell."""
         if not self._observers:
             return None
-        return lambda handler: self._all(lambda observer: observer.running(handling, handler))
+        return lambda handler: self._all(lambda observer: observer.handler(record, handler))
 
     def _all(self, watch: Callable[[Observer], AbstractContextManager[None]]) -> AbstractContextManager[object]:
         contexts = ExitStack()

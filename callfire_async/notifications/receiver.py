@@ -14,6 +14,7 @@ from typing import Self
 
 from attrs import frozen
 
+from callfire_async.notifications.health import Health, intake_health
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats
 from callfire_async.notifications.intake import InlineIntake, QueuedIntake
 from callfire_async.notifications.observers import Observer, RequestRecord, _CompositeObserver
@@ -93,11 +94,11 @@ class Receiver:
         handler_timeout: Seconds for each handler; None for no limit.
         concurrency: Deliveries handled at once, 16 unless given; 0 only takes in. With an inbox only.
         retry: When to try again. With an inbox only.
-        grace: Seconds for running handlers when the receiver stops, 10 unless given. With an inbox only.
+        shutdown_timeout: Seconds for running handlers when the receiver stops, 10 unless given. With an inbox only.
         on_dead_letter: A coroutine function that is told of each dead letter. With an inbox only.
 
     Raises:
-        ValueError: The router is empty, a limit of size or time is not above 0, or *concurrency* or *grace* is below 0.
+        ValueError: The router is empty, a limit of size or time is not above 0, or *concurrency* or *shutdown_timeout* is below 0.
         TypeError: *tokens* or *known_subscriptions* is none of these, or an argument needs an inbox.
     """
 
@@ -113,21 +114,26 @@ class Receiver:
         handler_timeout: float | None = 30.0,
         concurrency: int | None = None,
         retry: RetryPolicy | None = None,
-        grace: float | None = None,
+        shutdown_timeout: float | None = None,
         on_dead_letter: OnDeadLetter | None = None,
     ) -> None:
         if router.is_empty:
             raise ValueError("the router has no handler; register the handlers before making the receiver")
         _check_positive(max_body_bytes=max_body_bytes, body_timeout=body_timeout, handler_timeout=handler_timeout)
-        _check_not_negative(concurrency=concurrency, grace=grace)
-        needing = {"concurrency": concurrency, "retry": retry, "grace": grace, "on_dead_letter": on_dead_letter}
+        _check_not_negative(concurrency=concurrency, shutdown_timeout=shutdown_timeout)
+        needing = {
+            "concurrency": concurrency,
+            "retry": retry,
+            "shutdown_timeout": shutdown_timeout,
+            "on_dead_letter": on_dead_letter,
+        }
         if inbox is None and (given := [name for name, value in needing.items() if value is not None]):
             raise TypeError(f"without an inbox there is no use for {', '.join(given)}")
-        self._door = RequestValidator(_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout)
+        self._validator = RequestValidator(_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout)
         subscriptions = SubscriptionAllowList(known_subscriptions)
         self._observers = _CompositeObserver()
         if inbox is None:
-            self._way: InlineIntake | QueuedIntake = InlineIntake(
+            self._intake: InlineIntake | QueuedIntake = InlineIntake(
                 router, subscriptions, handler_timeout, self._observers
             )
         else:
@@ -137,18 +143,18 @@ class Receiver:
                 concurrency=16 if concurrency is None else concurrency,
                 handler_timeout=handler_timeout,
                 retry=retry or RetryPolicy(),
-                grace=10.0 if grace is None else grace,
+                shutdown_timeout=10.0 if shutdown_timeout is None else shutdown_timeout,
                 subscriptions=subscriptions,
                 on_dead_letter=on_dead_letter,
                 observers=self._observers,
             )
-            self._way = QueuedIntake(inbox, worker)
+            self._intake = QueuedIntake(inbox, worker)
         self._filters: dict[str, RedactTokenFilter] = {}
         self._entries = 0
         self._stopping = AsyncExitStack()
         self._changing = asyncio.Lock()
-        self._in_hand = 0
-        self._said_not_running = False
+        self._active_requests = 0
+        self._logged_not_running = False
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
@@ -162,9 +168,9 @@ class Receiver:
         async with self._changing:
             if not self._entries:
                 async with AsyncExitStack() as started:
-                    await self._way.start()
-                    started.push_async_callback(self._way.stop)
-                    await started.enter_async_context(self._observers.serving())
+                    await self._intake.start()
+                    started.push_async_callback(self._intake.stop)
+                    await started.enter_async_context(self._observers.lifespan())
                     self._stopping = started.pop_all()
             self._entries += 1
             self._redact()
@@ -173,7 +179,7 @@ class Receiver:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop with the last exit: nothing more is taken in, running handlers get their grace, the inbox is closed."""
+        """Stop with the last exit: nothing more is taken in, running handlers get their shutdown_timeout, the inbox is closed."""
         async with self._changing:
             self._entries -= 1
             if not self._entries:
@@ -190,8 +196,8 @@ class Receiver:
 
         The adapters name their servers' access loggers, which write down the path.
         """
-        if self._door.tokens is not None:
-            self._filters = {name: RedactTokenFilter(self._door.tokens) for name in loggers} | self._filters
+        if self._validator.tokens is not None:
+            self._filters = {name: RedactTokenFilter(self._validator.tokens) for name in loggers} | self._filters
         if self._entries:
             self._redact()
 
@@ -216,7 +222,7 @@ class Receiver:
     @property
     def tokens(self) -> EndpointTokens | None:
         """What opens the endpoint; None where anyone may post."""
-        return self._door.tokens
+        return self._validator.tokens
 
     @property
     def is_running(self) -> bool:
@@ -224,14 +230,18 @@ class Receiver:
         return self._entries > 0
 
     @property
-    def is_open(self) -> bool:
-        """Whether there is no token: anyone may post, and an adapter routes the bare prefix too."""
-        return self._door.tokens is None
+    def requires_token(self) -> bool:
+        """Whether a token is required; if not, anyone may post, and the adapters route the bare prefix too."""
+        return self._validator.tokens is not None
 
-    @property
-    def healthy(self) -> bool:
-        """Whether it runs, can write to its inbox, and has buried nothing for a quarter of an hour."""
-        return self.is_running and self._way.is_storing and not self._way.has_buried
+    async def health(self, *, max_age: float = 300.0) -> Health:
+        """
+        Return the receiver's liveness, readiness and health. Never raises.
+
+        Args:
+            max_age: Seconds that a due delivery may wait before the receiver is unhealthy.
+        """
+        return await intake_health(self._intake if self.is_running else None, max_age)
 
     async def stats(self) -> ReceiverStats:
         """
@@ -241,10 +251,10 @@ class Receiver:
             InboxError: The inbox cannot be read.
         """
         names = ("duplicates", "unknown", "unhandled", "handled", "failed", "dead")
-        counts = {name: self._way.counts[name] for name in names}
-        stored = self._way.counts["not stored"]
-        refused = dict(self._door.refused) | ({"storage": stored} if stored else {})
-        return ReceiverStats(refused=refused, inbox=await self._way.inbox_stats(), **counts)
+        counts = {name: self._intake.counts[name] for name in names}
+        stored = self._intake.counts["not stored"]
+        refused = dict(self._validator.refused) | ({"storage": stored} if stored else {})
+        return ReceiverStats(refused=refused, inbox=await self._intake.inbox_stats(), **counts)
 
     async def idle(self, timeout: float) -> None:
         """
@@ -254,8 +264,8 @@ class Receiver:
             TimeoutError: Something still was after *timeout* seconds.
         """
         async with asyncio.timeout(timeout):
-            while self._in_hand or not await self._way.is_idle():
-                await self._way.changed(_IDLE_POLL_SECONDS)
+            while self._active_requests or not await self._intake.is_idle():
+                await self._intake.wait_for_change(_IDLE_POLL_SECONDS)
 
     # --- taking postbacks ---------------------------------------------------------------------------------
 
@@ -266,14 +276,14 @@ class Receiver:
         Never raises but when it is cancelled: what the sender did wrong, what handlers raised, and that nothing could
         be stored, is the status of the reply.
         """
-        receiving = RequestRecord(postback.method)
-        self._in_hand += 1
+        record = RequestRecord(postback.method)
+        self._active_requests += 1
         try:
-            with self._observers.receiving(receiving):
-                receiving.reply = await self._reply(postback, receiving)
-                return receiving.reply
+            with self._observers.request(record):
+                record.reply = await self._reply(postback, record)
+                return record.reply
         finally:
-            self._in_hand -= 1
+            self._active_requests -= 1
 
     async def redeliver(self, delivery: Delivery) -> Reply:
         """
@@ -282,37 +292,37 @@ class Receiver:
         It goes the way of a postback behind the door. With an inbox its key must be a new one: within the inbox's
         window a delivery with a key that is there already is a duplicate.
         """
-        receiving = RequestRecord("POST", delivery)
-        self._in_hand += 1
+        record = RequestRecord("POST", delivery)
+        self._active_requests += 1
         try:
-            with self._observers.receiving(receiving):
-                receiving.reply = await self._taken(delivery, receiving)
-                return receiving.reply
+            with self._observers.request(record):
+                record.reply = await self._taken(delivery, record)
+                return record.reply
         finally:
-            self._in_hand -= 1
+            self._active_requests -= 1
 
-    async def _taken(self, delivery: Delivery, receiving: RequestRecord) -> Reply:
+    async def _taken(self, delivery: Delivery, record: RequestRecord) -> Reply:
         if not self.is_running:
-            receiving.refused = "not running"
+            record.refused = "not running"
             return Reply(503, (TRY_AGAIN,))
-        return await self._way.take(delivery, receiving)
+        return await self._intake.accept(delivery, record)
 
-    async def _reply(self, postback: Postback, receiving: RequestRecord) -> Reply:
+    async def _reply(self, postback: Postback, record: RequestRecord) -> Reply:
         headers = relevant_headers(postback)
-        content = await self._door.read_request(postback, headers, is_running=self.is_running)
+        content = await self._validator.read_request(postback, headers, is_running=self.is_running)
         if isinstance(content, Rejection):
-            receiving.refused = content.reason
+            record.refused = content.reason
             if content.reply.status == 503:
                 self._log_not_running()
             return content.reply
-        receiving.delivery = Delivery(content, headers.get("content-type"))
-        return await self._way.take(receiving.delivery, receiving)
+        record.delivery = Delivery(content, headers.get("content-type"))
+        return await self._intake.accept(record.delivery, record)
 
     def _log_not_running(self) -> None:
         # The server is about to log the path, with a token that is right.
         self._redact()
-        if not self._said_not_running:
-            self._said_not_running = True
+        if not self._logged_not_running:
+            self._logged_not_running = True
             _log.error(_NOT_RUNNING)
 
 

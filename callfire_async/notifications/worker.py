@@ -93,7 +93,7 @@ class Worker:
     concurrency: int
     handler_timeout: float | None
     retry: RetryPolicy
-    grace: float
+    shutdown_timeout: float
     subscriptions: SubscriptionAllowList
     on_dead_letter: OnDeadLetter | None
     observers: _CompositeObserver = field(factory=_CompositeObserver)
@@ -127,9 +127,9 @@ class Worker:
         claiming, extending = self._tasks[:1], self._tasks[1:]
         try:
             await _cancel_and_wait(claiming)
-            await _wait_for_tasks(self._running, self.grace)
+            await _wait_for_tasks(self._running, self.shutdown_timeout)
         finally:
-            # Whoever cancels this ends the grace: what is leased is put back all the same.
+            # Whoever cancels this ends the shutdown_timeout: what is leased is put back all the same.
             await _wait_for_tasks(claiming)
             await _cancel_and_wait(self._running)
             await _cancel_and_wait(extending)
@@ -150,7 +150,7 @@ class Worker:
         """Whether the inbox took what was last written to it."""
         return not self._unwritten
 
-    async def changed(self, timeout: float) -> None:
+    async def wait_for_change(self, timeout: float) -> None:
         """Wait until a delivery was settled, *timeout* seconds at most."""
         self._changed.clear()
         with suppress(TimeoutError):
@@ -271,11 +271,11 @@ class Worker:
     # --- handling -----------------------------------------------------------------------------------------
 
     async def _handle(self, lease: Lease) -> None:
-        handling = AttemptRecord(lease.delivery, lease.id, lease.attempt)
-        with self.observers.handling(handling):
-            outcome = await self._outcome(lease, handling)
-            handling.reason = outcome.reason
-            handling.outcome = outcome.name if await self._settle_with_retry(lease, outcome) else "lost"
+        record = AttemptRecord(lease.delivery, lease.id, lease.attempt)
+        with self.observers.attempt(record):
+            outcome = await self._outcome(lease, record)
+            record.reason = outcome.reason
+            record.outcome = outcome.name if await self._settle_with_retry(lease, outcome) else "lost"
 
     async def _settle_with_retry(self, lease: Lease, outcome: _Outcome) -> bool:
         """Settle as soon as the inbox takes it; tell whether the lease was still ours."""
@@ -291,12 +291,12 @@ class Worker:
                 self._unwritten.add(lease.id)
                 await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
-    async def _outcome(self, lease: Lease, handling: AttemptRecord) -> _Outcome:
+    async def _outcome(self, lease: Lease, record: AttemptRecord) -> _Outcome:
         if lease.crashes >= _MOST_CRASHES:
             return _DeadLetter(f"{lease.crashes} processes ended while it was handled")
         completed = set(lease.completed)
         try:
-            return await self._parse_and_dispatch(lease, completed, handling)
+            return await self._parse_and_dispatch(lease, completed, record)
         except NotificationError as error:
             return _DeadLetter(str(error))
         except HandlerErrors as errors:
@@ -307,8 +307,8 @@ class Worker:
                 return _Release(frozenset(completed))
             return self._after([("(unknown)", error)], lease, frozenset(completed))
 
-    async def _parse_and_dispatch(self, lease: Lease, completed: set[str], handling: AttemptRecord) -> _Outcome:
-        event = handling.event = parse(lease.delivery.body, lease.delivery.content_type)
+    async def _parse_and_dispatch(self, lease: Lease, completed: set[str], record: AttemptRecord) -> _Outcome:
+        event = record.event = parse(lease.delivery.body, lease.delivery.content_type)
         if not await self.subscriptions.include(event.subscription_id):
             return _DeadLetter(f"subscription {event.subscription_id} is not one of ours")
         self.counts["unknown"] += isinstance(event, UnknownNotification) and lease.attempt == 1
@@ -317,7 +317,7 @@ class Worker:
             skip=lease.completed,
             handler_timeout=self.handler_timeout,
             completed=completed,
-            around=self.observers.running(handling),
+            around=self.observers.handler(record),
         )
         if not completed:
             self.counts["unhandled"] += 1
@@ -354,7 +354,7 @@ class Worker:
         if isinstance(outcome, _Ack):
             return self.inbox.ack(lease, event_key=outcome.event_key)
         if isinstance(outcome, _DeadLetter):
-            return self.inbox.bury(lease, outcome.reason)
+            return self.inbox.dead_letter(lease, outcome.reason)
         if isinstance(outcome, _Release):
             return self.inbox.release(lease, completed=outcome.completed)
         delay = self.retry.delay(lease.attempt, self.random())

@@ -8,7 +8,7 @@ from callfire_async.models import NotificationFormat, Subscription
 from callfire_async.notifications.events import UnknownNotification
 from callfire_async.notifications.routing.router import Handler, Router
 
-__all__ = ["AuditReport", "check"]
+__all__ = ["AuditReport", "audit"]
 
 # EMAIL goes to a mailbox, LEGACY has no published form, and nobody knows what comes after them.
 _READABLE = (NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP, None)
@@ -20,33 +20,41 @@ class AuditReport:
     What does not fit between handlers and subscriptions; printed, one line for each, and no secret in it.
 
     Attributes:
-        unfed: Handlers that no enabled subscription in a format that can be read feeds.
-        unhandled: Subscriptions whose events no handler takes.
+        handlers_without_subscription: Handlers that no enabled subscription in a format that can be read feeds.
+        subscriptions_without_handler: Subscriptions whose events no handler takes.
         disabled: Subscriptions that CallFire does not post for.
-        unreadable: Subscriptions in a format that a receiver cannot promise to read: ``EMAIL``, ``LEGACY``.
+        unsupported_format: Subscriptions in a format that a receiver cannot promise to read: ``EMAIL``, ``LEGACY``.
     """
 
-    unfed: tuple[Handler, ...] = ()
-    unhandled: tuple[Subscription, ...] = ()
+    handlers_without_subscription: tuple[Handler, ...] = ()
+    subscriptions_without_handler: tuple[Subscription, ...] = ()
     disabled: tuple[Subscription, ...] = ()
-    unreadable: tuple[Subscription, ...] = ()
+    unsupported_format: tuple[Subscription, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether all is well."""
-        return not (self.unfed or self.unhandled or self.disabled or self.unreadable)
+        return not (
+            self.handlers_without_subscription
+            or self.subscriptions_without_handler
+            or self.disabled
+            or self.unsupported_format
+        )
 
     def __str__(self) -> str:
         lines = [
-            *(f"no subscription feeds the handler {handler.name}" for handler in self.unfed),
-            *(f"no handler takes what subscription {one.id} posts ({one.trigger_event})" for one in self.unhandled),
+            *(f"no subscription feeds the handler {handler.name}" for handler in self.handlers_without_subscription),
+            *(
+                f"no handler takes what subscription {one.id} posts ({one.trigger_event})"
+                for one in self.subscriptions_without_handler
+            ),
             *(f"subscription {one.id} is disabled" for one in self.disabled),
-            *(f"subscription {one.id} posts {one.notification_format}" for one in self.unreadable),
+            *(f"subscription {one.id} posts {one.notification_format}" for one in self.unsupported_format),
         ]
         return "\n".join(lines) or "every handler is fed, and every subscription handled"
 
 
-def check(router: Router, subscriptions: Iterable[Subscription]) -> AuditReport:
+def audit(router: Router, subscriptions: Iterable[Subscription]) -> AuditReport:
     """
     Find what does not fit between a router's handlers and an account's subscriptions.
 
@@ -60,12 +68,12 @@ def check(router: Router, subscriptions: Iterable[Subscription]) -> AuditReport:
     live = [item for item in listed if item.enabled is not False and item.notification_format in _READABLE]
     fed = {handler.name for item in live for handler in router.handlers_of(item)}
     return AuditReport(
-        unfed=tuple(
+        handlers_without_subscription=tuple(
             handler
             for handler in router.handlers
             if handler.name not in fed and handler.event_type is not UnknownNotification
         ),
-        unhandled=tuple(item for item in listed if not router.handlers_of(item)),
+        subscriptions_without_handler=tuple(item for item in listed if not router.handlers_of(item)),
         disabled=tuple(item for item in listed if item.enabled is False),
-        unreadable=tuple(item for item in listed if item.notification_format not in _READABLE),
+        unsupported_format=tuple(item for item in listed if item.notification_format not in _READABLE),
     )

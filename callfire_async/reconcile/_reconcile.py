@@ -29,7 +29,7 @@ class ReconcileResult:
     #: Finished texts and calls in the window.
     listed: int = 0
     #: Events among them that a handler of this inbox had taken.
-    seen: int = 0
+    handled: int = 0
     #: Deliveries that were put into the inbox.
     appended: int = 0
     #: Deliveries that an earlier run had put there.
@@ -189,14 +189,14 @@ class _BackfillRun:
 
     async def _append_unseen(self, events: Sequence[Notification]) -> None:
         """Put what the inbox has not seen there."""
-        seen = await self._inbox.seen([event_key(event) for event in events])
+        seen = await self._inbox.handled([event_key(event) for event in events])
         missing = [event for event in events if event_key(event) not in seen]
         deliveries = [delivery for event in missing for delivery in _deliveries(event, self._subscriptions)]
         appended = await self._inbox.append_many(deliveries) if deliveries else []
         duplicates = sum(one.duplicate for one in appended)
         self.count(
             listed=len(events),
-            seen=len(events) - len(missing),
+            handled=len(events) - len(missing),
             appended=len(appended) - duplicates,
             duplicates=duplicates,
         )

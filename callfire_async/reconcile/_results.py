@@ -12,7 +12,7 @@ from callfire_async.models import ActionState, ResourceReference, Text
 from callfire_async.notifications.events import TextFinished, is_final
 from callfire_async.notifications.routing.router import Router
 
-__all__ = ["outcomes"]
+__all__ = ["broadcast_results"]
 
 _log = logging.getLogger("callfire_async.reconcile")
 
@@ -29,7 +29,7 @@ _ENDED = frozenset(
 )
 
 
-async def outcomes(
+async def broadcast_results(
     broadcast: ResourceReference | int, *, texts: Texts, router: Router, poll: float = 30.0
 ) -> AsyncIterator[Text]:
     """

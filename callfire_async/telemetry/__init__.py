@@ -5,7 +5,7 @@ Needs the extra ``otel``. It imports `client`, the receiver and what stands abov
 of the package imports that.
 """
 
-from callfire_async.telemetry._client import instrument
+from callfire_async.telemetry._client import instrument_client
 from callfire_async.telemetry._receiver import instrument_receiver
 
-__all__ = ["instrument", "instrument_receiver"]
+__all__ = ["instrument_client", "instrument_receiver"]

@@ -20,14 +20,14 @@ from callfire_async.client.connection import Connection, RequestAttempt, own_ver
 from callfire_async.errors import APIError, ResponseError, TransportError
 from callfire_async.telemetry._common import SCOPE, Attributes, class_name
 
-__all__ = ["instrument"]
+__all__ = ["instrument_client"]
 
 # The boundaries that the conventions ask for.
 _BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PORTS = {"https": 443, "http": 80}
 
 
-def instrument(
+def instrument_client(
     callfire: CallFire,
     *,
     tracer_provider: TracerProvider | None = None,

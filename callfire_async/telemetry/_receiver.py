@@ -123,39 +123,39 @@ class _ReceiverTelemetry(Observer):
         )
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
+    async def lifespan(self) -> AsyncIterator[None]:
         """Have the inbox counted meanwhile."""
         async with self._gauges.refreshing():
             yield
 
     @contextmanager
-    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
+    def request(self, record: RequestRecord) -> Iterator[None]:
         """Report a request."""
-        method = receiving.method if receiving.method in _METHODS else "_OTHER"
+        method = record.method if record.method in _METHODS else "_OTHER"
         asked: Attributes = {"http.request.method": method, "http.route": _ROUTE}
         # A server's span is there already where the framework is instrumented too.
         kind = SpanKind.INTERNAL if get_current_span().get_span_context().is_valid else SpanKind.SERVER
         name = f"{'HTTP' if method == '_OTHER' else method} {_ROUTE}"
         with self._span(name, kind, _RECEIVE | asked) as span:
-            self._origins.begin(receiving, span.get_span_context())
+            self._origins.begin(record, span.get_span_context())
             started = perf_counter()
             try:
                 yield
             finally:
-                answered = _answered(receiving)
+                answered = _answered(record)
                 self._requests.record(perf_counter() - started, asked | answered)
-                span.set_attributes(answered | _known(receiving))
-                if receiving.reply is not None and receiving.reply.status >= 500:
+                span.set_attributes(answered | _known(record))
+                if record.reply is not None and record.reply.status >= 500:
                     span.set_status(StatusCode.ERROR)
-                self._origins.end(receiving)
+                self._origins.end(record)
 
     @contextmanager
-    def handling(self, handling: AttemptRecord) -> Iterator[None]:
+    def attempt(self, record: AttemptRecord) -> Iterator[None]:
         """Report an attempt at a delivery."""
         # Without an inbox it takes place inside the request. With one the worker's own context is that of whoever
         # has started the receiver, which is nobody's parent.
-        kept = handling.id is not None
-        origin = self._origins.of(handling.delivery.key) if kept else None
+        kept = record.id is not None
+        origin = self._origins.of(record.delivery.key) if kept else None
         with self._span(
             "process",
             SpanKind.CONSUMER if kept else SpanKind.INTERNAL,
@@ -167,27 +167,27 @@ class _ReceiverTelemetry(Observer):
             try:
                 yield
             finally:
-                self._report(handling, span, perf_counter() - started)
+                self._report(record, span, perf_counter() - started)
 
-    def _report(self, handling: AttemptRecord, span: Span, seconds: float) -> None:
-        kind, outcome = _event_type(handling), handling.outcome or "unsettled"
+    def _report(self, record: AttemptRecord, span: Span, seconds: float) -> None:
+        kind, outcome = _event_type(record), record.outcome or "unsettled"
         came = kind | {"callfire.handling.outcome": outcome}
         failed: Attributes = {} if outcome in ("handled", "released") else {"error.type": outcome}
         self._processed.record(seconds, _PROCESS | came | failed)
         span.update_name(" ".join(["process", *map(str, kind.values())]))
-        span.set_attributes(came | failed | _identified(handling))
+        span.set_attributes(came | failed | _identified(record))
         if failed:
-            span.set_status(StatusCode.ERROR, handling.reason)
+            span.set_status(StatusCode.ERROR, record.reason)
         if outcome in ("handled", "dead"):
-            self._ages.record(_age_seconds(handling), came)
-            self._attempts.record(handling.attempt, came)
+            self._ages.record(_age_seconds(record), came)
+            self._attempts.record(record.attempt, came)
         if outcome == "handled":
-            self._origins.forget(handling.delivery.key)
+            self._origins.forget(record.delivery.key)
 
     @contextmanager
-    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
+    def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
         """Report a run of a handler."""
-        attributes: Attributes = {"callfire.handler.name": handler, **_event_type(handling)}
+        attributes: Attributes = {"callfire.handler.name": handler, **_event_type(record)}
         with self._span(f"handle {handler}", SpanKind.INTERNAL, attributes) as span:
             started = perf_counter()
             try:
@@ -224,51 +224,51 @@ class _ReceiverTelemetry(Observer):
 # --- what is said of each ---------------------------------------------------------------------------------
 
 
-def _answered(receiving: RequestRecord) -> Attributes:
+def _answered(record: RequestRecord) -> Attributes:
     """Say what came of a request, in words of which there are few."""
-    if receiving.reply is None:
+    if record.reply is None:
         return {"callfire.request.outcome": "cancelled"}
-    status: Attributes = {"http.response.status_code": receiving.reply.status}
-    if receiving.refused is not None:
-        return status | {"callfire.request.outcome": "refused", "error.type": receiving.refused}
-    if receiving.reply.status >= 500:
+    status: Attributes = {"http.response.status_code": record.reply.status}
+    if record.refused is not None:
+        return status | {"callfire.request.outcome": "refused", "error.type": record.refused}
+    if record.reply.status >= 500:
         return status | {"callfire.request.outcome": "failed", "error.type": "failed"}
-    repeated = receiving.appended is not None and receiving.appended.duplicate
+    repeated = record.appended is not None and record.appended.duplicate
     return status | {"callfire.request.outcome": "duplicate" if repeated else "accepted"}
 
 
-def _known(receiving: RequestRecord) -> Attributes:
+def _known(record: RequestRecord) -> Attributes:
     """Say what is this request's own."""
     known: Attributes = {}
-    if receiving.delivery is not None:
-        known["messaging.message.body.size"] = len(receiving.delivery.body)
-    if receiving.appended is not None:
-        known["messaging.message.id"] = str(receiving.appended.id)
+    if record.delivery is not None:
+        known["messaging.message.body.size"] = len(record.delivery.body)
+    if record.appended is not None:
+        known["messaging.message.id"] = str(record.appended.id)
     return known
 
 
-def _identified(handling: AttemptRecord) -> Attributes:
+def _identified(record: AttemptRecord) -> Attributes:
     """Say what is this attempt's own."""
     known: Attributes = {
-        "callfire.delivery.attempt": handling.attempt,
-        "messaging.message.body.size": len(handling.delivery.body),
+        "callfire.delivery.attempt": record.attempt,
+        "messaging.message.body.size": len(record.delivery.body),
     }
-    if handling.id is not None:
-        known["messaging.message.id"] = str(handling.id)
-    if handling.event is not None and handling.event.subscription_id is not None:
+    if record.id is not None:
+        known["messaging.message.id"] = str(record.id)
+    if record.event is not None and record.event.subscription_id is not None:
         # Whatever number a body says; as text it fits whoever keeps spans.
-        known["callfire.subscription.id"] = str(handling.event.subscription_id)
+        known["callfire.subscription.id"] = str(record.event.subscription_id)
     return known
 
 
-def _event_type(handling: AttemptRecord) -> Attributes:
+def _event_type(record: AttemptRecord) -> Attributes:
     # The class, not the root's name: that is whatever somebody has posted.
-    return {} if handling.event is None else {"callfire.event.type": type(handling.event).__name__}
+    return {} if record.event is None else {"callfire.event.type": type(record.event).__name__}
 
 
-def _age_seconds(handling: AttemptRecord) -> float:
+def _age_seconds(record: AttemptRecord) -> float:
     # The clock may have been set back since.
-    return max(0.0, (datetime.now(UTC) - handling.delivery.received_at).total_seconds())
+    return max(0.0, (datetime.now(UTC) - record.delivery.received_at).total_seconds())
 
 
 # --- which request brought a delivery ---------------------------------------------------------------------
@@ -286,17 +286,17 @@ class RequestSpanLinks:
     _under_way: dict[RequestRecord, SpanContext] = field(factory=dict)
     _stored: OrderedDict[str, SpanContext] = field(factory=OrderedDict)
 
-    def begin(self, receiving: RequestRecord, span: SpanContext) -> None:
+    def begin(self, record: RequestRecord, span: SpanContext) -> None:
         """Note a request; its delivery may be handled before it is answered."""
         if span.is_valid:
-            self._under_way[receiving] = span
+            self._under_way[record] = span
 
-    def end(self, receiving: RequestRecord) -> None:
+    def end(self, record: RequestRecord) -> None:
         """Remember the request as long as its delivery may be handled; a repeat has brought nothing."""
-        span = self._under_way.pop(receiving, None)
-        if span is None or receiving.delivery is None or receiving.appended is None or receiving.appended.duplicate:
+        span = self._under_way.pop(record, None)
+        if span is None or record.delivery is None or record.appended is None or record.appended.duplicate:
             return
-        self._stored[receiving.delivery.key] = span
+        self._stored[record.delivery.key] = span
         if len(self._stored) > self.most:
             self._stored.popitem(last=False)
 

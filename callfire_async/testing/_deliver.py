@@ -94,20 +94,20 @@ class _AttemptRecorder(Observer):
     _completed: list[str] = field(factory=list)
     _failed: dict[str, Exception] = field(factory=dict)
 
-    def handling(self, handling: AttemptRecord) -> AbstractContextManager[None]:
-        if handling.delivery.key == self._key:
-            self._handling, self._failed = handling, {}
-        return super().handling(handling)
+    def attempt(self, record: AttemptRecord) -> AbstractContextManager[None]:
+        if record.delivery.key == self._key:
+            self._handling, self._failed = record, {}
+        return super().attempt(record)
 
     @contextmanager
-    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
+    def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if handling is self._handling:
+            if record is self._handling:
                 self._failed[handler] = error
             raise
-        if handling is self._handling:
+        if record is self._handling:
             self._completed.append(handler)
 
     def check(self) -> None:

@@ -27,7 +27,7 @@ def make_inbox(where: str) -> Inbox:
         servers = where.split(",")
         # On each of three servers: any one of them may be lost.
         return JetStreamInbox(servers, replicas=3 if len(servers) > 1 else 1)
-    return SqliteInbox.in_folder(where)
+    return SqliteInbox.in_directory(where)
 
 
 def create_app() -> FastAPI:
@@ -47,6 +47,6 @@ def create_app() -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, bool]:
-        return {"healthy": receiver.healthy}
+        return {"healthy": (await receiver.health()).healthy}
 
     return app

@@ -112,7 +112,7 @@ async def test_dead_letters_are_not_lost(ledger, tmp_path):
     async with SqliteInbox(tmp_path / "inbox.db") as inbox:
         await inbox.append(Delivery(body, content_type))
         (lease,) = await inbox.claim(1, lease=60)
-        await inbox.bury(lease, "why")
+        await inbox.dead_letter(lease, "why")
     ledger.posted.extend([posted(2)])
     handle(ledger)
 

@@ -44,7 +44,7 @@ async def fill(path):
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(encode(make_text_received())[1]))
         for lease in await inbox.claim(1, lease=60):
-            await inbox.bury(lease, "why")
+            await inbox.dead_letter(lease, "why")
 
 
 @pytest.fixture

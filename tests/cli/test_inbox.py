@@ -36,16 +36,16 @@ def delivery(message="KEYWORD yes"):
     return Delivery(body, content_type)
 
 
-async def bury(inbox, *messages, reason="why"):
+async def dead_letter(inbox, *messages, reason="why"):
     """Keep deliveries, and make dead letters of them."""
     await inbox.append_many([delivery(message) for message in messages])
     for lease in await inbox.claim(len(messages), lease=60):
-        await inbox.bury(lease, reason)
+        await inbox.dead_letter(lease, reason)
 
 
 async def fill(path, *messages):
     async with SqliteInbox(path) as inbox:
-        await bury(inbox, *messages)
+        await dead_letter(inbox, *messages)
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ async def test_what_is_shown_tells_how_to_subscribe(capsys, monkeypatch):
         assert f"  CALLFIRE_TOKEN=$(cat {kept}) callfire-async" in screen.look()
         assert (await post(base, make_text_sent(), token=token), token in screen.look()) == (204, False)
 
-    assert (stat.S_IMODE(kept.stat().st_mode), listen_token.listen_tokens().opens(token)) == (0o600, True)
+    assert (stat.S_IMODE(kept.stat().st_mode), listen_token.listen_tokens().verify(token)) == (0o600, True)
 
 
 def test_a_token_that_cannot_be_kept_is_asked_for(monkeypatch, tmp_path):

@@ -41,9 +41,9 @@ def shape(plan):
         "update": [match.subscription.id for match in plan.update],
         "replace": [match.subscription.id for match in plan.replace],
         "delete": [one.id for one in plan.delete],
-        "leave": [match.subscription.id for match in plan.leave],
+        "unchanged": [match.subscription.id for match in plan.unchanged],
         "duplicates": [one.id for one in plan.duplicates],
-        "others": [one.id for one in plan.others],
+        "unmanaged": [one.id for one in plan.unmanaged],
     }
     return {name: part for name, part in parts.items() if part}
 
@@ -76,7 +76,7 @@ def test_what_is_as_wanted_is_left():
 )
 def test_a_number_in_other_words_is_the_same(filter):
     """CallFire may word a number in its own way."""
-    assert shape(plan_of([spec(filter=FILTER)], [found(filter=filter)])) == {"leave": [1]}
+    assert shape(plan_of([spec(filter=FILTER)], [found(filter=filter)])) == {"unchanged": [1]}
 
 
 def test_a_filter_that_says_nothing_is_none():
@@ -85,7 +85,7 @@ def test_a_filter_that_says_nothing_is_none():
 
     plans = [plan_of([spec(filter=wanted)], [found(filter=there)]) for wanted in empty for there in empty]
 
-    assert [shape(plan) for plan in plans] == [{"leave": [1]}] * 9
+    assert [shape(plan) for plan in plans] == [{"unchanged": [1]}] * 9
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_filter_that_says_nothing_is_none():
 )
 def test_another_trigger_filter_or_endpoint_is_another_subscription(other):
     """Nothing happens to it."""
-    assert shape(plan_of([spec()], [found(**other)])) == {"create": 1, "others": [1]}
+    assert shape(plan_of([spec()], [found(**other)])) == {"create": 1, "unmanaged": [1]}
 
 
 # --- tokens -----------------------------------------------------------------------------------------------
@@ -131,12 +131,12 @@ def test_a_rotated_token_is_an_update(endpoint):
 )
 def test_another_endpoint_stays_another_beside_tokens(endpoint):
     """Another application's, one without a token, one whose host is called like a token."""
-    assert shape(plan_of([spec()], [found(endpoint=endpoint)], tokens=TOKENS)) == {"create": 1, "others": [1]}
+    assert shape(plan_of([spec()], [found(endpoint=endpoint)], tokens=TOKENS)) == {"create": 1, "unmanaged": [1]}
 
 
 def test_without_tokens_an_endpoint_is_compared_as_it_is():
     """Nothing is known of what its last segment is."""
-    assert shape(plan_of([spec()], [found(token=PREVIOUS)])) == {"create": 1, "others": [1]}
+    assert shape(plan_of([spec()], [found(token=PREVIOUS)])) == {"create": 1, "unmanaged": [1]}
 
 
 def test_two_specs_that_differ_in_their_token_contradict_each_other():
@@ -172,7 +172,7 @@ def test_what_is_left_open_or_not_told_is_no_difference():
     left_open = plan_of([spec()], [found(notification_format=NotificationFormat.JSON)])
     not_told = plan_of([spec(notification_format=NotificationFormat.JSON)], [found(enabled=None, non_strict_ssl=None)])
 
-    assert shape(left_open) == shape(not_told) == {"leave": [1]}
+    assert shape(left_open) == shape(not_told) == {"unchanged": [1]}
 
 
 def test_two_specs_that_contradict_each_other_are_refused():
@@ -202,7 +202,7 @@ def test_of_equal_subscriptions_one_is_kept_and_the_others_are_named():
     """The one with the least to do; the others stay, unless it is pruned."""
     there = [found(1, PREVIOUS), found(2, enabled=False), found(3), found(4)]
 
-    assert shape(plan_of([spec()], there, tokens=TOKENS)) == {"leave": [3], "duplicates": [1, 2, 4]}
+    assert shape(plan_of([spec()], there, tokens=TOKENS)) == {"unchanged": [3], "duplicates": [1, 2, 4]}
 
 
 def test_pruning_deletes_owned_duplicates():
@@ -211,14 +211,14 @@ def test_pruning_deletes_owned_duplicates():
 
     plan = plan_of([spec()], there, prune=True, owned=lambda one: one.id > 1)
 
-    assert shape(plan) == {"leave": [2], "delete": [3, 4], "duplicates": [1, 3, 4]}
+    assert shape(plan) == {"unchanged": [2], "delete": [3, 4], "duplicates": [1, 3, 4]}
 
 
 def test_what_is_owned_may_change_with_the_update():
     """The next plan keeps the same one, though it is owned no longer."""
     plan = plan_of([spec(enabled=False)], [found(1, enabled=False), found(2)], owned=lambda one: one.enabled)
 
-    assert shape(plan) == {"leave": [1], "duplicates": [2]}
+    assert shape(plan) == {"unchanged": [1], "duplicates": [2]}
 
 
 # --- pruning ----------------------------------------------------------------------------------------------
@@ -233,24 +233,24 @@ UNWANTED = [
 
 def test_nothing_is_deleted_unless_it_is_asked_for():
     """A plan without prune takes nothing away."""
-    assert shape(plan_of([], UNWANTED, tokens=TOKENS)) == {"others": [1, 2, 3, 4]}
+    assert shape(plan_of([], UNWANTED, tokens=TOKENS)) == {"unmanaged": [1, 2, 3, 4]}
 
 
 def test_pruning_deletes_what_the_tokens_recognise():
     """The rest is another's."""
-    assert shape(plan_of([], UNWANTED, tokens=TOKENS, prune=True)) == {"delete": [1, 2], "others": [3, 4]}
+    assert shape(plan_of([], UNWANTED, tokens=TOKENS, prune=True)) == {"delete": [1, 2], "unmanaged": [3, 4]}
 
 
 def test_without_tokens_nothing_is_owned():
     """Nothing is deleted on a guess."""
-    assert shape(plan_of([], UNWANTED, prune=True)) == {"others": [1, 2, 3, 4]}
+    assert shape(plan_of([], UNWANTED, prune=True)) == {"unmanaged": [1, 2, 3, 4]}
 
 
 def test_what_is_owned_can_be_told():
     """Then the tokens are not asked."""
     plan = plan_of([], UNWANTED, tokens=TOKENS, prune=True, owned=lambda one: one.id == 4)
 
-    assert shape(plan) == {"delete": [4], "others": [1, 2, 3]}
+    assert shape(plan) == {"delete": [4], "unmanaged": [1, 2, 3]}
 
 
 # --- a filter that changes --------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_a_changed_filter_is_another_subscription_unless_pruning():
     """Whoever declared the other one may still want it."""
     there = [found(filter=SubscriptionFilter(broadcast_id=7))]
 
-    assert shape(plan_of([spec()], there, tokens=TOKENS)) == {"create": 1, "others": [1]}
+    assert shape(plan_of([spec()], there, tokens=TOKENS)) == {"create": 1, "unmanaged": [1]}
 
 
 def test_what_is_not_owned_is_not_reused():
@@ -289,7 +289,7 @@ def test_what_is_not_owned_is_not_reused():
     there = [found(token=STRANGER, filter=SubscriptionFilter(broadcast_id=7))]
     wanted = [spec(STRANGER)]
 
-    assert shape(plan_of(wanted, there, tokens=TOKENS, prune=True)) == {"create": 1, "others": [1]}
+    assert shape(plan_of(wanted, there, tokens=TOKENS, prune=True)) == {"create": 1, "unmanaged": [1]}
 
 
 # --- printing ---------------------------------------------------------------------------------------------
@@ -344,5 +344,5 @@ def test_nothing_that_is_printed_holds_a_token(show):
 
     plan = plan_of([spec()], there, tokens=TOKENS, prune=True)
 
-    shown = show(plan) + show(plan.update) + show(plan.leave) + show(spec())
+    shown = show(plan) + show(plan.update) + show(plan.unchanged) + show(spec())
     assert not [token for token in (CURRENT, PREVIOUS, STRANGER) if token in shown]

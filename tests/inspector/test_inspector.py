@@ -21,7 +21,7 @@ from callfire_async import HandlerErrors, InboxUnavailableError
 from callfire_async.cli.commands import demo
 from callfire_async.cli.commands.demo import _receiver_process as demo_receiver
 from callfire_async.cli.commands.inspect import run as run_inspect
-from callfire_async.inspector import FileSource, InspectorApp, BindAddress, ReceiverSource, serve_inspector
+from callfire_async.inspector import BindAddress, FileSource, InspectorApp, ReceiverSource, serve_inspector
 from callfire_async.inspector import sources as inspector_sources
 from callfire_async.inspector.history import DeliveryHistory, DeliveryView
 from callfire_async.inspector.views import detail, to_nodes
@@ -324,7 +324,7 @@ async def test_a_request_that_the_server_gives_up_is_shown(kept):
         bodies = (slowly(), text(42))
         tasks = [asyncio.create_task(slow.receiver.receive(Postback("POST", TOKEN, {}, body))) for body in bodies]
         async with asyncio.timeout(DEADLINE):
-            while not slow.receiver._way._storing:  # noqa: ASYNC110  # nothing tells of it
+            while not slow.receiver._intake._storing:  # noqa: ASYNC110  # nothing tells of it
                 await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
@@ -560,12 +560,12 @@ async def test_a_handling_that_was_forgotten_meanwhile_does_no_harm():
     """There was more to remember."""
     async with asked(MemoryInbox()) as one:
         one.source.recent = DeliveryHistory(most=1)
-        handling = AttemptRecord(Delivery(text(42)), 7)
-        with one.source.handling(handling):
+        record = AttemptRecord(Delivery(text(42)), 7)
+        with one.source.attempt(record):
             one.source.recent.add(item())
-            with pytest.raises(HandlerErrors), one.source.running(handling, "keep"):
+            with pytest.raises(HandlerErrors), one.source.handler(record, "keep"):
                 raise HandlerErrors("x", [ValueError()], completed=frozenset(), failed=["keep"])
-        with one.source.running(AttemptRecord(Delivery(b""), None), "keep"):
+        with one.source.handler(AttemptRecord(Delivery(b""), None), "keep"):
             pass
 
     assert one.outcomes == ["handled"]
@@ -590,7 +590,7 @@ async def test_a_file_is_looked_at_as_it_changes(tmp_path):
         await source.look()
         failed = [one.outcome for one in source.recent.changed_since(0)]
         (second,) = await inbox.claim(1, lease=60)
-        await inbox.bury(second, "why")
+        await inbox.dead_letter(second, "why")
         await source.look()
         version = source.recent.version
         await source.look()
@@ -642,7 +642,7 @@ async def test_a_body_is_read_once(tmp_path, monkeypatch):
             await inbox.append(Delivery(text(42)))
             await source.look()
             (lease, _) = await inbox.claim(2, lease=60)
-            await inbox.bury(lease, "why")
+            await inbox.dead_letter(lease, "why")
             await source.look()
             items = source.recent.changed_since(0)
 
@@ -659,7 +659,7 @@ async def test_what_was_too_old_to_be_shown_stays_so(tmp_path, monkeypatch):
         await inbox.append_many([Delivery(text(number)) for number in (41, 42, 43)])
         await source.look()
         (*_, last) = await inbox.claim(3, lease=60)
-        await inbox.bury(last, "why")
+        await inbox.dead_letter(last, "why")
         await inbox.purge(dead_before=datetime.max.replace(tzinfo=UTC))
         await source.look()
         items = source.recent.changed_since(0)
@@ -766,7 +766,11 @@ def test_beyond_loopback_there_is_a_warning(tmp_path, monkeypatch, host, warned)
 
 async def test_it_is_served_at_another_address():
     """One that is written with colons stands in brackets."""
-    async with asked(None) as one, serve_inspector(one.source, BindAddress("::1")) as address, httpx.AsyncClient() as client:
+    async with (
+        asked(None) as one,
+        serve_inspector(one.source, BindAddress("::1")) as address,
+        httpx.AsyncClient() as client,
+    ):
         assert (await client.get(address)).status_code == 200
 
     assert address.startswith("http://[::1]:")

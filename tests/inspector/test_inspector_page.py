@@ -12,7 +12,7 @@ from inspector.browser import browsing
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
-from callfire_async.inspector import FileSource, BindAddress, ReceiverSource, serve_inspector
+from callfire_async.inspector import BindAddress, FileSource, ReceiverSource, serve_inspector
 from callfire_async.notifications import (
     CallFinished,
     MemoryInbox,
@@ -554,7 +554,11 @@ def _any_router() -> Router:
 async def test_a_file_that_somebody_owns_can_be_looked_at(page, tmp_path):
     """What waits, and what is dead, as it changes; nothing can be replayed, and the page says why."""
     path = tmp_path / "callfire.db"
-    async with watching(SqliteInbox(path)) as owner, FileSource.watching(path) as source, serve_inspector(source) as url:
+    async with (
+        watching(SqliteInbox(path)) as owner,
+        FileSource.watching(path) as source,
+        serve_inspector(source) as url,
+    ):
         await page.open(url)
         await owner.post(text(41), call(42))
         await page.rows(2)

@@ -241,7 +241,7 @@ async def test_a_sender_that_waits_to_go_on_is_refused_before_it_sends(receiver)
     async with receiver:
         reply = await receiver.receive(postback)
 
-    assert (reply.status, reply.close, sent) == (404, True, [])
+    assert (reply.status, reply.close_connection, sent) == (404, True, [])
 
 
 async def test_an_asgi_application_refuses_web_sockets(receiver):

@@ -117,5 +117,5 @@ def test_an_unknown_event_says_what_it_was_sent():
     """There is nothing else to say of it."""
     event = UnknownNotification(name="FaxFinished", subscription_id=7, payload={"Fax": {"@id": "1"}})
 
-    assert event.carried is None
+    assert event.subject is None
     assert parse(event.to_json()) == parse(event.to_xml()) == event

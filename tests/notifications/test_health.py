@@ -26,7 +26,7 @@ from callfire_async.notifications import intake as ways
 from callfire_async.notifications.aiohttp import add_health_routes
 from callfire_async.notifications.asgi import HealthApp
 from callfire_async.notifications.fastapi import health_routes
-from callfire_async.notifications.health import Health, check_health
+from callfire_async.notifications.health import Health
 
 TOKEN = "0123456789abcdef"
 DEADLINE = 20
@@ -72,12 +72,14 @@ async def post(receiver: Receiver, body: bytes) -> int:
 async def test_a_receiver_that_runs_well_has_nothing_to_say(receiver):
     """It is live, ready and healthy."""
     async with receiver:
-        assert await check_health(receiver) == Health(live=True, ready=True)
+        assert await receiver.health() == Health(live=True, ready=True, healthy=True)
 
 
 async def test_one_that_is_not_running_is_not_ready(receiver):
     """A restart would not help: nobody starts it."""
-    assert await check_health(receiver) == Health(live=True, ready=False, reasons=("the receiver is not running",))
+    assert await receiver.health() == Health(
+        live=True, ready=False, healthy=False, reasons=("the receiver is not running",)
+    )
 
 
 async def test_without_an_inbox_there_is_nothing_to_wait_for():
@@ -85,7 +87,7 @@ async def test_without_an_inbox_there_is_nothing_to_wait_for():
     router = Router()
     router.fallback(_take)
     async with Receiver(router, tokens=TOKEN) as receiver:
-        assert await check_health(receiver) == Health(live=True, ready=True)
+        assert await receiver.health() == Health(live=True, ready=True, healthy=True)
 
 
 async def _take(event: Notification) -> None: ...
@@ -95,10 +97,12 @@ async def test_an_old_delivery_is_a_reason(receiver, inbox):
     """The receiver takes more all the same: what it does not take is lost."""
     inbox.oldest = 301.0
     async with receiver:
-        health = await check_health(receiver)
-        patient = await check_health(receiver, max_age=400)
+        health = await receiver.health()
+        patient = await receiver.health(max_age=400)
 
-    assert health == Health(live=True, ready=True, reasons=("a delivery has been due for 301 s, 300 s at most",))
+    assert health == Health(
+        live=True, ready=True, healthy=False, reasons=("a delivery has been due for 301 s, 300 s at most",)
+    )
     assert (health.healthy, patient.healthy) == (False, True)
 
 
@@ -107,9 +111,9 @@ async def test_a_fresh_dead_letter_is_a_reason(receiver):
     async with receiver:
         await post(receiver, b"{")
         async with asyncio.timeout(DEADLINE):
-            while not receiver._way.has_buried:  # noqa: ASYNC110  # this inbox cannot tell when it is idle
+            while not receiver._intake.has_recent_dead_letters:  # noqa: ASYNC110  # this inbox cannot tell when it is idle
                 await asyncio.sleep(0)
-        health = await check_health(receiver)
+        health = await receiver.health()
 
     assert (health.live, health.ready, len(health.reasons)) == (True, True, 1)
     assert "dead letter" in health.reasons[0]
@@ -120,14 +124,14 @@ async def test_an_inbox_that_cannot_be_written_to_is_not_ready(receiver, inbox, 
     inbox.is_full = True
     async with receiver:
         await post(receiver, FINE)
-        full = await check_health(receiver)
+        full = await receiver.health()
         monkeypatch.setattr(ways, "_STORE_AGAIN_SECONDS", 0.0)
-        later = await check_health(receiver)
+        later = await receiver.health()
         inbox.is_full = False
         await post(receiver, FINE)
-        again = await check_health(receiver)
+        again = await receiver.health()
 
-    assert full == Health(live=True, ready=False, reasons=("the inbox cannot be written to",))
+    assert full == Health(live=True, ready=False, healthy=False, reasons=("the inbox cannot be written to",))
     assert (later.ready, later.reasons) == (True, full.reasons)
     assert again.healthy
 
@@ -136,16 +140,16 @@ async def test_an_inbox_that_cannot_be_read_is_a_reason(receiver, inbox):
     """In our words: its own may quote anything."""
     async with receiver:
         inbox.is_gone = True
-        assert (await check_health(receiver)).reasons == ("the inbox cannot be read",)
+        assert (await receiver.health()).reasons == ("the inbox cannot be read",)
 
 
 async def test_a_worker_that_has_ended_is_not_live(receiver):
     """Nothing starts it again but a restart."""
     async with receiver:
-        claiming, _ = receiver._way._worker._tasks
+        claiming, _ = receiver._intake._worker._tasks
         claiming.cancel()
         await asyncio.wait([claiming])
-        health = await check_health(receiver)
+        health = await receiver.health()
 
     assert (health.live, health.ready) == (False, False)
     assert health.reasons == ("the receiver claims no more deliveries",)

@@ -42,23 +42,23 @@ class Diary(Observer):
         self.served: list[str] = []
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
+    async def lifespan(self) -> AsyncIterator[None]:
         self.served.append("started")
         yield
         self.served.append("stopped")
 
     @contextmanager
-    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
+    def request(self, record: RequestRecord) -> Iterator[None]:
         yield
-        self.requests.append(receiving)
+        self.requests.append(record)
 
     @contextmanager
-    def handling(self, handling: AttemptRecord) -> Iterator[None]:
+    def attempt(self, record: AttemptRecord) -> Iterator[None]:
         yield
-        self.handlings.append(handling)
+        self.handlings.append(record)
 
     @contextmanager
-    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
+    def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -70,12 +70,12 @@ class Diary(Observer):
 class FailingAtFirst(Observer):
     """Fails when it is asked."""
 
-    def receiving(self, receiving: RequestRecord):
-        raise ValueError(receiving.method)
+    def request(self, record: RequestRecord):
+        raise ValueError(record.method)
 
-    handling = receiving
+    attempt = request
 
-    def serving(self):
+    def lifespan(self):
         raise ValueError
 
 
@@ -83,17 +83,17 @@ class FailingAtLast(Observer):
     """Fails when it is over; keeps back what it may not."""
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
+    async def lifespan(self) -> AsyncIterator[None]:
         yield
         raise ValueError
 
     @contextmanager
-    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
+    def request(self, record: RequestRecord) -> Iterator[None]:
         yield
-        raise ValueError(receiving.method)
+        raise ValueError(record.method)
 
     @contextmanager
-    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:
+    def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
         try:
             yield
         except ValueError:
@@ -202,7 +202,7 @@ async def test_what_is_put_back_when_the_receiver_stops_is_told(diary):
         begun.set()
         await asyncio.get_running_loop().create_future()
 
-    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), grace=0) as receiver:
+    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), shutdown_timeout=0) as receiver:
         receiver.observe(diary)
         await post(receiver, FINE)
         async with asyncio.timeout(DEADLINE):
@@ -289,7 +289,7 @@ async def test_a_start_that_is_given_up_stops_what_was_started(router, diary):
 
     class Slow(Observer):
         @asynccontextmanager
-        async def serving(self) -> AsyncIterator[None]:
+        async def lifespan(self) -> AsyncIterator[None]:
             begun.set()
             await asyncio.get_running_loop().create_future()
             yield
@@ -304,7 +304,7 @@ async def test_a_start_that_is_given_up_stops_what_was_started(router, diary):
     await asyncio.wait([starting])
 
     assert (receiver.is_running, diary.served) == (False, ["started", "stopped"])
-    assert all(task.done() for task in receiver._way._worker._tasks)
+    assert all(task.done() for task in receiver._intake._worker._tasks)
 
 
 @pytest.mark.parametrize("harmful", [FailingAtFirst, FailingAtLast])

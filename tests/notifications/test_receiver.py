@@ -168,7 +168,7 @@ async def test_a_stream_is_read_no_further_than_its_limits(receiver):
 
     reply = await receiver.receive(postback(endless()))
 
-    assert (reply.status, reply.close, read <= 4 * 1024 * 1024) == (413, True, True)
+    assert (reply.status, reply.close_connection, read <= 4 * 1024 * 1024) == (413, True, True)
 
 
 async def test_a_stream_that_breaks_off_is_refused(receiver):
@@ -180,7 +180,7 @@ async def test_a_stream_that_breaks_off_is_refused(receiver):
 
     reply = await receiver.receive(postback(broken()))
 
-    assert (reply.status, reply.close) == (400, True)
+    assert (reply.status, reply.close_connection) == (400, True)
 
 
 async def test_a_stream_that_breaks_off_while_it_is_dropped_changes_nothing(receiver):
@@ -192,7 +192,7 @@ async def test_a_stream_that_breaks_off_while_it_is_dropped_changes_nothing(rece
 
     reply = await receiver.receive(postback(broken(), token="wrong"))
 
-    assert (reply.status, reply.close) == (404, True)
+    assert (reply.status, reply.close_connection) == (404, True)
 
 
 async def test_what_no_handler_takes_is_warned_of_once_a_type(receiver, caplog):
@@ -218,11 +218,11 @@ def test_a_postback_prints_nothing_that_it_was_sent(receiver):
     assert repr(postback(headers={"Authorization": "x"})) == "Postback(method='POST')"
 
 
-def test_a_receiver_says_whether_it_is_open(router):
-    """Adapters route the bare prefix of an open one."""
-    opened = [Receiver(router, tokens=tokens).is_open for tokens in (None, TOKEN)]
+def test_a_receiver_without_tokens_requires_none(router):
+    """Adapters also route the bare prefix of such a receiver."""
+    required = [Receiver(router, tokens=tokens).requires_token for tokens in (None, TOKEN)]
 
-    assert opened == [True, False]
+    assert required == [False, True]
 
 
 async def test_the_fallback_counts_as_a_handler(caplog):
@@ -276,4 +276,4 @@ async def test_without_an_inbox_idle_waits_for_the_handlers():
         asyncio.get_running_loop().call_soon(go_on.set)
         await receiver.idle(timeout=20)
 
-        assert (receiving.done(), receiver.healthy) == (True, True)
+        assert (receiving.done(), (await receiver.health()).healthy) == (True, True)

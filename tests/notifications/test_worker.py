@@ -114,7 +114,7 @@ async def test_what_was_handled_is_done_and_known_by_its_event(handlers, inbox):
 
     (entry,) = await handle(handlers, inbox, body(42))
 
-    assert (entry.state, await inbox.seen(["text:42:", "text:43:"])) == ("done", {"text:42:"})
+    assert (entry.state, await inbox.handled(["text:42:", "text:43:"])) == ("done", {"text:42:"})
 
 
 async def test_no_refusal_depends_on_what_stands_in_the_body(handlers, inbox):
@@ -170,7 +170,7 @@ async def test_what_a_receiver_with_no_slots_takes_in_waits_for_others(handlers,
     """It is healthy, counts what waits, and is not idle while that does; nothing of it holds up its end."""
     handlers.add("runs")
     async with make_receiver(handlers, inbox, concurrency=0) as receiver:
-        before = receiver.healthy
+        before = (await receiver.health()).healthy
         await receiver.idle(timeout=DEADLINE)
         await receiver.receive(postback(body()))
         stats = await receiver.stats()
@@ -180,7 +180,7 @@ async def test_what_a_receiver_with_no_slots_takes_in_waits_for_others(handlers,
         await inbox.ack(lease)
         await receiver.idle(timeout=DEADLINE)
 
-    assert (before, receiver.healthy, handlers.ran) == (True, False, [])
+    assert (before, (await receiver.health()).healthy, handlers.ran) == (True, False, [])
     assert (stats.inbox.ready, stats.handled, stats.refused) == (1, 0, {})
 
 
@@ -189,12 +189,12 @@ async def test_a_receiver_with_no_slots_that_cannot_store_is_not_healthy(handler
     inbox = MemoryInbox(max_deliveries=1)
     async with make_receiver(handlers_with_one(handlers), inbox, concurrency=0) as receiver:
         replies = [(await receiver.receive(postback(body(number)))).status for number in range(2)]
-        full = receiver.healthy
+        full = (await receiver.health()).healthy
         (lease,) = await inbox.claim(1, lease=60)
         await inbox.ack(lease)
         replies.append((await receiver.receive(postback(body(3)))).status)
 
-        assert (replies, full, receiver.healthy) == ([204, 503, 204], False, True)
+        assert (replies, full, (await receiver.health()).healthy) == ([204, 503, 204], False, True)
 
 
 def handlers_with_one(handlers: Handlers) -> Handlers:
@@ -218,7 +218,7 @@ async def test_a_receiver_may_only_work(handlers, inbox):
     await inbox.append(Delivery(body()))
 
     async def work() -> None:
-        async with make_receiver(handlers, inbox, grace=0.0):
+        async with make_receiver(handlers, inbox, shutdown_timeout=0.0):
             await asyncio.Event().wait()
 
     working = asyncio.create_task(work())
@@ -334,10 +334,10 @@ async def test_a_dead_letter_is_loud(handlers, inbox, caplog):
         told.append(entry)
 
     async with make_receiver(handlers, inbox, on_dead_letter=tell) as receiver:
-        before = receiver.healthy
+        before = (await receiver.health()).healthy
         await receiver.receive(postback(body()))
         await receiver.idle(timeout=DEADLINE)
-        after = receiver.healthy
+        after = (await receiver.health()).healthy
 
     logged = [record for record in caplog.records if record.name == "callfire_async.dead_letters"]
     assert [record.getMessage() for record in logged] == ["delivery 1 became a dead letter: rejected: no"]
@@ -423,7 +423,7 @@ async def test_what_waits_to_run_alone_is_put_back_when_the_receiver_stops(handl
     await inbox.append(Delivery(body(1)))
     suspect = await inbox.append(Delivery(body(2)))
     inbox._rows[suspect.id].crashes = 2
-    async with make_receiver(handlers, inbox, grace=0.0):
+    async with make_receiver(handlers, inbox, shutdown_timeout=0.0):
         await until(lambda: inbox._rows[suspect.id].state == "leased")
 
     entries = [entry async for entry in inbox.entries()]
@@ -448,7 +448,7 @@ async def test_what_is_not_finished_in_time_is_put_back(handlers, inbox):
     """No attempt is counted, and what had succeeded is known: only the rest runs again."""
     handlers.add("succeeds")
     handlers.add_waiting("waits")
-    async with make_receiver(handlers, inbox, grace=0.0) as receiver:
+    async with make_receiver(handlers, inbox, shutdown_timeout=0.0) as receiver:
         await receiver.receive(postback(body()))
         await handlers.started.wait()
     (entry,) = [entry async for entry in inbox.entries()]
@@ -475,7 +475,7 @@ async def test_what_comes_to_hand_while_it_stops_goes_back(handlers):
 async def test_whoever_cancels_the_stop_ends_the_grace_and_nothing_else(handlers, tmp_path):
     """What runs is put back, with no attempt and no crash counted, and the file is let go."""
     handlers.add_waiting("waits")
-    receiver = make_receiver(handlers, SqliteInbox(tmp_path / "inbox.db"), grace=3600.0)
+    receiver = make_receiver(handlers, SqliteInbox(tmp_path / "inbox.db"), shutdown_timeout=3600.0)
     await receiver.__aenter__()
     await receiver.receive(postback(body()))
     await handlers.started.wait()
@@ -601,7 +601,7 @@ async def test_what_cannot_be_stored_is_answered_503(handlers, error, caplog):
     inbox = FailingInbox(error, append=1)
     async with make_receiver(handlers, inbox) as receiver:
         refused = await receiver.receive(postback(body()))
-        sick = receiver.healthy
+        sick = (await receiver.health()).healthy
         stored = await receiver.receive(postback(body()))
         await receiver.idle(timeout=DEADLINE)
         stats = await receiver.stats()
@@ -617,12 +617,13 @@ async def test_while_an_ack_cannot_be_written_nothing_more_is_claimed(handlers):
     async with make_receiver(handlers, inbox, concurrency=1) as receiver:
         await receiver.receive(postback(body(1)))
         await receiver.receive(postback(body(2)))
-        await until(lambda: not receiver.healthy)
+        await until(lambda: not receiver._intake.last_store_succeeded)
+        assert not (await receiver.health()).ready
         ran = list(handlers.ran)
         await receiver.idle(timeout=DEADLINE)
 
     assert (ran, handlers.ran) == (["runs"], ["runs", "runs"])
-    assert receiver._way._worker.can_write
+    assert receiver._intake._worker.can_write
 
 
 async def test_what_is_claimed_while_an_ack_turns_out_not_to_be_written_goes_back(handlers):
@@ -715,7 +716,7 @@ async def extending(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbox],
             concurrency=2,
             handler_timeout=None,
             retry=AT_ONCE,
-            grace=0.0,
+            shutdown_timeout=0.0,
             subscriptions=SubscriptionAllowList(None),
             on_dead_letter=None,
             lease_seconds=0.03,
@@ -845,7 +846,7 @@ async def test_the_stats_count_what_came_of_it_all(handlers, inbox):
 async def test_idle_gives_up(handlers, inbox):
     """A test that hangs is worth less than one that fails."""
     handlers.add_waiting("waits")
-    async with make_receiver(handlers, inbox, grace=0.0) as receiver:
+    async with make_receiver(handlers, inbox, shutdown_timeout=0.0) as receiver:
         await receiver.receive(postback(body()))
         with pytest.raises(TimeoutError):
             await receiver.idle(timeout=0.01)
@@ -861,13 +862,13 @@ def test_event_keys_are_words():
 async def test_settings_of_the_worker_need_an_inbox(handlers):
     """An option that did nothing would be a promise broken."""
     handlers.add("runs")
-    needing = {"concurrency": 4, "retry": AT_ONCE, "grace": 1.0, "on_dead_letter": until}
+    needing = {"concurrency": 4, "retry": AT_ONCE, "shutdown_timeout": 1.0, "on_dead_letter": until}
     for name, value in needing.items():
         with pytest.raises(TypeError, match=name):
             Receiver(handlers.router, tokens=None, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["concurrency", "grace"])
+@pytest.mark.parametrize("name", ["concurrency", "shutdown_timeout"])
 def test_settings_of_the_worker_are_not_negative(handlers, inbox, name):
     """Refused when the receiver is made."""
     handlers.add("runs")

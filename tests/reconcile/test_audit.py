@@ -4,7 +4,7 @@ import pytest
 
 from callfire_async import NotificationFormat, Subscription, TriggerEvent
 from callfire_async.notifications import CallFinished, Notification, Router, TextReceived, UnknownNotification
-from callfire_async.reconcile import AuditReport, check
+from callfire_async.reconcile import AuditReport, audit
 
 
 def router_of(*event_types, fallback=False, **options):
@@ -24,12 +24,12 @@ def subscription(id=1, trigger_event=TriggerEvent.INBOUND_TEXT_FINISHED, **detai
 
 
 def names(findings):
-    return [one.name for one in findings.unfed]
+    return [one.name for one in findings.handlers_without_subscription]
 
 
 def test_nothing_is_found_where_all_fits():
     """It says so when it is printed."""
-    findings = check(router_of(TextReceived, Notification), [subscription(enabled=True)])
+    findings = audit(router_of(TextReceived, Notification), [subscription(enabled=True)])
 
     assert findings == AuditReport()
     assert findings.is_empty
@@ -38,7 +38,7 @@ def test_nothing_is_found_where_all_fits():
 
 def test_a_handler_that_nothing_feeds_is_found():
     """No trigger of the account makes CallFire post its event."""
-    findings = check(router_of(TextReceived, CallFinished), [subscription()])
+    findings = audit(router_of(TextReceived, CallFinished), [subscription()])
 
     assert names(findings) == ["handler 1"]
     assert not findings.is_empty
@@ -55,20 +55,20 @@ def test_a_handler_that_nothing_feeds_is_found():
 )
 def test_what_is_disabled_or_unreadable_feeds_nobody(details):
     """Nothing of it can be counted on to arrive."""
-    assert names(check(router_of(TextReceived), [subscription(**details)])) == ["handler 0"]
+    assert names(audit(router_of(TextReceived), [subscription(**details)])) == ["handler 0"]
 
 
 def test_a_bound_handler_is_fed_by_its_subscription_only():
     """What another one sends, it does not get."""
     router = router_of(TextReceived, subscription_id=2)
 
-    assert names(check(router, [subscription(1)])) == ["handler 0"]
-    assert names(check(router, [subscription(2)])) == []
+    assert names(audit(router, [subscription(1)])) == ["handler 0"]
+    assert names(audit(router, [subscription(2)])) == []
 
 
 def test_a_handler_of_the_unknown_is_never_missed():
     """Nobody can subscribe to what is not published."""
-    assert check(router_of(UnknownNotification), []).is_empty
+    assert audit(router_of(UnknownNotification), []).is_empty
 
 
 def test_a_subscription_that_nobody_handles_is_found():
@@ -76,7 +76,7 @@ def test_a_subscription_that_nobody_handles_is_found():
     calls = subscription(1, TriggerEvent.INBOUND_CALL_FINISHED)
     texts = subscription(2)
 
-    assert check(router_of(TextReceived), [calls, texts]).unhandled == (calls,)
+    assert audit(router_of(TextReceived), [calls, texts]).subscriptions_without_handler == (calls,)
 
 
 @pytest.mark.parametrize("trigger_event", [None, TriggerEvent.UNDEFINED_EVENT, TriggerEvent("NEW_ONE")])
@@ -84,24 +84,24 @@ def test_a_trigger_that_is_not_known_posts_the_unknown(trigger_event):
     """Who takes everything, or the unknown, takes it."""
     new = subscription(1, trigger_event)
 
-    assert check(router_of(TextReceived), [new]).unhandled == (new,)
-    assert check(router_of(UnknownNotification), [new]).unhandled == ()
-    assert check(router_of(Notification), [new]).is_empty
+    assert audit(router_of(TextReceived), [new]).subscriptions_without_handler == (new,)
+    assert audit(router_of(UnknownNotification), [new]).subscriptions_without_handler == ()
+    assert audit(router_of(Notification), [new]).is_empty
 
 
 def test_a_fallback_takes_whatever_no_handler_takes():
     """It is fed by everything, or by nothing, and neither is a finding."""
-    assert check(router_of(TextReceived, fallback=True), [subscription(), subscription(2, None)]).is_empty
-    assert check(router_of(fallback=True), []).is_empty
+    assert audit(router_of(TextReceived, fallback=True), [subscription(), subscription(2, None)]).is_empty
+    assert audit(router_of(fallback=True), []).is_empty
 
 
 def test_disabled_and_unreadable_subscriptions_are_found():
     """They are named, whoever handles them."""
     disabled, mail = subscription(1, enabled=False), subscription(2, notification_format=NotificationFormat.EMAIL)
 
-    findings = check(router_of(Notification), iter([disabled, mail, subscription(3)]))
+    findings = audit(router_of(Notification), iter([disabled, mail, subscription(3)]))
 
-    assert findings == AuditReport(disabled=(disabled,), unreadable=(mail,))
+    assert findings == AuditReport(disabled=(disabled,), unsupported_format=(mail,))
 
 
 def test_each_finding_is_a_line():
@@ -110,7 +110,7 @@ def test_each_finding_is_a_line():
         subscription(7, TriggerEvent.CAMPAIGN_STARTED, enabled=False, notification_format=NotificationFormat.LEGACY)
     ]
 
-    assert str(check(router_of(TextReceived), there)).splitlines() == [
+    assert str(audit(router_of(TextReceived), there)).splitlines() == [
         "no subscription feeds the handler handler 0",
         "no handler takes what subscription 7 posts (CAMPAIGN_STARTED)",
         "subscription 7 is disabled",

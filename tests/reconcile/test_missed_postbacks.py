@@ -22,7 +22,7 @@ async def test_each_event_reaches_its_handler(tmp_path: Path, torture, seed, rec
     console = Console(file=StringIO())
     ledger = DemoResults(tmp_path / "handled.jsonl")
     settings = ReceiverOptions(EndpointTokens.generate(), str(ledger.journal), str(tmp_path / "inbox.db"))
-    fake = FakeCallFire(concurrency=demo.CONCURRENCY, duplicate_share=DUPLICATED, seed=seed)
+    fake = FakeCallFire(concurrency=demo.CONCURRENCY, duplicate_rate=DUPLICATED, seed=seed)
     async with serve(fake) as port, demo.ReceiverProcess(settings, KILLED) as receiver:
         base_url = f"http://127.0.0.1:{port}/api/1.1/rest"
         endpoint = EndpointTokens(settings.token).url(f"http://127.0.0.1:{receiver.port}")

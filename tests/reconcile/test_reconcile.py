@@ -28,7 +28,7 @@ from callfire_async.notifications import (
     TextReceived,
     parse,
 )
-from callfire_async.reconcile import Progress, ReconcileResult, outcomes, reconcile
+from callfire_async.reconcile import Progress, ReconcileResult, broadcast_results, reconcile
 from callfire_async.testing import (
     FakeCallFire,
     Fault,
@@ -96,7 +96,7 @@ async def test_what_was_missed_is_handled(fake, callfire, inbox):
 
     found = await reconcile(callfire, inbox, [subscription], since=SINCE)
 
-    assert found == ReconcileResult(listed=2, seen=1, appended=1)
+    assert found == ReconcileResult(listed=2, handled=1, appended=1)
     (event,) = await handle(inbox)
     assert event == evolve(missed, subscription_id=subscription.id)
 
@@ -145,7 +145,7 @@ async def test_a_repeated_run_changes_nothing(fake, callfire, inbox):
     assert found == [
         ReconcileResult(listed=2, appended=2),
         ReconcileResult(listed=2, duplicates=2, waiting=2),
-        ReconcileResult(listed=2, seen=2),
+        ReconcileResult(listed=2, handled=2),
     ]
     assert len(handled) == 2
 
@@ -236,9 +236,9 @@ async def test_an_inbox_says_for_how_long_it_remembers(callfire, tmp_path):
     inboxes = [
         MemoryInbox(retention=hour),
         SqliteInbox(tmp_path / "inbox.db", retention=hour),
-        SqliteInbox.in_folder(tmp_path / "inboxes", retention=hour),
+        SqliteInbox.in_directory(tmp_path / "inboxes", retention=hour),
     ]
-    silent = SqliteInbox.in_folder(tmp_path / "inboxes")
+    silent = SqliteInbox.in_directory(tmp_path / "inboxes")
     silent.retention = None
 
     assert [inbox.retention for inbox in inboxes] == [hour] * 3
@@ -272,7 +272,9 @@ async def test_what_ended_before_anybody_asked_is_found():
     async with fake.client() as callfire:
         broadcast = await send(callfire)
 
-        texts = [text async for text in outcomes(broadcast, texts=callfire.texts, router=Router(), poll=DEADLINE)]
+        texts = [
+            text async for text in broadcast_results(broadcast, texts=callfire.texts, router=Router(), poll=DEADLINE)
+        ]
 
     assert [(text.broadcast_id, text.final_result) for text in texts] == [(broadcast.id, Result.SENT)] * 3
 
@@ -293,7 +295,7 @@ async def test_a_postback_is_not_waited_for_by_polling(fake, callfire, router):
     broadcast = await send(callfire)
     async with (
         asyncio.timeout(DEADLINE),
-        aclosing(outcomes(broadcast.id, texts=callfire.texts, router=router, poll=1000.0)) as ends,
+        aclosing(broadcast_results(broadcast.id, texts=callfire.texts, router=router, poll=1000.0)) as ends,
     ):
         poll = FirstPoll(fake)
         first = asyncio.create_task(anext(ends))
@@ -311,7 +313,7 @@ async def test_a_postback_is_not_waited_for_by_polling(fake, callfire, router):
 async def test_polling_finds_what_no_postback_said(fake, callfire, router):
     """Postback or poll, whichever is first."""
     broadcast = await send(callfire, count=2)
-    ends = outcomes(broadcast, texts=callfire.texts, router=router, poll=0.01)
+    ends = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=0.01)
     poll = FirstPoll(fake)
     first = asyncio.create_task(anext(ends))
     await poll.answered.wait()
@@ -329,14 +331,14 @@ async def test_a_text_that_goes_no_further_has_ended(fake, callfire, router, sta
     text = make_text_notification(state=state, broadcast_id=5).text
     fake.add(text)
 
-    assert [found async for found in outcomes(5, texts=callfire.texts, router=router)] == [text]
+    assert [found async for found in broadcast_results(5, texts=callfire.texts, router=router)] == [text]
 
 
 async def test_a_broadcast_without_texts_is_waited_for(callfire, router):
     """Until the caller gives up: CallFire may be about to make them."""
 
     async def wait():
-        return [text async for text in outcomes(5, texts=callfire.texts, router=router, poll=0.01)]
+        return [text async for text in broadcast_results(5, texts=callfire.texts, router=router, poll=0.01)]
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(wait(), 0.1)
@@ -349,9 +351,9 @@ async def test_a_poll_that_fails_is_left_to_the_next(fake, callfire, router, cap
     broadcast = await send(callfire, count=1)
     fake.fail_next(Fault(status=503))
     with pytest.raises(ServerError):
-        await anext(outcomes(broadcast, texts=callfire.texts, router=router))
+        await anext(broadcast_results(broadcast, texts=callfire.texts, router=router))
 
-    ends = outcomes(broadcast, texts=callfire.texts, router=router, poll=0.01)
+    ends = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=0.01)
     first = asyncio.create_task(anext(ends))
     fake.fail_next(Fault(hold=partial(asyncio.sleep, 0)), Fault(status=503))
     async with asyncio.timeout(DEADLINE):
@@ -367,7 +369,7 @@ async def test_a_poll_that_fails_is_left_to_the_next(fake, callfire, router, cap
 async def test_a_poll_takes_time(callfire, router, poll):
     """Otherwise it would be nothing but polling."""
     with pytest.raises(ValueError, match="poll"):
-        await anext(outcomes(5, texts=callfire.texts, router=router, poll=poll))
+        await anext(broadcast_results(5, texts=callfire.texts, router=router, poll=poll))
 
 
 async def test_a_receiver_and_the_fake_work_together(router):
@@ -381,7 +383,7 @@ async def test_a_receiver_and_the_fake_work_together(router):
     fake = FakeCallFire(finishes_texts=False)
     async with fake.client() as callfire:
         broadcast = await send(callfire)
-        ends = outcomes(broadcast, texts=callfire.texts, router=router, poll=1000.0)
+        ends = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=1000.0)
         poll = FirstPoll(fake)
         first = asyncio.create_task(anext(ends))
         await poll.answered.wait()

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from callfire_async.client import CallFire
 from callfire_async.errors import NotFoundError, ResponseError, ServerError, TransportError
 from callfire_async.models import SubscriptionFilter, TriggerEvent
-from callfire_async.telemetry import instrument
+from callfire_async.telemetry import instrument_client
 from callfire_async.testing import FakeCallFire
 from callfire_async.testing.faults import Fault
 
@@ -35,8 +35,8 @@ class Observed:
         self.reader = InMemoryMetricReader()
         self.meter_provider = MeterProvider([self.reader])
 
-    def instrument(self, callfire):
-        instrument(callfire, tracer_provider=self.tracer_provider, meter_provider=self.meter_provider)
+    def instrument_client(self, callfire):
+        instrument_client(callfire, tracer_provider=self.tracer_provider, meter_provider=self.meter_provider)
 
     @property
     def spans(self):
@@ -251,7 +251,7 @@ async def test_a_client_that_is_not_instrumented_reports_nothing(fake, observed)
 async def test_the_global_providers_are_the_default(fake):
     """Where none are set up, nothing is reported and nothing fails."""
     async with fake.client() as callfire:
-        instrument(callfire)
+        instrument_client(callfire)
 
         page = await callfire.subscriptions.query()
 

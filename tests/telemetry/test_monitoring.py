@@ -31,7 +31,7 @@ from callfire_async.notifications import (
     TextFinished,
 )
 from callfire_async.notifications.asgi import NotificationApp
-from callfire_async.telemetry import instrument, instrument_receiver
+from callfire_async.telemetry import instrument_client, instrument_receiver
 from callfire_async.testing import FakeCallFire
 
 MONITORING = Path(__file__).parents[2] / "docs/monitoring"
@@ -102,7 +102,7 @@ async def run_campaign(meter_provider: MeterProvider, port: int) -> str:
         own = f"http://127.0.0.1:{own_port}"
         base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
         async with CallFire("login", "password", base_url=base_url) as callfire:
-            instrument(callfire, meter_provider=meter_provider)
+            instrument_client(callfire, meter_provider=meter_provider)
             await subscribe(callfire, EndpointTokens(TOKEN).url(own))
         async with fake:
             for event in campaign(20):

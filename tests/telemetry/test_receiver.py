@@ -50,7 +50,7 @@ class Observed:
         self.reader = InMemoryMetricReader()
         self.meter_provider = MeterProvider([self.reader])
 
-    def instrument(self, receiver):
+    def instrument_client(self, receiver):
         instrument_receiver(receiver, tracer_provider=self.tracer_provider, meter_provider=self.meter_provider)
         return receiver
 
@@ -221,7 +221,7 @@ async def test_a_request_that_the_server_gives_up_is_measured(observed, router):
 
     async with observed.instrument(Receiver(router, tokens=TOKEN, inbox=SlowInbox())) as receiver:
         task = asyncio.create_task(post(receiver, text(42)))
-        while not receiver._way._storing:  # noqa: ASYNC110  # nothing tells of it
+        while not receiver._intake._storing:  # noqa: ASYNC110  # nothing tells of it
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from callfire_async.cli._output import echo, say_json
-from callfire_async.inspector import FileSource, BindAddress, serve_inspector
+from callfire_async.inspector import BindAddress, FileSource, serve_inspector
 
 __all__ = ["run"]
 

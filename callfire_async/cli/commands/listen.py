@@ -106,7 +106,9 @@ async def run(settings: ListenOptions) -> None:
 
 
 @asynccontextmanager
-async def _inspected(receiver: Receiver, inbox: SqliteInbox | None, place: BindAddress | None) -> AsyncIterator[str | None]:
+async def _inspected(
+    receiver: Receiver, inbox: SqliteInbox | None, place: BindAddress | None
+) -> AsyncIterator[str | None]:
     """Serve the inspector where it is wanted; return its address."""
     if place is None:
         yield None
@@ -137,11 +139,11 @@ def _router(
         Notification, subscription_id=subscription_id, where=lambda event: isinstance(event, kinds), name="forward"
     )
     async def forward(event: Notification) -> None:
-        handling = _handling.get()
-        lines.event(event, handling)
+        record = _handling.get()
+        lines.event(event, record)
         if onward is not None:
-            answer = await onward.forward(handling.delivery)
-            lines.answer(answer, handling)
+            answer = await onward.forward(record.delivery)
+            lines.answer(answer, record)
             if not answer.is_success:
                 raise ForwardError.by(answer)
 
@@ -165,28 +167,28 @@ class _EventPrinter(Observer):
     # --- what the receiver tells --------------------------------------------------------------------------
 
     @contextmanager
-    def receiving(self, receiving: RequestRecord) -> Iterator[None]:
+    def request(self, record: RequestRecord) -> Iterator[None]:
         """Show what was refused, and what the inbox had already."""
         yield
-        if receiving.refused is not None:
-            status = None if receiving.reply is None else receiving.reply.status
-            self._line("refused", f"{receiving.refused} ({status})", reason=receiving.refused, status=status)
-        elif receiving.delivery and receiving.appended and receiving.appended.duplicate:
-            self._repeat(receiving.delivery)
+        if record.refused is not None:
+            status = None if record.reply is None else record.reply.status
+            self._line("refused", f"{record.refused} ({status})", reason=record.refused, status=status)
+        elif record.delivery and record.appended and record.appended.duplicate:
+            self._repeat(record.delivery)
 
     @contextmanager
-    def handling(self, handling: AttemptRecord) -> Iterator[None]:
+    def attempt(self, record: AttemptRecord) -> Iterator[None]:
         """Show what came before, where no inbox knows it, and what became a dead letter."""
-        if not self._knows_repeats and self._is_repeat(handling.delivery):
-            self._repeat(handling.delivery)
+        if not self._knows_repeats and self._is_repeat(record.delivery):
+            self._repeat(record.delivery)
         yield
-        if handling.outcome == "dead":
-            self._line("dead", handling.reason, id=handling.id, reason=handling.reason)
+        if record.outcome == "dead":
+            self._line("dead", record.reason, id=record.id, reason=record.reason)
 
     @contextmanager
-    def running(self, handling: AttemptRecord, handler: str) -> Iterator[None]:  # noqa: ARG002  # there is one
+    def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:  # noqa: ARG002  # there is one
         """Let the handler know the delivery: it is what is forwarded."""
-        token = _handling.set(handling)
+        token = _handling.set(record)
         try:
             yield
         finally:
@@ -227,12 +229,12 @@ class _EventPrinter(Observer):
         if inspector is not None:
             self._say(f"To inspect it: {inspector}\nThe address is a secret: it holds the key.\n")
 
-    def event(self, event: Notification, handling: AttemptRecord) -> None:
+    def event(self, event: Notification, record: AttemptRecord) -> None:
         """Show an event."""
-        words = _words(event) | ({"attempt": handling.attempt} if handling.attempt > 1 else {})
+        words = _words(event) | ({"attempt": record.attempt} if record.attempt > 1 else {})
         self._line("event", _text(words), sign="-->", **words)
 
-    def answer(self, answer: ForwardResult, handling: AttemptRecord) -> None:
+    def answer(self, answer: ForwardResult, record: AttemptRecord) -> None:
         """Show what came of handing it on."""
         milliseconds = round(1000 * answer.seconds, 1)
         words = f"{answer.status or 'no answer'} in {milliseconds:.0f} ms{': ' if answer.words else ''}{answer.words}"
@@ -242,7 +244,7 @@ class _EventPrinter(Observer):
             sign="<--",
             status=answer.status,
             milliseconds=milliseconds,
-            attempt=handling.attempt,
+            attempt=record.attempt,
             body=answer.words,
         )
 

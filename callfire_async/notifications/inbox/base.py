@@ -12,14 +12,14 @@ leased        ``extend``                                 *leased*, for so long f
 leased        ``ack``                                    *done*: the body is dropped, the keys stay until ``retention``
 leased        ``nack``                                   *ready*, due after a delay, attempt + 1, ``completed`` added
 leased        ``release``                                *ready*, due at once, the same attempt, ``completed`` added
-leased        ``bury``                                   *dead*, with a reason
+leased        ``dead_letter``                                   *dead*, with a reason
 leased        nothing until the lease ends, or a crash   as if *ready*, the same attempt, crashes + 1
 dead          ``replay``                                 *ready*, due at once, attempt 1, no crashes, ``completed`` kept
 dead          ``append`` of the same key, in the window  *ready*, due at once, attempt 1
 done, dead    ``purge``, ``retention`` (done only)       (none)
 ============  =========================================  =============================================================
 
-``extend``, ``ack``, ``nack``, ``release`` and ``bury`` do nothing and return False where the lease is no longer the
+``extend``, ``ack``, ``nack``, ``release`` and ``dead_letter`` do nothing and return False where the lease is no longer the
 delivery's: a late worker cannot settle what was handed to another. Order: due time, then arrival. What has been
 through two crashes is handed out as the only lease of its list, since whatever else was in flight was innocent.
 
@@ -222,11 +222,11 @@ class Inbox(Protocol):
         """Put a delivery back at once, the attempt not counted; False: the lease was lost."""
         ...
 
-    async def bury(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter; False: the lease was lost."""
         ...
 
-    async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
+    async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked, within ``retention``."""
         ...
 

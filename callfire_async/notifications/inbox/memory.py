@@ -105,7 +105,7 @@ class MemoryInbox:
 
     @property
     def retention(self) -> float:
-        """Seconds for which the keys of what is done are kept: how far back ``seen`` knows everything."""
+        """Seconds for which the keys of what is done are kept: how far back ``handled`` knows everything."""
         return self._retention
 
     # --- taking in ----------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class MemoryInbox:
         """Put a delivery back at once."""
         return self._settle(lease, lambda row: self._put_back(row, completed=row.completed | completed))
 
-    async def bury(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
         return self._settle(lease, lambda row: self._change(row, state="dead", reason=reason))
 
@@ -232,7 +232,7 @@ class MemoryInbox:
 
     # --- looking after it ---------------------------------------------------------------------------------
 
-    async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
+    async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked."""
         acked = {row.event_key for row in self._done.values()} - {""}
         return frozenset(key for key in event_keys if key in acked)

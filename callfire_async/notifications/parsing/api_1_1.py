@@ -71,7 +71,7 @@ def _subscription(payload: dict[str, Any]) -> int | None:
 
 
 def _text(name: str, payload: dict[str, Any]) -> Notification:
-    text, problems = converters.structure(Text, _carried(payload, "Text"), "Text")
+    text, problems = converters.structure(Text, _subject_of(payload, "Text"), "Text")
     return (_TEXT_KINDS.get(name) or _text_kind(text))(
         subscription_id=_subscription(payload), name=name, problems=problems, payload=payload, text=text
     )
@@ -87,21 +87,21 @@ def _text_kind(text: Text) -> type[TextNotification]:
 
 
 def _call(name: str, payload: dict[str, Any]) -> Notification:
-    call, problems = converters.structure(Call, _carried(payload, "Call"), "Call")
+    call, problems = converters.structure(Call, _subject_of(payload, "Call"), "Call")
     return CallFinished(
         subscription_id=_subscription(payload), name=name, problems=problems, payload=payload, call=call
     )
 
 
 def _campaign(name: str, payload: dict[str, Any]) -> Notification:
-    broadcast, problems = converters.structure(Broadcast, _carried(payload, "Broadcast"), "Broadcast")
+    broadcast, problems = converters.structure(Broadcast, _subject_of(payload, "Broadcast"), "Broadcast")
     kind = _CAMPAIGN_KINDS.get(name) or _STATUS_KINDS.get(broadcast.status or "", CampaignNotification)
     return kind(
         subscription_id=_subscription(payload), name=name, problems=problems, payload=payload, broadcast=broadcast
     )
 
 
-def _carried(payload: dict[str, Any], what: str) -> object:
+def _subject_of(payload: dict[str, Any], what: str) -> object:
     content = payload.get(what)
     if content is None:
         raise converters.ConversionError((f"missing @ {what}",))

@@ -63,7 +63,7 @@ class Reply:
     #: Empty but for health.
     body: bytes = b""
     #: Whether the connection must be closed within a second: the request was not read to its end.
-    close: bool = False
+    close_connection: bool = False
 
 
 @frozen
@@ -128,7 +128,7 @@ class RequestValidator:
 
     def _check(self, postback: Postback, headers: Mapping[str, str], *, is_running: bool) -> None:
         """Refuse what can be refused before the body is read."""
-        if self.tokens is not None and not self.tokens.opens(postback.token):
+        if self.tokens is not None and not self.tokens.verify(postback.token):
             raise _RequestRejected(404, "token")
         if postback.method.upper() != "POST":
             raise _RequestRejected(405, "method", ("Allow", "POST"))
@@ -218,7 +218,7 @@ async def _early_response(refusal: "_RequestRejected", headers: Mapping[str, str
         with suppress(Exception):
             async with asyncio.timeout(_DROPPING_SECONDS):
                 await body.drop(_DROPPED_BYTES)
-    return Reply(refusal.status, refusal.headers, close=not body.ended)
+    return Reply(refusal.status, refusal.headers, close_connection=not body.ended)
 
 
 def relevant_headers(postback: Postback) -> dict[str, str]:

@@ -53,7 +53,7 @@ class EndpointTokens:
         """Return a new random token of 43 characters (256 bits)."""
         return secrets.token_urlsafe(32)
 
-    def opens(self, token: str | None) -> bool:
+    def verify(self, token: str | None) -> bool:
         """Tell whether this is one of the tokens, in a time that says nothing of how near it is."""
         digest = _digest(token or "")
         # Every token is compared, whichever fits.

@@ -54,8 +54,8 @@ class FakeCallFire:
         max_subscriptions: The ceiling of the account.
         finishes_texts: Whether texts that are sent reach their recipients once the sending was answered; otherwise
             when `finish_texts` is called.
-        drop_share: How many of its postbacks never come, from 0 to 1.
-        duplicate_share: How many come twice.
+        drop_rate: How many of its postbacks never come, from 0 to 1.
+        duplicate_rate: How many come twice.
         seed: What the choice of those begins from.
         transport: What postbacks go through: real HTTP, unless given (``httpx.ASGITransport(app)``).
         concurrency: Postbacks under way at once.
@@ -73,8 +73,8 @@ class FakeCallFire:
         update_status: UpdateStatus = 204,
         max_subscriptions: int = 10_000,
         finishes_texts: bool = True,
-        drop_share: float = 0.0,
-        duplicate_share: float = 0.0,
+        drop_rate: float = 0.0,
+        duplicate_rate: float = 0.0,
         seed: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         concurrency: int = 16,
@@ -89,9 +89,9 @@ class FakeCallFire:
         self._traffic = MessageStore()
         self._finishes_texts = finishes_texts
         #: How many of its postbacks never come, from 0 to 1; those for which `postback_faults` has a word not counted.
-        self.drop_share = drop_share
+        self.drop_rate = drop_rate
         #: How many come twice, likewise.
-        self.duplicate_share = duplicate_share
+        self.duplicate_rate = duplicate_rate
         #: Postbacks that never came: the subscription's id, and the event's key.
         self.dropped: list[tuple[int, Key]] = []
         self._random = Random(seed)  # noqa: S311  # a choice that can be repeated
@@ -200,9 +200,9 @@ class FakeCallFire:
 
     def _random_fault(self) -> PostbackFault | None:
         chance = self._random.random()
-        if chance < self.drop_share:
+        if chance < self.drop_rate:
             return PostbackFault.DROPPED
-        return PostbackFault.DUPLICATED if chance < self.drop_share + self.duplicate_share else None
+        return PostbackFault.DUPLICATED if chance < self.drop_rate + self.duplicate_rate else None
 
     @asynccontextmanager
     async def _posting(self) -> AsyncIterator[PostbackSender]:

@@ -8,7 +8,6 @@ from aiohttp import web
 
 from callfire_async.notifications import Receiver
 from callfire_async.notifications.aiohttp import add_notification_routes
-from callfire_async.notifications.health import check_health
 from service.handlers import make_router
 from service.inboxes import make_inbox
 from service.ledger import Ledger
@@ -28,7 +27,7 @@ def create_app(settings: Settings | None = None) -> web.Application:
 
     async def health(request: web.Request) -> web.Response:
         # Answered 200 as long as the process lives. Let *healthy* raise an alarm, not restart anything.
-        how = await check_health(receiver)
+        how = await receiver.health()
         return web.json_response({"healthy": how.healthy, "reasons": how.reasons})
 
     async def spent(request: web.Request) -> web.Response:

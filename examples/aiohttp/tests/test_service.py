@@ -63,4 +63,4 @@ async def test_it_subscribes_to_what_is_handled(settings, callfire, fake_callfir
 def test_the_settings_come_from_the_environment():
     settings = Settings.from_environment({"CALLFIRE_TOKEN": f"{TOKEN} the-token-before-this", "CALLFIRE_INBOX": "x.db"})
 
-    assert (settings.inbox, settings.tokens.opens("the-token-before-this")) == ("x.db", True)
+    assert (settings.inbox, settings.tokens.verify("the-token-before-this")) == ("x.db", True)

@@ -9,7 +9,6 @@ from fastapi import FastAPI
 
 from callfire_async.notifications import Receiver
 from callfire_async.notifications.fastapi import notification_routes
-from callfire_async.notifications.health import check_health
 from service.handlers import make_router
 from service.inboxes import make_inbox
 from service.ledger import Ledger
@@ -35,7 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.get("/health")
     async def health() -> dict[str, object]:
         # Answered 200 as long as the process lives. Let *healthy* raise an alarm, not restart anything.
-        how = await check_health(receiver)
+        how = await receiver.health()
         return {"healthy": how.healthy, "reasons": how.reasons}
 
     @app.get("/broadcasts/{broadcast_id}/spent")

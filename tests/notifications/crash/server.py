@@ -36,7 +36,7 @@ class Settings:
     port: int = 0
     #: A listening socket that was handed over, in place of the port.
     listener: int | None = None
-    grace: float = 10.0
+    shutdown_timeout: float = 10.0
     handler_timeout: float = 30.0
     max_attempts: int = 12
     #: How often the files of dead processes are looked for; where it is given, the inbox is a folder.
@@ -105,7 +105,7 @@ def make_receiver(settings: Settings) -> Receiver:
         Handlers(journal).router(),
         tokens=None,
         inbox=make_inbox(settings),
-        grace=settings.grace,
+        shutdown_timeout=settings.shutdown_timeout,
         handler_timeout=settings.handler_timeout,
         retry=RetryPolicy(max_attempts=settings.max_attempts, initial_delay=0.0),
     )
@@ -120,7 +120,7 @@ def make_inbox(settings: Settings) -> Inbox:
     if settings.take_over_seconds is None:
         return SqliteInbox(settings.inbox)
     _sqlite_folder._TAKE_OVER_SECONDS = settings.take_over_seconds
-    return SqliteInbox.in_folder(settings.inbox)
+    return SqliteInbox.in_directory(settings.inbox)
 
 
 def jetstream_inbox(settings: Settings) -> Inbox:

@@ -15,7 +15,7 @@ GRACE_SECONDS = 0.05
 
 async def test_nothing_is_lost_or_done_again_when_the_process_is_stopped(processes, ledger, chance, torture, tell):
     """What SIGTERM finds running goes back as it was: no attempt is counted, and what was done is not done again."""
-    processes.settings = evolve(processes.settings, grace=GRACE_SECONDS)
+    processes.settings = evolve(processes.settings, shutdown_timeout=GRACE_SECONDS)
     poster = Poster(processes.settings.port, at_times_long)
     process = await processes.start_ready()
     stopping, starting = [], []

@@ -98,7 +98,7 @@ class Model:
             self._ready(row, now, completed=row.completed | completed)
         return row is not None
 
-    def bury(self, lease: Row, now: float) -> bool:
+    def dead_letter(self, lease: Row, now: float) -> bool:
         if row := self._leased(lease):
             row.state, row.reason, row.updated_at = "dead", "buried", now
         return row is not None
@@ -137,7 +137,7 @@ class Model:
             oldest_ready_age=now - min(due) if due else None,
         )
 
-    def seen(self) -> frozenset[str]:
+    def handled(self) -> frozenset[str]:
         return frozenset(row.event_key for row in self.rows if row.state == "done")
 
     def known(self, row: Row, now: float) -> tuple[object, ...]:

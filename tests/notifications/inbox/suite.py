@@ -52,7 +52,7 @@ SETTLE: dict[str, Settle] = {
     "ack": lambda inbox, lease: inbox.ack(lease),
     "nack": lambda inbox, lease: inbox.nack(lease, delay=0),
     "release": lambda inbox, lease: inbox.release(lease),
-    "bury": lambda inbox, lease: inbox.bury(lease, "why"),
+    "dead_letter": lambda inbox, lease: inbox.dead_letter(lease, "why"),
 }
 settles = pytest.mark.parametrize("settle", SETTLE.values(), ids=SETTLE)
 
@@ -82,7 +82,7 @@ async def all_entries(inbox: Inbox, state: str | None = None) -> list[InboxEntry
 async def dead_letter(inbox: Inbox, body: bytes = b"dead") -> Lease:
     await inbox.append(Delivery(body))
     lease = await lease_of(inbox)
-    await inbox.bury(lease, "because")
+    await inbox.dead_letter(lease, "because")
     return lease
 
 
@@ -147,7 +147,7 @@ class InboxSuite(ABC):
         await inbox.append(Delivery(b"body"))
         await inbox.nack(await lease_of(inbox), delay=0, completed=frozenset([text]), reason=text)
         lease = await lease_of(inbox)
-        await inbox.bury(lease, text)
+        await inbox.dead_letter(lease, text)
 
         (entry,) = await all_entries(inbox, "dead")
         assert (lease.completed, entry.reason) == ({text}, text)
@@ -158,7 +158,7 @@ class InboxSuite(ABC):
         await inbox.append(Delivery(b"body"))
         await inbox.ack(await lease_of(inbox), event_key=text)
 
-        assert await inbox.seen([text, text + "x"]) == {text}
+        assert await inbox.handled([text, text + "x"]) == {text}
 
     async def test_several_are_kept_in_order(self, inbox):
         """One call, one answer for each, in the order of the call."""
@@ -245,7 +245,7 @@ class InboxSuite(ABC):
         await inbox.append(Delivery(b"dead"))
         await inbox.nack(await lease_of(inbox), delay=0, completed=frozenset(["a"]))
         buried = await lease_of(inbox)
-        await inbox.bury(buried, "because")
+        await inbox.dead_letter(buried, "because")
 
         again = await inbox.append(Delivery(b"dead"))
 
@@ -420,7 +420,7 @@ class InboxSuite(ABC):
         acked = await asyncio.gather(*acks)
 
         assert (acked[:5], sorted(acked[5:])) == ([True, False, True, True, True], [False, True])
-        assert await inbox.seen(f"event {lease.id}" for lease in leases) == {
+        assert await inbox.handled(f"event {lease.id}" for lease in leases) == {
             f"event {lease.id}" for lease in leases if lease is not leases[1]
         }
         assert await bodies_of(inbox) == [leases[1].delivery.body]
@@ -453,7 +453,7 @@ class InboxSuite(ABC):
         entry = await inbox.get(appended.id)
         assert (entry.state, entry.delivery.body, entry.delivery.key) == ("done", b"", "a key")
         assert (await inbox.append(Delivery(b"body", key="a key"))).duplicate
-        assert await inbox.seen(["text 1"]) == {"text 1"}
+        assert await inbox.handled(["text 1"]) == {"text 1"}
 
     async def test_bodies_may_be_kept(self, world):
         """Whoever wants to look at them later says so."""
@@ -498,7 +498,7 @@ class InboxSuite(ABC):
         appended = await inbox.append(Delivery(b"body", "text/xml"))
         lease = await lease_of(inbox)
 
-        assert await inbox.bury(lease, "no handler")
+        assert await inbox.dead_letter(lease, "no handler")
 
         entry = await inbox.get(appended.id)
         assert (entry.state, entry.reason, entry.delivery) == ("dead", "no handler", lease.delivery)
@@ -539,7 +539,7 @@ class InboxSuite(ABC):
         ended, acked, buried, put_back, leased = await inbox.claim(5, lease=10)
         await inbox.extend(leased, LEASE)
         await inbox.ack(acked)
-        await inbox.bury(buried, "because")
+        await inbox.dead_letter(buried, "because")
         await inbox.nack(put_back, delay=LEASE)
         clocks.advance(10)
         new = await inbox.append(Delivery(b"5"))
@@ -568,7 +568,7 @@ class InboxSuite(ABC):
             await lease_of(inbox, lease=1)
             clocks.advance(1)
         await inbox.nack(await lease_of(inbox), delay=0, completed=frozenset("a"))
-        await inbox.bury(await lease_of(inbox), "crashes")
+        await inbox.dead_letter(await lease_of(inbox), "crashes")
         await dead_letter(inbox)
         await inbox.append(Delivery(b"done"))
         await inbox.ack(await lease_of(inbox))
@@ -616,7 +616,7 @@ class InboxSuite(ABC):
         await inbox.append_many([Delivery(name.encode(), key=name) for name in names])
         for name, lease in zip(names[:4], await inbox.claim(4, lease=LEASE), strict=True):
             clocks.advance(1)
-            await (inbox.ack(lease) if name.startswith("done") else inbox.bury(lease, "because"))
+            await (inbox.ack(lease) if name.startswith("done") else inbox.dead_letter(lease, "because"))
 
         purged = await inbox.purge(**{name: start + timedelta(seconds=seconds) for name, seconds in limits.items()})
 
@@ -649,13 +649,13 @@ class InboxSuite(ABC):
             clocks.advance(10 * WINDOW - 1)
             await inbox.append(Delivery(b"new"))
             await inbox.claim(1, lease=1)
-            kept = (await inbox.get(appended.id)).state, await inbox.seen(["old"])
+            kept = (await inbox.get(appended.id)).state, await inbox.handled(["old"])
             clocks.advance(2)
             await inbox.append(Delivery(b"newer"))
             await inbox.claim(1, lease=1)
 
             assert kept == ("done", {"old"})
-            assert (await inbox.get(appended.id), await inbox.seen(["old"])) == (None, frozenset())
+            assert (await inbox.get(appended.id), await inbox.handled(["old"])) == (None, frozenset())
             assert (await inbox.get(buried.id)).state == "dead"
 
     async def test_only_what_was_acked_is_seen(self, inbox):
@@ -664,10 +664,10 @@ class InboxSuite(ABC):
         a, b, c = await inbox.claim(3, lease=LEASE)
         await inbox.ack(a, event_key="event a")
         await inbox.ack(b)
-        await inbox.bury(c, "event c")
+        await inbox.dead_letter(c, "event c")
 
-        assert await inbox.seen(key for key in ("event a", "event a", "", "event c")) == {"event a"}
-        assert await inbox.seen([]) == frozenset()
+        assert await inbox.handled(key for key in ("event a", "event a", "", "event c")) == {"event a"}
+        assert await inbox.handled([]) == frozenset()
 
     async def test_stats_count_each_state(self, inbox, clocks):
         """A lease that has ended is ready, and has been since its end."""
@@ -677,7 +677,7 @@ class InboxSuite(ABC):
         await inbox.nack(leases[1], delay=100)
         await inbox.extend(leases[2], 2)
         await inbox.ack(leases[4])
-        await inbox.bury(leases[5], "because")
+        await inbox.dead_letter(leases[5], "because")
         clocks.advance(5)
 
         assert await inbox.stats() == InboxStats(ready=2, delayed=1, leased=1, done=1, dead=1, oldest_ready_age=4)
@@ -755,12 +755,12 @@ class InboxSuite(ABC):
             acked, nacked, buried, lost = await inbox.claim(4, lease=LEASE)
             await inbox.ack(acked, event_key="event")
             await inbox.nack(nacked, delay=0, completed=frozenset("a"), reason="it failed")
-            await inbox.bury(buried, "because")
+            await inbox.dead_letter(buried, "because")
             if OWNER not in self.capabilities:
                 await inbox.extend(lost, 0)
 
         async with self.make(world) as inbox:
-            assert await inbox.seen(["event"]) == {"event"}
+            assert await inbox.handled(["event"]) == {"event"}
             assert [(entry.state, entry.reason) for entry in await all_entries(inbox)] == [
                 ("done", ""),
                 ("ready", "it failed"),

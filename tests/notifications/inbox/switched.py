@@ -86,7 +86,7 @@ class ThroughTheSpool(SpoolingInbox):
     """An inbox whose primary is away whenever something is appended, and back right after that."""
 
     def __init__(self, primary: SwitchedInbox, spool: Inbox) -> None:
-        super().__init__(primary, spool, probe_after=0.001)
+        super().__init__(primary, spool, recovery_timeout=0.001)
         self._switch = primary
         self._appending = asyncio.Lock()
 

@@ -38,7 +38,7 @@ class TestSqliteFolder(InboxSuite):
     """The same, one of several processes."""
 
     def make(self, world: World, **options: Any) -> Inbox:
-        return SqliteInbox.in_folder(world.folder / "inbox", clock=world.clocks.clock(), **options)
+        return SqliteInbox.in_directory(world.folder / "inbox", clock=world.clocks.clock(), **options)
 
 
 class TestPostgresInbox(InboxSuite):
@@ -86,7 +86,7 @@ class TestSpoolingInboxOverSqlite(InboxSuite):
     def make(self, world: World, **options: Any) -> Inbox:
         clock = world.clocks.clock()
         primary = SqliteInbox(world.folder / "primary.db", clock=clock, **options)
-        return SpoolingInbox(primary, SqliteInbox.in_folder(world.folder / "spool", clock=clock))
+        return SpoolingInbox(primary, SqliteInbox.in_directory(world.folder / "spool", clock=clock))
 
 
 class TestThroughTheSpool(InboxSuite):

@@ -63,7 +63,7 @@ async def test_a_network_that_fails_loses_nothing(behind, fault, torture):
     """Under load each answer comes in bounded time, what was answered 204 is handled, and stopping ends."""
     handled = Handled()
     receiver = Receiver(handled.router, tokens=None, inbox=behind.make(), grace=1.0)
-    receiver._way._worker.lease_seconds = LEASE_SECONDS
+    receiver._intake._worker.lease_seconds = LEASE_SECONDS
     posting = Posting(receiver)
     async with AsyncExitStack() as running:
         await running.enter_async_context(receiver)

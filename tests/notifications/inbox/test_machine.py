@@ -169,9 +169,9 @@ class Agreement(RuleBasedStateMachine):
         self.settle(pair, lambda inbox, one: inbox.release(one, completed=completed), answer)
 
     @rule(pair=pairs)
-    def bury(self, pair: Pair) -> None:
-        answer = self.model.bury(pair.row, self.now)
-        self.settle(pair, lambda inbox, one: inbox.bury(one, "buried"), answer)
+    def dead_letter(self, pair: Pair) -> None:
+        answer = self.model.dead_letter(pair.row, self.now)
+        self.settle(pair, lambda inbox, one: inbox.dead_letter(one, "buried"), answer)
 
     @rule(ids=st.none() | st.lists(st.integers(1, 5), max_size=3))
     def replay(self, ids: list[int] | None) -> None:
@@ -203,7 +203,7 @@ class Agreement(RuleBasedStateMachine):
 
         self.agree(known, [self.comparable(self.model.known(row, self.now)) for row in self.model.rows])
         self.agree(stats, self.comparable(self.model.stats(self.now)))
-        self.agree(lambda inbox: inbox.seen(EVENTS), self.model.seen() - {""})
+        self.agree(lambda inbox: inbox.handled(EVENTS), self.model.handled() - {""})
 
     def told(self, entry: InboxEntry) -> tuple[object, ...]:
         id, at = self.number(entry.id), entry.updated_at.timestamp()

@@ -43,7 +43,7 @@ async def test_of_what_is_done_the_newest_are_remembered():
             await inbox.ack(await lease_of(inbox), event_key=str(number))
         await inbox.append(Delivery(b"4"))
 
-        assert await inbox.seen("0123") == {"2", "3"}
+        assert await inbox.handled("0123") == {"2", "3"}
 
 
 def test_a_time_has_an_offset():

@@ -20,16 +20,16 @@ def same(event: Notification) -> Notification:
     return event
 
 
-def carried(event: Notification) -> str:
+def subject_of(event: Notification) -> str:
     """Name the attribute that holds what an event is about."""
     return next(name for name in ("text", "call", "broadcast") if hasattr(event, name))
 
 
-def with_carried(event: Notification, **changes) -> Notification:
+def with_subject_of(event: Notification, **changes) -> Notification:
     """Change what an event is about, where it has such fields."""
-    thing = getattr(event, carried(event))
+    thing = getattr(event, subject_of(event))
     known = {name: value for name, value in changes.items() if hasattr(thing, name)}
-    return evolve(event, **{carried(event): evolve(thing, **known)})
+    return evolve(event, **{subject_of(event): evolve(thing, **known)})
 
 
 def renamed(content: Tree, name: str, change: Callable[[object], object]) -> None:
@@ -68,10 +68,10 @@ def numbers_set_to(number: str | None) -> Callable[[Notification], Notification]
     """Expect another number."""
 
     def changed(event: Notification) -> Notification:
-        if carried(event) != "broadcast":
-            return with_carried(event, from_number=number, to_number=number)
+        if subject_of(event) != "broadcast":
+            return with_subject_of(event, from_number=number, to_number=number)
         config = evolve(event.broadcast.config, from_number=number)
-        return with_carried(event, config=config)
+        return with_subject_of(event, config=config)
 
     return changed
 
@@ -101,7 +101,7 @@ def drop(*names: str) -> Callable[[Tree], None]:
 
 def no_lists(event: Notification) -> Notification:
     """Expect that nothing repeated is there."""
-    return with_carried(event, labels=(), records=())
+    return with_subject_of(event, labels=(), records=())
 
 
 def bare_labels(content: Tree) -> None:
@@ -123,10 +123,10 @@ def big_ids(content: Tree) -> None:
 
 def with_big_ids(event: Notification) -> Notification:
     """Expect that the ids are as big as 64 bits allow."""
-    thing = getattr(event, carried(event))
+    thing = getattr(event, subject_of(event))
     parts: dict[str, object] = {"id": 2**63 - 1}
-    if carried(event) == "broadcast":
-        return with_carried(event, **parts, config=evolve(thing.config, **parts))
+    if subject_of(event) == "broadcast":
+        return with_subject_of(event, **parts, config=evolve(thing.config, **parts))
     parts["broadcast_id"] = thing.broadcast_id and 2**63 - 1
     recordings = [
         {"recordings": tuple(evolve(item, id=2**63 - 1) for item in record.recordings)}
@@ -135,7 +135,7 @@ def with_big_ids(event: Notification) -> Notification:
         for record in thing.records
     ]
     records = (evolve(record, id=2**63 - 1, **more) for record, more in zip(thing.records, recordings, strict=True))
-    return with_carried(event, **parts, records=tuple(records))
+    return with_subject_of(event, **parts, records=tuple(records))
 
 
 def reversed_order(content: Tree) -> None:
@@ -161,14 +161,14 @@ def padded(content: Tree) -> None:
 
 def without_messages(event: Notification) -> Notification:
     """Expect no message anywhere."""
-    if carried(event) == "broadcast":
+    if subject_of(event) == "broadcast":
         thing = event.broadcast
         config = evolve(thing.config, message=None) if hasattr(thing.config, "message") else thing.config
-        return with_carried(event, config=config)
-    if carried(event) == "call":
+        return with_subject_of(event, config=config)
+    if subject_of(event) == "call":
         return event
     records = tuple(evolve(record, message=None) for record in event.text.records)
-    return with_carried(event, message=None, records=records)
+    return with_subject_of(event, message=None, records=records)
 
 
 each_root = pytest.mark.parametrize("root", samples.EVENTS)
@@ -189,7 +189,7 @@ ODDITIES: dict[str, tuple[Callable[[Tree], None], Callable[[Notification], Notif
     "4 message missing": (drop("Message"), without_messages),
     "4 message beside the records": (
         message_beside_records,
-        lambda event: with_carried(event, message="KEYWORD yes"),
+        lambda event: with_subject_of(event, message="KEYWORD yes"),
     ),
     "5 subscription as text": (lambda content: renamed(content, "SubscriptionId", str), same),
     "5 subscription missing": (drop("SubscriptionId"), lambda event: evolve(event, subscription_id=None)),
@@ -205,7 +205,7 @@ ODDITIES: dict[str, tuple[Callable[[Tree], None], Callable[[Notification], Notif
     # The samples of texts were modified a second before they were created.
     "8 modified before created": (
         lambda content: renamed(content, "Modified", lambda _: "2012-10-26T21:32:51Z"),
-        lambda event: with_carried(event, modified=samples._MODIFIED),
+        lambda event: with_subject_of(event, modified=samples._MODIFIED),
     ),
     "9 any order": (reversed_order, same),
     "9 unknown elements": (unknown_elements, same),

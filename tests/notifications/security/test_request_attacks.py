@@ -204,7 +204,7 @@ async def test_guesses_are_counted_and_never_kept(endpoint, receiver, caplog):
     stats = await receiver.stats()
 
     ours = [record for record in caplog.records if record.name.startswith("callfire_async")]
-    kept = f"{stats} {vars(receiver._door)} {[record.getMessage() for record in ours]}"
+    kept = f"{stats} {vars(receiver._validator)} {[record.getMessage() for record in ours]}"
     assert (stats.refused, len(ours)) == ({"token": 100}, 1)
     assert "guess-number" not in kept
 
@@ -294,7 +294,7 @@ async def test_what_is_being_stored_when_its_request_is_cancelled_is_stored(rout
         await inbox.storing.wait()
         receiving.cancel()
         await asyncio.wait([receiving])
-        idle = await receiver._way.is_idle()
+        idle = await receiver._intake.is_idle()
         asyncio.get_running_loop().call_soon(inbox.go_on.set)
 
     assert (receiving.cancelled(), idle) == (True, False)

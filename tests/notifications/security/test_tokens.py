@@ -13,13 +13,13 @@ PREVIOUS = "previous-0123456789"
 @pytest.mark.parametrize("token", [CURRENT, PREVIOUS])
 def test_any_of_the_tokens_opens(token):
     """While a token is changed both the new and the old one open."""
-    assert EndpointTokens(CURRENT, PREVIOUS).opens(token)
+    assert EndpointTokens(CURRENT, PREVIOUS).verify(token)
 
 
 @pytest.mark.parametrize("token", [None, "", CURRENT[:-1], CURRENT + "0", CURRENT.upper(), "é", "\ud800", "\0"])
 def test_nothing_else_opens(token):
     """Not a near one, not one that is no ASCII, not none."""
-    assert not EndpointTokens(CURRENT, PREVIOUS).opens(token)
+    assert not EndpointTokens(CURRENT, PREVIOUS).verify(token)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_generated_tokens_are_long_and_unlike():
     """Two of them are good for a current and a previous one."""
     first, second = EndpointTokens.generate(), EndpointTokens.generate()
 
-    assert (first != second, len(first), EndpointTokens(first, second).opens(second)) == (True, 43, True)
+    assert (first != second, len(first), EndpointTokens(first, second).verify(second)) == (True, 43, True)
 
 
 @pytest.mark.parametrize("base", ["https://hooks.example.com/callfire", "https://hooks.example.com/callfire/"])

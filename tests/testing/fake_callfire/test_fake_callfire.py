@@ -463,7 +463,7 @@ def test_every_option_has_a_word_of_documentation():
 async def test_a_share_of_the_postbacks_is_dropped_or_comes_twice(fake, endpoint):
     """By a chance that a seed repeats; what was dropped can be asked for."""
     lossy = [
-        FakeCallFire(seed=1, drop_share=0.2, duplicate_share=0.1, transport=httpx.ASGITransport(endpoint)) for _ in "ab"
+        FakeCallFire(seed=1, drop_rate=0.2, duplicate_rate=0.1, transport=httpx.ASGITransport(endpoint)) for _ in "ab"
     ]
     events = [make_text_sent() for _ in range(200)]
     posted = []

@@ -211,7 +211,7 @@ def drop_some_postbacks(fake: FakeCallFire, events: Iterator[Notification], drop
         if drop and isinstance(event, CallFinished):
             fake.add(event.call)
         # Read by the fake before anything else can run.
-        fake.drop_share = 0.0 if isinstance(event, CampaignNotification) else drop
+        fake.drop_rate = 0.0 if isinstance(event, CampaignNotification) else drop
         yield event
 
 

@@ -88,7 +88,9 @@ async def inspected(settings: ReceiverOptions, receiver: Receiver, inbox: Sqlite
         return
     source = ReceiverSource(inbox, receiver, "demo")
     receiver.observe(source)
-    async with serve_inspector(source, BindAddress(port=settings.inspector_port), key=settings.inspector_key) as address:
+    async with serve_inspector(
+        source, BindAddress(port=settings.inspector_port), key=settings.inspector_key
+    ) as address:
         yield urlsplit(address).port or 0
 
 

@@ -170,7 +170,9 @@ def _report_found(ledger: DemoResults, console: Console) -> int:
         return 0
     found, missed = ledger.found, ledger.missed()
     table = _table("What was missed", ["dropped", "listed", "seen", "found again", "never handled"])
-    table.add_row("texts and calls", *map(str, [len(ledger.dropped), found.listed, found.seen, found.appended, missed]))
+    table.add_row(
+        "texts and calls", *map(str, [len(ledger.dropped), found.listed, found.handled, found.appended, missed])
+    )
     table.caption = "dropped: postbacks; listed, seen: events; found again: deliveries put into the inbox"
     console.print(table)
     console.print(f"{missed} never reached a handler.\n" if missed else "Every one of them has reached a handler.\n")

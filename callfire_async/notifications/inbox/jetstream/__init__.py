@@ -19,12 +19,12 @@ operation     it dies after                               then
 ``claim``     the record says *leased*                    the lease ends: a crash
 ``extend``    the record says how long                    the consumer asks earlier, and is told how long
 ``ack``       the record says *done*                      whoever is handed the message completes this: notes the
-                                                          event's key for ``seen``, and deletes the message
+                                                          event's key for ``handled``, and deletes the message
 ``nack``,     the record says *ready*                     it is handed out again when its lease would have ended
 ``release``
-``bury``      the record says *dead*                      the body is still in the queue: whoever is handed the message
+``dead_letter``      the record says *dead*                      the body is still in the queue: whoever is handed the message
                                                           puts it among the dead letters, and deletes it then
-``bury``      the dead letter is stored                   whoever is handed the message deletes it
+``dead_letter``      the dead letter is stored                   whoever is handed the message deletes it
 ``replay``    a new message is queued                     whoever is handed it completes this: the message names the
                                                           revision that was dead
 ``replay``    the record says *ready*                     whoever is handed the message deletes the dead letter
@@ -129,7 +129,7 @@ class JetStreamInbox:
 
     @property
     def retention(self) -> float:
-        """Seconds for which the keys of what is done are kept: how far back ``seen`` knows everything."""
+        """Seconds for which the keys of what is done are kept: how far back ``handled`` knows everything."""
         return self._retention
 
     # --- lifecycle ----------------------------------------------------------------------------------------
@@ -259,16 +259,16 @@ class JetStreamInbox:
 
         return await self._claims.hand_out_after(await self._claims.settle(lease, released), lease, 0)
 
-    async def bury(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
         buried = await self._claims.settle(lease, lambda record: evolve(record, state=DEAD, reason=reason))
         return await self._claims.finished(buried, lease)
 
     # --- looking after it ---------------------------------------------------------------------------------
 
-    async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
+    async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked, within ``retention``."""
-        return await self._caretaker.seen(event_keys)
+        return await self._caretaker.handled(event_keys)
 
     async def get(self, id: int | str) -> InboxEntry | None:
         """Return what is known of one delivery."""

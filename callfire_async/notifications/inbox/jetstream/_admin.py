@@ -25,7 +25,7 @@ class InboxAdmin:
     def __init__(self, ledger: DeliveryStore) -> None:
         self._ledger = ledger
 
-    async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
+    async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked, within ``retention``."""
         keys = [key for key in dict.fromkeys(event_keys) if key]
         found = [key for page in pages(keys) for key in await gather_all([self._seen(key) for key in page])]

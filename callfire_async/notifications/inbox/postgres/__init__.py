@@ -88,7 +88,7 @@ class PostgresInbox:
 
     @property
     def retention(self) -> float:
-        """Seconds for which the keys of what is done are kept: how far back ``seen`` knows everything."""
+        """Seconds for which the keys of what is done are kept: how far back ``handled`` knows everything."""
         return self._retention
 
     # --- lifecycle ----------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class PostgresInbox:
         self._tell_of_work()
         return settled
 
-    async def bury(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
         return await self._settle(sql.BURY, lease, _escaped(reason))
 
@@ -214,7 +214,7 @@ class PostgresInbox:
 
     # --- looking after it ---------------------------------------------------------------------------------
 
-    async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
+    async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked, by any host, within ``retention``."""
         keys = [_escaped(key) for key in event_keys]
         return frozenset(_unescaped(row["event_key"]) for row in await self._fetch(sql.SEEN, keys))

@@ -48,16 +48,16 @@ class SpoolingInbox:
 
     Args:
         primary: Where deliveries belong; opened and closed here.
-        spool: Where they wait: a `SqliteInbox`, or one ``in_folder`` for several processes. Opened and closed here.
+        spool: Where they wait: a `SqliteInbox`, or one ``in_directory`` for several processes. Opened and closed here.
         timeout: Seconds for the primary to keep a delivery, and to be opened at the start.
-        patience: Seconds for everything else that it is asked, and for a hundred deliveries that are forwarded.
-        failures: So many in a row, and the primary is not asked until it has answered a probe.
-        probe_after: Seconds until that probe; doubled with each that fails, up to 30.
-        grace: Seconds for what is spooled to be forwarded when this is closed. What is left waits for the next start.
+        operation_timeout: Seconds for everything else that it is asked, and for a hundred deliveries that are forwarded.
+        failure_threshold: So many in a row, and the primary is not asked until it has answered a probe.
+        recovery_timeout: Seconds until that probe; doubled with each that fails, up to 30.
+        drain_timeout: Seconds for what is spooled to be forwarded when this is closed. What is left waits for the next start.
         sleep: Lets time pass between probes.
 
     Raises:
-        ValueError: One of these is not positive; *grace* may be 0.
+        ValueError: One of these is not positive; *drain_timeout* may be 0.
     """
 
     def __init__(
@@ -66,21 +66,30 @@ class SpoolingInbox:
         spool: Inbox,
         *,
         timeout: float = 2.0,
-        patience: float = 30.0,
-        failures: int = 3,
-        probe_after: float = 2.0,
-        grace: float = 5.0,
+        operation_timeout: float = 30.0,
+        failure_threshold: int = 3,
+        recovery_timeout: float = 2.0,
+        drain_timeout: float = 5.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        _check_positive(timeout=timeout, patience=patience, failures=failures, probe_after=probe_after)
-        if not grace >= 0:
-            raise ValueError("grace must not be negative")
-        self._primary = CircuitBreaker(primary, failures=failures, patience=patience)
+        _check_positive(
+            timeout=timeout,
+            operation_timeout=operation_timeout,
+            failure_threshold=failure_threshold,
+            recovery_timeout=recovery_timeout,
+        )
+        if not drain_timeout >= 0:
+            raise ValueError("drain_timeout must not be negative")
+        self._primary = CircuitBreaker(
+            primary, failure_threshold=failure_threshold, operation_timeout=operation_timeout
+        )
         self._spool = spool
-        self._forwarder = SpoolForwarder(spool, self._primary, patience=patience, probe_after=probe_after, sleep=sleep)
+        self._forwarder = SpoolForwarder(
+            spool, self._primary, operation_timeout=operation_timeout, recovery_timeout=recovery_timeout, sleep=sleep
+        )
         self._timeout = timeout
-        self._patience = patience
-        self._grace = grace
+        self._operation_timeout = operation_timeout
+        self._drain_timeout = drain_timeout
         self._closing = AsyncExitStack()
 
     @property
@@ -115,7 +124,7 @@ class SpoolingInbox:
             await opened.enter_async_context(self._spool)
             opened.push_async_callback(self._log_remaining)
             await self._forwarder.start(self._timeout)
-            opened.push_async_callback(self._forwarder.stop, self._grace)
+            opened.push_async_callback(self._forwarder.stop, self._drain_timeout)
             self._closing = opened.pop_all()
         return self
 
@@ -132,7 +141,7 @@ class SpoolingInbox:
                 _log.warning("deliveries that stay in the spool until the next start: %d", count)
 
     async def _ask(self, question: Callable[[Inbox], Awaitable[T]]) -> T:
-        return await self._primary.ask(question, self._patience)
+        return await self._primary.ask(question, self._operation_timeout)
 
     # --- taking in ----------------------------------------------------------------------------------------
 
@@ -169,7 +178,7 @@ class SpoolingInbox:
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Hand out what is due in the primary; what it hands out too late goes back."""
         return await self._primary.ask(
-            lambda primary: primary.claim(limit, lease=lease), self._patience, late=self._put_back
+            lambda primary: primary.claim(limit, lease=lease), self._operation_timeout, late=self._put_back
         )
 
     async def _put_back(self, leases: Sequence[Lease]) -> None:
@@ -194,16 +203,16 @@ class SpoolingInbox:
         """Put a delivery back at once."""
         return await self._ask(lambda primary: primary.release(lease, completed=completed))
 
-    async def bury(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
-        return await self._ask(lambda primary: primary.bury(lease, reason))
+        return await self._ask(lambda primary: primary.dead_letter(lease, reason))
 
     # --- looking after it ---------------------------------------------------------------------------------
 
-    async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
+    async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked; what is spooled has not been handled."""
         keys = list(event_keys)
-        return await self._ask(lambda primary: primary.seen(keys))
+        return await self._ask(lambda primary: primary.handled(keys))
 
     async def get(self, id: int | str) -> InboxEntry | None:
         """Return what is known of one delivery; of one with an id of the spool also while the primary is away."""
@@ -232,7 +241,7 @@ class SpoolingInbox:
         if isinstance(listing, AsyncGenerator):
             # Not asked as all else is: that it ends says nothing of how the primary is.
             with suppress(Exception):
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(self._operation_timeout):
                     await listing.aclose()
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
@@ -271,7 +280,7 @@ class SpoolingInbox:
         self._primary.recovered.clear()
         waits = [asyncio.ensure_future(self._recovered())]
         if self._primary.is_reachable:
-            within = timeout + self._patience
+            within = timeout + self._operation_timeout
             waits.append(asyncio.ensure_future(self._primary.ask(lambda primary: primary.wait(timeout), within)))
         try:
             # The first does not end by itself, the second does.

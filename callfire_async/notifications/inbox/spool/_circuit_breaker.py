@@ -34,19 +34,19 @@ class CircuitBreaker:
 
     Args:
         inbox: It is opened and closed here.
-        failures: How many in a row open the breaker.
-        patience: Seconds for opening it, and for what comes too late.
+        failure_threshold: How many in a row open the breaker.
+        operation_timeout: Seconds for opening it, and for what comes too late.
     """
 
-    def __init__(self, inbox: Inbox, *, failures: int, patience: float) -> None:
+    def __init__(self, inbox: Inbox, *, failure_threshold: int, operation_timeout: float) -> None:
         self.inbox = inbox
         #: Set when it can be asked again.
         self.recovered = asyncio.Event()
         #: Set when it no longer can.
         self.lost = asyncio.Event()
-        self._most_failures = failures
+        self._failure_threshold = failure_threshold
         self._failures = 0
-        self._patience = patience
+        self._operation_timeout = operation_timeout
         self._is_open = False
         self._said_not_open = False
         self._asked: set[asyncio.Task[Any]] = set()
@@ -67,7 +67,7 @@ class CircuitBreaker:
     @property
     def is_reachable(self) -> bool:
         """Whether it may be asked."""
-        return self._is_open and self._failures < self._most_failures
+        return self._is_open and self._failures < self._failure_threshold
 
     @property
     def is_well(self) -> bool:
@@ -77,7 +77,7 @@ class CircuitBreaker:
     async def open(self) -> bool:
         """Try to open it; say once where that fails."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._operation_timeout):
                 await self.inbox.__aenter__()
         except (Exception, asyncio.CancelledError) as error:  # whatever it is, postbacks must be kept
             if _is_cancelled():
@@ -170,7 +170,7 @@ class CircuitBreaker:
 
     async def _take_late(self, asking: asyncio.Task[T], late: Callable[[T], Awaitable[None]]) -> None:
         with suppress(Exception):
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._operation_timeout):
                 await late(await asking)
 
     def _answer(self, asked: asyncio.Task[T]) -> T:
@@ -189,7 +189,7 @@ class CircuitBreaker:
 
     def _failed(self, words: str, cause: BaseException | None) -> InboxUnavailableError:
         self._failures += 1
-        if self._failures == self._most_failures:
+        if self._failures == self._failure_threshold:
             _log.warning("the primary inbox cannot be reached, and deliveries are kept in the spool: %s", words)
             self.lost.set()
         unavailable = InboxUnavailableError(words)
@@ -197,7 +197,7 @@ class CircuitBreaker:
         return unavailable
 
     def _succeeded(self) -> None:
-        if self._failures >= self._most_failures:
+        if self._failures >= self._failure_threshold:
             _log.warning("the primary inbox can be reached again")
             self.recovered.set()
         self._failures = 0

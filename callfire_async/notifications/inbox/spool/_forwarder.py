@@ -52,20 +52,20 @@ class SpoolForwarder:
     Args:
         spool: What is emptied; it is open.
         primary: What is sent to.
-        patience: Seconds for the primary to take what it is sent.
-        probe_after: Seconds after a failure until the next attempt; doubled with each failure in a row.
+        operation_timeout: Seconds for the primary to take what it is sent.
+        recovery_timeout: Seconds after a failure until the next attempt; doubled with each failure in a row.
         sleep: Lets time pass.
     """
 
     def __init__(
-        self, spool: Inbox, primary: CircuitBreaker, *, patience: float, probe_after: float, sleep: Sleep
+        self, spool: Inbox, primary: CircuitBreaker, *, operation_timeout: float, recovery_timeout: float, sleep: Sleep
     ) -> None:
         self._spool = spool
         self._primary = primary
-        self._patience = patience
-        self._probe_after = probe_after
+        self._operation_timeout = operation_timeout
+        self._recovery_timeout = recovery_timeout
         self._sleep = sleep
-        self._pause_seconds = probe_after
+        self._pause_seconds = recovery_timeout
         self._dead_letters = DeadLetterLog()
         self._held: list[Lease] = []
         self._was_taken = False
@@ -75,7 +75,7 @@ class SpoolForwarder:
     async def start(self, wait: float) -> None:
         """Begin; wait so many seconds for the primary to be opened, and let that go on where they do not suffice."""
         self._tried, self._stopping = asyncio.Event(), asyncio.Event()
-        self._pause_seconds = self._probe_after
+        self._pause_seconds = self._recovery_timeout
         self._primary.renew()
         self._task = asyncio.create_task(self._run())
         try:
@@ -147,13 +147,13 @@ class SpoolForwarder:
                 _log.error("what is spooled cannot be forwarded now: %s", safe_message(error))
             await self._pause()
             return not is_last
-        self._pause_seconds = self._probe_after
+        self._pause_seconds = self._recovery_timeout
         return went_on
 
     async def _pause(self) -> None:
         """Let the primary be, longer each time; not where this is being stopped."""
         seconds = self._pause_seconds
-        self._pause_seconds = min(2 * seconds, max(_LONGEST_PAUSE_SECONDS, self._probe_after))
+        self._pause_seconds = min(2 * seconds, max(_LONGEST_PAUSE_SECONDS, self._recovery_timeout))
         await wait_any(self._stopping.wait(), self._sleep(seconds))
 
     async def _wait(self) -> None:
@@ -182,11 +182,11 @@ class SpoolForwarder:
         return True
 
     async def _probe(self) -> None:
-        await self._primary.probe(lambda primary: primary.stats(), self._patience)
+        await self._primary.probe(lambda primary: primary.stats(), self._operation_timeout)
 
     async def _send(self, leases: Sequence[Lease]) -> None:
         deliveries = [lease.delivery for lease in leases]
-        await self._primary.probe(lambda primary: primary.append_many(deliveries), self._patience)
+        await self._primary.probe(lambda primary: primary.append_many(deliveries), self._operation_timeout)
 
     async def _forget(self, leases: Sequence[Lease]) -> None:
         """Delete what the primary has."""
@@ -222,7 +222,7 @@ class SpoolForwarder:
             await self._spool.nack(lease, delay=delay, reason=words)
             return
         reason = f"the primary inbox refused it {lease.attempt} times, at last: {words}"
-        await self._spool.bury(lease, reason)
+        await self._spool.dead_letter(lease, reason)
         self._dead_letters.note(f"spool/{lease.id}", reason)
 
 

@@ -54,7 +54,7 @@ class SqliteInbox:
         dedupe_window: Seconds within which two deliveries with one key are one; 0 turns it off.
         retention: Seconds for which the keys of what is done are kept; 30 days, unless given.
         keep_bodies: Whether what is done keeps its body.
-        read_only: For tools that look at an inbox that may be owned: ``get``, ``entries``, ``seen`` and ``stats``.
+        read_only: For tools that look at an inbox that may be owned: ``get``, ``entries``, ``handled`` and ``stats``.
         clock: Tells the time.
     """
 
@@ -84,7 +84,7 @@ class SqliteInbox:
         self._forget_at = 0.0
 
     @classmethod
-    def in_folder(
+    def in_directory(
         cls, path: str | os.PathLike[str], *, read_only: bool = False, **options: Any
     ) -> SqliteDirectoryInbox:
         """
@@ -108,7 +108,7 @@ class SqliteInbox:
 
     @property
     def retention(self) -> float:
-        """Seconds for which the keys of what is done are kept: how far back ``seen`` knows everything."""
+        """Seconds for which the keys of what is done are kept: how far back ``handled`` knows everything."""
         return self._retention
 
     # --- lifecycle ----------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class SqliteInbox:
         self._work.set()
         return settled
 
-    async def bury(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
         return await self._settle(lease, "state = 3, reason = ?", lambda _: (rows.encode_text(reason),))
 
@@ -267,7 +267,7 @@ class SqliteInbox:
 
     # --- looking after it ---------------------------------------------------------------------------------
 
-    async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
+    async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked, within ``retention``."""
         keys = list(event_keys)
 

@@ -79,7 +79,7 @@ class FileLock:
             if time.monotonic() >= deadline:
                 raise InboxLockedError(
                     f"{self._path} is owned by process {self._owner()}; wait until that has stopped,"
-                    " or run several processes with SqliteInbox.in_folder()"
+                    " or run several processes with SqliteInbox.in_directory()"
                 )
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 

@@ -46,7 +46,7 @@ class SqliteDirectoryInbox:
 
     Files that no living process owns are taken over, and let go once nothing is left in them but what is done. Ids are
     ``file/number``. ``append`` finds repeats in its own file only: a postback that CallFire were to send twice, to two
-    processes, is handled twice. ``seen`` asks all files, those of living processes too. A file that was taken over and
+    processes, is handled twice. ``handled`` asks all files, those of living processes too. A file that was taken over and
     fails is let go, so that it holds up nothing else.
 
     Args:
@@ -59,7 +59,7 @@ class SqliteDirectoryInbox:
     def __init__(
         self, folder: Path, open_file: InboxFactory, *, retention: float | None = None, read_only: bool = False
     ) -> None:
-        #: How far back ``seen`` knows everything, in seconds.
+        #: How far back ``handled`` knows everything, in seconds.
         self.retention = retention
         self._folder = folder
         self._open_file = partial(open_file, read_only=True) if read_only else open_file
@@ -258,10 +258,10 @@ class SqliteDirectoryInbox:
         inbox, inner = self._located(lease)
         return inbox is not None and await inbox.release(inner, completed=completed)
 
-    async def bury(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
         inbox, inner = self._located(lease)
-        return inbox is not None and await inbox.bury(inner, reason)
+        return inbox is not None and await inbox.dead_letter(inner, reason)
 
     def _located(self, lease: Lease) -> tuple[Inbox | None, Lease]:
         name, id = _split(lease.id)
@@ -269,14 +269,14 @@ class SqliteDirectoryInbox:
 
     # --- looking after it ---------------------------------------------------------------------------------
 
-    async def seen(self, event_keys: Iterable[str]) -> frozenset[str]:
+    async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked, by any process of the folder."""
         keys = list(event_keys)
-        acked = await self._ask_all(lambda inbox: inbox.seen(keys))
+        acked = await self._ask_all(lambda inbox: inbox.handled(keys))
         for path in self._unowned_paths():
             try:
                 async with self._open_file(path, read_only=True) as inbox:
-                    acked[path.stem] = await inbox.seen(keys)
+                    acked[path.stem] = await inbox.handled(keys)
             except InboxError as error:
                 _log.error("what was acked in one inbox is not known: %s", error)
         return frozenset().union(*acked.values())

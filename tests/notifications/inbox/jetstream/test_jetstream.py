@@ -408,7 +408,7 @@ async def test_a_server_that_stands_still_is_an_error_in_time_and_no_end(name):
                     inbox.claim(1, lease=LEASE),
                     inbox.stats(),
                     inbox.get(1),
-                    inbox.seen(["event"]),
+                    inbox.handled(["event"]),
                     inbox._ledger.opened.records.delete(1),
                     inbox.ack(lease, event_key="event"),
                 ):
@@ -417,7 +417,7 @@ async def test_a_server_that_stands_still_is_an_error_in_time_and_no_end(name):
             server.thaw()
 
             assert await inbox.ack(lease, event_key="event")
-            assert await inbox.seen(["event"]) == {"event"}
+            assert await inbox.handled(["event"]) == {"event"}
             assert not await inbox.ack(lease)
             await inbox.append_many([Delivery(b"new"), Delivery(b"a"), Delivery(b"b")])
             async with asyncio.timeout(DEADLINE):
@@ -446,7 +446,7 @@ async def test_what_nobody_answered_for_may_come_between(inbox, monkeypatch):
         await inbox.ack(lease, event_key="event")
 
     assert await inbox.ack(lease, event_key="event")
-    assert await inbox.seen(["event"]) == {"event"}
+    assert await inbox.handled(["event"]) == {"event"}
     assert not await inbox.ack(lease)
 
 
@@ -511,7 +511,7 @@ async def test_records_that_are_gone_are_an_error(nats_server, make, name):
             await jetstream.delete_stream(f"{name}-records")
 
         with pytest.raises(InboxUnavailableError, match="did not answer"):
-            await inbox.seen(["event"])
+            await inbox.handled(["event"])
         with pytest.raises(InboxUnavailableError, match="did not answer"):
             await inbox.claim(1, lease=LEASE)
 
@@ -623,7 +623,7 @@ async def test_a_late_worker_is_fenced_off(inbox, other):
         await inbox.ack(late),
         await inbox.nack(late, delay=0),
         await inbox.release(late),
-        await inbox.bury(late, "why"),
+        await inbox.dead_letter(late, "why"),
     ] == [False] * 5
     assert (lease.id, lease.attempt, lease.crashes) == (late.id, 1, 1)
     assert await other.ack(lease)
@@ -792,11 +792,11 @@ async def test_an_ack_is_completed_by_the_next(nats_server, name, inbox, other):
     lease = await lease_of(inbox)
     await inbox._claims.settle(lease, lambda record: evolve(record, state=DONE, event_key="event"))
     await hand_out_again(inbox, lease)
-    before = await other.seen(["event"])
+    before = await other.handled(["event"])
 
     assert await other.claim(1, lease=LEASE) == []
 
-    assert (before, await other.seen(["event"])) == (frozenset(), {"event"})
+    assert (before, await other.handled(["event"])) == (frozenset(), {"event"})
     assert await messages_in(nats_server, name) == 0
 
 
@@ -876,7 +876,7 @@ async def test_what_was_buried_again_is_kept_by_a_slow_replay(inbox, other):
     buried = await dead_letter(inbox)
     letter = await inbox._ledger.letter(buried.id)
     await other.replay()
-    await other.bury(await next_lease(other), "again")
+    await other.dead_letter(await next_lease(other), "again")
 
     await inbox._ledger.discard(letter)
 
@@ -950,7 +950,7 @@ async def test_what_is_done_is_forgotten_in_the_end(make):
         await inbox.ack(await lease_of(inbox), event_key="event")
 
         async def is_forgotten() -> bool:
-            return (await inbox.get(appended.id), await inbox.seen(["event"])) == (None, frozenset())
+            return (await inbox.get(appended.id), await inbox.handled(["event"])) == (None, frozenset())
 
         await until(is_forgotten, deadline=DEADLINE)
         assert not (await inbox.append(Delivery(b"body"))).duplicate
@@ -968,7 +968,7 @@ async def test_a_purge_takes_what_belongs_to_it(nats_server, inbox, name):
     assert await inbox.purge(done_before=soon - timedelta(days=2), dead_before=soon - timedelta(days=2)) == 0
     assert await inbox.purge(done_before=soon, dead_before=soon) == 3
 
-    assert (await all_entries(inbox), await inbox.seen(["event"])) == ([], frozenset())
+    assert (await all_entries(inbox), await inbox.handled(["event"])) == ([], frozenset())
     assert await messages_in(nats_server, f"{name}-dead") == 0
 
 

@@ -385,7 +385,7 @@ async def test_a_host_hears_of_work_that_another_has(place, only_hints, cause):
         await place.until_listening(2)
         await one.append_many([Delivery(b"dead"), Delivery(b"leased")])
         buried, lease = await one.claim(2, lease=LEASE)
-        await one.bury(buried, "because")
+        await one.dead_letter(buried, "because")
         waiting = asyncio.create_task(two.wait(NEVER))
         causes = {
             "append": lambda: one.append(Delivery(b"new")),
@@ -677,7 +677,7 @@ SETTLING: dict[str, Callable[[Inbox, Lease], Awaitable[bool]]] = {
     "ack": lambda inbox, lease: inbox.ack(lease, event_key="key"),
     "nack": lambda inbox, lease: inbox.nack(lease, delay=NEVER),
     "release": lambda inbox, lease: inbox.release(lease),
-    "bury": lambda inbox, lease: inbox.bury(lease, "why"),
+    "dead_letter": lambda inbox, lease: inbox.dead_letter(lease, "why"),
 }
 
 
@@ -700,7 +700,9 @@ async def unanswered(place: Place) -> AsyncIterator[Callable[[str], Awaitable[tu
         yield settle
 
 
-@pytest.mark.parametrize(("how", "state"), [("ack", "done"), ("nack", "ready"), ("release", "ready"), ("bury", "dead")])
+@pytest.mark.parametrize(
+    ("how", "state"), [("ack", "done"), ("nack", "ready"), ("release", "ready"), ("dead_letter", "dead")]
+)
 async def test_what_was_settled_without_an_answer_is_settled(unanswered, how, state):
     """Whoever says so again is told that it is; once, and of that alone."""
     inbox, lease = await unanswered(how)

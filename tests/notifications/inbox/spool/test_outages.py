@@ -41,10 +41,10 @@ class Outages:
 
     def __init__(self, primary: Inbox, folder: Path) -> None:
         spool = SqliteInbox(folder / "spool.db")
-        self._inbox = SpoolingInbox(primary, spool, timeout=1.0, probe_after=0.1)
+        self._inbox = SpoolingInbox(primary, spool, timeout=1.0, recovery_timeout=0.1)
         self._handled = Handled()
         self._receiver = Receiver(self._handled.router, tokens=None, inbox=self._inbox)
-        self._receiver._way._worker.lease_seconds = LEASE_SECONDS
+        self._receiver._intake._worker.lease_seconds = LEASE_SECONDS
         self.posting = Posting(self._receiver)
         self.most_spooled = 0
         self.dead = 0

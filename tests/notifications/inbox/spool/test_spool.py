@@ -14,7 +14,6 @@ from notifications.inbox.switched import SwitchedInbox
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Notification, Postback, Receiver, Reply, Router
-from callfire_async.notifications.health import check_health
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, InboxStats, Lease
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
@@ -65,7 +64,7 @@ def spool(tmp_path: Path) -> SqliteInbox:
 
 @pytest.fixture
 def make(primary: SwitchedInbox, spool: SqliteInbox) -> Callable[..., SpoolingInbox]:
-    return lambda **options: SpoolingInbox(primary, spool, **{"probe_after": 0.001} | options)
+    return lambda **options: SpoolingInbox(primary, spool, **{"recovery_timeout": 0.001} | options)
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def sleeper() -> Sleeper:
 @pytest.fixture
 async def sleepy(make: Callable[..., SpoolingInbox], sleeper: Sleeper) -> AsyncIterator[SpoolingInbox]:
     """An inbox that probes its primary when the test says so."""
-    async with make(probe_after=2.0, sleep=sleeper) as inbox:
+    async with make(recovery_timeout=2.0, sleep=sleeper) as inbox:
         yield inbox
 
 
@@ -164,7 +163,7 @@ async def test_while_the_primary_is_well_the_spool_is_not_used(inbox, primary, s
 @pytest.mark.parametrize("trouble", ["away", "hangs", "forgets"])
 async def test_what_the_primary_does_not_acknowledge_is_kept_all_the_same(make, primary, spool, trouble):
     """It fails, is silent, or did it and could not say so."""
-    async with make(timeout=0.01, grace=0) as inbox:
+    async with make(timeout=0.01, drain_timeout=0) as inbox:
         setattr(primary, trouble, True)
         one = await inbox.append(Delivery(b"1"))
         (two,) = await inbox.append_many([Delivery(b"2")])
@@ -202,7 +201,7 @@ async def test_whatever_the_primary_raises_the_delivery_is_kept(inbox, primary, 
 async def test_only_when_both_fail_it_is_refused(primary):
     """Then the sender must know."""
     spool = SwitchedInbox(MemoryInbox())
-    async with SpoolingInbox(primary, spool, probe_after=0.001) as inbox:
+    async with SpoolingInbox(primary, spool, recovery_timeout=0.001) as inbox:
         primary.away = spool.away = True
         with pytest.raises(InboxUnavailableError, match="away"):
             await inbox.append(Delivery(b"body"))
@@ -303,7 +302,7 @@ async def test_a_primary_that_is_lost_at_the_wrong_moment_is_probed(sleepy, slee
 
 async def test_failures_that_are_not_in_a_row_do_not_open_it(make, primary):
     """An answer in between is an answer."""
-    async with make(failures=2, grace=0) as inbox:
+    async with make(failure_threshold=2, drain_timeout=0) as inbox:
         for _ in range(5):
             primary.away = True
             with pytest.raises(InboxUnavailableError):
@@ -400,7 +399,7 @@ async def test_dead_letters_of_the_spool_are_replayed(inbox, primary, monkeypatc
         await inbox.append(Delivery(body))
     await nothing_is_spooled(inbox)
     await inbox.append(Delivery(b"dead there"))
-    await inbox.bury(await lease_of(inbox), "because")
+    await inbox.dead_letter(await lease_of(inbox), "because")
     primary.refuses = frozenset()
 
     named = await inbox.replay(["spool/2", "spool/2", "spool/9", "9"])
@@ -451,8 +450,8 @@ OPERATIONS: dict[str, Callable[[Inbox], Awaitable[object]]] = {
     "ack": lambda inbox: inbox.ack(LEASED),
     "nack": lambda inbox: inbox.nack(LEASED, delay=0),
     "release": lambda inbox: inbox.release(LEASED),
-    "bury": lambda inbox: inbox.bury(LEASED, "why"),
-    "seen": lambda inbox: inbox.seen(["a"]),
+    "dead_letter": lambda inbox: inbox.dead_letter(LEASED, "why"),
+    "handled": lambda inbox: inbox.handled(["a"]),
     "get": lambda inbox: inbox.get(1),
     "entries": all_entries,
     "replay": lambda inbox: inbox.replay(),
@@ -466,7 +465,7 @@ OPERATIONS: dict[str, Callable[[Inbox], Awaitable[object]]] = {
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_what_only_the_primary_can_do_fails_in_bounded_time(make, primary, operation, trouble):
     """Whoever asks is told, whether it says that it is away or says nothing."""
-    async with make(patience=0.01, grace=0) as inbox:
+    async with make(operation_timeout=0.01, drain_timeout=0) as inbox:
         setattr(primary, trouble, True)
 
         async with asyncio.timeout(DEADLINE):
@@ -507,7 +506,7 @@ async def test_a_no_of_the_primary_is_its_own(inbox, primary, monkeypatch):
 @pytest.mark.parametrize("end", ["time", "cancelled"])
 async def test_what_is_handed_out_too_late_goes_back(make, primary, end):
     """Nobody waits for it any more, and a lease that nobody has would count as a crash."""
-    async with make(patience=0.01 if end == "time" else DEADLINE) as inbox:
+    async with make(operation_timeout=0.01 if end == "time" else DEADLINE) as inbox:
         await inbox.append(Delivery(b"body"))
         inner, handed_out = primary.inner, asyncio.Event()
         slow = SlowClaim(inner, handed_out)
@@ -517,7 +516,7 @@ async def test_what_is_handed_out_too_late_goes_back(make, primary, end):
         if end == "cancelled":
             claiming.cancel()
         await asyncio.wait([claiming])
-        inbox._primary._patience = DEADLINE
+        inbox._primary._operation_timeout = DEADLINE
         primary.inner = inner
         slow.go_on.set()
         await eventually(lambda: inner._rows[1].state == "ready")
@@ -637,7 +636,7 @@ async def fail() -> None:
 @pytest.mark.parametrize("primary", [Listed(fail), Listed(asyncio.Event().wait), Iterated()])
 async def test_a_listing_that_cannot_be_ended_in_the_primary_is_left(primary, spool):
     """Who has seen enough waits for it no longer than for an answer."""
-    async with SpoolingInbox(primary, spool, patience=0.5) as inbox:
+    async with SpoolingInbox(primary, spool, operation_timeout=0.5) as inbox:
         await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
         assert (await first_of(inbox), (await inbox.stats()).ready) == (b"1", 2)
 
@@ -719,7 +718,7 @@ async def test_a_primary_that_breaks_off_when_it_is_opened_is_tried_again(primar
         return await MemoryInbox.__aenter__(primary.inner)
 
     primary.inner = Opening(broken_at_first)
-    async with SpoolingInbox(primary, spool, probe_after=0.001) as inbox:
+    async with SpoolingInbox(primary, spool, recovery_timeout=0.001) as inbox:
         await inbox.append(Delivery(b"body"))
         await nothing_is_spooled(inbox)
 
@@ -741,7 +740,7 @@ class Opening(MemoryInbox):
 async def test_a_primary_that_hangs_when_it_is_opened_is_tried_again(make, primary):
     """A connection that is silent may be followed by one that is not."""
     primary.hangs = True
-    async with make(patience=0.01):
+    async with make(operation_timeout=0.01):
         await eventually(lambda: primary.asked.count("open") > 2)
         primary.hangs = False
         await eventually(lambda: primary.is_open)
@@ -752,7 +751,7 @@ async def test_it_stops_without_its_primary_ever_being_open(make, primary, troub
     """What was taken in waits for the next start, and its number is logged."""
     setattr(primary, trouble, True)
     async with asyncio.timeout(DEADLINE):
-        async with make(timeout=0.01, probe_after=DEADLINE, grace=DEADLINE) as inbox:
+        async with make(timeout=0.01, recovery_timeout=DEADLINE, drain_timeout=DEADLINE) as inbox:
             await inbox.append(Delivery(b"1"))
             await inbox.append(Delivery(b"2"))
     setattr(primary, trouble, False)
@@ -810,7 +809,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_it_stops_in_time_while_the_primary_is_away(make, primary, spool, trouble, caplog):
     """One more attempt, and the rest waits for the next start."""
     async with asyncio.timeout(DEADLINE):
-        async with make(timeout=0.01, grace=0.01, probe_after=DEADLINE) as inbox:
+        async with make(timeout=0.01, drain_timeout=0.01, recovery_timeout=DEADLINE) as inbox:
             setattr(primary, trouble, True)
             await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
 
@@ -851,7 +850,7 @@ class Noting(list[str]):
 async def test_a_spool_that_fails_while_it_is_closed_is_closed(primary):
     """What stays cannot be counted then."""
     spool = SwitchedInbox(MemoryInbox())
-    inbox = SpoolingInbox(primary, spool, probe_after=0.001)
+    inbox = SpoolingInbox(primary, spool, recovery_timeout=0.001)
     await inbox.__aenter__()
     spool.away = True
     with pytest.raises(InboxUnavailableError):
@@ -863,7 +862,7 @@ async def test_a_spool_that_fails_while_it_is_closed_is_closed(primary):
 
 async def test_nothing_runs_on_when_it_is_closed(make, primary):
     """Not what was asked and never answered, either."""
-    async with make(timeout=0.01, patience=0.01, grace=0) as inbox:
+    async with make(timeout=0.01, operation_timeout=0.01, drain_timeout=0) as inbox:
         primary.hangs = True
         await inbox.append(Delivery(b"body"))
         with pytest.raises(InboxUnavailableError):
@@ -873,7 +872,7 @@ async def test_nothing_runs_on_when_it_is_closed(make, primary):
     assert len(asyncio.all_tasks()) == 1
 
 
-@pytest.mark.parametrize("option", ["timeout", "patience", "failures", "probe_after"])
+@pytest.mark.parametrize("option", ["timeout", "operation_timeout", "failure_threshold", "recovery_timeout"])
 def test_a_limit_is_positive(make, option):
     """Zero would use the spool alone, or never end."""
     with pytest.raises(ValueError, match=option):
@@ -882,8 +881,8 @@ def test_a_limit_is_positive(make, option):
 
 def test_grace_is_not_negative(make):
     """None is given with 0."""
-    with pytest.raises(ValueError, match="grace"):
-        make(grace=-1)
+    with pytest.raises(ValueError, match="drain_timeout"):
+        make(drain_timeout=-1)
 
 
 # --- processes that die -----------------------------------------------------------------------------------
@@ -900,8 +899,8 @@ class Away(MemoryInbox):
     async def stats(self):
         raise InboxUnavailableError("it is away")
 
-spool = SqliteInbox(sys.argv[1]) if sys.argv[1].endswith(".db") else SqliteInbox.in_folder(sys.argv[1])
-async with SpoolingInbox(Away(), spool, probe_after=0.01) as inbox:
+spool = SqliteInbox(sys.argv[1]) if sys.argv[1].endswith(".db") else SqliteInbox.in_directory(sys.argv[1])
+async with SpoolingInbox(Away(), spool, recovery_timeout=0.01) as inbox:
     for number in range(300):
         await inbox.append(Delivery(b"%d" % number))
     tell("spooled")
@@ -924,7 +923,7 @@ async def test_what_a_killed_process_had_spooled_is_forwarded_by_the_next(make, 
 async def test_what_a_killed_process_had_spooled_is_forwarded_by_another(primary, tmp_path, monkeypatch):
     """In a folder, by one that has a spool of its own."""
     monkeypatch.setattr("callfire_async.notifications.inbox.sqlite._directory._TAKE_OVER_SECONDS", 0.05)
-    async with SpoolingInbox(primary, SqliteInbox.in_folder(tmp_path / "spool"), probe_after=0.001) as inbox:
+    async with SpoolingInbox(primary, SqliteInbox.in_directory(tmp_path / "spool"), recovery_timeout=0.001) as inbox:
         async with running(SPOOL_IT, tmp_path / "spool") as child:
             assert await child.said() == "spooled"
             await child.kill()
@@ -964,7 +963,7 @@ async def test_an_outage_refuses_nothing_and_loses_nothing(router, make, primary
         await receiver.idle(DEADLINE)
         primary.away = True
         replies += [await receiver.receive(postback(number)) for number in range(2, 12)]
-        healthy = receiver.healthy
+        healthy = (await receiver.health()).healthy
         primary.away = False
         await receiver.idle(DEADLINE)
 
@@ -988,10 +987,10 @@ async def test_an_endpoint_stays_while_nothing_can_be_settled(make, primary, sle
         ended.set()
 
         async def is_to_be_looked_at() -> bool:
-            return not receiver.healthy
+            return not (await receiver.health()).healthy
 
         await eventually(is_to_be_looked_at)
-        health = await check_health(receiver)
+        health = await receiver.health()
         reply = await receiver.receive(postback(2))
         primary.away = False
 

@@ -23,7 +23,7 @@ from callfire_async.notifications.inbox.sqlite._database import FileLock
 from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
 
 WORKER = """
-async with SqliteInbox.in_folder(sys.argv[1]) as inbox:
+async with SqliteInbox.in_directory(sys.argv[1]) as inbox:
     await inbox.append_many([Delivery(f"{os.getpid()} {number}".encode()) for number in range(3)])
     await inbox.claim(1, lease=3600)
     acked = await inbox.append(Delivery(b"acked"))
@@ -103,7 +103,7 @@ async def is_owned(path: Path) -> bool:
 
 async def test_each_process_has_a_file_of_its_own(folder):
     """Which its ids name; the folder is its user's only."""
-    async with SqliteInbox.in_folder(folder) as one, SqliteInbox.in_folder(folder) as other:
+    async with SqliteInbox.in_directory(folder) as one, SqliteInbox.in_directory(folder) as other:
         ids = [(await inbox.append(Delivery(b"same"))).id for inbox in (one, other)]
 
         assert sorted(ids) == [f"{name}/1" for name in files(folder)]
@@ -119,7 +119,7 @@ async def test_restarts_do_not_fill_the_folder(folder):
     next.
     """
     for _ in range(5):
-        async with SqliteInbox.in_folder(folder) as one, SqliteInbox.in_folder(folder) as other:
+        async with SqliteInbox.in_directory(folder) as one, SqliteInbox.in_directory(folder) as other:
             for inbox in (one, other, one, other):
                 for lease in await inbox.claim(10, lease=LEASE):
                     await inbox.ack(lease)
@@ -131,7 +131,7 @@ async def test_restarts_do_not_fill_the_folder(folder):
 
 async def test_what_is_another_processes_is_not_touched(folder):
     """Its ids name nothing here, and its leases cannot be settled."""
-    async with SqliteInbox.in_folder(folder) as one, SqliteInbox.in_folder(folder) as other:
+    async with SqliteInbox.in_directory(folder) as one, SqliteInbox.in_directory(folder) as other:
         lease = await dead_letter(one)
         await one.append(Delivery(b"leased"))
         leased = await lease_of(one)
@@ -142,18 +142,18 @@ async def test_what_is_another_processes_is_not_touched(folder):
             await other.ack(leased),
             await other.nack(leased, delay=0),
             await other.release(leased),
-            await other.bury(leased, "because"),
+            await other.dead_letter(leased, "because"),
         ]
         assert (settled, await one.ack(leased)) == ([False] * 5, True)
 
 
 async def test_what_any_of_them_acked_is_seen_by_all(folder):
     """Those that live, and those that are gone."""
-    async with workers(folder, 1) as pids, SqliteInbox.in_folder(folder) as inbox:
+    async with workers(folder, 1) as pids, SqliteInbox.in_directory(folder) as inbox:
         await inbox.append(Delivery(b"body"))
         await inbox.ack(await lease_of(inbox), event_key="own event")
 
-        assert await inbox.seen(["own event", f"event {pids[0]}", "no event"]) == {"own event", f"event {pids[0]}"}
+        assert await inbox.handled(["own event", f"event {pids[0]}", "no event"]) == {"own event", f"event {pids[0]}"}
 
 
 # --- taking over --------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ async def test_four_workers_become_two(folder):
         pass
     handed_out: list[tuple[bytes, int]] = []
 
-    async with SqliteInbox.in_folder(folder) as one, SqliteInbox.in_folder(folder) as other:
+    async with SqliteInbox.in_directory(folder) as one, SqliteInbox.in_directory(folder) as other:
         for inbox in (one, other) * 8:
             for lease in await inbox.claim(10, lease=LEASE):
                 handed_out.append((lease.delivery.body, lease.crashes))
@@ -181,7 +181,7 @@ async def test_four_workers_become_two(folder):
 
 async def test_what_a_process_leaves_is_taken_over_while_others_run(folder, restless):
     """Within a minute, and whoever waits for work is told; a process that lives keeps its own."""
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         async with workers(folder, 2) as pids:
             before = await inbox.stats()
             waiting = asyncio.create_task(inbox.wait(LEASE))
@@ -200,7 +200,7 @@ async def test_what_a_process_leaves_is_taken_over_while_others_run(folder, rest
 
 async def test_a_file_in_which_nothing_is_left_is_let_go(folder, restless):
     """Then a new process may have it for its own."""
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         name = await left_behind(folder, b"body")
         await until(lambda: taken(inbox))
         lease = await lease_of(inbox)
@@ -218,11 +218,11 @@ async def taken(inbox: Inbox) -> bool:
 @pytest.mark.parametrize("what", ["dead", "delayed"])
 async def test_a_file_in_which_something_is_left_is_kept(folder, restless, what):
     """A retry is due later, and a dead letter can be listed and replayed only where it is held."""
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         await left_behind(folder, b"body")
         await until(lambda: taken(inbox))
         lease = await lease_of(inbox)
-        await (inbox.bury(lease, "because") if what == "dead" else inbox.nack(lease, delay=LEASE))
+        await (inbox.dead_letter(lease, "because") if what == "dead" else inbox.nack(lease, delay=LEASE))
         await left_behind(folder, b"later")
         await until(lambda: taken(inbox))
 
@@ -235,10 +235,10 @@ async def test_dead_letters_of_all_files_are_listed_replayed_and_purged(folder):
     """As if they were in one."""
     await left_behind(folder, b"1")
     await left_behind(folder, b"2")
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         leases = [await lease_of(inbox), await lease_of(inbox)]
         for lease in leases:
-            await inbox.bury(lease, "because")
+            await inbox.dead_letter(lease, "because")
 
         assert [entry.id for entry in await all_entries(inbox, "dead")] == sorted(lease.id for lease in leases)
         assert await inbox.replay() == 2
@@ -250,7 +250,7 @@ async def test_the_files_take_turns(folder):
     await left_behind(folder, b"old 1", b"old 2")
     async with SqliteInbox(folder / "zzz.db") as inbox:
         await inbox.append_many([Delivery(b"older 1"), Delivery(b"older 2")])
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         bodies: list[bytes] = []
         for number in range(6):
             await inbox.append(Delivery(b"new %d" % number))
@@ -263,7 +263,7 @@ async def test_stats_are_those_of_all_files(folder):
     """The oldest of all is the oldest."""
     await left_behind(folder, b"1", b"2")
     await left_behind(folder, b"3")
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         ready = await inbox.stats()
         await inbox.claim(10, lease=LEASE)
         await inbox.claim(10, lease=LEASE)
@@ -282,11 +282,11 @@ async def test_a_damaged_file_is_left_where_it_is(folder, caplog):
     damaged = folder / "damaged.db"
     damaged.write_bytes(b"Dear diary, " * 1000)
 
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         lease = await lease_of(inbox)
         await inbox.ack(lease, event_key="event")
 
-        assert (lease.id, await inbox.seen(["event"])) == (f"{name}/1", {"event"})
+        assert (lease.id, await inbox.handled(["event"])) == (f"{name}/1", {"event"})
 
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert errors
@@ -298,7 +298,7 @@ async def test_a_damaged_file_is_left_where_it_is(folder, caplog):
 async def test_a_file_that_fails_after_it_was_taken_over_is_let_go(folder, caplog, restless, how, monkeypatch):
     """It holds up nothing else."""
     monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 0.01)
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         own = await inbox.append(Delivery(b"own"))
         name = await left_behind(folder, b"taken over")
         await until(lambda: has_ready(inbox, 2))
@@ -330,7 +330,7 @@ async def test_a_file_that_fails_is_let_go_once(folder, monkeypatch):
     name = await left_behind(folder, b"taken over")
     async with SqliteInbox(folder / "a.db"):
         pass
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         with closing(sqlite3.connect(folder / f"{name}.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             stats = await asyncio.gather(*(inbox.stats() for _ in range(3)))
@@ -341,7 +341,7 @@ async def test_a_file_that_fails_is_let_go_once(folder, monkeypatch):
 async def test_when_its_own_file_fails_it_says_so(folder, monkeypatch):
     """A postback must be refused then; and whoever waits is not left in a tight circle."""
     monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 0.01)
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         (name,) = files(folder)
         with closing(sqlite3.connect(folder / f"{name}.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -361,7 +361,7 @@ async def test_a_file_that_is_being_made_is_no_error(folder, caplog):
     await lock.acquire(0)
     (folder / "new.db").touch()
 
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         assert await inbox.stats() == InboxStats()
     lock.release()
 
@@ -371,10 +371,10 @@ async def test_a_file_that_is_being_made_is_no_error(folder, caplog):
 async def test_a_file_that_cannot_be_asked_is_named(folder, caplog):
     """What was acked there may be handled again; nothing worse."""
     folder.mkdir()
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         (folder / "empty.db").touch()
 
-        assert await inbox.seen(["event"]) == frozenset()
+        assert await inbox.handled(["event"]) == frozenset()
     assert "empty.db holds no inbox" in caplog.text
 
 
@@ -383,7 +383,7 @@ async def test_a_file_that_was_begun_and_left_is_taken(folder):
     folder.mkdir()
     (folder / "empty.db").touch()
 
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         assert (await inbox.append(Delivery(b"body"))).id == "empty/1"
 
 
@@ -392,13 +392,13 @@ async def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(InboxUnavailableError, match="cannot be made: Not a directory"):
-        await SqliteInbox.in_folder(tmp_path / "file" / "folder").__aenter__()
+        await SqliteInbox.in_directory(tmp_path / "file" / "folder").__aenter__()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_it_must_be_open(folder, when):
     """The words say how."""
-    inbox = SqliteInbox.in_folder(folder)
+    inbox = SqliteInbox.in_directory(folder)
     if when == "after":
         async with inbox:
             pass
@@ -409,7 +409,7 @@ async def test_it_must_be_open(folder, when):
         inbox.stats(),
         inbox.wait(1),
         inbox.get("a/1"),
-        inbox.seen(["event"]),
+        inbox.handled(["event"]),
         inbox.replay(),
         inbox.replay(["a/1"]),
         all_entries(inbox),
@@ -468,7 +468,7 @@ async def test_a_start_that_fails_lets_everything_go(folder):
 async def test_closing_that_is_cancelled_lets_everything_go(folder):
     """Another process may start at once."""
     names = [await left_behind(folder, b"1"), await left_behind(folder, b"2")]
-    inbox = await SqliteInbox.in_folder(folder).__aenter__()
+    inbox = await SqliteInbox.in_directory(folder).__aenter__()
     leaving = asyncio.create_task(inbox.__aexit__(None, None, None))
     await asyncio.sleep(0)
     leaving.cancel()
@@ -480,7 +480,7 @@ async def test_closing_that_is_cancelled_lets_everything_go(folder):
 async def test_closing_that_is_cancelled_lets_go_of_what_is_being_taken_over_too(folder, restless, monkeypatch):
     """Though the disk, or whoever copies the file, has a thread wait: it is over when the closing is."""
     monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 1.0)
-    inbox = await SqliteInbox.in_folder(folder).__aenter__()
+    inbox = await SqliteInbox.in_directory(folder).__aenter__()
     name = await left_behind(folder, b"1")
     with closing(sqlite3.connect(folder / f"{name}.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -498,7 +498,7 @@ async def test_a_file_that_is_let_go_while_another_is_asked_has_no_answer(folder
     """The list of files may change at every turn of the loop."""
     await left_behind(folder, b"1")
     await left_behind(folder, b"2")
-    async with SqliteInbox.in_folder(folder) as inbox:
+    async with SqliteInbox.in_directory(folder) as inbox:
         other = next(name for name in inbox._held if name != inbox._own)
         counting = asyncio.create_task(inbox.stats())
         listing = asyncio.create_task(all_entries(inbox))
@@ -511,14 +511,14 @@ async def test_a_file_that_is_let_go_while_another_is_asked_has_no_answer(folder
 
 async def test_a_folder_is_looked_at_while_others_own_its_files(folder):
     """All files at once, the owners undisturbed; nothing is taken over, made or changed."""
-    async with SqliteInbox.in_folder(folder) as one, SqliteInbox.in_folder(folder) as other:
+    async with SqliteInbox.in_directory(folder) as one, SqliteInbox.in_directory(folder) as other:
         appended = [await one.append(Delivery(b"1")), await other.append(Delivery(b"2"))]
         files = sorted(folder.iterdir())
-        async with SqliteInbox.in_folder(folder, read_only=True) as view:
+        async with SqliteInbox.in_directory(folder, read_only=True) as view:
             assert (await view.stats()).ready == 2
             assert {entry.id async for entry in view.entries()} == {one.id for one in appended}
             assert (await view.get(appended[1].id)).delivery.body == b"2"
-            assert await view.seen(["x"]) == frozenset()
+            assert await view.handled(["x"]) == frozenset()
             for change in (
                 lambda: view.append(Delivery(b"3")),
                 lambda: view.claim(1, lease=60),
@@ -532,13 +532,13 @@ async def test_a_folder_is_looked_at_while_others_own_its_files(folder):
 
 async def test_an_empty_folder_can_be_looked_at(tmp_path):
     """There is nothing in it; one that is missing is not made."""
-    view = SqliteInbox.in_folder(tmp_path, read_only=True)
+    view = SqliteInbox.in_directory(tmp_path, read_only=True)
     async with view:
         assert await view.stats() == InboxStats()
     with pytest.raises(InboxError, match="not open"):
         await view.stats()
     with pytest.raises(InboxUnavailableError, match="there is no folder"):
-        async with SqliteInbox.in_folder(tmp_path / "missing", read_only=True):
+        async with SqliteInbox.in_directory(tmp_path / "missing", read_only=True):
             pass
     assert not (tmp_path / "missing").exists()
 
@@ -548,7 +548,7 @@ async def test_a_file_that_cannot_be_read_is_left_out_aloud(folder, caplog):
     await left_behind(folder, b"1")
     (folder / "notes.db").write_text("notes")
 
-    async with SqliteInbox.in_folder(folder, read_only=True) as view:
+    async with SqliteInbox.in_directory(folder, read_only=True) as view:
         assert (await view.stats()).ready == 1
 
     assert "an inbox is not shown: " in caplog.text

@@ -255,7 +255,7 @@ async def test_a_second_owner_is_told_who_the_first_is(path):
     async with running(OWN_IT, path) as owner:
         await owner.said()
 
-        with pytest.raises(InboxLockedError, match=rf"owned by process {owner.pid}; .*SqliteInbox\.in_folder\(\)"):
+        with pytest.raises(InboxLockedError, match=rf"owned by process {owner.pid}; .*SqliteInbox\.in_directory\(\)"):
             await SqliteInbox(path, lock_timeout=0.1).__aenter__()
 
 
@@ -422,7 +422,7 @@ async def test_it_can_be_read_while_another_process_owns_it(path):
         async with SqliteInbox(path, read_only=True) as inbox:
             assert [entry.state for entry in await all_entries(inbox)] == ["leased", "ready"]
             assert await inbox.get(1) is not None
-            assert await inbox.seen(["event"]) == frozenset()
+            assert await inbox.handled(["event"]) == frozenset()
             assert (await inbox.stats()).leased == 1
 
 

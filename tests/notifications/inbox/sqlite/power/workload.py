@@ -107,7 +107,7 @@ class Life:
     async def finish(self, lease: Lease, way: str) -> None:
         key = lease.delivery.key
         self.mark("finishing", key, way)
-        settled = self.inbox.ack(lease, event_key=key) if way == "done" else self.inbox.bury(lease, "refused")
+        settled = self.inbox.ack(lease, event_key=key) if way == "done" else self.inbox.dead_letter(lease, "refused")
         if await settled:
             self.mark("finished", key, way)
 
