@@ -45,6 +45,15 @@ __all__ = [
 T = TypeVar("T")
 
 
+class RedactedStr(str):
+    """A string whose ``repr`` is masked: a secret that may be part of a mapping or an object that is printed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 # --- what a repr may show ---------------------------------------------------------------------------------
 
 

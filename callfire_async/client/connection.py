@@ -42,6 +42,7 @@ from callfire_async.client._responses import (
     retry_safety_of,
 )
 from callfire_async.errors import APIError, CallFireError, RequestTimeoutError, ResponseError, TransportError
+from callfire_async.models import RedactedStr
 
 if TYPE_CHECKING:
     from callfire_async.client._http import HttpClient
@@ -222,15 +223,6 @@ class Connection:
 
 
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-
-
-class RedactedStr(str):
-    """A header's value that is not shown where a mapping of headers is printed."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 def _headers(login: str, password: str) -> dict[str, str]:

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from callfire_async.models import RedactedStr
+
 __all__ = ["EndpointTokens", "RedactTokenFilter"]
 
 # 16 of these characters are 95 bits: out of reach for whoever guesses over a network.
@@ -43,7 +45,7 @@ class EndpointTokens:
             raise ValueError("a token is made of ASCII letters, digits, - and _; EndpointTokens.generate() makes one")
         if any(len(token) < _SHORTEST for token in tokens):
             warnings.warn(f"a token of fewer than {_SHORTEST} characters can be guessed", stacklevel=2)
-        self._current = _Secret(current)
+        self._current = RedactedStr(current)
         # The method alone: a printed pattern would show what it looks for.
         self._mask = re.compile("|".join(map(_in_a_url, sorted(tokens, key=len, reverse=True)))).sub
         self._digests = [_digest(token) for token in tokens]
@@ -91,15 +93,6 @@ def _digest(token: str) -> bytes:
 def _in_a_url(token: str) -> str:
     """Make the pattern of a token any of whose characters may be percent-encoded."""
     return "".join(f"(?:{letter}|(?i:%{ord(letter):02x}))" for letter in token)
-
-
-class _Secret(str):
-    """A text that is not shown where what holds it is printed."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 class RedactTokenFilter(logging.Filter):
