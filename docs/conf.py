@@ -1,7 +1,7 @@
 """How the documentation is built."""
 
+import inspect
 import re
-import sys
 from collections.abc import Iterator
 from enum import EnumType
 from importlib.metadata import version as version_of
@@ -26,15 +26,15 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
-# Docstrings name things of ours in single backquotes.
+# Docstrings put names of this project in single backquotes.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 90
 
-# Every reference to a public name of ours must resolve. Those of other libraries would need their inventories, and so
-# the network; private rooms and type variables have no entry.
+# Every reference to a public name must resolve. References to other libraries would need their inventories, and so the
+# network; private modules and type variables have no entry.
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!callfire_async\b).*"),
@@ -44,16 +44,16 @@ nitpick_ignore_regex = [
 html_theme = "furo"
 html_title = "callfire_async"
 
-# --- the commands, as the program itself describes them ---------------------------------------------------
+# --- the commands, from the program itself ----------------------------------------------------------------
 
 COMMANDS = "<!-- commands -->"
 
 
-def described(path: str, command: Any) -> Iterator[str]:
-    """Yield the lines that describe a command and those below it: its words, arguments, options and example."""
+def describe(path: str, command: Any) -> Iterator[str]:
+    """Yield lines that describe a command and its subcommands: help, arguments, options and example."""
     if hasattr(command, "commands"):
         for name, below in sorted(command.commands.items()):
-            yield from described(f"{path} {name}", below)
+            yield from describe(f"{path} {name}", below)
         return
     yield from (f"### `{path}`", "", command.help, "")
     for parameter in command.params:
@@ -68,24 +68,24 @@ def described(path: str, command: Any) -> Iterator[str]:
 
 
 def choices(parameter: Any) -> str:
-    """List what may be chosen, where that is a closed list and typer says so."""
+    """Return the allowed values, if typer knows a closed list of them."""
     kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
-    words = [f"`{choice}`" for choice in kind] if isinstance(kind, EnumType) else []
-    return f" One of {', '.join(words)}." if words else ""
+    values = [f"`{choice}`" for choice in kind] if isinstance(kind, EnumType) else []
+    return f" One of {', '.join(values)}." if values else ""
 
 
 def add_commands(_: Sphinx, page: str, source: list[str]) -> None:
-    """Put the description of every command where a page wants it."""
+    """Insert the description of every command into the page on the command line."""
     if page == "command-line":
         before, _, after = source[0].partition(COMMANDS)
-        source[0] = "\n".join([before, *described("callfire-async", get_command(command_line)), after])
+        source[0] = "\n".join([before, *describe("callfire-async", get_command(command_line)), after])
 
 
-# --- what the extensions make of our classes -------------------------------------------------------------
+# --- corrections to what the extensions generate ----------------------------------------------------------
 
 
 def setup(app: Sphinx) -> None:
-    """Have the commands described, and mend what the extensions make of attrs classes and of our docstrings."""
+    """Register the commands' descriptions and the corrections for attrs classes and docstrings."""
     app.connect("source-read", add_commands)
     # Before napoleon, whose priority is 500.
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
@@ -94,27 +94,28 @@ def setup(app: Sphinx) -> None:
 
 
 def keep_colons(_: Sphinx, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
-    """Keep napoleon from taking what stands before a colon, in the first line on an attribute, for its type."""
+    """Keep napoleon from reading the words before a colon in an attribute's first line as its type."""
     if what in ("attribute", "data", "property"):
         lines[:0] = ["..", ""]  # an empty comment, which has no colon
 
 
 def find_by_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: Element) -> Element | None:
-    """Find what a docstring names as its reader knows it, though its module has another name."""
+    """Resolve a name in a docstring by its last part, since the defining module is private."""
     if node["reftype"] != "obj":
         return None
     node["refspecific"] = True  # look for the name at the end of longer ones
     return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", node["reftarget"], node, shown)
 
 
-def show_defaults(  # what Sphinx calls it with
+def show_defaults(  # the signature of Sphinx's event
     _: Sphinx, _what: str, _name: str, obj: Any, _options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Say what a default is, in place of the constant, or of where the class that attrs has made finds it."""
+    """Show the value of a default instead of the name of a constant or of attrs' own dictionary."""
     if not signature:
         return signature, returns
-    room = vars(sys.modules[obj.__module__])
-    signature = re.sub(r"(?<== )_?[A-Z][A-Z_]+\b", lambda found: said(room, found[0]), signature)
+    function = obj.__init__ if isinstance(obj, type) else obj
+    constants = getattr(inspect.unwrap(function), "__globals__", {})
+    signature = re.sub(r"(?<== )_?[A-Z][A-Z_]+\b", lambda found: value_of(constants, found[0]), signature)
     if not (isinstance(obj, type) and attrs.has(obj)):
         return signature, returns
     fields = attrs.fields_dict(obj)
@@ -126,7 +127,7 @@ def show_defaults(  # what Sphinx calls it with
     return re.sub(r"attr_dict\['(\w+)'\]\.default", default, signature), returns
 
 
-def said(room: dict[str, Any], name: str) -> str:
-    """Word the constant of a room; ``NOTHING`` is attrs' word for what a factory makes anew."""
-    # Three dots are an expression of Python's, so that Sphinx still understands the rest of the signature.
-    return repr(room[name]) if name in room else "..."
+def value_of(constants: dict[str, Any], name: str) -> str:
+    """Return a constant's value as source; attrs' ``NOTHING`` and unknown names become three dots."""
+    # Three dots are a Python expression, so that Sphinx still parses the rest of the signature.
+    return repr(constants[name]) if name in constants else "..."
