@@ -8,19 +8,13 @@ from time import perf_counter
 from urllib.parse import urlsplit
 
 from opentelemetry.metrics import Meter, MeterProvider
-from opentelemetry.trace import SpanKind, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
 
 from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import ResponseFormat
 from callfire_async.client.connection import Connection, RequestAttempt
 from callfire_async.errors import APIError, ResponseError, TransportError
-from callfire_async.telemetry._common import (
-    Attributes,
-    create_duration_histogram,
-    create_meter,
-    create_tracer,
-    error_type,
-)
+from callfire_async.telemetry._common import Attributes, create_histogram, create_meter, create_tracer, error_type
 
 __all__ = ["instrument_client"]
 
@@ -66,34 +60,39 @@ class _ClientTelemetry:
             "url.scheme": base.scheme,
         }
         self._tracer = tracer
-        self._duration = create_duration_histogram(
-            meter, "http.client.request.duration", "Duration of HTTP client requests."
-        )
+        self._duration = create_histogram(meter, "http.client.request.duration", "Duration of HTTP client requests.")
 
     @contextmanager
     def observe(self, attempt: RequestAttempt) -> Iterator[None]:
         """Report the attempt that is made inside the context."""
         attributes = self._request_attributes(attempt)
-        with self._tracer.start_as_current_span(
-            f"{attributes['http.request.method']} {attributes['url.template']}",
-            kind=SpanKind.CLIENT,
-            attributes=attributes | self._span_attributes(attempt),
-            # A recorded exception includes the messages of its causes, which may be private.
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            started = perf_counter()
-            try:
-                yield
-            except BaseException as error:
-                attributes["error.type"] = str(error.status_code) if isinstance(error, APIError) else error_type(error)
-                span.set_status(StatusCode.ERROR, _status_description(error))
-                raise
-            finally:
-                if attempt.status is not None:
-                    attributes["http.response.status_code"] = attempt.status
-                span.set_attributes(attributes)
-                self._duration.record(perf_counter() - started, attributes)
+        with (
+            self._tracer.start_as_current_span(
+                f"{attributes['http.request.method']} {attributes['url.template']}",
+                kind=SpanKind.CLIENT,
+                attributes=attributes | self._span_attributes(attempt),
+                # A recorded exception includes the messages of its causes, which may be private.
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span,
+            self._recording(attempt, attributes, span),
+        ):
+            yield
+
+    @contextmanager
+    def _recording(self, attempt: RequestAttempt, attributes: Attributes, span: Span) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            attributes["error.type"] = str(error.status_code) if isinstance(error, APIError) else error_type(error)
+            span.set_status(StatusCode.ERROR, _status_description(error))
+            raise
+        finally:
+            if attempt.status is not None:
+                attributes["http.response.status_code"] = attempt.status
+            span.set_attributes(attributes)
+            self._duration.record(perf_counter() - started, attributes)
 
     def _request_attributes(self, attempt: RequestAttempt) -> Attributes:
         """Return the attributes that are equal for all requests of an operation."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from opentelemetry.metrics import Histogram, Meter, MeterProvider, get_meter
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer
 
 from callfire_async.client.connection import own_version
 
-__all__ = ["Attributes", "create_duration_histogram", "create_meter", "create_tracer", "error_type"]
+__all__ = ["Attributes", "create_histogram", "create_meter", "create_tracer", "error_type"]
 
 Attributes = dict[str, str | int]
 
@@ -26,11 +28,16 @@ def create_meter(provider: MeterProvider | None) -> Meter:
     return get_meter(_SCOPE, own_version(), provider)
 
 
-def create_duration_histogram(meter: Meter, name: str, description: str) -> Histogram:
-    """Create a histogram of durations in seconds."""
-    return meter.create_histogram(
-        name, unit="s", description=description, explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_SECONDS
-    )
+def create_histogram(
+    meter: Meter,
+    name: str,
+    description: str,
+    *,
+    unit: str = "s",
+    buckets: Sequence[float] = _DURATION_BUCKETS_SECONDS,
+) -> Histogram:
+    """Create a histogram; its default unit and buckets are those of a duration."""
+    return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=buckets)
 
 
 def error_type(error: BaseException) -> str:

@@ -29,13 +29,7 @@ from opentelemetry.trace import (
 
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
 from callfire_async.notifications.receiver import Receiver
-from callfire_async.telemetry._common import (
-    Attributes,
-    create_duration_histogram,
-    create_meter,
-    create_tracer,
-    error_type,
-)
+from callfire_async.telemetry._common import Attributes, create_histogram, create_meter, create_tracer, error_type
 from callfire_async.telemetry._inbox_metrics import InboxMetrics
 
 __all__ = ["instrument_receiver"]
@@ -90,26 +84,27 @@ class _ReceiverTelemetry(Observer):
         self._tracer = tracer
         self._inbox_metrics = inbox_metrics
         self._request_links = RequestSpanLinks()
-        self._request_duration = create_duration_histogram(
+        self._request_duration = create_histogram(
             meter, "callfire.receiver.request.duration", "Duration of requests, until the response."
         )
-        self._attempt_duration = create_duration_histogram(
+        self._attempt_duration = create_histogram(
             meter, "messaging.process.duration", "Duration of attempts at handling a delivery."
         )
-        self._handler_duration = create_duration_histogram(
+        self._handler_duration = create_histogram(
             meter, "callfire.receiver.handler.duration", "Duration of handler calls."
         )
-        self._delivery_age = meter.create_histogram(
+        self._delivery_age = create_histogram(
+            meter,
             "callfire.receiver.delivery.age",
-            unit="s",
-            description="Age of deliveries when they were handled, or became dead letters.",
-            explicit_bucket_boundaries_advisory=_AGE_BUCKETS_SECONDS,
+            "Age of deliveries when they were handled, or became dead letters.",
+            buckets=_AGE_BUCKETS_SECONDS,
         )
-        self._delivery_attempts = meter.create_histogram(
+        self._delivery_attempts = create_histogram(
+            meter,
             "callfire.receiver.delivery.attempts",
+            "Attempts until deliveries were handled, or became dead letters.",
             unit="{attempt}",
-            description="Attempts until deliveries were handled, or became dead letters.",
-            explicit_bucket_boundaries_advisory=_ATTEMPT_BUCKETS,
+            buckets=_ATTEMPT_BUCKETS,
         )
 
     @asynccontextmanager
@@ -132,12 +127,15 @@ class _ReceiverTelemetry(Observer):
             try:
                 yield
             finally:
-                response = _response_attributes(record)
-                self._request_duration.record(perf_counter() - started, request | response)
-                span.set_attributes(response | _request_span_attributes(record))
-                if record.reply is not None and record.reply.status >= 500:
-                    span.set_status(StatusCode.ERROR)
+                self._report_request(record, span, perf_counter() - started, request)
                 self._request_links.end(record)
+
+    def _report_request(self, record: RequestRecord, span: Span, seconds: float, request: Attributes) -> None:
+        response = _response_attributes(record)
+        self._request_duration.record(seconds, request | response)
+        span.set_attributes(response | _request_span_attributes(record))
+        if record.reply is not None and record.reply.status >= 500:
+            span.set_status(StatusCode.ERROR)
 
     @contextmanager
     def attempt(self, record: AttemptRecord) -> Iterator[None]:
@@ -282,7 +280,7 @@ class RequestSpanLinks:
             self._active[record] = span
 
     def end(self, record: RequestRecord) -> None:
-        """Keep the span of a finished request if the request stored a new delivery."""
+        """Store the span of a finished request if the request added a delivery."""
         span = self._active.pop(record, None)
         if span is None or record.delivery is None or record.appended is None or record.appended.duplicate:
             return

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import AppendResult, Delivery, Inbox, InboxEntry, InboxStats, Lease
-from callfire_async.notifications.inbox.spool._circuit_breaker import CircuitBreaker
+from callfire_async.notifications.inbox.spool._circuit_breaker import CircuitBreaker, Operation
 from callfire_async.notifications.inbox.spool._forwarder import SpoolForwarder, wait_any
 
 __all__ = ["SpoolingInbox"]
@@ -139,7 +139,7 @@ class SpoolingInbox:
             if count := await self.spooled():
                 _log.warning("%d deliveries remain in the spool until the next start", count)
 
-    async def _call(self, operation: Callable[[Inbox], Awaitable[T]]) -> T:
+    async def _call(self, operation: Operation[T]) -> T:
         return await self._breaker.call(operation, self._operation_timeout)
 
     # --- storing ------------------------------------------------------------------------------------------

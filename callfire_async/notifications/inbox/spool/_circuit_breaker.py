@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox.base import Inbox
@@ -14,6 +14,8 @@ from callfire_async.notifications.inbox.base import Inbox
 __all__ = ["CircuitBreaker"]
 
 T = TypeVar("T")
+Operation: TypeAlias = Callable[[Inbox], Awaitable[T]]
+Undo: TypeAlias = Callable[[T], Awaitable[None]]
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -22,7 +24,7 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 
 class CircuitBreaker:
     """
-    Limit how long, and how often in vain, an unavailable inbox is called.
+    Pass operations to an inbox, and fail at once while the inbox is unavailable.
 
     While the breaker is closed, `call` passes operations to the inbox. After *failure_threshold* consecutive failures
     it is open, and `call` fails at once. `probe` calls the inbox in any state, which makes the breaker half-open: a
@@ -41,14 +43,15 @@ class CircuitBreaker:
         self.inbox = inbox
         self._failure_threshold = failure_threshold
         self._operation_timeout = operation_timeout
-        self._is_primary_open = False
+        #: Whether the inbox has been opened.
+        self.is_primary_open = False
         self._pending: set[asyncio.Task[Any]] = set()
         self.reset()
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Forget all failures, and create new events: an `asyncio.Event` belongs to one event loop."""
+        """Reset all state for a new start, with new events, because an `asyncio.Event` belongs to one event loop."""
         #: Set when the primary becomes available.
         self.recovered = asyncio.Event()
         #: Set when the breaker opens.
@@ -57,14 +60,9 @@ class CircuitBreaker:
         self._has_logged_not_open = False
 
     @property
-    def is_primary_open(self) -> bool:
-        """Whether the inbox has been opened."""
-        return self._is_primary_open
-
-    @property
     def is_closed(self) -> bool:
         """Whether `call` passes operations to the inbox: it has been opened, and the threshold is not reached."""
-        return self._is_primary_open and self._failures < self._failure_threshold
+        return self.is_primary_open and self._failures < self._failure_threshold
 
     @property
     def has_failed(self) -> bool:
@@ -81,7 +79,7 @@ class CircuitBreaker:
                 raise
             self.log_not_open(safe_message(error))
             return False
-        self._is_primary_open = True
+        self.is_primary_open = True
         self.recovered.set()
         if self._has_logged_not_open:
             _log.warning("opened the primary inbox")
@@ -95,7 +93,7 @@ class CircuitBreaker:
 
     async def close(self) -> None:
         """Cancel all pending operations, then close the inbox."""
-        self._is_primary_open = False
+        self.is_primary_open = False
         await cancel_all(self._pending, CLOSE_TIMEOUT_SECONDS)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
@@ -105,20 +103,15 @@ class CircuitBreaker:
 
     # --- calls --------------------------------------------------------------------------------------------
 
-    async def call(
-        self,
-        operation: Callable[[Inbox], Awaitable[T]],
-        timeout: float,
-        *,
-        undo: Callable[[T], Awaitable[None]] | None = None,
-    ) -> T:
+    async def call(self, operation: Operation[T], timeout: float, *, undo: Undo[T] | None = None) -> T:
         """
         Call the inbox if the breaker is closed.
 
         Args:
             operation: Called with the inbox.
             timeout: Seconds to wait for the result.
-            undo: Called with a result that nobody waits for any more; without it, an overdue operation is cancelled.
+            undo: Called with a result that arrives after the timeout, or after the caller's cancellation. If omitted,
+                the operation is cancelled instead.
 
         Raises:
             InboxUnavailableError: The breaker is open, or the call failed or timed out; it may have had its effect.
@@ -128,13 +121,7 @@ class CircuitBreaker:
             raise InboxUnavailableError("the primary inbox is unavailable; it is probed in the background")
         return await self.probe(operation, timeout, undo=undo)
 
-    async def probe(
-        self,
-        operation: Callable[[Inbox], Awaitable[T]],
-        timeout: float,
-        *,
-        undo: Callable[[T], Awaitable[None]] | None = None,
-    ) -> T:
+    async def probe(self, operation: Operation[T], timeout: float, *, undo: Undo[T] | None = None) -> T:
         """Call the inbox as `call` does, but in any state of the breaker; a success closes it."""
         task = self._start(_invoke(operation, self.inbox))
         try:
@@ -158,14 +145,14 @@ class CircuitBreaker:
         # Retrieve the exception of an abandoned task, which asyncio would otherwise log.
         _ = task.cancelled() or task.exception()
 
-    def _abandon(self, task: asyncio.Task[T], undo: Callable[[T], Awaitable[None]] | None) -> None:
+    def _abandon(self, task: asyncio.Task[T], undo: Undo[T] | None) -> None:
         if undo is None:
             task.cancel()
         else:
             # The task may be done already: it can finish at the moment in which the caller is cancelled.
             self._start(self._undo_late(task, undo))
 
-    async def _undo_late(self, task: asyncio.Task[T], undo: Callable[[T], Awaitable[None]]) -> None:
+    async def _undo_late(self, task: asyncio.Task[T], undo: Undo[T]) -> None:
         with suppress(Exception):
             async with asyncio.timeout(self._operation_timeout):
                 await undo(await task)
@@ -220,5 +207,5 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _invoke(operation: Callable[[Inbox], Awaitable[T]], inbox: Inbox) -> T:
+async def _invoke(operation: Operation[T], inbox: Inbox) -> T:
     return await operation(inbox)

@@ -138,16 +138,16 @@ class SpoolForwarder:
         try:
             is_busy = await self._forward()
         except Exception as error:  # noqa: BLE001  # either inbox may be the user's; the deliveries stay spooled
-            if self._breaker.is_closed:
-                _log.error(
-                    "cannot forward spooled deliveries, retrying in %g s: %s",
-                    self._backoff_seconds,
-                    safe_message(error),
-                )
+            self._log_failure(safe_message(error))
             await self._back_off()
             return not is_last_attempt
         self._backoff_seconds = self._recovery_timeout
         return is_busy
+
+    def _log_failure(self, message: str) -> None:
+        # The circuit breaker has logged the outage if it is open.
+        if self._breaker.is_closed:
+            _log.error("cannot forward spooled deliveries, retrying in %g s: %s", self._backoff_seconds, message)
 
     async def _back_off(self) -> None:
         """Wait before the next attempt, twice as long each time; return early when stopping."""
@@ -197,17 +197,19 @@ class SpoolForwarder:
         """Send each delivery on its own; record a rejection if the primary stores others, raise if it stores none."""
         await self._probe()
         has_accepted, self._has_primary_accepted = self._has_primary_accepted, False
-        failed: list[tuple[Lease, InboxError]] = []
-        for lease in list(self._leases):
-            try:
-                await self._send([lease])
-            except InboxError as error:
-                failed.append((lease, error))
-                await self._probe()
-            else:
-                has_accepted = True
-                await self._delete([lease])
-        await self._record_failures(failed, has_accepted=has_accepted)
+        results = [(lease, await self._send_one(lease)) for lease in list(self._leases)]
+        failed = [(lease, error) for lease, error in results if error is not None]
+        await self._record_failures(failed, has_accepted=has_accepted or len(failed) < len(results))
+
+    async def _send_one(self, lease: Lease) -> InboxError | None:
+        """Forward one delivery; return the error if the primary is available but did not store it."""
+        try:
+            await self._send([lease])
+        except InboxError as error:
+            await self._probe()
+            return error
+        await self._delete([lease])
+        return None
 
     async def _record_failures(self, failed: Sequence[tuple[Lease, InboxError]], *, has_accepted: bool) -> None:
         rejected = [

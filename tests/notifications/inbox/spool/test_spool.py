@@ -356,7 +356,9 @@ async def test_rejected_delivery_is_delayed(inbox, primary, spool):
 
     await eventually(is_delayed)
     (entry,) = await all_entries(inbox)
-    assert (entry.id, entry.state, entry.attempt, entry.reason) == ("spool/1", "ready", 2, "it does not fit")
+    (spooled,) = await all_entries(spool)
+    assert (entry.id, entry.attempt, entry.reason) == ("spool/1", 2, "it does not fit")
+    assert (entry.state, await all_entries(inbox, spooled.state)) == (spooled.state, [entry])
     assert await inbox.stats() == InboxStats(delayed=1)
 
 
@@ -644,7 +646,7 @@ async def test_listing_that_cannot_be_closed_is_abandoned(primary, spool):
 
 
 async def test_retention_is_that_of_the_primary(make):
-    """It is None for a primary without the attribute."""
+    """For a primary without the attribute it has the value None."""
     assert make().retention == MemoryInbox().retention
     assert SpoolingInbox(object(), MemoryInbox()).retention is None
 
@@ -710,7 +712,7 @@ async def test_start_does_not_wait_longer_than_timeout(make, primary, caplog):
 
 
 async def test_opening_is_retried_if_the_driver_raises_cancelled_error(primary, spool, caplog):
-    """A CancelledError that nobody requested does not stop the inbox."""
+    """A CancelledError without a cancellation of the task does not stop the inbox."""
     attempts = []
 
     async def fail_once() -> MemoryInbox:
