@@ -1,4 +1,4 @@
-"""Functions that need both the client and the receiver: broadcast results, missed events, and an audit."""
+"""Functions that need both the client and the receiver: broadcast results, backfill of missed events, and an audit."""
 
 from callfire_async.reconcile._audit import AuditReport, audit
 from callfire_async.reconcile._reconcile import Progress, ReconcileResult, reconcile

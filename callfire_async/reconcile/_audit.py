@@ -1,8 +1,8 @@
-"""Compare a router's handlers with an account's subscriptions."""
+"""Comparison of a router's handlers with an account's subscriptions."""
 
 from collections.abc import Iterable
 
-from attrs import frozen
+from attrs import astuple, frozen
 
 from callfire_async.models import NotificationFormat, Subscription
 from callfire_async.notifications.events import UnknownNotification
@@ -10,20 +10,20 @@ from callfire_async.notifications.routing.router import Handler, Router
 
 __all__ = ["AuditReport", "audit"]
 
-# EMAIL goes to a mailbox, LEGACY has no published form, and nobody knows what comes after them.
-_READABLE = (NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP, None)
+# EMAIL is sent to a mailbox, LEGACY has no published format, and a format that is not listed here is unknown.
+_SUPPORTED_FORMATS = (NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP, None)
 
 
 @frozen
 class AuditReport:
     """
-    What does not fit between handlers and subscriptions; printed, one line for each, and no secret in it.
+    Mismatches between handlers and subscriptions. ``str()`` gives one line for each, without secrets.
 
     Attributes:
-        handlers_without_subscription: Handlers that no enabled subscription in a format that can be read feeds.
-        subscriptions_without_handler: Subscriptions whose events no handler takes.
-        disabled: Subscriptions that CallFire does not post for.
-        unsupported_format: Subscriptions in a format that a receiver cannot promise to read: ``EMAIL``, ``LEGACY``.
+        handlers_without_subscription: Handlers that no enabled subscription in a supported format sends events to.
+        subscriptions_without_handler: Subscriptions whose events match no handler.
+        disabled: Subscriptions that are disabled, so that CallFire sends no postbacks for them.
+        unsupported_format: Subscriptions in a format that may not be parsed: ``EMAIL``, ``LEGACY``, or an unknown one.
     """
 
     handlers_without_subscription: tuple[Handler, ...] = ()
@@ -33,47 +33,47 @@ class AuditReport:
 
     @property
     def is_empty(self) -> bool:
-        """Whether all is well."""
-        return not (
-            self.handlers_without_subscription
-            or self.subscriptions_without_handler
-            or self.disabled
-            or self.unsupported_format
-        )
+        """Whether there is no mismatch."""
+        return not any(astuple(self, recurse=False))
 
     def __str__(self) -> str:
         lines = [
-            *(f"no subscription feeds the handler {handler.name}" for handler in self.handlers_without_subscription),
+            *(f"no subscription for handler {handler.name}" for handler in self.handlers_without_subscription),
             *(
-                f"no handler takes what subscription {one.id} posts ({one.trigger_event})"
-                for one in self.subscriptions_without_handler
+                f"no handler for subscription {subscription.id} ({subscription.trigger_event})"
+                for subscription in self.subscriptions_without_handler
             ),
-            *(f"subscription {one.id} is disabled" for one in self.disabled),
-            *(f"subscription {one.id} posts {one.notification_format}" for one in self.unsupported_format),
+            *(f"subscription {subscription.id} is disabled" for subscription in self.disabled),
+            *(
+                f"subscription {subscription.id} has the unsupported format {subscription.notification_format}"
+                for subscription in self.unsupported_format
+            ),
         ]
-        return "\n".join(lines) or "every handler is fed, and every subscription handled"
+        return "\n".join(lines) or "all handlers and subscriptions match"
 
 
 def audit(router: Router, subscriptions: Iterable[Subscription]) -> AuditReport:
     """
-    Find what does not fit between a router's handlers and an account's subscriptions.
+    Compare a router's handlers with an account's subscriptions.
 
-    A handler of `UnknownNotification` waits for what nobody can subscribe to, and is never missed.
+    A handler of `UnknownNotification` is never reported: no subscription can be created for unknown events.
 
     Args:
-        router: With all its handlers; those bound to a container are judged by what is in it now.
-        subscriptions: Those that post to this program: ``[item async for item in callfire.subscriptions.all()]``.
+        router: The router, with all its handlers. A handler that is bound to a set of subscription ids is compared with
+            the current contents of the set.
+        subscriptions: The subscriptions that post to this receiver, such as
+            ``[subscription async for subscription in callfire.subscriptions.all()]``.
     """
-    listed = [*subscriptions]
-    live = [item for item in listed if item.enabled is not False and item.notification_format in _READABLE]
-    fed = {handler.name for item in live for handler in router.handlers_of(item)}
+    listed = list(subscriptions)
+    active = [item for item in listed if item.enabled is not False and item.notification_format in _SUPPORTED_FORMATS]
+    subscribed = {handler.name for item in active for handler in router.handlers_of(item)}
     return AuditReport(
         handlers_without_subscription=tuple(
             handler
             for handler in router.handlers
-            if handler.name not in fed and handler.event_type is not UnknownNotification
+            if handler.name not in subscribed and handler.event_type is not UnknownNotification
         ),
         subscriptions_without_handler=tuple(item for item in listed if not router.handlers_of(item)),
         disabled=tuple(item for item in listed if item.enabled is False),
-        unsupported_format=tuple(item for item in listed if item.notification_format not in _READABLE),
+        unsupported_format=tuple(item for item in listed if item.notification_format not in _SUPPORTED_FORMATS),
     )

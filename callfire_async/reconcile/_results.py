@@ -1,4 +1,4 @@
-"""Wait for the results of a broadcast: poll CallFire, and listen to the postbacks."""
+"""Results of a broadcast, from polls of CallFire and from postbacks."""
 
 import asyncio
 import logging
@@ -10,14 +10,15 @@ from callfire_async.client.texts_and_calls import Texts
 from callfire_async.errors import RateLimitError, ServerError, TransportError
 from callfire_async.models import ActionState, ResourceReference, Text
 from callfire_async.notifications.events import TextFinished, is_final
+from callfire_async.notifications.routing.event_waiter import EventWaiter
 from callfire_async.notifications.routing.router import Router
 
 __all__ = ["broadcast_results"]
 
 _log = logging.getLogger("callfire_async.reconcile")
 
-# A text in one of these goes no further, whether or not it ever gets a result. The others may be tried again.
-_ENDED = frozenset(
+# States that a text does not leave, even if it never gets a result. CallFire may retry a text in any other state.
+_END_STATES = frozenset(
     [
         ActionState.SKIPPED,
         ActionState.DNC,
@@ -33,74 +34,82 @@ async def broadcast_results(
     broadcast: ResourceReference | int, *, texts: Texts, router: Router, poll: float = 30.0
 ) -> AsyncIterator[Text]:
     """
-    Yield the texts of a broadcast as they come to their ends, one for each recipient.
+    Yield each text of a broadcast once it has ended, one for each recipient.
 
-    CallFire is asked at once, so that nothing is missed that ended before; then a postback that *router* handles in
-    this process counts, or the next poll, whichever is first. It ends when CallFire, asked last, lists texts and all
-    of them have ended: a broadcast that has none is waited for until the caller gives up (`asyncio.timeout`). A poll
-    that CallFire does not answer, or answers with 429 or 5xx, is left to the next one; the first must succeed.
+    The first poll is made at once, so that texts that ended earlier are found. After that, results come from postbacks
+    that *router* handles in this process, and from a poll every *poll* seconds. The iterator ends when a poll lists at
+    least one text and all listed texts have ended. A broadcast without texts is polled until the caller gives up (use
+    `asyncio.timeout`). A poll that fails with a transport error, 429 or 5xx is logged and repeated; the first one must
+    succeed.
 
     Args:
-        broadcast: What `Texts.send` answered, or its id.
+        broadcast: The return value of `Texts.send`, or the broadcast's id.
         texts: ``callfire.texts``.
-        router: The receiver's.
-        poll: Seconds between two polls.
+        router: The receiver's router.
+        poll: Seconds between polls.
 
     Raises:
         ValueError: *poll* is not positive.
-        CallFireError: A poll failed for good.
+        CallFireError: A poll failed and is not repeated.
     """
     if not poll > 0:
-        raise ValueError("poll must be more than 0 seconds")
+        raise ValueError("poll must be greater than 0")
     broadcast_id = broadcast if isinstance(broadcast, int) else broadcast.id
-    recipients = _BroadcastTracker(texts, broadcast_id)
-    async with router.expect(TextFinished, where=lambda event: event.text.broadcast_id == broadcast_id) as expected:
-        while not recipients.are_settled:
-            async for text in recipients.poll():
+    tracker = _BroadcastTracker(texts, broadcast_id)
+    async with router.expect(TextFinished, where=lambda event: event.text.broadcast_id == broadcast_id) as waiter:
+        while not tracker.is_settled:
+            async for text in tracker.poll():
                 yield text
-            due = asyncio.get_running_loop().time() + poll
-            while not recipients.all_ended:
-                try:
-                    event = await expected.get(timeout=due - asyncio.get_running_loop().time())
-                except TimeoutError:
-                    break
-                if recipients.is_new_result(event.text):
-                    yield event.text
+            async for text in tracker.listen(waiter, poll):
+                yield text
 
 
 @define(eq=False)
 class _BroadcastTracker:
-    """Which texts of a broadcast are known, and which of them have ended."""
+    """Track which texts of a broadcast are known, and which have ended."""
 
     _texts: Texts
     _broadcast_id: int
-    _known: set[int] = field(factory=set)
-    _ended: set[int] = field(factory=set)
-    _polls: int = 0
-    #: Whether all had ended when CallFire was last asked.
-    are_settled: bool = False
+    _known_ids: set[int] = field(factory=set)
+    _ended_ids: set[int] = field(factory=set)
+    _has_polled: bool = False
+    #: Whether all texts had ended at the end of the last successful poll.
+    is_settled: bool = False
 
     @property
-    def all_ended(self) -> bool:
-        return bool(self._known) and len(self._ended) == len(self._known)
+    def has_ended(self) -> bool:
+        """Whether there are texts and all of them have ended."""
+        return bool(self._known_ids) and len(self._ended_ids) == len(self._known_ids)
 
     def is_new_result(self, text: Text) -> bool:
-        """Note a text; tell whether it has ended, and was not known to have."""
-        self._known.add(text.id)
-        if text.id in self._ended or not (is_final(text) or text.state in _ENDED):
+        """Record a text; return whether it has ended and that was not known yet."""
+        self._known_ids.add(text.id)
+        if text.id in self._ended_ids or not (is_final(text) or text.state in _END_STATES):
             return False
-        self._ended.add(text.id)
+        self._ended_ids.add(text.id)
         return True
 
     async def poll(self) -> AsyncIterator[Text]:
-        """List the texts; yield the news."""
+        """List the texts of the broadcast; yield the new results."""
         try:
             async for text in self._texts.all(broadcast_id=self._broadcast_id):
                 if self.is_new_result(text):
                     yield text
-            self.are_settled = self.all_ended
+            self.is_settled = self.has_ended
         except (TransportError, ServerError, RateLimitError) as error:
-            if not self._polls:
+            if not self._has_polled:
                 raise
-            _log.warning("the texts of broadcast %d are asked for again later: %s", self._broadcast_id, error)
-        self._polls += 1
+            _log.warning("cannot list the texts of broadcast %d, retrying later: %s", self._broadcast_id, error)
+        self._has_polled = True
+
+    async def listen(self, waiter: EventWaiter[TextFinished], seconds: float) -> AsyncIterator[Text]:
+        """Yield the new results from postbacks until all texts have ended, for *seconds* at most."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        while not self.has_ended:
+            try:
+                event = await waiter.get(timeout=deadline - clock())
+            except TimeoutError:
+                return
+            if self.is_new_result(event.text):
+                yield event.text

@@ -1,9 +1,4 @@
-"""
-OpenTelemetry, put on from outside: what a client and a receiver do, as spans and measurements.
-
-Needs the extra ``otel``. It imports `client`, the receiver and what stands above them, and OpenTelemetry; nothing else
-of the package imports that.
-"""
+"""OpenTelemetry spans and metrics of a client and of a receiver. Needs the extra ``otel``."""
 
 from callfire_async.telemetry._client import instrument_client
 from callfire_async.telemetry._receiver import instrument_receiver

@@ -1,8 +1,4 @@
-"""
-What a client does, as spans and measurements in the words of OpenTelemetry's HTTP conventions.
-
-It imports `client` and what stands above it.
-"""
+"""Spans and metrics of a client, by OpenTelemetry's HTTP conventions."""
 
 from __future__ import annotations
 
@@ -11,19 +7,17 @@ from contextlib import contextmanager
 from time import perf_counter
 from urllib.parse import urlsplit
 
-from opentelemetry.metrics import Meter, MeterProvider, get_meter
-from opentelemetry.trace import SpanKind, StatusCode, Tracer, TracerProvider, get_tracer
+from opentelemetry.metrics import Meter, MeterProvider
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
 
 from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import ResponseFormat
-from callfire_async.client.connection import Connection, RequestAttempt, own_version
+from callfire_async.client.connection import Connection, RequestAttempt
 from callfire_async.errors import APIError, ResponseError, TransportError
-from callfire_async.telemetry._common import SCOPE, Attributes, class_name
+from callfire_async.telemetry._common import Attributes, create_histogram, create_meter, create_tracer, error_type
 
 __all__ = ["instrument_client"]
 
-# The boundaries that the conventions ask for.
-_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PORTS = {"https": 443, "http": 80}
 
 
@@ -34,31 +28,30 @@ def instrument_client(
     meter_provider: MeterProvider | None = None,
 ) -> None:
     """
-    Report each attempt of each call of a client to OpenTelemetry.
+    Report each request attempt of a client to OpenTelemetry.
 
-    An attempt is a span of kind client, current while it lasts, and a value of the histogram
-    ``http.client.request.duration``, in seconds, waiting for a connection included. Both bear the route
+    An attempt is a span of kind client, which is current during the attempt, and a value of the histogram
+    ``http.client.request.duration`` in seconds, which includes waiting for a connection. Both have the route
     (``/api/1.1/rest/subscription/{id}``); only the span's ``url.full`` has the id. Neither has credentials, the query,
-    the form or a body, and nothing is added to what CallFire is sent.
+    the form or a body, and no header is added to requests.
 
     Args:
-        callfire: The client; views that `CallFire.with_options` makes of it from now on report too. To instrument it
-            again is to report to other providers instead.
-        tracer_provider: Where spans go; OpenTelemetry's global one unless given.
-        meter_provider: Where measurements go; likewise.
+        callfire: The client. Views that `CallFire.with_options` creates afterwards report too. A second call replaces
+            the providers of the first.
+        tracer_provider: Provider for spans. Default: OpenTelemetry's global provider.
+        meter_provider: Provider for metrics. Default: OpenTelemetry's global provider.
     """
-    connection = callfire._connection  # noqa: SLF001  # our own
-    tracer = get_tracer(SCOPE, own_version(), tracer_provider)
-    meter = get_meter(SCOPE, own_version(), meter_provider)
-    connection._watch = _ClientTelemetry(connection, tracer, meter).watch  # noqa: SLF001  # our own
+    connection = callfire._connection  # noqa: SLF001  # of this package
+    telemetry = _ClientTelemetry(connection, create_tracer(tracer_provider), create_meter(meter_provider))
+    connection._watch = telemetry.observe  # noqa: SLF001  # of this package
 
 
 class _ClientTelemetry:
-    """What is told of the attempts of one connection."""
+    """Report the attempts of one connection."""
 
     def __init__(self, connection: Connection, tracer: Tracer, meter: Meter) -> None:
-        self._base_url = connection._base_url  # noqa: SLF001  # our own
-        self._response_format: ResponseFormat = connection._response_format  # noqa: SLF001  # our own
+        self._base_url = connection._base_url  # noqa: SLF001  # of this package
+        self._response_format: ResponseFormat = connection._response_format  # noqa: SLF001  # of this package
         base = urlsplit(self._base_url)
         self._base_path = base.path
         self._server: Attributes = {
@@ -67,61 +60,53 @@ class _ClientTelemetry:
             "url.scheme": base.scheme,
         }
         self._tracer = tracer
-        self._duration = meter.create_histogram(
-            "http.client.request.duration",
-            unit="s",
-            description="Duration of HTTP client requests.",
-            explicit_bucket_boundaries_advisory=_BUCKETS_SECONDS,
-        )
+        self._duration = create_histogram(meter, "http.client.request.duration", "Duration of HTTP client requests.")
 
     @contextmanager
-    def watch(self, attempt: RequestAttempt) -> Iterator[None]:
-        """Report the attempt that takes place inside."""
-        attributes = self._asked(attempt)
-        with self._tracer.start_as_current_span(
-            f"{attributes['http.request.method']} {attributes['url.template']}",
-            kind=SpanKind.CLIENT,
-            attributes=attributes | self._span_attributes(attempt),
-            # It would tell the causes' messages, which are not ours.
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            started = perf_counter()
-            try:
-                yield
-            except BaseException as error:
-                attributes["error.type"] = _kind(error)
-                span.set_status(StatusCode.ERROR, _description(error))
-                raise
-            finally:
-                attributes |= _answered(attempt)
-                span.set_attributes(attributes)
-                self._duration.record(perf_counter() - started, attributes)
+    def observe(self, attempt: RequestAttempt) -> Iterator[None]:
+        """Report the attempt that is made inside the context."""
+        attributes = self._request_attributes(attempt)
+        with (
+            self._tracer.start_as_current_span(
+                f"{attributes['http.request.method']} {attributes['url.template']}",
+                kind=SpanKind.CLIENT,
+                attributes=attributes | self._span_attributes(attempt),
+                # A recorded exception includes the messages of its causes, which may be private.
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span,
+            self._recording(attempt, attributes, span),
+        ):
+            yield
 
-    def _asked(self, attempt: RequestAttempt) -> Attributes:
-        """Say what is asked, alike for all requests of a kind."""
+    @contextmanager
+    def _recording(self, attempt: RequestAttempt, attributes: Attributes, span: Span) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            attributes["error.type"] = str(error.status_code) if isinstance(error, APIError) else error_type(error)
+            span.set_status(StatusCode.ERROR, _status_description(error))
+            raise
+        finally:
+            if attempt.status is not None:
+                attributes["http.response.status_code"] = attempt.status
+            span.set_attributes(attributes)
+            self._duration.record(perf_counter() - started, attributes)
+
+    def _request_attributes(self, attempt: RequestAttempt) -> Attributes:
+        """Return the attributes that are equal for all requests of an operation."""
         return self._server | {
             "http.request.method": attempt.operation.method,
             "url.template": self._base_path + attempt.operation.route,
         }
 
     def _span_attributes(self, attempt: RequestAttempt) -> Attributes:
-        """Say what is asked, as far as it is this request's own."""
+        """Return the attributes of this request only."""
         url = {"url.full": self._base_url + attempt.operation.address(self._response_format)}
         return url | ({"http.request.resend_count": attempt.number - 1} if attempt.number > 1 else {})
 
 
-def _answered(attempt: RequestAttempt) -> Attributes:
-    return {} if attempt.status is None else {"http.response.status_code": attempt.status}
-
-
-def _kind(error: BaseException) -> str:
-    """Name what went wrong in a word of which there are few."""
-    if isinstance(error, APIError):
-        return str(error.status_code)
-    return class_name(error)
-
-
-def _description(error: BaseException) -> str | None:
-    """Put what went wrong in words, unless the status of the answer says it all."""
+def _status_description(error: BaseException) -> str | None:
+    """Return the error's message; None for an API error, whose message is CallFire's, and for a foreign exception."""
     return str(error) if isinstance(error, TransportError | ResponseError) else None

@@ -1,23 +1,21 @@
 """
-What a receiver does, as spans and measurements in the words of OpenTelemetry's messaging conventions.
+Spans and metrics of a receiver, by OpenTelemetry's messaging conventions.
 
-Attributes of measurements have few values, all of them chosen by the library or by whoever wrote the handlers: what a
-sender chooses (an id, a number, the name of a root) is none. It imports the receiver and what stands above it.
+The attributes of metrics have few values, all chosen by the library or by the author of the handlers. Nothing that a
+sender chooses (an id, a number, the name of a root element) is an attribute of a metric.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from time import perf_counter
 
-from attrs import define, field, frozen
+from attrs import define, field
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation, get_meter
+from opentelemetry.metrics import Meter, MeterProvider
 from opentelemetry.trace import (
     Link,
     Span,
@@ -27,37 +25,28 @@ from opentelemetry.trace import (
     Tracer,
     TracerProvider,
     get_current_span,
-    get_tracer,
 )
 
-from callfire_async.client.connection import own_version
-from callfire_async.notifications.inbox.base import InboxStats
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
-from callfire_async.notifications.receiver import Receiver, ReceiverStats
-from callfire_async.telemetry._common import SCOPE, Attributes, class_name
+from callfire_async.notifications.receiver import Receiver
+from callfire_async.telemetry._common import Attributes, create_histogram, create_meter, create_tracer, error_type
+from callfire_async.telemetry._inbox_metrics import InboxMetrics
 
 __all__ = ["instrument_receiver"]
 
 _SYSTEM: Attributes = {"messaging.system": "callfire"}
 _RECEIVE: Attributes = _SYSTEM | {"messaging.operation.name": "receive", "messaging.operation.type": "receive"}
 _PROCESS: Attributes = _SYSTEM | {"messaging.operation.name": "process"}
-# The receiver does not know where an application has put it.
+# The path below which an application mounts the receiver is not known here.
 _ROUTE = "/{token}"
 _METHODS = frozenset(["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"])
 
-# The boundaries that the conventions ask for.
-_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-# From the age of what is handled at once to that of what was tried again for a day.
+# From deliveries that are handled at once to those that are retried for a day.
 _AGE_BUCKETS_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0)
 _ATTEMPT_BUCKETS = (1, 2, 3, 4, 6, 8, 12)
 
-_REFRESH_SECONDS = 5.0
-# Counting may take so large a part of an inbox's time, however much it holds.
-_COUNTING_SHARE = 0.02
-# What was counted so many refreshes ago is not reported any more.
-_FRESH_REFRESHES = 3
-# So many deliveries that wait are linked to the requests that brought them; about 3 MB.
-_MOST_LINKS = 10_000
+# About 3 MB.
+_MAX_LINKS = 10_000
 
 
 def instrument_receiver(
@@ -67,138 +56,137 @@ def instrument_receiver(
     meter_provider: MeterProvider | None = None,
 ) -> None:
     """
-    Report each request, each attempt at a delivery and each run of a handler to OpenTelemetry.
+    Report each request, each attempt at a delivery and each handler call to OpenTelemetry.
 
-    A request is a span, with an inbox the handling of its delivery is another one that links to it, and each handler
-    is a child of that. What the inbox holds is counted every five seconds, less often where that takes long; where it
-    cannot be counted, nothing is reported of it. No measurement has an id, and nothing at all has a token, a number, a
-    text or a body.
+    A request is a span. With an inbox, each attempt at its delivery is a span in a trace of its own that links to the
+    request; without an inbox it is a child of the request. Each handler call is a child of the attempt. The inbox is
+    counted every five seconds, less often if counting is slow; if counting fails, the gauges are not reported. No
+    metric has an id, and neither metrics nor spans have a token, a phone number, a text or a body.
 
     Args:
-        receiver: The receiver, before it is started. To instrument it twice is to report twice.
-        tracer_provider: Where spans go; OpenTelemetry's global one unless given.
-        meter_provider: Where measurements go; likewise.
+        receiver: The receiver, which must not be running. A second call reports everything twice.
+        tracer_provider: Provider for spans. Default: OpenTelemetry's global provider.
+        meter_provider: Provider for metrics. Default: OpenTelemetry's global provider.
 
     Raises:
-        RuntimeError: It runs already.
+        RuntimeError: The receiver is running.
     """
     if receiver.is_running:
-        raise RuntimeError("instrument a receiver before it is started")
-    tracer = get_tracer(SCOPE, own_version(), tracer_provider)
-    meter = get_meter(SCOPE, own_version(), meter_provider)
-    receiver.observe(_ReceiverTelemetry(tracer, meter, InboxMetrics(receiver.stats, meter)))
-
-
-def _durations(meter: Meter, name: str, description: str) -> Histogram:
-    return meter.create_histogram(
-        name, unit="s", description=description, explicit_bucket_boundaries_advisory=_BUCKETS_SECONDS
-    )
+        raise RuntimeError("receiver is already running: call instrument_receiver before it is started")
+    meter = create_meter(meter_provider)
+    receiver.observe(_ReceiverTelemetry(create_tracer(tracer_provider), meter, InboxMetrics(receiver.stats, meter)))
 
 
 class _ReceiverTelemetry(Observer):
-    """Tells of one receiver."""
+    """Report one receiver."""
 
-    def __init__(self, tracer: Tracer, meter: Meter, gauges: InboxMetrics) -> None:
+    def __init__(self, tracer: Tracer, meter: Meter, inbox_metrics: InboxMetrics) -> None:
         self._tracer = tracer
-        self._gauges = gauges
-        self._origins = RequestSpanLinks()
-        self._requests = _durations(
-            meter, "callfire.receiver.request.duration", "Duration of requests, until they were answered."
+        self._inbox_metrics = inbox_metrics
+        self._request_links = RequestSpanLinks()
+        self._request_duration = create_histogram(
+            meter, "callfire.receiver.request.duration", "Duration of requests, until the response."
         )
-        self._processed = _durations(
+        self._attempt_duration = create_histogram(
             meter, "messaging.process.duration", "Duration of attempts at handling a delivery."
         )
-        self._handlers = _durations(meter, "callfire.receiver.handler.duration", "Duration of runs of handlers.")
-        self._ages = meter.create_histogram(
-            "callfire.receiver.delivery.age",
-            unit="s",
-            description="Age of deliveries when they were handled, or buried.",
-            explicit_bucket_boundaries_advisory=_AGE_BUCKETS_SECONDS,
+        self._handler_duration = create_histogram(
+            meter, "callfire.receiver.handler.duration", "Duration of handler calls."
         )
-        self._attempts = meter.create_histogram(
+        self._delivery_age = create_histogram(
+            meter,
+            "callfire.receiver.delivery.age",
+            "Age of deliveries when they were handled, or became dead letters.",
+            buckets=_AGE_BUCKETS_SECONDS,
+        )
+        self._delivery_attempts = create_histogram(
+            meter,
             "callfire.receiver.delivery.attempts",
+            "Attempts until deliveries were handled, or became dead letters.",
             unit="{attempt}",
-            description="Attempts that it took until deliveries were handled, or buried.",
-            explicit_bucket_boundaries_advisory=_ATTEMPT_BUCKETS,
+            buckets=_ATTEMPT_BUCKETS,
         )
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Have the inbox counted meanwhile."""
-        async with self._gauges.refreshing():
+        """Count the inbox while the receiver runs."""
+        async with self._inbox_metrics.refreshing():
             yield
 
     @contextmanager
     def request(self, record: RequestRecord) -> Iterator[None]:
         """Report a request."""
         method = record.method if record.method in _METHODS else "_OTHER"
-        asked: Attributes = {"http.request.method": method, "http.route": _ROUTE}
-        # A server's span is there already where the framework is instrumented too.
+        request: Attributes = {"http.request.method": method, "http.route": _ROUTE}
+        # If the framework is instrumented too, the current span is its server span.
         kind = SpanKind.INTERNAL if get_current_span().get_span_context().is_valid else SpanKind.SERVER
         name = f"{'HTTP' if method == '_OTHER' else method} {_ROUTE}"
-        with self._span(name, kind, _RECEIVE | asked) as span:
-            self._origins.begin(record, span.get_span_context())
+        with self._span(name, kind, _RECEIVE | request) as span:
+            self._request_links.begin(record, span.get_span_context())
             started = perf_counter()
             try:
                 yield
             finally:
-                answered = _answered(record)
-                self._requests.record(perf_counter() - started, asked | answered)
-                span.set_attributes(answered | _known(record))
-                if record.reply is not None and record.reply.status >= 500:
-                    span.set_status(StatusCode.ERROR)
-                self._origins.end(record)
+                self._report_request(record, span, perf_counter() - started, request)
+                self._request_links.end(record)
+
+    def _report_request(self, record: RequestRecord, span: Span, seconds: float, request: Attributes) -> None:
+        response = _response_attributes(record)
+        self._request_duration.record(seconds, request | response)
+        span.set_attributes(response | _request_span_attributes(record))
+        if record.reply is not None and record.reply.status >= 500:
+            span.set_status(StatusCode.ERROR)
 
     @contextmanager
     def attempt(self, record: AttemptRecord) -> Iterator[None]:
         """Report an attempt at a delivery."""
-        # Without an inbox it takes place inside the request. With one the worker's own context is that of whoever
-        # has started the receiver, which is nobody's parent.
-        kept = record.id is not None
-        origin = self._origins.of(record.delivery.key) if kept else None
+        # Without an inbox the attempt is made inside the request. With one, the worker's context is that of the code
+        # which started the receiver, so it must not become the parent.
+        is_queued = record.id is not None
+        link = self._request_links.of(record.delivery.key) if is_queued else None
         with self._span(
             "process",
-            SpanKind.CONSUMER if kept else SpanKind.INTERNAL,
+            SpanKind.CONSUMER if is_queued else SpanKind.INTERNAL,
             _PROCESS | {"messaging.operation.type": "process"},
-            context=Context() if kept else None,
-            links=[Link(origin)] if origin else (),
+            context=Context() if is_queued else None,
+            links=[Link(link)] if link else (),
         ) as span:
             started = perf_counter()
             try:
                 yield
             finally:
-                self._report(record, span, perf_counter() - started)
+                self._report_attempt(record, span, perf_counter() - started)
 
-    def _report(self, record: AttemptRecord, span: Span, seconds: float) -> None:
-        kind, outcome = _event_type(record), record.outcome or "unsettled"
-        came = kind | {"callfire.handling.outcome": outcome}
-        failed: Attributes = {} if outcome in ("handled", "released") else {"error.type": outcome}
-        self._processed.record(seconds, _PROCESS | came | failed)
-        span.update_name(" ".join(["process", *map(str, kind.values())]))
-        span.set_attributes(came | failed | _identified(record))
-        if failed:
+    def _report_attempt(self, record: AttemptRecord, span: Span, seconds: float) -> None:
+        event_type, outcome = _event_type(record), record.outcome or "unsettled"
+        attributes = event_type | {"callfire.handling.outcome": outcome}
+        error: Attributes = {} if outcome in ("handled", "released") else {"error.type": outcome}
+        self._attempt_duration.record(seconds, _PROCESS | attributes | error)
+        span.update_name(" ".join(["process", *map(str, event_type.values())]))
+        span.set_attributes(attributes | error | _attempt_span_attributes(record))
+        if error:
             span.set_status(StatusCode.ERROR, record.reason)
         if outcome in ("handled", "dead"):
-            self._ages.record(_age_seconds(record), came)
-            self._attempts.record(record.attempt, came)
+            self._delivery_age.record(_age_seconds(record), attributes)
+            self._delivery_attempts.record(record.attempt, attributes)
         if outcome == "handled":
-            self._origins.forget(record.delivery.key)
+            self._request_links.discard(record.delivery.key)
 
     @contextmanager
     def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
-        """Report a run of a handler."""
+        """Report a handler call."""
         attributes: Attributes = {"callfire.handler.name": handler, **_event_type(record)}
         with self._span(f"handle {handler}", SpanKind.INTERNAL, attributes) as span:
             started = perf_counter()
             try:
                 yield
             except BaseException as error:
-                attributes["error.type"] = class_name(error)
+                attributes["error.type"] = error_type(error)
                 span.set_attribute("error.type", attributes["error.type"])
                 span.set_status(StatusCode.ERROR)
                 raise
             finally:
-                self._handlers.record(perf_counter() - started, attributes)
+                self._handler_duration.record(perf_counter() - started, attributes)
 
     def _span(
         self,
@@ -215,17 +203,17 @@ class _ReceiverTelemetry(Observer):
             kind=kind,
             attributes=attributes,
             links=links,
-            # What is raised inside is the users' own, and may quote a number or a message.
+            # The message of a handler's exception may contain a phone number or a text.
             record_exception=False,
             set_status_on_exception=False,
         )
 
 
-# --- what is said of each ---------------------------------------------------------------------------------
+# --- attributes -------------------------------------------------------------------------------------------
 
 
-def _answered(record: RequestRecord) -> Attributes:
-    """Say what came of a request, in words of which there are few."""
+def _response_attributes(record: RequestRecord) -> Attributes:
+    """Return the status and the outcome of a request, for metrics and spans."""
     if record.reply is None:
         return {"callfire.request.outcome": "cancelled"}
     status: Attributes = {"http.response.status_code": record.reply.status}
@@ -233,162 +221,80 @@ def _answered(record: RequestRecord) -> Attributes:
         return status | {"callfire.request.outcome": "refused", "error.type": record.refused}
     if record.reply.status >= 500:
         return status | {"callfire.request.outcome": "failed", "error.type": "failed"}
-    repeated = record.appended is not None and record.appended.duplicate
-    return status | {"callfire.request.outcome": "duplicate" if repeated else "accepted"}
+    is_duplicate = record.appended is not None and record.appended.duplicate
+    return status | {"callfire.request.outcome": "duplicate" if is_duplicate else "accepted"}
 
 
-def _known(record: RequestRecord) -> Attributes:
-    """Say what is this request's own."""
-    known: Attributes = {}
+def _request_span_attributes(record: RequestRecord) -> Attributes:
+    """Return the attributes of one request, for its span only."""
+    attributes: Attributes = {}
     if record.delivery is not None:
-        known["messaging.message.body.size"] = len(record.delivery.body)
+        attributes["messaging.message.body.size"] = len(record.delivery.body)
     if record.appended is not None:
-        known["messaging.message.id"] = str(record.appended.id)
-    return known
+        attributes["messaging.message.id"] = str(record.appended.id)
+    return attributes
 
 
-def _identified(record: AttemptRecord) -> Attributes:
-    """Say what is this attempt's own."""
-    known: Attributes = {
+def _attempt_span_attributes(record: AttemptRecord) -> Attributes:
+    """Return the attributes of one attempt, for its span only."""
+    attributes: Attributes = {
         "callfire.delivery.attempt": record.attempt,
         "messaging.message.body.size": len(record.delivery.body),
     }
     if record.id is not None:
-        known["messaging.message.id"] = str(record.id)
+        attributes["messaging.message.id"] = str(record.id)
     if record.event is not None and record.event.subscription_id is not None:
-        # Whatever number a body says; as text it fits whoever keeps spans.
-        known["callfire.subscription.id"] = str(record.event.subscription_id)
-    return known
+        # As text, because the number in a body may exceed the 64 bits of an integer attribute.
+        attributes["callfire.subscription.id"] = str(record.event.subscription_id)
+    return attributes
 
 
 def _event_type(record: AttemptRecord) -> Attributes:
-    # The class, not the root's name: that is whatever somebody has posted.
+    # The class, because the sender chooses the name of the root element.
     return {} if record.event is None else {"callfire.event.type": type(record.event).__name__}
 
 
 def _age_seconds(record: AttemptRecord) -> float:
-    # The clock may have been set back since.
+    # The system clock may have been set back since the delivery was received.
     return max(0.0, (datetime.now(UTC) - record.delivery.received_at).total_seconds())
 
 
-# --- which request brought a delivery ---------------------------------------------------------------------
+# --- links ------------------------------------------------------------------------------------------------
 
 
 @define(eq=False)
 class RequestSpanLinks:
     """
-    The spans of the requests that brought the deliveries which wait, by the deliveries' keys.
+    Remember the request spans of unhandled deliveries, by the deliveries' keys.
 
-    Only those of this process, and of the newest so many.
+    Only requests of this process are known, and only the most recent *limit* of them.
     """
 
-    most: int = _MOST_LINKS
-    _under_way: dict[RequestRecord, SpanContext] = field(factory=dict)
+    limit: int = _MAX_LINKS
+    _active: dict[RequestRecord, SpanContext] = field(factory=dict)
     _stored: OrderedDict[str, SpanContext] = field(factory=OrderedDict)
 
     def begin(self, record: RequestRecord, span: SpanContext) -> None:
-        """Note a request; its delivery may be handled before it is answered."""
+        """Add a request; its delivery may be handled before the response is sent."""
         if span.is_valid:
-            self._under_way[record] = span
+            self._active[record] = span
 
     def end(self, record: RequestRecord) -> None:
-        """Remember the request as long as its delivery may be handled; a repeat has brought nothing."""
-        span = self._under_way.pop(record, None)
+        """Store the span of a finished request if the request added a delivery."""
+        span = self._active.pop(record, None)
         if span is None or record.delivery is None or record.appended is None or record.appended.duplicate:
             return
         self._stored[record.delivery.key] = span
-        if len(self._stored) > self.most:
+        if len(self._stored) > self.limit:
             self._stored.popitem(last=False)
 
     def of(self, key: str) -> SpanContext | None:
-        """Return the request that brought a delivery, where it is known."""
+        """Return the span of the request that stored a delivery, if it is known."""
         if key in self._stored:
             return self._stored[key]
-        bringing = (span for one, span in self._under_way.items() if one.delivery and one.delivery.key == key)
-        return next(bringing, None)
+        matching = (span for record, span in self._active.items() if record.delivery and record.delivery.key == key)
+        return next(matching, None)
 
-    def forget(self, key: str) -> None:
-        """Forget what was handled."""
+    def discard(self, key: str) -> None:
+        """Forget the span of a delivery that has been handled."""
         self._stored.pop(key, None)
-
-
-# --- what the inbox holds ---------------------------------------------------------------------------------
-
-
-@frozen
-class _Snapshot:
-    stats: InboxStats
-    good_until: float
-
-
-class InboxMetrics:
-    """
-    What the inbox holds, counted in the receiver's event loop and told to whoever asks, in whatever thread.
-
-    Who asks never waits for the loop: that could be asked by the loop itself, or while it stops. What is too old, and
-    what could not be counted, is not told.
-    """
-
-    def __init__(
-        self,
-        stats: Callable[[], Awaitable[ReceiverStats]],
-        meter: Meter,
-        *,
-        refresh_seconds: float = _REFRESH_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._stats = stats
-        self._refresh_seconds = refresh_seconds
-        self._clock = clock
-        self._sample: _Snapshot | None = None
-        meter.create_observable_gauge(
-            "callfire.inbox.deliveries", [self._deliveries], "{delivery}", "Deliveries in the inbox, by state."
-        )
-        meter.create_observable_gauge(
-            "callfire.inbox.oldest_ready.age",
-            [self._oldest],
-            "s",
-            "For how long the first of the deliveries that are due has waited; 0 where none waits.",
-        )
-
-    @asynccontextmanager
-    async def refreshing(self) -> AsyncIterator[None]:
-        """Count again and again meanwhile."""
-        counting = asyncio.create_task(self._refresh_loop())
-        try:
-            yield
-        finally:
-            counting.cancel()
-            await asyncio.wait([counting])
-            self._sample = None
-
-    async def _refresh_loop(self) -> None:
-        while True:
-            began = self._clock()
-            stats = await self._counted()
-            ended = self._clock()
-            pause = max(self._refresh_seconds, (ended - began) / _COUNTING_SHARE)
-            self._sample = None if stats is None else _Snapshot(stats, ended + _FRESH_REFRESHES * pause)
-            await asyncio.sleep(pause)
-
-    async def _counted(self) -> InboxStats | None:
-        try:
-            return (await self._stats()).inbox
-        except Exception:  # noqa: BLE001  # the inbox may be the user's own; that it is not counted is seen
-            return None
-
-    def _current(self) -> InboxStats | None:
-        sample = self._sample
-        return None if sample is None or self._clock() > sample.good_until else sample.stats
-
-    def _deliveries(self, _: CallbackOptions) -> Iterable[Observation]:
-        stats = self._current()
-        if stats is None:
-            return
-        for state in ("ready", "delayed", "leased", "done", "dead"):
-            yield Observation(getattr(stats, state), {"callfire.inbox.state": state})
-
-    def _oldest(self, _: CallbackOptions) -> Iterable[Observation]:
-        stats = self._current()
-        if stats is not None:
-            yield Observation(stats.oldest_ready_age or 0.0)

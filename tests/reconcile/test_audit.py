@@ -1,4 +1,4 @@
-"""Whether a router's handlers and an account's subscriptions fit together."""
+"""`audit` reports the mismatches between a router's handlers and an account's subscriptions."""
 
 import pytest
 
@@ -23,25 +23,25 @@ def subscription(id=1, trigger_event=TriggerEvent.INBOUND_TEXT_FINISHED, **detai
     return Subscription(id, endpoint="https://hooks.example.com/callfire/token", trigger_event=trigger_event, **details)
 
 
-def names(findings):
-    return [one.name for one in findings.handlers_without_subscription]
+def unsubscribed(report):
+    return [handler.name for handler in report.handlers_without_subscription]
 
 
-def test_nothing_is_found_where_all_fits():
-    """It says so when it is printed."""
-    findings = audit(router_of(TextReceived, Notification), [subscription(enabled=True)])
+def test_report_is_empty_if_everything_matches():
+    """An empty report prints one line that says so."""
+    report = audit(router_of(TextReceived, Notification), [subscription(enabled=True)])
 
-    assert findings == AuditReport()
-    assert findings.is_empty
-    assert str(findings) == "every handler is fed, and every subscription handled"
+    assert report == AuditReport()
+    assert report.is_empty
+    assert str(report) == "all handlers and subscriptions match"
 
 
-def test_a_handler_that_nothing_feeds_is_found():
-    """No trigger of the account makes CallFire post its event."""
-    findings = audit(router_of(TextReceived, CallFinished), [subscription()])
+def test_handler_without_subscription_is_reported():
+    """No trigger of the account makes CallFire post the handler's event."""
+    report = audit(router_of(TextReceived, CallFinished), [subscription()])
 
-    assert names(findings) == ["handler 1"]
-    assert not findings.is_empty
+    assert unsubscribed(report) == ["handler 1"]
+    assert not report.is_empty
 
 
 @pytest.mark.parametrize(
@@ -53,26 +53,26 @@ def test_a_handler_that_nothing_feeds_is_found():
         {"notification_format": NotificationFormat("NEW_ONE")},
     ],
 )
-def test_what_is_disabled_or_unreadable_feeds_nobody(details):
-    """Nothing of it can be counted on to arrive."""
-    assert names(audit(router_of(TextReceived), [subscription(**details)])) == ["handler 0"]
+def test_handler_with_only_unusable_subscriptions_is_reported(details):
+    """Disabled subscriptions and unsupported formats do not count."""
+    assert unsubscribed(audit(router_of(TextReceived), [subscription(**details)])) == ["handler 0"]
 
 
-def test_a_bound_handler_is_fed_by_its_subscription_only():
-    """What another one sends, it does not get."""
+def test_bound_handler_needs_its_own_subscription():
+    """A subscription with another id does not count."""
     router = router_of(TextReceived, subscription_id=2)
 
-    assert names(audit(router, [subscription(1)])) == ["handler 0"]
-    assert names(audit(router, [subscription(2)])) == []
+    assert unsubscribed(audit(router, [subscription(1)])) == ["handler 0"]
+    assert unsubscribed(audit(router, [subscription(2)])) == []
 
 
-def test_a_handler_of_the_unknown_is_never_missed():
-    """Nobody can subscribe to what is not published."""
+def test_handler_of_unknown_events_is_not_reported():
+    """No subscription can be created for unknown events."""
     assert audit(router_of(UnknownNotification), []).is_empty
 
 
-def test_a_subscription_that_nobody_handles_is_found():
-    """Its events would be acknowledged and dropped."""
+def test_subscription_without_handler_is_reported():
+    """The router has no handler for the events of its trigger."""
     calls = subscription(1, TriggerEvent.INBOUND_CALL_FINISHED)
     texts = subscription(2)
 
@@ -80,8 +80,8 @@ def test_a_subscription_that_nobody_handles_is_found():
 
 
 @pytest.mark.parametrize("trigger_event", [None, TriggerEvent.UNDEFINED_EVENT, TriggerEvent("NEW_ONE")])
-def test_a_trigger_that_is_not_known_posts_the_unknown(trigger_event):
-    """Who takes everything, or the unknown, takes it."""
+def test_unknown_trigger_needs_a_handler_of_unknown_events(trigger_event):
+    """A handler of `UnknownNotification` or of `Notification` matches; one of another type does not."""
     new = subscription(1, trigger_event)
 
     assert audit(router_of(TextReceived), [new]).subscriptions_without_handler == (new,)
@@ -89,30 +89,30 @@ def test_a_trigger_that_is_not_known_posts_the_unknown(trigger_event):
     assert audit(router_of(Notification), [new]).is_empty
 
 
-def test_a_fallback_takes_whatever_no_handler_takes():
-    """It is fed by everything, or by nothing, and neither is a finding."""
+def test_fallback_matches_all_other_subscriptions():
+    """A fallback is not reported itself, with or without subscriptions."""
     assert audit(router_of(TextReceived, fallback=True), [subscription(), subscription(2, None)]).is_empty
     assert audit(router_of(fallback=True), []).is_empty
 
 
-def test_disabled_and_unreadable_subscriptions_are_found():
-    """They are named, whoever handles them."""
+def test_disabled_and_unsupported_subscriptions_are_reported():
+    """They are reported even if a handler matches."""
     disabled, mail = subscription(1, enabled=False), subscription(2, notification_format=NotificationFormat.EMAIL)
 
-    findings = audit(router_of(Notification), iter([disabled, mail, subscription(3)]))
+    report = audit(router_of(Notification), iter([disabled, mail, subscription(3)]))
 
-    assert findings == AuditReport(disabled=(disabled,), unsupported_format=(mail,))
+    assert report == AuditReport(disabled=(disabled,), unsupported_format=(mail,))
 
 
-def test_each_finding_is_a_line():
-    """There is no endpoint in it."""
-    there = [
+def test_report_prints_one_line_for_each_mismatch():
+    """The lines contain no endpoint."""
+    subscriptions = [
         subscription(7, TriggerEvent.CAMPAIGN_STARTED, enabled=False, notification_format=NotificationFormat.LEGACY)
     ]
 
-    assert str(audit(router_of(TextReceived), there)).splitlines() == [
-        "no subscription feeds the handler handler 0",
-        "no handler takes what subscription 7 posts (CAMPAIGN_STARTED)",
+    assert str(audit(router_of(TextReceived), subscriptions)).splitlines() == [
+        "no subscription for handler handler 0",
+        "no handler for subscription 7 (CAMPAIGN_STARTED)",
         "subscription 7 is disabled",
-        "subscription 7 posts LEGACY",
+        "subscription 7 has the unsupported format LEGACY",
     ]

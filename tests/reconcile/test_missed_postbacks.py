@@ -1,4 +1,4 @@
-"""The whole promise: with postbacks dropped and doubled and the receiver killed, each event reaches its handler."""
+"""End to end: each event reaches its handler although postbacks are dropped and doubled and the receiver is killed."""
 
 from collections import Counter
 from io import StringIO
@@ -17,26 +17,26 @@ DROPPED, DUPLICATED, KILLED = 0.05, 0.03, 2
 
 
 async def test_each_event_reaches_its_handler(tmp_path: Path, torture, seed, record_property):
-    """At least once; how many were delivered twice is reported (the property ``second_deliveries``, and printed)."""
+    """At least once; the number of second deliveries is reported as a property and printed."""
     events = 20_000 if torture else 400
     console = Console(file=StringIO())
-    ledger = DemoResults(tmp_path / "handled.jsonl")
-    settings = ReceiverOptions(EndpointTokens.generate(), str(ledger.journal), str(tmp_path / "inbox.db"))
+    results = DemoResults(tmp_path / "handled.jsonl")
+    settings = ReceiverOptions(EndpointTokens.generate(), str(results.journal), str(tmp_path / "inbox.db"))
     fake = FakeCallFire(concurrency=demo.CONCURRENCY, duplicate_rate=DUPLICATED, seed=seed)
     async with serve(fake) as port, demo.ReceiverProcess(settings, KILLED) as receiver:
         base_url = f"http://127.0.0.1:{port}/api/1.1/rest"
         endpoint = EndpointTokens(settings.token).url(f"http://127.0.0.1:{receiver.port}")
         await demo.subscribe(base_url, endpoint, console)
-        with ProgressDisplay(console, ledger, events + 3) as watch:
+        with ProgressDisplay(console, results, events + 3) as watch:
             await demo.post(fake, demo.drop_some_postbacks(fake, demo.campaign(events), DROPPED), watch, receiver)
-        await demo.wait_until_settled(ledger)
-        ledger.dropped.extend(fake.dropped)
+        await demo.wait_until_settled(results)
+        results.dropped.extend(fake.dropped)
         async with receiver.stopped():
-            ledger.found = await demo.catch_up(base_url, Path(settings.inbox))
-        await demo.wait_until_settled(ledger)
+            results.found = await demo.catch_up(base_url, Path(settings.inbox))
+        await demo.wait_until_settled(results)
 
-    handled = Counter(ledger.journal.read_text().splitlines())
+    handled = Counter(results.journal.read_text().splitlines())
     second = handled.total() - len(handled)
     record_property("second_deliveries", second)
-    print(f"{events} events, {len(ledger.dropped)} postbacks dropped: {ledger.found}, {second} second deliveries")  # noqa: T201  # the report
-    assert (ledger.missed(), ledger.tally().lost, len(ledger.dropped) > 0) == (0, 0, True)
+    print(f"{events} events, {len(results.dropped)} postbacks dropped: {results.found}, {second} second deliveries")  # noqa: T201  # the report
+    assert (results.missed(), results.tally().lost, len(results.dropped) > 0) == (0, 0, True)

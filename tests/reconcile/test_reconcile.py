@@ -1,4 +1,4 @@
-"""Finding what was missed, and waiting for the end of a broadcast, against a CallFire in memory."""
+"""`reconcile` and `broadcast_results` against the in-memory CallFire."""
 
 import asyncio
 from collections import Counter
@@ -63,18 +63,18 @@ def inbox():
 
 
 async def subscribe(callfire, trigger=OUTBOUND, endpoint=ENDPOINT, **options):
-    """Subscribe; return the subscription."""
+    """Create a subscription and return it."""
     created = await callfire.subscriptions.create(endpoint, trigger, **options)
     return await callfire.subscriptions.get(created.id)
 
 
 async def handle(inbox, *bodies):
-    """Have a receiver take some bodies and handle all that its inbox holds; return the events."""
+    """Append bodies to the inbox, let a receiver handle all deliveries, and return the events."""
     events = []
     router = Router()
 
     @router.on(Notification)
-    async def handled(event: Notification) -> None:
+    async def record(event: Notification) -> None:
         events.append(event)
 
     async with Receiver(router, tokens=None, inbox=inbox) as receiver:
@@ -84,25 +84,25 @@ async def handle(inbox, *bodies):
     return events
 
 
-# --- what was missed --------------------------------------------------------------------------------------
+# --- reconcile --------------------------------------------------------------------------------------------
 
 
-async def test_what_was_missed_is_handled(fake, callfire, inbox):
-    """What was handled is left alone; the rest comes as if CallFire had posted it."""
+async def test_missed_events_are_appended(fake, callfire, inbox):
+    """Handled events are skipped; the others are handled as if CallFire had posted them."""
     subscription = await subscribe(callfire)
     missed, posted = make_text_sent(), make_text_sent(subscription_id=subscription.id)
     fake.add(missed.text, posted.text)
     await handle(inbox, encode(posted))
 
-    found = await reconcile(callfire, inbox, [subscription], since=SINCE)
+    result = await reconcile(callfire, inbox, [subscription], since=SINCE)
 
-    assert found == ReconcileResult(listed=2, handled=1, appended=1)
+    assert result == ReconcileResult(listed=2, handled=1, appended=1)
     (event,) = await handle(inbox)
     assert event == evolve(missed, subscription_id=subscription.id)
 
 
-async def test_each_subscription_gets_what_matches_it(fake, callfire, inbox):
-    """By trigger and filter; a mailbox, and what is disabled, gets nothing."""
+async def test_each_matching_subscription_gets_a_delivery(fake, callfire, inbox):
+    """Trigger and filter decide; e-mail and disabled subscriptions get none."""
     everything = await subscribe(callfire)
     broadcast = await subscribe(callfire, filter=SubscriptionFilter(broadcast_id=5))
     inbound = await subscribe(callfire, INBOUND, filter=SubscriptionFilter(to_number="67076:KEYWORD"))
@@ -119,10 +119,10 @@ async def test_each_subscription_gets_what_matches_it(fake, callfire, inbox):
     call = make_call_finished(inbound=True)
     fake.add(*(event.text for event in events), call.call)
 
-    found = await reconcile(callfire, inbox, callfire.subscriptions, since=SINCE)
+    result = await reconcile(callfire, inbox, callfire.subscriptions, since=SINCE)
 
     handled = await handle(inbox)
-    assert found == ReconcileResult(listed=4, appended=4)
+    assert result == ReconcileResult(listed=4, appended=4)
     assert [(event.subscription_id, event.key) for event in handled] == [
         (everything.id, events[0].key),
         (broadcast.id, events[0].key),
@@ -132,17 +132,17 @@ async def test_each_subscription_gets_what_matches_it(fake, callfire, inbox):
     assert isinstance(handled[2], TextReceived)
 
 
-async def test_a_repeated_run_changes_nothing(fake, callfire, inbox):
-    """Neither before what it found was handled, nor after."""
+async def test_repeated_run_appends_nothing(fake, callfire, inbox):
+    """This holds before and after the appended deliveries have been handled."""
     await subscribe(callfire)
     fake.add(make_text_sent().text, make_text_sent().text)
-    everyone = callfire.subscriptions.all
+    list_all = callfire.subscriptions.all
 
-    found = [await reconcile(callfire, inbox, everyone(), since=SINCE) for _ in range(2)]
+    results = [await reconcile(callfire, inbox, list_all(), since=SINCE) for _ in range(2)]
     handled = await handle(inbox)
-    found.append(await reconcile(callfire, inbox, everyone(), since=SINCE))
+    results.append(await reconcile(callfire, inbox, list_all(), since=SINCE))
 
-    assert found == [
+    assert results == [
         ReconcileResult(listed=2, appended=2),
         ReconcileResult(listed=2, duplicates=2, waiting=2),
         ReconcileResult(listed=2, handled=2),
@@ -150,8 +150,8 @@ async def test_a_repeated_run_changes_nothing(fake, callfire, inbox):
     assert len(handled) == 2
 
 
-async def test_what_is_not_finished_is_not_missed(fake, callfire, inbox):
-    """It was never to be posted yet; a call neither."""
+async def test_unfinished_texts_and_calls_are_not_listed(fake, callfire, inbox):
+    """CallFire has not posted them yet."""
     subscriptions = [await subscribe(callfire), await subscribe(callfire, TriggerEvent.OUTBOUND_CALL_FINISHED)]
     call = make_call_finished().call
     fake.add(make_text_notification().text, evolve(call, state="READY", final_result=None, records=()))
@@ -159,21 +159,21 @@ async def test_what_is_not_finished_is_not_missed(fake, callfire, inbox):
     assert await reconcile(callfire, inbox, subscriptions, since=SINCE) == ReconcileResult()
 
 
-async def test_only_the_window_is_listed(fake, callfire, inbox):
-    """From its beginning to its end."""
+async def test_window_limits_what_is_listed(fake, callfire, inbox):
+    """Events before *since* and after *until* are not listed."""
     subscription = await subscribe(callfire)
     events = [make_text_sent(created=NOW - timedelta(hours=hours)) for hours in (30, 20, 10, 1)]
     fake.add(*(event.text for event in events))
 
-    found = await reconcile(
+    result = await reconcile(
         callfire, inbox, [subscription], since=SINCE, until=NOW - timedelta(hours=5), retention=timedelta(days=9)
     )
 
-    assert (found.listed, [event.key for event in await handle(inbox)]) == (2, [event.key for event in events[1:3]])
+    assert (result.listed, [event.key for event in await handle(inbox)]) == (2, [event.key for event in events[1:3]])
 
 
-async def test_a_run_that_broke_off_is_taken_up_again(fake, callfire, inbox):
-    """At the page where it stopped, with what it had counted."""
+async def test_interrupted_run_can_be_resumed(fake, callfire, inbox):
+    """It continues at the page where it stopped, with the counts so far."""
     subscriptions = [await subscribe(callfire), await subscribe(callfire, TriggerEvent.OUTBOUND_CALL_FINISHED)]
     fake.add(*(make_text_sent().text for _ in range(5)), *(make_call_finished().call for _ in range(3)))
     steps = []
@@ -190,11 +190,11 @@ async def test_a_run_that_broke_off_is_taken_up_again(fake, callfire, inbox):
     for number in (2, 4, 0):
         resume = steps[-1] if steps else None
         with suppress(InterruptedError):
-            found = await reconcile(
+            result = await reconcile(
                 callfire, inbox, subscriptions, **window, page_size=2, progress=stop_at(number), resume=resume
             )
 
-    assert found == ReconcileResult(listed=8, appended=8)
+    assert result == ReconcileResult(listed=8, appended=8)
     assert [(step.kind, step.next_result, step.total_results) for step in steps] == [
         ("text", 2, 5),
         ("text", 4, 5),
@@ -204,57 +204,57 @@ async def test_a_run_that_broke_off_is_taken_up_again(fake, callfire, inbox):
     ]
 
 
-async def test_a_run_is_taken_up_again_with_its_own_end(fake, callfire, inbox):
-    """Unless that is given; with another window it would skip what it has not seen."""
+async def test_resumed_run_uses_its_own_window(fake, callfire, inbox):
+    """*until* is optional; another window is a ValueError, because events would be skipped."""
     steps = []
     await reconcile(callfire, inbox, [], since=SINCE, progress=steps.append)
 
     assert await reconcile(callfire, inbox, [], since=SINCE, resume=steps[0]) == ReconcileResult()
-    with pytest.raises(ValueError, match="its own since and until"):
+    with pytest.raises(ValueError, match="must be those of the resumed run"):
         await reconcile(callfire, inbox, [], since=NOW, resume=steps[0])
 
 
 @pytest.mark.parametrize(
     ("window", "message"),
     [
-        ({"since": NOW - timedelta(days=31)}, "remembers what was handled since"),
-        ({"since": SINCE, "retention": timedelta(hours=23)}, "remembers what was handled since"),
-        ({"since": SINCE.replace(tzinfo=None)}, "offset"),
-        ({"since": SINCE, "until": NOW.replace(tzinfo=None)}, "offset"),
+        ({"since": NOW - timedelta(days=31)}, "since is older than the inbox's retention"),
+        ({"since": SINCE, "retention": timedelta(hours=23)}, "since is older than the inbox's retention"),
+        ({"since": SINCE.replace(tzinfo=None)}, "timezone-aware"),
+        ({"since": SINCE, "until": NOW.replace(tzinfo=None)}, "timezone-aware"),
         ({"since": NOW, "until": SINCE}, "after"),
     ],
 )
-async def test_a_window_that_cannot_be_reconciled_is_refused(callfire, inbox, window, message):
-    """Above all one that is older than the inbox remembers: what was handled would be handled again."""
+async def test_invalid_window_is_a_value_error(callfire, inbox, window, message):
+    """So is one that begins before the inbox's retention, since handled events would be handled again."""
     with pytest.raises(ValueError, match=message):
         await reconcile(callfire, inbox, [], **window)
 
 
-async def test_an_inbox_says_for_how_long_it_remembers(callfire, tmp_path):
-    """Each of this library does; for another one somebody else has to."""
+async def test_retention_is_read_from_the_inbox(callfire, tmp_path):
+    """All inboxes of this library have it; for another inbox the argument is required."""
     hour = 3600.0
     inboxes = [
         MemoryInbox(retention=hour),
         SqliteInbox(tmp_path / "inbox.db", retention=hour),
         SqliteInbox.in_directory(tmp_path / "inboxes", retention=hour),
     ]
-    silent = SqliteInbox.in_directory(tmp_path / "inboxes")
-    silent.retention = None
+    without_retention = SqliteInbox.in_directory(tmp_path / "inboxes")
+    without_retention.retention = None
 
     assert [inbox.retention for inbox in inboxes] == [hour] * 3
-    with pytest.raises(TypeError, match="retention="):
-        await reconcile(callfire, silent, [], since=SINCE)
+    with pytest.raises(TypeError, match="retention is required"):
+        await reconcile(callfire, without_retention, [], since=SINCE)
 
 
-async def test_a_page_that_cannot_be_fetched_is_an_error(fake, callfire, inbox):
-    """With what was found before it kept."""
+async def test_page_that_cannot_be_listed_is_an_error(fake, callfire, inbox):
+    """The client's exception is raised."""
     fake.fail_next(Fault(status=403))
 
     with pytest.raises(PermissionDeniedError):
         await reconcile(callfire, inbox, [], since=SINCE)
 
 
-# --- the end of a broadcast -------------------------------------------------------------------------------
+# --- broadcast_results ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -266,8 +266,8 @@ async def send(callfire, count=3):
     return await callfire.texts.send([f"1213555{number:04}" for number in range(count)], "Hello")
 
 
-async def test_what_ended_before_anybody_asked_is_found():
-    """The first poll is made at once, and is enough."""
+async def test_texts_that_ended_before_are_found():
+    """The first poll is made at once and finds all of them."""
     fake = FakeCallFire()
     async with fake.client() as callfire:
         broadcast = await send(callfire)
@@ -280,62 +280,62 @@ async def test_what_ended_before_anybody_asked_is_found():
 
 
 class FirstPoll:
-    """Notes that CallFire has answered the next request: what happens from then on, that answer does not show."""
+    """Sets ``responded`` when the fake responds to the next request: later changes are not in that response."""
 
     def __init__(self, fake):
-        self.answered = asyncio.Event()
-        fake.fail_next(Fault(hold=self.note))
+        self.responded = asyncio.Event()
+        fake.fail_next(Fault(hold=self.set_responded))
 
-    async def note(self):
-        self.answered.set()
+    async def set_responded(self):
+        self.responded.set()
 
 
-async def test_a_postback_is_not_waited_for_by_polling(fake, callfire, router):
-    """Each text comes with the postback that says it; one that comes twice comes once."""
+async def test_postbacks_yield_results_between_polls(fake, callfire, router):
+    """Each text is yielded with its postback; a repeated postback yields nothing."""
     broadcast = await send(callfire)
     async with (
         asyncio.timeout(DEADLINE),
-        aclosing(broadcast_results(broadcast.id, texts=callfire.texts, router=router, poll=1000.0)) as ends,
+        aclosing(broadcast_results(broadcast.id, texts=callfire.texts, router=router, poll=1000.0)) as results,
     ):
         poll = FirstPoll(fake)
-        first = asyncio.create_task(anext(ends))
-        await poll.answered.wait()
+        first = asyncio.create_task(anext(results))
+        await poll.responded.wait()
         finished = list(fake._traffic.finish())
-        # Not of this broadcast, and not the end of a text.
+        # An event of another broadcast.
         await router.dispatch(make_text_sent(broadcast_id=7))
         for event in [finished[0], *finished]:
             await router.dispatch(event)
-        texts = [await first, *[text async for text in ends]]
+        texts = [await first, *[text async for text in results]]
 
     assert sorted(text.id for text in texts) == sorted(event.text.id for event in finished)
 
 
-async def test_polling_finds_what_no_postback_said(fake, callfire, router):
-    """Postback or poll, whichever is first."""
+async def test_poll_finds_results_without_postback(fake, callfire, router):
+    """Texts whose postbacks were lost are found by the next poll."""
     broadcast = await send(callfire, count=2)
-    ends = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=0.01)
+    results = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=0.01)
     poll = FirstPoll(fake)
-    first = asyncio.create_task(anext(ends))
-    await poll.answered.wait()
+    first = asyncio.create_task(anext(results))
+    await poll.responded.wait()
     list(fake._traffic.finish())
 
     async with asyncio.timeout(DEADLINE):
-        texts = [await first, *[text async for text in ends]]
+        texts = [await first, *[text async for text in results]]
 
     assert Counter(text.final_result for text in texts) == {Result.SENT: 2}
 
 
 @pytest.mark.parametrize("state", ["SKIPPED", "DNC", "DUP", "INVALID", "TIMEOUT", "RESTRICTED_NUMBER"])
-async def test_a_text_that_goes_no_further_has_ended(fake, callfire, router, state):
-    """It is never posted, and never gets a result."""
+async def test_text_in_an_end_state_has_ended(fake, callfire, router, state):
+    """Such a text never gets a result or a postback."""
     text = make_text_notification(state=state, broadcast_id=5).text
     fake.add(text)
 
-    assert [found async for found in broadcast_results(5, texts=callfire.texts, router=router)] == [text]
+    assert [result async for result in broadcast_results(5, texts=callfire.texts, router=router)] == [text]
 
 
-async def test_a_broadcast_without_texts_is_waited_for(callfire, router):
-    """Until the caller gives up: CallFire may be about to make them."""
+async def test_broadcast_without_texts_is_polled_until_the_caller_gives_up(callfire, router):
+    """CallFire may create the texts later. The event waiter is removed afterwards."""
 
     async def wait():
         return [text async for text in broadcast_results(5, texts=callfire.texts, router=router, poll=0.01)]
@@ -346,50 +346,50 @@ async def test_a_broadcast_without_texts_is_waited_for(callfire, router):
     assert router._expectations.waiting == {}
 
 
-async def test_a_poll_that_fails_is_left_to_the_next(fake, callfire, router, caplog):
-    """CallFire's bad minute does not end the wait; the first poll must succeed, and so must what is asked for."""
+async def test_failed_poll_is_repeated(fake, callfire, router, caplog):
+    """A server error is logged and the next poll continues; only the first poll must succeed."""
     broadcast = await send(callfire, count=1)
     fake.fail_next(Fault(status=503))
     with pytest.raises(ServerError):
         await anext(broadcast_results(broadcast, texts=callfire.texts, router=router))
 
-    ends = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=0.01)
-    first = asyncio.create_task(anext(ends))
+    results = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=0.01)
+    first = asyncio.create_task(anext(results))
     fake.fail_next(Fault(hold=partial(asyncio.sleep, 0)), Fault(status=503))
     async with asyncio.timeout(DEADLINE):
-        while "asked for again later" not in caplog.text:  # noqa: ASYNC110  # until it has failed
+        while "retrying later" not in caplog.text:  # noqa: ASYNC110  # the log is the only sign of the failure
             await asyncio.sleep(0.01)
         await fake.finish_texts()
-        texts = [await first, *[text async for text in ends]]
+        texts = [await first, *[text async for text in results]]
 
     assert len(texts) == 1
 
 
 @pytest.mark.parametrize("poll", [0, -1.0])
-async def test_a_poll_takes_time(callfire, router, poll):
-    """Otherwise it would be nothing but polling."""
+async def test_poll_must_be_positive(callfire, router, poll):
+    """Zero and negative numbers are a ValueError."""
     with pytest.raises(ValueError, match="poll"):
         await anext(broadcast_results(5, texts=callfire.texts, router=router, poll=poll))
 
 
-async def test_a_receiver_and_the_fake_work_together(router):
-    """From sending to the end, over the fake's own postbacks."""
-    seen = []
+async def test_results_from_postbacks_equal_the_listed_texts(router):
+    """The fake's postbacks, encoded and parsed, carry the same texts."""
+    received = []
 
     @router.on(TextFinished)
     async def finished(event: TextFinished) -> None:
-        seen.append(parse(encode(event)[1]))
+        received.append(parse(encode(event)[1]))
 
     fake = FakeCallFire(finishes_texts=False)
     async with fake.client() as callfire:
         broadcast = await send(callfire)
-        ends = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=1000.0)
+        results = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=1000.0)
         poll = FirstPoll(fake)
-        first = asyncio.create_task(anext(ends))
-        await poll.answered.wait()
+        first = asyncio.create_task(anext(results))
+        await poll.responded.wait()
         for event in fake._traffic.finish():
             await router.dispatch(event)
         async with asyncio.timeout(DEADLINE):
-            texts = [await first, *[text async for text in ends]]
+            texts = [await first, *[text async for text in results]]
 
-    assert [event.text for event in seen] == texts
+    assert [event.text for event in received] == texts

@@ -1,4 +1,4 @@
-"""What OpenTelemetry is told of a client: each attempt, in the words of its HTTP conventions, and nothing private."""
+"""`instrument_client` reports each request attempt by OpenTelemetry's HTTP conventions, and nothing private."""
 
 import asyncio
 
@@ -25,8 +25,8 @@ SERVER = {"server.address": "www.callfire.com", "server.port": 443, "url.scheme"
 EVENT = TriggerEvent.OUTBOUND_TEXT_FINISHED
 
 
-class Observed:
-    """Providers that keep in memory what they are told."""
+class Recorder:
+    """Providers that record spans and metrics in memory."""
 
     def __init__(self):
         self.exporter = InMemorySpanExporter()
@@ -35,7 +35,7 @@ class Observed:
         self.reader = InMemoryMetricReader()
         self.meter_provider = MeterProvider([self.reader])
 
-    def instrument_client(self, callfire):
+    def instrument(self, callfire):
         instrument_client(callfire, tracer_provider=self.tracer_provider, meter_provider=self.meter_provider)
 
     @property
@@ -43,8 +43,8 @@ class Observed:
         return self.exporter.get_finished_spans()
 
     @property
-    def measured(self):
-        """Map what the values of each series have in common to the series."""
+    def series(self):
+        """The series of the histogram, by their attributes."""
         (resource,) = self.reader.get_metrics_data().resource_metrics
         (scope,) = resource.scope_metrics
         (metric,) = scope.metrics
@@ -53,38 +53,36 @@ class Observed:
 
 
 @pytest.fixture
-def observed():
-    """Somebody who listens."""
-    observed = Observed()
-    yield observed
-    observed.tracer_provider.shutdown()
-    observed.meter_provider.shutdown()
+def recorder():
+    recorder = Recorder()
+    yield recorder
+    recorder.tracer_provider.shutdown()
+    recorder.meter_provider.shutdown()
 
 
-async def at_once(_):
-    """Let no time pass between attempts."""
+async def no_sleep(_):
+    """Return at once."""
 
 
 @pytest.fixture
 def fake():
-    """A CallFire in memory."""
     return FakeCallFire()
 
 
 @pytest.fixture
-async def callfire(fake, observed):
-    """A client of it that is observed."""
+async def callfire(fake, recorder):
+    """An instrumented client of the fake."""
     async with fake.client() as callfire:
-        callfire._connection._clockwork = evolve(callfire._connection._clockwork, sleep=at_once)
-        observed.instrument(callfire)
+        callfire._connection._clockwork = evolve(callfire._connection._clockwork, sleep=no_sleep)
+        recorder.instrument(callfire)
         yield callfire
 
 
-async def test_an_attempt_is_a_span(callfire, observed):
-    """Its name is the method and the route; the URL is its own, without the query."""
+async def test_attempt_is_a_span(callfire, recorder):
+    """The span is named after the method and the route, and has the URL without the query."""
     await callfire.subscriptions.query()
 
-    (span,) = observed.spans
+    (span,) = recorder.spans
     assert (span.name, span.kind, span.status.status_code) == (f"GET {ROUTE}", SpanKind.CLIENT, StatusCode.UNSET)
     assert span.instrumentation_scope.name == "callfire_async"
     assert dict(span.attributes) == SERVER | {
@@ -95,23 +93,23 @@ async def test_an_attempt_is_a_span(callfire, observed):
     }
 
 
-async def test_no_id_is_in_a_name(callfire, observed):
-    """A route stands for all subscriptions, in the name of the span and in the measurement."""
+async def test_span_names_and_metrics_contain_no_id(callfire, recorder):
+    """They have the route; only the span's ``url.full`` has the id."""
     for number in (41, 42):
         with pytest.raises(NotFoundError):
             await callfire.subscriptions.get(number)
 
-    assert {span.name for span in observed.spans} == {f"GET {ROUTE}/{{id}}"}
-    assert [span.attributes["url.full"][-8:] for span in observed.spans] == ["/41.json", "/42.json"]
-    ((attributes, point),) = observed.measured.items()
+    assert {span.name for span in recorder.spans} == {f"GET {ROUTE}/{{id}}"}
+    assert [span.attributes["url.full"][-8:] for span in recorder.spans] == ["/41.json", "/42.json"]
+    ((attributes, point),) = recorder.series.items()
     assert (point.count, dict(attributes)["url.template"]) == (2, f"{ROUTE}/{{id}}")
 
 
-async def test_each_attempt_is_measured_in_seconds(callfire, observed):
-    """In the buckets of the conventions, by what was asked and what came of it."""
+async def test_attempt_duration_is_recorded_in_seconds(callfire, recorder):
+    """The histogram has the buckets of the conventions, and the attributes of request and response."""
     await callfire.subscriptions.query()
 
-    ((attributes, point),) = observed.measured.items()
+    ((attributes, point),) = recorder.series.items()
     assert dict(attributes) == SERVER | {
         "http.request.method": "GET",
         "url.template": ROUTE,
@@ -121,64 +119,64 @@ async def test_each_attempt_is_measured_in_seconds(callfire, observed):
     assert 0 < point.sum < 60
 
 
-async def test_a_retry_is_a_span_of_its_own(callfire, fake, observed):
-    """It says how often it was sent before; the first one failed, by the status of its answer."""
+async def test_retry_is_a_separate_span(callfire, fake, recorder):
+    """It has the number of earlier attempts; the first span has the failed response's status as its error type."""
     fake.fail_next(Fault(status=503))
 
     await callfire.subscriptions.query()
 
-    failed, succeeded = observed.spans
+    failed, succeeded = recorder.spans
     assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, None)
     assert (failed.attributes["error.type"], failed.attributes["http.response.status_code"]) == ("503", 503)
     assert "http.request.resend_count" not in failed.attributes
     assert "error.type" not in succeeded.attributes
     assert succeeded.attributes["http.request.resend_count"] == 1
-    assert len(observed.measured) == 2
+    assert len(recorder.series) == 2
 
 
-async def test_an_attempt_without_an_answer_says_what_went_wrong(callfire, fake, observed):
-    """There is no status, and the kind of the error is its name."""
+async def test_attempt_without_response_has_the_error_class(callfire, fake, recorder):
+    """There is no status code; the error type is the exception's class."""
     fake.fail_next(Fault(cut="answer"))
 
     with pytest.raises(TransportError):
         await callfire.with_options(max_retries=0).subscriptions.query()
 
-    (span,) = observed.spans
+    (span,) = recorder.spans
     assert span.attributes["error.type"] == "callfire_async.errors.TransportError"
     assert "http.response.status_code" not in span.attributes
     assert span.status.description.startswith("GET /subscription failed with RemoteProtocolError after ")
     assert not span.events
 
 
-async def test_an_answer_that_cannot_be_read_is_a_failure_with_a_status(observed):
-    """The status says that it was done, the error that nobody knows what."""
+async def test_unreadable_response_is_an_error_with_a_status_code(recorder):
+    """The span has the status 200 and the error type ResponseError."""
     transport = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>"))
     async with httpx.AsyncClient(transport=transport) as http_client:
         callfire = CallFire("login", "password", http_client=http_client, max_retries=0)
-        observed.instrument(callfire)
+        recorder.instrument(callfire)
         with pytest.raises(ResponseError):
             await callfire.subscriptions.query()
 
-    (span,) = observed.spans
+    (span,) = recorder.spans
     assert span.status.status_code is StatusCode.ERROR
     assert span.attributes["http.response.status_code"] == 200
     assert span.attributes["error.type"] == "callfire_async.errors.ResponseError"
 
 
-async def test_a_404_that_is_a_success_is_no_error(callfire, fake, observed):
-    """A delete that is repeated finds nothing: that is what was wanted."""
+async def test_404_of_a_repeated_delete_is_not_an_error(callfire, fake, recorder):
+    """The subscription was deleted by the attempt whose response was lost."""
     created = await callfire.subscriptions.create("me@example.com", EVENT)
     fake.fail_next(Fault(cut="answer"))
 
     await callfire.subscriptions.delete(created.id)
 
-    span = observed.spans[-1]
+    span = recorder.spans[-1]
     assert (span.attributes["http.response.status_code"], span.status.status_code) == (404, StatusCode.UNSET)
     assert "error.type" not in span.attributes
 
 
-async def test_a_caller_who_gives_up_ends_the_span(callfire, fake, observed):
-    """It is not left open, and the cancellation goes its way."""
+async def test_cancellation_ends_the_span(callfire, fake, recorder):
+    """The span has the error type CancelledError, and the task is cancelled."""
     arrived = asyncio.Event()
 
     async def hold():
@@ -191,13 +189,13 @@ async def test_a_caller_who_gives_up_ends_the_span(callfire, fake, observed):
     task.cancel()
     await asyncio.wait([task])
 
-    (span,) = observed.spans
+    (span,) = recorder.spans
     assert task.cancelled()
     assert (span.attributes["error.type"], span.status.description) == ("asyncio.exceptions.CancelledError", None)
 
 
-async def test_nothing_private_is_reported(callfire, fake, observed):
-    """No credentials, no endpoint, no number, and none of CallFire's words."""
+async def test_nothing_private_is_reported(callfire, fake, recorder):
+    """Spans and metrics contain no credentials, endpoint, number, request id or message of CallFire."""
     filter = SubscriptionFilter(from_number="12135551212")
     fake.fail_next(Fault(cut="answer"), Fault(status=500))
 
@@ -206,50 +204,50 @@ async def test_nothing_private_is_reported(callfire, fake, observed):
             "https://h.example/Tok3n", EVENT, filter=filter, request_id="Requ3st"
         )
 
-    told = "".join(span.to_json() for span in observed.spans) + repr(observed.measured)
-    assert f"POST {ROUTE}" in told
+    reported = "".join(span.to_json() for span in recorder.spans) + repr(recorder.series)
+    assert f"POST {ROUTE}" in reported
     secrets = ("login", "password", "bG9naW", "Tok3n", "h.example", "12135551212", "Requ3st", "This was asked for")
-    assert not [secret for secret in secrets if secret in told]
+    assert not [secret for secret in secrets if secret in reported]
 
 
-async def test_a_span_is_current_while_its_attempt_lasts(fake, observed):
-    """What the caller's own httpx reports stands below it, and it below what the caller was doing."""
-    seen = []
+async def test_span_is_current_during_its_attempt(fake, recorder):
+    """It is a child of the caller's span, and the parent of spans that httpx creates."""
+    current_ids = []
 
     async def hook(_):
-        seen.append(trace.get_current_span().get_span_context().span_id)
+        current_ids.append(trace.get_current_span().get_span_context().span_id)
 
-    tracer = observed.tracer_provider.get_tracer("test")
+    tracer = recorder.tracer_provider.get_tracer("test")
     async with fake.client() as callfire:
         callfire._connection._pool.client.event_hooks = {"request": [hook]}
-        observed.instrument(callfire)
+        recorder.instrument(callfire)
         with tracer.start_as_current_span("outer") as outer:
             await callfire.subscriptions.query()
 
-    span = observed.spans[0]
-    assert seen == [span.context.span_id]
+    span = recorder.spans[0]
+    assert current_ids == [span.context.span_id]
     assert span.parent.span_id == outer.get_span_context().span_id
 
 
-async def test_views_made_later_report_and_twice_is_once(callfire, observed):
-    """A view is the same client, and no attempt is reported two times."""
-    observed.instrument(callfire)
+async def test_later_views_report_and_repeated_instrumentation_does_not_double(callfire, recorder):
+    """A view shares its client's instrumentation, and each attempt is reported once."""
+    recorder.instrument(callfire)
 
     await callfire.with_options(timeout=5).subscriptions.query()
 
-    assert len(observed.spans) == 1
+    assert len(recorder.spans) == 1
 
 
-async def test_a_client_that_is_not_instrumented_reports_nothing(fake, observed):
-    """It is put on from outside, one by one."""
+async def test_client_without_instrumentation_reports_nothing(fake, recorder):
+    """Instrumentation is per client, not global."""
     async with fake.client() as callfire:
         await callfire.subscriptions.query()
 
-    assert not observed.spans
+    assert not recorder.spans
 
 
-async def test_the_global_providers_are_the_default(fake):
-    """Where none are set up, nothing is reported and nothing fails."""
+async def test_default_providers_are_the_global_ones(fake):
+    """If none are configured, nothing is reported and calls succeed."""
     async with fake.client() as callfire:
         instrument_client(callfire)
 
@@ -266,12 +264,12 @@ async def test_the_global_providers_are_the_default(fake):
         ("https://callfire.example:8443/rest", "callfire.example", 8443),
     ],
 )
-async def test_the_server_is_that_of_the_base_url(fake, observed, base_url, address, port):
-    """With the port of its scheme unless it says another."""
+async def test_server_attributes_are_those_of_the_base_url(fake, recorder, base_url, address, port):
+    """Without a port in the URL, the port is the default of the scheme."""
     async with fake.client(base_url=base_url, response_format="xml") as callfire:
-        observed.instrument(callfire)
+        recorder.instrument(callfire)
         await callfire.subscriptions.query()
 
-    (span,) = observed.spans
+    (span,) = recorder.spans
     assert (span.attributes["server.address"], span.attributes["server.port"]) == (address, port)
     assert span.attributes["url.full"] == f"{base_url}/subscription"

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts that come with the documentation ask for what the code really emits."""
+"""The documented dashboard and alert rules query metrics and labels that the code emits."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ DEADLINE = 20
 
 
 class Sample(NamedTuple):
-    """One line of a scrape."""
+    """One sample of a scrape."""
 
     name: str
     labels: dict[str, str]
@@ -63,11 +63,11 @@ PANELS = [
 ]
 
 
-# --- what the code emits ----------------------------------------------------------------------------------
+# --- emitted metrics --------------------------------------------------------------------------------------
 
 
-class Filling(MemoryInbox):
-    """An inbox that is full at the end."""
+class LimitedInbox(MemoryInbox):
+    """An inbox that rejects deliveries while ``is_full`` is set."""
 
     is_full = False
 
@@ -85,16 +85,16 @@ def make_router() -> Router:
         if event.text.message == "something else":
             raise LookupError
 
-    async def take(event: Notification) -> None: ...
+    async def ignore(event: Notification) -> None: ...
 
-    for kind in (CallFinished, CampaignNotification):
-        router.on(kind, name=kind.__name__)(take)
+    for event_type in (CallFinished, CampaignNotification):
+        router.on(event_type, name=event_type.__name__)(ignore)
     return router
 
 
 async def run_campaign(meter_provider: MeterProvider, port: int) -> str:
-    """Do what the demo does, and what goes wrong beside it; return what a scrape says."""
-    inbox, fake = Filling(), FakeCallFire()
+    """Run the demo's campaign and provoke each kind of failure; return the scrapes."""
+    inbox, fake = LimitedInbox(), FakeCallFire()
     receiver = Receiver(make_router(), tokens=TOKEN, inbox=inbox)
     instrument_receiver(receiver, meter_provider=meter_provider)
     app = NotificationApp(receiver)
@@ -112,10 +112,10 @@ async def run_campaign(meter_provider: MeterProvider, port: int) -> str:
         inbox.is_full = True
         await client.post(f"{own}/{TOKEN}", content=b"{}")
         await receiver.idle(timeout=DEADLINE)
-        said = await scraped(client, port)
-    await stopped(NotificationApp(receiver))
+        metrics = await scrape(client, port)
+    await post_to_stopped(NotificationApp(receiver))
     async with httpx.AsyncClient() as client:
-        return said + (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        return metrics + (await client.get(f"http://127.0.0.1:{port}/metrics")).text
 
 
 async def subscribe(callfire: CallFire, endpoint: str) -> None:
@@ -126,17 +126,17 @@ async def subscribe(callfire: CallFire, endpoint: str) -> None:
         await callfire.subscriptions.get(1)
 
 
-async def scraped(client: httpx.AsyncClient, port: int) -> str:
-    """Scrape until all that waits was counted."""
+async def scrape(client: httpx.AsyncClient, port: int) -> str:
+    """Scrape until the dead letters have been counted."""
     async with asyncio.timeout(DEADLINE):
         while True:
-            said = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
-            if re.search(r'callfire_inbox_deliveries{.*"dead".*} [1-9]', said):
-                return said
+            metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+            if re.search(r'callfire_inbox_deliveries{.*"dead".*} [1-9]', metrics):
+                return metrics
             await asyncio.sleep(0.1)
 
 
-async def stopped(app: NotificationApp) -> None:
+async def post_to_stopped(app: NotificationApp) -> None:
     """Post to a receiver that is not running."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver") as client:
         await client.post(f"/{TOKEN}", content=b"{}")
@@ -144,30 +144,30 @@ async def stopped(app: NotificationApp) -> None:
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
-    """A campaign through a receiver, scraped over HTTP and read by Prometheus' own parser."""
+    """The samples of a campaign, scraped over HTTP and parsed by Prometheus' own parser."""
     registry = CollectorRegistry()
     meter_provider = MeterProvider([PrometheusMetricReader(registry=registry)])
     server, thread = start_http_server(0, "127.0.0.1", registry)
     try:
-        said = asyncio.run(run_campaign(meter_provider, server.server_port))
+        metrics = asyncio.run(run_campaign(meter_provider, server.server_port))
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
         meter_provider.shutdown()
-    # Prometheus adds where it was scraped.
+    # Prometheus adds these labels when it scrapes.
     return [
         Sample(sample.name, sample.labels | {"instance": "127.0.0.1", "job": "callfire"})
-        for family in text_string_to_metric_families(said)
+        for family in text_string_to_metric_families(metrics)
         for sample in family.samples
     ]
 
 
-# --- what the queries ask for -----------------------------------------------------------------------------
+# --- queries ----------------------------------------------------------------------------------------------
 
 
 def nodes(expression: promql_parser.Expr):
-    """Yield all that an expression is made of."""
+    """Yield an expression and all its subexpressions."""
     yield expression
     parts = [getattr(expression, name, None) for name in ("expr", "lhs", "rhs", "vector_selector", "param")]
     for part in [*parts, *getattr(expression, "args", [])]:
@@ -184,7 +184,7 @@ def grouped_by(expression: promql_parser.Expr) -> set[str]:
     return {label for modifier in modifiers if modifier for label in modifier.labels}
 
 
-def holds(matcher: promql_parser.Matcher, labels: dict[str, str]) -> bool:
+def is_match(matcher: promql_parser.Matcher, labels: dict[str, str]) -> bool:
     value, op = labels.get(matcher.name, ""), matcher.op
     if op == promql_parser.MatchOp.Equal:
         return value == matcher.value
@@ -194,18 +194,19 @@ def holds(matcher: promql_parser.Matcher, labels: dict[str, str]) -> bool:
     return matches == (op == promql_parser.MatchOp.Re)
 
 
-def found(selector: promql_parser.VectorSelector, samples: list[Sample]) -> list[Sample]:
+def select(selector: promql_parser.VectorSelector, samples: list[Sample]) -> list[Sample]:
     return [
         sample
         for sample in samples
-        if sample.name == selector.name and all(holds(matcher, sample.labels) for matcher in selector.matchers.matchers)
+        if sample.name == selector.name
+        and all(is_match(matcher, sample.labels) for matcher in selector.matchers.matchers)
     ]
 
 
 def check(expression: str, samples: list[Sample]) -> None:
-    """Fail where a query asks for a series, or a label, that is not there."""
+    """Assert that all series and labels of a query exist."""
     parsed = promql_parser.parse(expression)
-    series = [found(selector, samples) for selector in selectors(parsed)]
+    series = [select(selector, samples) for selector in selectors(parsed)]
     assert series
     assert all(series)
     for label in grouped_by(parsed):
@@ -213,52 +214,52 @@ def check(expression: str, samples: list[Sample]) -> None:
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
-def test_each_panel_finds_its_series(panel, samples):
-    """By name, by the values of its labels, and with the labels that it groups by."""
+def test_panel_queries_existing_series(panel, samples):
+    """Names, label values and grouping labels all exist."""
     check(panel.expression.replace("$__range", "1h"), samples)
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_each_alert_finds_its_series(alert, samples):
-    """An alert on what does not exist would never ring."""
+def test_alert_queries_existing_series(alert, samples):
+    """An alert on a series that does not exist would never fire."""
     check(alert["expr"], samples)
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_each_alert_says_what_it_means(alert):
-    """How grave it is, what has happened, and what to do; of labels it names what its query leaves."""
-    words = alert["annotations"]["summary"] + alert["annotations"]["description"]
-    named = set(re.findall(r"\$labels\.(\w+)", words))
+def test_alert_has_a_severity_and_valid_annotations(alert):
+    """The annotations use only labels that the query keeps."""
+    text = alert["annotations"]["summary"] + alert["annotations"]["description"]
+    named = set(re.findall(r"\$labels\.(\w+)", text))
 
     assert alert["labels"]["severity"] in ("critical", "warning", "info")
     assert named <= grouped_by(promql_parser.parse(alert["expr"]))
 
 
-def test_each_legend_names_labels_that_are_there(samples):
-    """In the braces of Grafana."""
+def test_legends_use_existing_labels(samples):
+    """Grafana writes them in double braces."""
     labels = {label for sample in samples for label in sample.labels}
     legends = " ".join(target["legendFormat"] for panel in DASHBOARD["panels"] for target in panel["targets"])
 
     assert set(re.findall(r"{{(\w+)}}", legends)) <= labels
 
 
-def test_the_panels_stand_side_by_side():
-    """No two cover each other, and each has a number of its own."""
-    taken = [
+def test_panels_do_not_overlap():
+    """They also fit in the grid and have unique ids."""
+    cells = [
         (x, y)
         for panel in DASHBOARD["panels"]
         for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
         for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
     ]
 
-    assert len(taken) == len(set(taken))
-    assert max(x for x, _ in taken) < 24
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-def test_no_series_is_named_by_a_sender(samples):
-    """However many ids, numbers and texts there were, there are as many series."""
-    of_the_process = ("le", "server_port", "service_instance_id")
-    values = {value for sample in samples for name, value in sample.labels.items() if name not in of_the_process}
+def test_labels_contain_nothing_that_a_sender_chose(samples):
+    """Ids, numbers and tokens do not create series."""
+    process_labels = ("le", "server_port", "service_instance_id")
+    values = {value for sample in samples for name, value in sample.labels.items() if name not in process_labels}
 
     assert not [value for value in values if re.search(r"\d{5}", value) or TOKEN in value]

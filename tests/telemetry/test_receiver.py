@@ -1,4 +1,4 @@
-"""What OpenTelemetry is told of a receiver: requests, deliveries, handlers, what waits; and nothing private."""
+"""`instrument_receiver` reports requests, attempts, handler calls and the inbox, and nothing private."""
 
 import asyncio
 from collections import defaultdict
@@ -26,7 +26,8 @@ from callfire_async.notifications import (
 )
 from callfire_async.notifications.observers import RequestRecord
 from callfire_async.telemetry import instrument_receiver
-from callfire_async.telemetry._receiver import InboxMetrics, RequestSpanLinks
+from callfire_async.telemetry._inbox_metrics import InboxMetrics
+from callfire_async.telemetry._receiver import RequestSpanLinks
 
 TOKEN = "0123456789abcdef"
 DEADLINE = 20
@@ -40,8 +41,8 @@ def text(number: int, subscription: int = 1, name: str = "TextSent") -> bytes:
     ).encode()
 
 
-class Observed:
-    """Providers that keep in memory what they are told."""
+class Recorder:
+    """Providers that record spans and metrics in memory."""
 
     def __init__(self):
         self.exporter = InMemorySpanExporter()
@@ -50,7 +51,7 @@ class Observed:
         self.reader = InMemoryMetricReader()
         self.meter_provider = MeterProvider([self.reader])
 
-    def instrument_client(self, receiver):
+    def instrument(self, receiver):
         instrument_receiver(receiver, tracer_provider=self.tracer_provider, meter_provider=self.meter_provider)
         return receiver
 
@@ -58,7 +59,7 @@ class Observed:
         return [span for span in self.exporter.get_finished_spans() if span.name.startswith(start)]
 
     def series(self, name):
-        """Map what the values of each series of a metric have in common to the series."""
+        """Return the series of a metric by their attributes."""
         data = self.reader.get_metrics_data()
         metrics = data.resource_metrics[0].scope_metrics[0].metrics if data else ()
         return {
@@ -68,7 +69,7 @@ class Observed:
             for point in metric.data.data_points
         }
 
-    def counted(self, name, *attributes):
+    def counts(self, name, *attributes):
         """Count the values of a histogram by some of their attributes."""
         counts = defaultdict(int)
         for key, point in self.series(name).items():
@@ -77,17 +78,16 @@ class Observed:
 
 
 @pytest.fixture
-def observed():
-    """Somebody who listens."""
-    observed = Observed()
-    yield observed
-    observed.tracer_provider.shutdown()
-    observed.meter_provider.shutdown()
+def recorder():
+    recorder = Recorder()
+    yield recorder
+    recorder.tracer_provider.shutdown()
+    recorder.meter_provider.shutdown()
 
 
 @pytest.fixture
 def router():
-    """Handlers that fail for some subscriptions."""
+    """Handlers of which one fails for subscriptions 13 and 14."""
     router = Router()
 
     @router.on(TextFinished, name="keep")
@@ -108,19 +108,19 @@ async def post(receiver, *bodies, method="POST", token=TOKEN):
 
 
 class FullInbox(MemoryInbox):
-    """Takes nothing."""
+    """An inbox that rejects every delivery."""
 
     async def append(self, delivery: Delivery) -> AppendResult:
         raise InboxUnavailableError("the inbox is full")
 
 
-async def test_a_delivery_is_a_span_that_links_to_its_request(observed, router):
-    """The handling begins a trace of its own, for it may take a day; each handler is a child of it."""
-    async with observed.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:
+async def test_attempt_span_links_to_the_request_span(recorder, router):
+    """The attempt begins a trace of its own, since retries may take a day; handler calls are its children."""
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:
         await post(receiver, text(42))
         await receiver.idle(timeout=DEADLINE)
 
-    (request,), (handling,) = observed.spans("POST"), observed.spans("process")
+    (request,), (attempt,) = recorder.spans("POST"), recorder.spans("process")
     assert (request.name, request.kind) == ("POST /{token}", SpanKind.SERVER)
     assert dict(request.attributes) == {
         "messaging.system": "callfire",
@@ -133,9 +133,9 @@ async def test_a_delivery_is_a_span_that_links_to_its_request(observed, router):
         "messaging.message.id": "1",
         "messaging.message.body.size": len(text(42)),
     }
-    assert (handling.name, handling.kind, handling.parent) == ("process TextSent", SpanKind.CONSUMER, None)
-    assert [link.context.span_id for link in handling.links] == [request.context.span_id]
-    assert dict(handling.attributes) == {
+    assert (attempt.name, attempt.kind, attempt.parent) == ("process TextSent", SpanKind.CONSUMER, None)
+    assert [link.context.span_id for link in attempt.links] == [request.context.span_id]
+    assert dict(attempt.attributes) == {
         "messaging.system": "callfire",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
@@ -146,60 +146,62 @@ async def test_a_delivery_is_a_span_that_links_to_its_request(observed, router):
         "callfire.delivery.attempt": 1,
         "callfire.subscription.id": "1",
     }
-    handlers = observed.spans("handle ")
+    handlers = recorder.spans("handle ")
     assert [(span.name, span.parent.span_id) for span in handlers] == [
-        ("handle keep", handling.context.span_id),
-        ("handle count", handling.context.span_id),
+        ("handle keep", attempt.context.span_id),
+        ("handle count", attempt.context.span_id),
     ]
 
 
-async def test_what_fails_says_so_and_not_in_its_own_words(observed, router):
-    """The handler's span has the kind of the error, the delivery's the outcome and the reason."""
+async def test_failures_are_reported_without_exception_messages(recorder, router):
+    """A handler's span has the exception's class, an attempt's span the outcome and the reason."""
     retry = RetryPolicy(max_attempts=1)
-    async with observed.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), retry=retry)) as receiver:
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), retry=retry)) as receiver:
         await post(receiver, text(42, 13), text(43, 14), b"{")
         await receiver.idle(timeout=DEADLINE)
 
-    failed, rejected, none = sorted(observed.spans("process"), key=lambda span: span.attributes["messaging.message.id"])
+    failed, rejected, unreadable = sorted(
+        recorder.spans("process"), key=lambda span: span.attributes["messaging.message.id"]
+    )
     assert (failed.status.status_code, failed.status.description) == (
         StatusCode.ERROR,
         "the only attempt failed: keep: ValueError",
     )
     assert rejected.status.description == "rejected: not one of ours"
-    assert (none.name, none.attributes["error.type"]) == ("process", "dead")
-    errors = {span.attributes.get("error.type") for span in observed.spans("handle keep")}
+    assert (unreadable.name, unreadable.attributes["error.type"]) == ("process", "dead")
+    errors = {span.attributes.get("error.type") for span in recorder.spans("handle keep")}
     assert errors == {"builtins.ValueError", "callfire_async.notifications.Reject"}
-    assert not any(span.events for span in observed.exporter.get_finished_spans())
+    assert not any(span.events for span in recorder.exporter.get_finished_spans())
 
 
-async def test_without_an_inbox_the_handling_is_inside_the_request(observed, router):
-    """One trace, and a request that failed."""
-    async with observed.instrument(Receiver(router, tokens=TOKEN)) as receiver:
+async def test_attempt_is_a_child_of_the_request_without_an_inbox(recorder, router):
+    """A failed handler makes the request an error; an unreadable body does not."""
+    async with recorder.instrument(Receiver(router, tokens=TOKEN)) as receiver:
         await post(receiver, text(42), text(43, 13), b"{")
 
-    first, second, third = observed.spans("POST")
-    handling = observed.spans("process")[0]
-    assert (handling.parent.span_id, handling.kind, handling.links) == (first.context.span_id, SpanKind.INTERNAL, ())
+    first, second, third = recorder.spans("POST")
+    attempt = recorder.spans("process")[0]
+    assert (attempt.parent.span_id, attempt.kind, attempt.links) == (first.context.span_id, SpanKind.INTERNAL, ())
     assert (second.status.status_code, second.attributes["callfire.request.outcome"]) == (StatusCode.ERROR, "failed")
     assert (third.status.status_code, third.attributes["error.type"]) == (StatusCode.UNSET, "no notification")
-    assert observed.counted("messaging.process.duration", "callfire.handling.outcome") == {
+    assert recorder.counts("messaging.process.duration", "callfire.handling.outcome") == {
         ("handled",): 1,
         ("failed",): 1,
         ("refused",): 1,
     }
 
 
-async def test_requests_are_measured_by_what_came_of_them(observed, router):
-    """Refused by reason, repeated, stored; methods that somebody made up are one."""
-    async with observed.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:
+async def test_request_duration_has_the_outcome(recorder, router):
+    """Refusals have their reason; unknown methods share one value."""
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:
         await post(receiver, text(42), text(42), b"")
         await post(receiver, text(42), token="wrong")
         await post(receiver, text(42), method="BREW")
-    async with observed.instrument(Receiver(router, tokens=TOKEN, inbox=FullInbox())) as receiver:
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=FullInbox())) as receiver:
         await post(receiver, text(42))
 
     attributes = ("http.request.method", "callfire.request.outcome", "error.type")
-    assert observed.counted("callfire.receiver.request.duration", *attributes) == {
+    assert recorder.counts("callfire.receiver.request.duration", *attributes) == {
         ("POST", "accepted", None): 1,
         ("POST", "duplicate", None): 1,
         ("POST", "refused", "empty"): 1,
@@ -207,49 +209,49 @@ async def test_requests_are_measured_by_what_came_of_them(observed, router):
         ("_OTHER", "refused", "method"): 1,
         ("POST", "refused", "storage"): 1,
     }
-    assert observed.spans("HTTP")[0].name == "HTTP /{token}"
+    assert recorder.spans("HTTP")[0].name == "HTTP /{token}"
 
 
-async def test_a_request_that_the_server_gives_up_is_measured(observed, router):
-    """It has no answer; what came whole is handled all the same, and links to it."""
-    holding = asyncio.Event()
+async def test_cancelled_request_is_reported(recorder, router):
+    """It has no status; a delivery that was received completely is still handled."""
+    proceed = asyncio.Event()
 
     class SlowInbox(MemoryInbox):
         async def append(self, delivery: Delivery) -> AppendResult:
-            await holding.wait()
+            await proceed.wait()
             return await super().append(delivery)
 
-    async with observed.instrument(Receiver(router, tokens=TOKEN, inbox=SlowInbox())) as receiver:
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=SlowInbox())) as receiver:
         task = asyncio.create_task(post(receiver, text(42)))
-        while not receiver._intake._storing:  # noqa: ASYNC110  # nothing tells of it
+        while not receiver._intake._storing:  # noqa: ASYNC110  # no event for it
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-        holding.set()
+        proceed.set()
         await receiver.idle(timeout=DEADLINE)
 
-    assert observed.counted("callfire.receiver.request.duration", "callfire.request.outcome") == {("cancelled",): 1}
-    assert observed.counted("messaging.process.duration", "callfire.handling.outcome") == {("handled",): 1}
+    assert recorder.counts("callfire.receiver.request.duration", "callfire.request.outcome") == {("cancelled",): 1}
+    assert recorder.counts("messaging.process.duration", "callfire.handling.outcome") == {("handled",): 1}
 
 
-async def test_what_was_handled_is_measured(observed, router):
-    """Its age, how many attempts it took, and each handler, by name and kind of event."""
+async def test_handled_deliveries_are_reported(recorder, router):
+    """Metrics have their age, the number of attempts, and each handler call by name and event type."""
     retry = RetryPolicy(max_attempts=2, initial_delay=0.0)
-    async with observed.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), retry=retry)) as receiver:
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), retry=retry)) as receiver:
         await post(receiver, text(42), text(43, 13))
         async with asyncio.timeout(DEADLINE):
-            while (await receiver.stats()).dead < 1:  # noqa: ASYNC110  # a retry is not waited for by idle
+            while (await receiver.stats()).dead < 1:  # noqa: ASYNC110  # idle does not wait for retries
                 await asyncio.sleep(0)
         await receiver.idle(timeout=DEADLINE)
 
-    attempts = observed.series("callfire.receiver.delivery.attempts")
+    attempts = recorder.series("callfire.receiver.delivery.attempts")
     by_outcome = {dict(key)["callfire.handling.outcome"]: point.sum for key, point in attempts.items()}
     assert by_outcome == {"handled": 1, "dead": 2}
-    assert observed.counted("callfire.receiver.delivery.age", "callfire.event.type", "callfire.handling.outcome") == {
+    assert recorder.counts("callfire.receiver.delivery.age", "callfire.event.type", "callfire.handling.outcome") == {
         ("TextSent", "handled"): 1,
         ("TextSent", "dead"): 1,
     }
-    handlers = observed.counted(
+    handlers = recorder.counts(
         "callfire.receiver.handler.duration", "callfire.handler.name", "callfire.event.type", "error.type"
     )
     assert handlers == {
@@ -259,18 +261,18 @@ async def test_what_was_handled_is_measured(observed, router):
     }
 
 
-async def test_what_waits_is_told_while_the_receiver_runs(observed, router):
-    """And nothing of it before and after: what was true once is not reported."""
-    receiver = observed.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), concurrency=0))
-    before = observed.series("callfire.inbox.deliveries")
+async def test_inbox_is_reported_while_the_receiver_runs(recorder, router):
+    """The gauges are absent before the start and after the stop."""
+    receiver = recorder.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), concurrency=0))
+    before = recorder.series("callfire.inbox.deliveries")
     async with receiver:
         await post(receiver, text(42))
     async with receiver, asyncio.timeout(DEADLINE):
-        while not observed.series("callfire.inbox.deliveries"):  # noqa: ASYNC110  # nothing tells of it
+        while not recorder.series("callfire.inbox.deliveries"):  # noqa: ASYNC110  # no event for it
             await asyncio.sleep(0)
-        held = observed.series("callfire.inbox.deliveries")
-        oldest = observed.series("callfire.inbox.oldest_ready.age")
-    after = observed.series("callfire.inbox.deliveries")
+        held = recorder.series("callfire.inbox.deliveries")
+        oldest = recorder.series("callfire.inbox.oldest_ready.age")
+    after = recorder.series("callfire.inbox.deliveries")
 
     assert (before, after) == ({}, {})
     states = {dict(key)["callfire.inbox.state"]: point.value for key, point in held.items()}
@@ -279,96 +281,96 @@ async def test_what_waits_is_told_while_the_receiver_runs(observed, router):
     assert age > 0
 
 
-class Uncountable:
-    """Stats that a test decides on."""
+class StubStats:
+    """A `Receiver.stats` with a given result, and a clock that the test sets."""
 
-    def __init__(self, stats):
-        self.answers = stats
-        self.asked = 0
+    def __init__(self, result):
+        self.result = result
+        self.calls = 0
         self.now = 0.0
 
     async def stats(self):
-        self.asked += 1
-        if isinstance(self.answers, Exception):
-            raise self.answers
-        return self.answers
+        self.calls += 1
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
 
     def clock(self):
         return self.now
 
 
-@pytest.mark.parametrize("answers", [InboxUnavailableError("the disk is gone"), None], ids=["fails", "has no inbox"])
-async def test_what_cannot_be_counted_is_not_told(observed, answers):
-    """There is no number rather than an old one."""
-    inbox = Uncountable(answers or type("Answer", (), {"inbox": None})())
-    gauges = InboxMetrics(inbox.stats, observed.meter_provider.get_meter("test"), refresh_seconds=0.0)
+@pytest.mark.parametrize("result", [InboxUnavailableError("the disk is gone"), None], ids=["fails", "has no inbox"])
+async def test_gauges_are_absent_if_counting_fails(recorder, result):
+    """No value is reported rather than an old one."""
+    stub = StubStats(result or type("Stats", (), {"inbox": None})())
+    metrics = InboxMetrics(stub.stats, recorder.meter_provider.get_meter("test"), refresh_seconds=0.0)
 
-    async with gauges.refreshing(), asyncio.timeout(DEADLINE):
-        while inbox.asked < 3:  # noqa: ASYNC110  # nothing tells of it
+    async with metrics.refreshing(), asyncio.timeout(DEADLINE):
+        while stub.calls < 3:  # noqa: ASYNC110  # no event for it
             await asyncio.sleep(0)
-        told = observed.series("callfire.inbox.deliveries") | observed.series("callfire.inbox.oldest_ready.age")
+        reported = recorder.series("callfire.inbox.deliveries") | recorder.series("callfire.inbox.oldest_ready.age")
 
-    assert told == {}
+    assert reported == {}
 
 
-async def test_what_was_counted_too_long_ago_is_not_told(observed):
-    """An inbox that does not answer any more, or a loop that hangs, is seen by its silence."""
-    inbox = Uncountable(type("Answer", (), {"inbox": InboxStats(ready=3)})())
-    gauges = InboxMetrics(
-        inbox.stats, observed.meter_provider.get_meter("test"), refresh_seconds=600.0, clock=inbox.clock
+async def test_gauges_are_absent_if_the_counts_are_too_old(recorder):
+    """An inbox that hangs, or a blocked event loop, shows as missing gauges."""
+    stub = StubStats(type("Stats", (), {"inbox": InboxStats(ready=3)})())
+    metrics = InboxMetrics(
+        stub.stats, recorder.meter_provider.get_meter("test"), refresh_seconds=600.0, clock=stub.clock
     )
 
-    async with gauges.refreshing(), asyncio.timeout(DEADLINE):
-        while not observed.series("callfire.inbox.deliveries"):  # noqa: ASYNC110  # nothing tells of it
+    async with metrics.refreshing(), asyncio.timeout(DEADLINE):
+        while not recorder.series("callfire.inbox.deliveries"):  # noqa: ASYNC110  # no event for it
             await asyncio.sleep(0)
-        inbox.now = 1800.0
-        fresh = observed.series("callfire.inbox.deliveries")
-        inbox.now = 1801.0
-        stale = observed.series("callfire.inbox.deliveries")
+        stub.now = 1800.0
+        fresh = recorder.series("callfire.inbox.deliveries")
+        stub.now = 1801.0
+        stale = recorder.series("callfire.inbox.deliveries")
 
     assert (len(fresh), stale) == (5, {})
 
 
-async def test_nothing_private_is_reported(observed, router):
-    """No token, no number, no text, and no word that a sender has chosen in a measurement."""
-    async with observed.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:
+async def test_nothing_private_is_reported(recorder, router):
+    """Spans and metrics contain no token, number or text, and no name that a sender chose."""
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:
         await post(receiver, text(42), text(43, 13), text(44, name="Whatever9"), method="POST")
         await receiver.idle(timeout=DEADLINE)
 
-    spans = "".join(span.to_json() for span in observed.exporter.get_finished_spans())
-    measured = observed.reader.get_metrics_data().to_json()
-    assert ("UnknownNotification" in spans, "UnknownNotification" in measured) == (True, True)
-    assert not [word for word in (TOKEN, NUMBER, "secret", "Whatever9") if word in spans + measured]
+    spans = "".join(span.to_json() for span in recorder.exporter.get_finished_spans())
+    metrics = recorder.reader.get_metrics_data().to_json()
+    assert ("UnknownNotification" in spans, "UnknownNotification" in metrics) == (True, True)
+    assert not [word for word in (TOKEN, NUMBER, "secret", "Whatever9") if word in spans + metrics]
 
 
-async def test_where_the_framework_tells_of_the_server_the_request_is_inside(observed, router):
-    """There is one span of kind server."""
-    tracer = observed.tracer_provider.get_tracer("framework")
-    async with observed.instrument(Receiver(router, tokens=TOKEN)) as receiver:
+async def test_request_is_an_internal_span_if_the_framework_is_instrumented(recorder, router):
+    """The framework's span is the only one of kind server, and the parent of the request."""
+    tracer = recorder.tracer_provider.get_tracer("framework")
+    async with recorder.instrument(Receiver(router, tokens=TOKEN)) as receiver:
         with tracer.start_as_current_span("framework", kind=SpanKind.SERVER) as outer:
             await post(receiver, text(42))
 
-    (request,) = observed.spans("POST")
+    (request,) = recorder.spans("POST")
     assert (request.kind, request.parent.span_id) == (SpanKind.INTERNAL, outer.get_span_context().span_id)
 
 
-async def test_a_handler_s_own_spans_stand_below_it(observed):
-    """Whatever it uses."""
-    router, seen = Router(), []
+async def test_handler_span_is_current_during_the_handler(recorder):
+    """Spans that the handler creates become its children."""
+    router, current_ids = Router(), []
 
     @router.on(TextFinished)
     async def look(event: TextFinished) -> None:
-        seen.append(get_current_span().get_span_context().span_id)
+        current_ids.append(get_current_span().get_span_context().span_id)
 
-    async with observed.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:
         await post(receiver, text(42))
         await receiver.idle(timeout=DEADLINE)
 
-    assert seen == [observed.spans("handle")[0].context.span_id]
+    assert current_ids == [recorder.spans("handle")[0].context.span_id]
 
 
-async def test_the_global_providers_are_the_default(router):
-    """Where none are set up, nothing is reported and nothing fails."""
+async def test_default_providers_are_the_global_ones(router):
+    """If none are configured, nothing is reported and deliveries are handled."""
     receiver = Receiver(router, tokens=TOKEN, inbox=MemoryInbox())
     instrument_receiver(receiver)
 
@@ -379,38 +381,38 @@ async def test_the_global_providers_are_the_default(router):
     assert reply.status == 204
 
 
-async def test_a_receiver_that_runs_is_refused(router):
-    """What it holds could not be counted."""
+async def test_running_receiver_cannot_be_instrumented(router):
+    """The lifespan hook, which counts the inbox, would not run."""
     async with Receiver(router, tokens=TOKEN) as receiver:
         with pytest.raises(RuntimeError, match="before it is started"):
             instrument_receiver(receiver)
 
 
-def request(key: str, observed: Observed, *, duplicate: bool = False):
-    span = observed.tracer_provider.get_tracer("test").start_span("request")
-    receiving = RequestRecord("POST", Delivery(b"", key=key), AppendResult(1, duplicate=duplicate))
-    return receiving, span.get_span_context()
+def request(key: str, recorder: Recorder, *, duplicate: bool = False):
+    span = recorder.tracer_provider.get_tracer("test").start_span("request")
+    record = RequestRecord("POST", Delivery(b"", key=key), AppendResult(1, duplicate=duplicate))
+    return record, span.get_span_context()
 
 
-def test_a_delivery_that_is_handled_before_its_request_is_answered_has_its_link(observed):
-    """The worker may be faster than whoever waits for the answer."""
-    origins = RequestSpanLinks()
-    receiving, span = request("a", observed)
-    origins.begin(receiving, span)
+def test_active_request_is_linked(recorder):
+    """A delivery may be handled before the response to its request is sent."""
+    links = RequestSpanLinks()
+    record, span = request("a", recorder)
+    links.begin(record, span)
 
-    assert (origins.of("a"), origins.of("b")) == (span, None)
+    assert (links.of("a"), links.of("b")) == (span, None)
 
 
-def test_only_so_many_requests_are_remembered(observed):
-    """The newest; a repeat has brought nothing, and what was handled needs no link any more."""
-    origins = RequestSpanLinks(most=2)
+def test_links_are_limited_to_the_most_recent_requests(recorder):
+    """Repeats are not remembered, and the link of a handled delivery is discarded."""
+    links = RequestSpanLinks(limit=2)
     spans = {}
     for key, duplicate in (("a", False), ("b", False), ("b", True), ("c", False)):
-        receiving, span = request(key, observed, duplicate=duplicate)
+        record, span = request(key, recorder, duplicate=duplicate)
         spans.setdefault(key, span)
-        origins.begin(receiving, span)
-        origins.end(receiving)
+        links.begin(record, span)
+        links.end(record)
 
-    assert [origins.of(key) for key in "abc"] == [None, spans["b"], spans["c"]]
-    origins.forget("b")
-    assert origins.of("b") is None
+    assert [links.of(key) for key in "abc"] == [None, spans["b"], spans["c"]]
+    links.discard("b")
+    assert links.of("b") is None

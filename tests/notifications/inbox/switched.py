@@ -98,7 +98,7 @@ class ThroughTheSpool(SpoolingInbox):
 
     async def _reached(self) -> None:
         async with asyncio.timeout(60):
-            while await self.spooled() or not self._primary.is_reachable:  # noqa: ASYNC110  # nobody says when
+            while await self.spooled() or not self._breaker.is_closed:  # noqa: ASYNC110  # nobody says when
                 await asyncio.sleep(0.001)
 
     async def append(self, delivery: Delivery) -> AppendResult:

@@ -1,8 +1,4 @@
-"""
-The inbox behind a spool: asked in bounded time, and not asked at all while it fails.
-
-It imports `errors` and the protocol.
-"""
+"""A circuit breaker around the primary inbox of a spool."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox.base import Inbox
@@ -18,210 +14,198 @@ from callfire_async.notifications.inbox.base import Inbox
 __all__ = ["CircuitBreaker"]
 
 T = TypeVar("T")
+Operation: TypeAlias = Callable[[Inbox], Awaitable[T]]
+Undo: TypeAlias = Callable[[T], Awaitable[None]]
 
 _log = logging.getLogger("callfire_async.inbox")
 
-CLOSING_SECONDS = 5.0
+CLOSE_TIMEOUT_SECONDS = 5.0
 
 
 class CircuitBreaker:
     """
-    An inbox that may be away, behind a circuit breaker.
+    Pass operations to an inbox, and fail at once while the inbox is unavailable.
 
-    Whoever asks waits for so many seconds and no longer, also where the inbox cannot be interrupted: then what was
-    asked is left behind, and looked after until the end. After some failures in a row the breaker is open, and ``ask``
-    fails at once; then ``probe`` asks all the same, and closes it with the first answer.
+    While the breaker is closed, `call` passes operations to the inbox. After *failure_threshold* consecutive failures
+    it is open, and `call` fails at once. `probe` calls the inbox in any state, which makes the breaker half-open: a
+    success closes it.
+
+    Each call is bounded by its timeout even if the inbox ignores cancellation: an overdue operation is left running
+    until `close`.
 
     Args:
-        inbox: It is opened and closed here.
-        failure_threshold: How many in a row open the breaker.
-        operation_timeout: Seconds for opening it, and for what comes too late.
+        inbox: The primary inbox, opened and closed by this class.
+        failure_threshold: Number of consecutive failures that open the breaker.
+        operation_timeout: Seconds for opening the inbox, and for undoing an operation that finished too late.
     """
 
     def __init__(self, inbox: Inbox, *, failure_threshold: int, operation_timeout: float) -> None:
         self.inbox = inbox
-        #: Set when it can be asked again.
-        self.recovered = asyncio.Event()
-        #: Set when it no longer can.
-        self.lost = asyncio.Event()
         self._failure_threshold = failure_threshold
-        self._failures = 0
         self._operation_timeout = operation_timeout
-        self._is_open = False
-        self._said_not_open = False
-        self._asked: set[asyncio.Task[Any]] = set()
+        #: Whether the inbox has been opened.
+        self.is_primary_open = False
+        self._pending: set[asyncio.Task[Any]] = set()
+        self.reset()
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
-    def renew(self) -> None:
-        """Forget what was, since it is opened anew: perhaps in another event loop, to which an event belongs."""
-        self.recovered, self.lost = asyncio.Event(), asyncio.Event()
+    def reset(self) -> None:
+        """Reset all state for a new start, with new events, because an `asyncio.Event` belongs to one event loop."""
+        #: Set when the primary becomes available.
+        self.recovered = asyncio.Event()
+        #: Set when the breaker opens.
+        self.tripped = asyncio.Event()
         self._failures = 0
-        self._said_not_open = False
+        self._has_logged_not_open = False
 
     @property
-    def is_open(self) -> bool:
-        """Whether it has been opened."""
-        return self._is_open
+    def is_closed(self) -> bool:
+        """Whether `call` passes operations to the inbox: it has been opened, and the threshold is not reached."""
+        return self.is_primary_open and self._failures < self._failure_threshold
 
     @property
-    def is_reachable(self) -> bool:
-        """Whether it may be asked."""
-        return self._is_open and self._failures < self._failure_threshold
-
-    @property
-    def is_well(self) -> bool:
-        """Whether it has answered what it was last asked."""
-        return self._is_open and not self._failures
+    def has_failed(self) -> bool:
+        """Whether the most recent call failed."""
+        return self._failures > 0
 
     async def open(self) -> bool:
-        """Try to open it; say once where that fails."""
+        """Open the inbox; return False, and log the first time, if that fails."""
         try:
             async with asyncio.timeout(self._operation_timeout):
                 await self.inbox.__aenter__()
-        except (Exception, asyncio.CancelledError) as error:  # whatever it is, postbacks must be kept
-            if _is_cancelled():
+        except (Exception, asyncio.CancelledError) as error:  # the spool accepts deliveries whatever the cause
+            if _is_being_cancelled():
                 raise
             self.log_not_open(safe_message(error))
             return False
-        self._is_open = True
+        self.is_primary_open = True
         self.recovered.set()
-        if self._said_not_open:
-            _log.warning("the primary inbox is open now")
+        if self._has_logged_not_open:
+            _log.warning("opened the primary inbox")
         return True
 
-    def log_not_open(self, why: str) -> None:
-        """Log, once, that it is not open."""
-        if not self._said_not_open:
-            self._said_not_open = True
-            _log.error("the primary inbox is not open yet, and deliveries are kept in the spool: %s", why)
+    def log_not_open(self, cause: str) -> None:
+        """Log, once, that the inbox is not open."""
+        if not self._has_logged_not_open:
+            self._has_logged_not_open = True
+            _log.error("cannot open the primary inbox, retrying; deliveries are stored in the spool: %s", cause)
 
     async def close(self) -> None:
-        """Close it, once what was asked of it has ended, or has been ended."""
-        self._is_open = False
-        await ended(self._asked, CLOSING_SECONDS)
+        """Cancel all pending operations, then close the inbox."""
+        self.is_primary_open = False
+        await cancel_all(self._pending, CLOSE_TIMEOUT_SECONDS)
         try:
-            async with asyncio.timeout(CLOSING_SECONDS):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self.inbox.__aexit__(None, None, None)
-        except Exception as error:  # noqa: BLE001  # the spool is to be closed all the same
-            _log.error("the primary inbox cannot be closed: %s", safe_message(error))
+        except Exception as error:  # noqa: BLE001  # the spool must be closed in any case
+            _log.error("cannot close the primary inbox: %s", safe_message(error))
 
-    # --- asking -------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------
 
-    async def ask(
-        self,
-        question: Callable[[Inbox], Awaitable[T]],
-        seconds: float,
-        *,
-        late: Callable[[T], Awaitable[None]] | None = None,
-    ) -> T:
+    async def call(self, operation: Operation[T], timeout: float, *, undo: Undo[T] | None = None) -> T:
         """
-        Ask, unless it is known to be away.
+        Call the inbox if the breaker is closed.
 
         Args:
-            question: What to ask.
-            seconds: How long to wait for the answer.
-            late: What to do with an answer that comes after that; without it the question is cancelled.
+            operation: Called with the inbox.
+            timeout: Seconds to wait for the result.
+            undo: Called with a result that arrives after the timeout, or after the caller's cancellation. If omitted,
+                the operation is cancelled instead.
 
         Raises:
-            InboxUnavailableError: It is away, or does not answer in time; it may have done what was asked.
-            InboxError: It says no.
+            InboxUnavailableError: The breaker is open, or the call failed or timed out; it may have had its effect.
+            InboxError: The inbox rejected the operation.
         """
-        if not self.is_reachable:
-            raise InboxUnavailableError("the primary inbox cannot be reached now; it is tried again every few seconds")
-        return await self.probe(question, seconds, late=late)
+        if not self.is_closed:
+            raise InboxUnavailableError("the primary inbox is unavailable; it is probed in the background")
+        return await self.probe(operation, timeout, undo=undo)
 
-    async def probe(
-        self,
-        question: Callable[[Inbox], Awaitable[T]],
-        seconds: float,
-        *,
-        late: Callable[[T], Awaitable[None]] | None = None,
-    ) -> T:
-        """Ask, even where it was away a moment ago."""
-        asking = self._own(_asked(question, self.inbox))
+    async def probe(self, operation: Operation[T], timeout: float, *, undo: Undo[T] | None = None) -> T:
+        """Call the inbox as `call` does, but in any state of the breaker; a success closes it."""
+        task = self._start(_invoke(operation, self.inbox))
         try:
-            await asyncio.wait([asking], timeout=seconds)
+            await asyncio.wait([task], timeout=timeout)
         except asyncio.CancelledError:
-            # It may have been answered in the very moment.
-            self._abandon(asking, late)
+            self._abandon(task, undo)
             raise
-        if not asking.done():
-            self._abandon(asking, late)
-            raise self._failed(f"the primary inbox has not answered within {seconds:g} s", None)
-        return self._answer(asking)
+        if not task.done():
+            self._abandon(task, undo)
+            raise self._record_failure(f"the primary inbox did not respond within {timeout:g} s", None)
+        return self._result(task)
 
-    def _own(self, asking: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(asking)
-        self._asked.add(task)
-        task.add_done_callback(self._disown)
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(coroutine)
+        self._pending.add(task)
+        task.add_done_callback(self._on_finished)
         return task
 
-    def _disown(self, task: asyncio.Task[Any]) -> None:
-        self._asked.discard(task)
-        # Looked at, since nobody else may: who asked may be gone.
+    def _on_finished(self, task: asyncio.Task[Any]) -> None:
+        self._pending.discard(task)
+        # Retrieve the exception of an abandoned task, which asyncio would otherwise log.
         _ = task.cancelled() or task.exception()
 
-    def _abandon(self, asking: asyncio.Task[T], late: Callable[[T], Awaitable[None]] | None) -> None:
-        if late is None:
-            asking.cancel()
+    def _abandon(self, task: asyncio.Task[T], undo: Undo[T] | None) -> None:
+        if undo is None:
+            task.cancel()
         else:
-            self._own(self._take_late(asking, late))
+            # The task may be done already: it can finish at the moment in which the caller is cancelled.
+            self._start(self._undo_late(task, undo))
 
-    async def _take_late(self, asking: asyncio.Task[T], late: Callable[[T], Awaitable[None]]) -> None:
+    async def _undo_late(self, task: asyncio.Task[T], undo: Undo[T]) -> None:
         with suppress(Exception):
             async with asyncio.timeout(self._operation_timeout):
-                await late(await asking)
+                await undo(await task)
 
-    def _answer(self, asked: asyncio.Task[T]) -> T:
-        if asked.cancelled():
-            # Nobody here has: a driver that gives up.
-            raise self._failed("the primary inbox broke off", None)
-        error = asked.exception()
+    def _result(self, task: asyncio.Task[T]) -> T:
+        if task.cancelled():
+            # Nothing here cancels a task that is still awaited: the driver raised CancelledError.
+            raise self._record_failure("the primary inbox cancelled the operation", None)
+        error = task.exception()
         if isinstance(error, InboxUnavailableError):
-            raise self._failed(str(error), error)
+            raise self._record_failure(str(error), error)
         if isinstance(error, InboxError):
             raise error
         if error is not None:
-            raise self._failed(f"the primary inbox failed: {safe_message(error)}", error)
-        self._succeeded()
-        return asked.result()
+            raise self._record_failure(f"the primary inbox failed: {safe_message(error)}", error)
+        self._record_success()
+        return task.result()
 
-    def _failed(self, words: str, cause: BaseException | None) -> InboxUnavailableError:
+    def _record_failure(self, message: str, cause: BaseException | None) -> InboxUnavailableError:
         self._failures += 1
         if self._failures == self._failure_threshold:
-            _log.warning("the primary inbox cannot be reached, and deliveries are kept in the spool: %s", words)
-            self.lost.set()
-        unavailable = InboxUnavailableError(words)
+            _log.warning("the primary inbox is unavailable, storing deliveries in the spool: %s", message)
+            self.tripped.set()
+        unavailable = InboxUnavailableError(message)
         unavailable.__cause__ = cause
         return unavailable
 
-    def _succeeded(self) -> None:
+    def _record_success(self) -> None:
         if self._failures >= self._failure_threshold:
-            _log.warning("the primary inbox can be reached again")
+            _log.warning("the primary inbox is available again")
             self.recovered.set()
         self._failures = 0
 
 
 def safe_message(error: BaseException) -> str:
-    """Word an error: our own words are safe to print, another's need not be."""
+    """Return the message of an `InboxError`; of any other error only the class, since its message may be private."""
     return str(error) if isinstance(error, InboxError) else type(error).__name__
 
 
-def _is_cancelled() -> bool:
-    """Tell whether somebody wants this task to end; a driver that gives up looks the same."""
+async def cancel_all(tasks: Iterable[asyncio.Task[Any]], timeout: float) -> None:
+    """Cancel tasks, and wait at most *timeout* seconds for them: a task may ignore its cancellation."""
+    cancelled = list(tasks)
+    for task in cancelled:
+        task.cancel()
+    if cancelled:
+        await asyncio.wait(cancelled, timeout=timeout)
+
+
+def _is_being_cancelled() -> bool:
+    """Return whether the current task is being cancelled; a driver may raise CancelledError without that."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-async def ended(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:
-    """Cancel tasks and wait for their ends, so long at most: what cannot be interrupted must not hold up the rest."""
-    ending = list(tasks)
-    for task in ending:
-        task.cancel()
-    if ending:
-        await asyncio.wait(ending, timeout=seconds)
-
-
-async def _asked(question: Callable[[Inbox], Awaitable[T]], inbox: Inbox) -> T:
-    return await question(inbox)
+async def _invoke(operation: Operation[T], inbox: Inbox) -> T:
+    return await operation(inbox)

@@ -1,8 +1,4 @@
-"""
-What empties a spool into the inbox that it stands in for.
-
-It imports `errors`, `dead_letters`, the protocol and the primary as a spool sees it.
-"""
+"""Forwarding of spooled deliveries to the primary inbox, in the background."""
 
 from __future__ import annotations
 
@@ -17,9 +13,9 @@ from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
 from callfire_async.notifications.inbox.base import Inbox, Lease
 from callfire_async.notifications.inbox.spool._circuit_breaker import (
-    CLOSING_SECONDS,
+    CLOSE_TIMEOUT_SECONDS,
     CircuitBreaker,
-    ended,
+    cancel_all,
     safe_message,
 )
 
@@ -29,216 +25,226 @@ Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 
 _log = logging.getLogger("callfire_async.inbox")
 
-_BATCH = 100
-# A spool has one owner, and whoever opens it next ends all its leases: within a process they need no end.
-_HELD_SECONDS = 365 * 86400.0
-_IDLE_SECONDS = 30.0
-# However long an outage was, its end is noticed within this.
-_LONGEST_PAUSE_SECONDS = 30.0
-_MOST_REFUSALS = 5
-# Doubled with each refusal: a minute or so in all, in which a primary that was full may have been emptied.
-_REFUSED_SECONDS = 5.0
-_FOR_EVER = datetime.max.replace(tzinfo=UTC)
+_BATCH_SIZE = 100
+# Only one process owns a spool, and the next one to open it ends all leases: no lease needs to expire.
+_LEASE_SECONDS = 365 * 86400.0
+_IDLE_WAIT_SECONDS = 30.0
+# The end of an outage is noticed within this time, however long it lasted.
+_MAX_BACKOFF_SECONDS = 30.0
+_MAX_REJECTIONS = 5
+# Doubled with each rejection, to 75 s in all: time to free space in a primary that is full.
+_REJECTION_DELAY_SECONDS = 5.0
+_MAX_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 class SpoolForwarder:
     """
-    Opens the primary as soon as it can be opened, and sends it what is spooled, in order of arrival.
+    Open the primary as soon as possible, and forward spooled deliveries to it in order of arrival.
 
-    What the primary has is deleted from the spool, and not before. What it is sent is held until then, so that nothing
-    overtakes it; only what is held when this is stopped, or killed, comes after what came later. All of this is one
-    task, which opens the primary and closes it.
+    A delivery is deleted from the spool after the primary has stored it. Until then it is leased, so that no later
+    delivery overtakes it; the order is lost only for deliveries that are leased when the forwarder stops or the process
+    crashes. One background task does all of this, from opening the primary to closing it.
 
     Args:
-        spool: What is emptied; it is open.
-        primary: What is sent to.
-        operation_timeout: Seconds for the primary to take what it is sent.
-        recovery_timeout: Seconds after a failure until the next attempt; doubled with each failure in a row.
-        sleep: Lets time pass.
+        spool: The spool, which must be open.
+        breaker: The primary.
+        operation_timeout: Seconds for the primary to store a batch.
+        recovery_timeout: Seconds between a failure and the next attempt; doubled with each consecutive failure.
+        sleep: Called to wait between attempts.
     """
 
     def __init__(
-        self, spool: Inbox, primary: CircuitBreaker, *, operation_timeout: float, recovery_timeout: float, sleep: Sleep
+        self, spool: Inbox, breaker: CircuitBreaker, *, operation_timeout: float, recovery_timeout: float, sleep: Sleep
     ) -> None:
         self._spool = spool
-        self._primary = primary
+        self._breaker = breaker
         self._operation_timeout = operation_timeout
         self._recovery_timeout = recovery_timeout
         self._sleep = sleep
-        self._pause_seconds = recovery_timeout
         self._dead_letters = DeadLetterLog()
-        self._held: list[Lease] = []
-        self._was_taken = False
+        self._leases: list[Lease] = []
+        self._has_primary_accepted = False
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
-    async def start(self, wait: float) -> None:
-        """Begin; wait so many seconds for the primary to be opened, and let that go on where they do not suffice."""
+    async def start(self, timeout: float) -> None:
+        """Start the task, and wait up to *timeout* seconds for the first attempt to open the primary."""
         self._tried, self._stopping = asyncio.Event(), asyncio.Event()
-        self._pause_seconds = self._recovery_timeout
-        self._primary.renew()
+        self._backoff_seconds = self._recovery_timeout
+        self._breaker.reset()
         self._task = asyncio.create_task(self._run())
         try:
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(timeout):
                 await self._tried.wait()
         except TimeoutError:
-            self._primary.log_not_open(f"it has taken more than {wait:g} s")
+            self._breaker.log_not_open(f"not open after {timeout:g} s")
         except asyncio.CancelledError:
             await self.stop(0)
             raise
 
-    async def stop(self, grace: float) -> None:
-        """Send what is spooled, for so many seconds and as far as the primary takes it; then close the primary."""
+    async def stop(self, drain_timeout: float) -> None:
+        """Forward for up to *drain_timeout* seconds, as long as the primary is available; then close the primary."""
         self._stopping.set()
-        if self._primary.is_open:
-            await asyncio.wait([self._task], timeout=grace)
-        # It bounds by itself how long closing takes; this is for an inbox that cannot be interrupted.
-        await ended([self._task], 3 * CLOSING_SECONDS)
+        if self._breaker.is_primary_open:
+            await asyncio.wait([self._task], timeout=drain_timeout)
+        # The task bounds the time for closing the primary; this timeout is for an inbox that ignores cancellation.
+        await cancel_all([self._task], 3 * CLOSE_TIMEOUT_SECONDS)
 
-    def note_taken(self) -> None:
-        """Note that the primary takes deliveries from others: what it does not take from here is to blame itself."""
-        self._was_taken = True
+    def record_accepted(self) -> None:
+        """Record that the primary stored a new delivery: a delivery that it rejects meanwhile is itself the cause."""
+        self._has_primary_accepted = True
+
+    def leased_ages(self) -> list[float]:
+        """Return the age in seconds of each delivery that is being forwarded."""
+        now = datetime.now(UTC)
+        return [max(0.0, (now - lease.delivery.received_at).total_seconds()) for lease in self._leases]
 
     async def _run(self) -> None:
         try:
             await self._open()
-            await self._keep_forwarding()
+            await self._forward_all()
         finally:
-            await self._put_back()
-            if self._primary.is_open:
-                await self._primary.close()
+            await self._release_leases()
+            if self._breaker.is_primary_open:
+                await self._breaker.close()
             self._dead_letters.flush()
 
     async def _open(self) -> None:
-        while not await self._primary.open():
+        while not await self._breaker.open():
             self._tried.set()
-            await self._pause()
+            await self._back_off()
         self._tried.set()
 
-    async def _put_back(self) -> None:
-        held, self._held = self._held, []
-        # Where it fails, the next start makes them ready.
+    async def _release_leases(self) -> None:
+        leases, self._leases = self._leases, []
+        # If this fails, the next start makes them ready.
         with suppress(Exception):
-            await _all(self._spool.release(lease) for lease in held)
+            await _settle_all(self._spool.release(lease) for lease in leases)
 
-    def held_ages(self) -> list[float]:
-        """Return for how many seconds each delivery has waited that is about to be sent."""
-        now = datetime.now(UTC)
-        return [max(0.0, (now - lease.delivery.received_at).total_seconds()) for lease in self._held]
+    # --- run loop -----------------------------------------------------------------------------------------
 
-    # --- going on -----------------------------------------------------------------------------------------
-
-    async def _keep_forwarding(self) -> None:
+    async def _forward_all(self) -> None:
         while True:
-            went_on = await self._try()
+            is_busy = await self._try_forward()
             self._dead_letters.look()
-            if not went_on:
+            if not is_busy:
                 if self._stopping.is_set():
                     return
-                await self._wait()
+                await self._wait_for_work()
 
-    async def _try(self) -> bool:
-        """Forward, or find out that it cannot be done now. False: there is nothing to do, or no time for more."""
-        is_last = self._stopping.is_set()
+    async def _try_forward(self) -> bool:
+        """Forward a batch, or back off. Return whether to try again at once."""
+        is_last_attempt = self._stopping.is_set()
         try:
-            went_on = await self._forward()
-        except Exception as error:  # noqa: BLE001  # either may be the user's own; what is spooled is kept
-            if self._primary.is_reachable:
-                _log.error("what is spooled cannot be forwarded now: %s", safe_message(error))
-            await self._pause()
-            return not is_last
-        self._pause_seconds = self._recovery_timeout
-        return went_on
+            is_busy = await self._forward()
+        except Exception as error:  # noqa: BLE001  # either inbox may be the user's; the deliveries stay spooled
+            self._log_failure(safe_message(error))
+            await self._back_off()
+            return not is_last_attempt
+        self._backoff_seconds = self._recovery_timeout
+        return is_busy
 
-    async def _pause(self) -> None:
-        """Let the primary be, longer each time; not where this is being stopped."""
-        seconds = self._pause_seconds
-        self._pause_seconds = min(2 * seconds, max(_LONGEST_PAUSE_SECONDS, self._recovery_timeout))
+    def _log_failure(self, message: str) -> None:
+        # The circuit breaker has logged the outage if it is open.
+        if self._breaker.is_closed:
+            _log.error("cannot forward spooled deliveries, retrying in %g s: %s", self._backoff_seconds, message)
+
+    async def _back_off(self) -> None:
+        """Wait before the next attempt, twice as long each time; return early when stopping."""
+        seconds = self._backoff_seconds
+        self._backoff_seconds = min(2 * seconds, max(_MAX_BACKOFF_SECONDS, self._recovery_timeout))
         await wait_any(self._stopping.wait(), self._sleep(seconds))
 
-    async def _wait(self) -> None:
-        """Wait until there is something to forward, or to find out."""
-        self._primary.lost.clear()
-        # It may have been lost since it was last asked.
-        if self._primary.is_reachable:
-            await wait_any(self._stopping.wait(), self._primary.lost.wait(), self._spool.wait(_IDLE_SECONDS))
+    async def _wait_for_work(self) -> None:
+        """Wait until there may be deliveries to forward, or the breaker has opened and needs a probe."""
+        self._breaker.tripped.clear()
+        # The breaker may have opened since the primary was last called.
+        if self._breaker.is_closed:
+            await wait_any(self._stopping.wait(), self._breaker.tripped.wait(), self._spool.wait(_IDLE_WAIT_SECONDS))
 
     # --- forwarding ---------------------------------------------------------------------------------------
 
     async def _forward(self) -> bool:
-        """Send what comes next; find out first how a primary is that has failed. False: there is nothing to do."""
-        if not self._primary.is_well:
+        """Forward the next batch, after a probe if the last call failed. Return whether there was one."""
+        if self._breaker.has_failed:
             await self._probe()
-        self._held += await self._spool.claim(_BATCH - len(self._held), lease=_HELD_SECONDS)
-        if not self._held:
+        self._leases += await self._spool.claim(_BATCH_SIZE - len(self._leases), lease=_LEASE_SECONDS)
+        if not self._leases:
             return False
         try:
-            await self._send(self._held)
+            await self._send(self._leases)
         except InboxError:
-            # Whether it is away, or full, or does not take one of these, only shows one by one.
+            # The cause may be the primary or one of the deliveries: sending each on its own tells them apart.
             await self._send_each()
         else:
-            await self._forget(self._held)
+            await self._delete(self._leases)
         return True
 
     async def _probe(self) -> None:
-        await self._primary.probe(lambda primary: primary.stats(), self._operation_timeout)
+        await self._breaker.probe(lambda primary: primary.stats(), self._operation_timeout)
 
     async def _send(self, leases: Sequence[Lease]) -> None:
         deliveries = [lease.delivery for lease in leases]
-        await self._primary.probe(lambda primary: primary.append_many(deliveries), self._operation_timeout)
+        await self._breaker.probe(lambda primary: primary.append_many(deliveries), self._operation_timeout)
 
-    async def _forget(self, leases: Sequence[Lease]) -> None:
-        """Delete what the primary has."""
-        await _all(self._spool.ack(lease) for lease in leases)
-        self._held = [lease for lease in self._held if lease not in leases]
-        # With its key: whether a repeat makes a dead letter ready again, only the primary can tell.
-        await self._spool.purge(done_before=_FOR_EVER)
+    async def _delete(self, leases: Sequence[Lease]) -> None:
+        await _settle_all(self._spool.ack(lease) for lease in leases)
+        self._leases = [lease for lease in self._leases if lease not in leases]
+        # Delete the keys too: a repeat must reach the primary, which may have to revive a dead letter.
+        await self._spool.purge(done_before=_MAX_TIME)
 
     async def _send_each(self) -> None:
-        """Send one by one; note what a primary refuses that takes others."""
+        """Send each delivery on its own; record a rejection if the primary stores others, raise if it stores none."""
         await self._probe()
-        was_taken, self._was_taken = self._was_taken, False
-        failed: list[tuple[Lease, InboxError]] = []
-        for lease in list(self._held):
-            try:
-                await self._send([lease])
-            except InboxError as error:
-                failed.append((lease, error))
-                await self._probe()
-            else:
-                was_taken = True
-                await self._forget([lease])
-        refused = [one for one in failed if was_taken or not isinstance(one[1], InboxUnavailableError)]
-        for lease, refusal in refused:
-            await self._note_refusal(lease, safe_message(refusal))
-        if failed and not refused:
+        has_accepted, self._has_primary_accepted = self._has_primary_accepted, False
+        results = [(lease, await self._send_one(lease)) for lease in list(self._leases)]
+        failed = [(lease, error) for lease, error in results if error is not None]
+        await self._record_failures(failed, has_accepted=has_accepted or len(failed) < len(results))
+
+    async def _send_one(self, lease: Lease) -> InboxError | None:
+        """Forward one delivery; return the error if the primary is available but did not store it."""
+        try:
+            await self._send([lease])
+        except InboxError as error:
+            await self._probe()
+            return error
+        await self._delete([lease])
+        return None
+
+    async def _record_failures(self, failed: Sequence[tuple[Lease, InboxError]], *, has_accepted: bool) -> None:
+        rejected = [
+            (lease, error) for lease, error in failed if has_accepted or not isinstance(error, InboxUnavailableError)
+        ]
+        for lease, error in rejected:
+            await self._record_rejection(lease, safe_message(error))
+        if failed and not rejected:
             raise failed[0][1]
 
-    async def _note_refusal(self, lease: Lease, words: str) -> None:
-        self._held.remove(lease)
-        if lease.attempt < _MOST_REFUSALS:
-            delay = _REFUSED_SECONDS * 2 ** (lease.attempt - 1)
-            await self._spool.nack(lease, delay=delay, reason=words)
+    async def _record_rejection(self, lease: Lease, message: str) -> None:
+        self._leases.remove(lease)
+        if lease.attempt < _MAX_REJECTIONS:
+            delay = _REJECTION_DELAY_SECONDS * 2 ** (lease.attempt - 1)
+            await self._spool.nack(lease, delay=delay, reason=message)
             return
-        reason = f"the primary inbox refused it {lease.attempt} times, at last: {words}"
+        reason = f"the primary inbox rejected the delivery {lease.attempt} times, most recently: {message}"
         await self._spool.dead_letter(lease, reason)
         self._dead_letters.note(f"spool/{lease.id}", reason)
 
 
-async def _all(settling: Iterable[Awaitable[bool]]) -> None:
-    """Settle leases in one go: an inbox commits together what is asked together."""
-    for settled in await asyncio.gather(*settling, return_exceptions=True):
-        if isinstance(settled, BaseException):
-            raise settled
+async def _settle_all(operations: Iterable[Awaitable[bool]]) -> None:
+    """Settle leases concurrently, so that an inbox can commit them together; raise the first error."""
+    for result in await asyncio.gather(*operations, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
-async def wait_any(*events: Awaitable[object]) -> None:
-    """Wait until one of these is over; what it has raised will show again."""
-    waits = [asyncio.ensure_future(event) for event in events]
+async def wait_any(*awaitables: Awaitable[object]) -> set[asyncio.Task[object]]:
+    """Wait until one of these has finished, and cancel the others; return the finished tasks."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in waits:
-            one.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return finished

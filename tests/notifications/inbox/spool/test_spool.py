@@ -1,4 +1,4 @@
-"""What becomes of deliveries while the inbox elsewhere is away, and when it is back."""
+"""`SpoolingInbox` stores deliveries while the primary inbox is unavailable, and forwards them when it recovers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,17 +16,15 @@ from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Notification, Postback, Receiver, Reply, Router
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, InboxStats, Lease
 from callfire_async.notifications.inbox.memory import MemoryInbox
-from callfire_async.notifications.inbox.spool import SpoolingInbox
-from callfire_async.notifications.inbox.spool import _circuit_breaker as _spool_primary
-from callfire_async.notifications.inbox.spool import _forwarder as _spool_forwarding
+from callfire_async.notifications.inbox.spool import SpoolingInbox, _circuit_breaker, _forwarder
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 DEADLINE = 20
 LATER = datetime.now(UTC) + timedelta(days=3650)
 
 
-class Sleeper:
-    """Time between probes that passes when a test says so."""
+class ManualSleep:
+    """A sleep function that returns when the test calls `wake`."""
 
     def __init__(self) -> None:
         self.delays: list[float] = []
@@ -37,18 +35,18 @@ class Sleeper:
         await self._woken.wait()
         self._woken.clear()
 
-    async def is_asleep(self, times: int) -> None:
-        """Wait until there has been so much of it."""
+    async def has_been_called(self, times: int) -> None:
+        """Wait until it has been called this many times."""
         await eventually(lambda: len(self.delays) == times)
 
     def wake(self) -> None:
         self._woken.set()
 
 
-async def eventually(holds: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Wait until something holds."""
+async def eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Wait until a condition is true."""
     async with asyncio.timeout(DEADLINE):
-        while not (held if isinstance(held := holds(), bool) else await held):  # noqa: ASYNC110  # others' doing
+        while not (result if isinstance(result := condition(), bool) else await result):  # noqa: ASYNC110  # no event to wait for
             await asyncio.sleep(0.001)
 
 
@@ -74,69 +72,69 @@ async def inbox(make: Callable[..., SpoolingInbox]) -> AsyncIterator[SpoolingInb
 
 
 @pytest.fixture
-def sleeper() -> Sleeper:
-    return Sleeper()
+def sleep() -> ManualSleep:
+    return ManualSleep()
 
 
 @pytest.fixture
-async def sleepy(make: Callable[..., SpoolingInbox], sleeper: Sleeper) -> AsyncIterator[SpoolingInbox]:
-    """An inbox that probes its primary when the test says so."""
-    async with make(recovery_timeout=2.0, sleep=sleeper) as inbox:
+async def manual_inbox(make: Callable[..., SpoolingInbox], sleep: ManualSleep) -> AsyncIterator[SpoolingInbox]:
+    """An inbox whose probes are triggered by the test."""
+    async with make(recovery_timeout=2.0, sleep=sleep) as inbox:
         yield inbox
 
 
 async def spool_all(inbox: SpoolingInbox, primary: SwitchedInbox, *bodies: bytes) -> None:
-    """Have deliveries taken in while the primary is away."""
+    """Append deliveries while the primary is away."""
     primary.away = True
     for body in bodies:
         await inbox.append(Delivery(body))
     primary.away = False
 
 
-async def outage(inbox: SpoolingInbox, primary: SwitchedInbox, sleeper: Sleeper) -> None:
-    """Let the primary go away, and everybody notice."""
+async def begin_outage(inbox: SpoolingInbox, primary: SwitchedInbox, sleep: ManualSleep) -> None:
+    """Make the primary unavailable and open the circuit breaker."""
     primary.away = True
     for _ in range(3):
         with pytest.raises(InboxUnavailableError):
             await inbox.stats()
-    await sleeper.is_asleep(1)
+    await sleep.has_been_called(1)
 
 
-async def nothing_is_spooled(inbox: SpoolingInbox) -> None:
+async def wait_until_forwarded(inbox: SpoolingInbox) -> None:
     async def is_empty() -> bool:
         return not await inbox.spooled()
 
     await eventually(is_empty)
 
 
-def messages(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
-    return [record.getMessage() for record in caplog.records if words in record.getMessage()]
+def messages(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if text in record.getMessage()]
 
 
-class Listed(MemoryInbox):
-    """Does something at the end of each listing."""
+class InboxWithListingHook(MemoryInbox):
+    """An inbox that calls a function at the end of each listing."""
 
-    def __init__(self, at_the_end: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, on_end: Callable[[], Awaitable[object]]) -> None:
         super().__init__()
-        self.at_the_end = at_the_end
+        self.on_end = on_end
 
     async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         try:
             async for entry in super().entries(state):
                 yield entry
         finally:
-            await self.at_the_end()
+            await self.on_end()
 
 
-class Iterated(MemoryInbox):
-    """Lists in a way that cannot be closed."""
+class InboxWithUnclosableListing(MemoryInbox):
+    """An inbox whose listings have no ``aclose``."""
 
     def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
-        return Anew(super().entries(state))
+        return PlainIterator(super().entries(state))
 
 
-class Anew:
-    """Hands on what another iterator has, and nothing else of it."""
+class PlainIterator:
+    """An iterator without the other methods of an asynchronous generator."""
 
     def __init__(self, entries: AsyncIterator[InboxEntry]) -> None:
         self._entries = entries
@@ -148,11 +146,11 @@ class Anew:
         return await anext(self._entries)
 
 
-# --- taking in --------------------------------------------------------------------------------------------
+# --- storing ----------------------------------------------------------------------------------------------
 
 
-async def test_while_the_primary_is_well_the_spool_is_not_used(inbox, primary, spool):
-    """What it took has its id, and nothing else is written."""
+async def test_spool_is_unused_while_primary_is_available(inbox, primary, spool):
+    """Deliveries get the primary's ids, and nothing is written to the spool."""
     one = await inbox.append(Delivery(b"1"))
     two, again = await inbox.append_many([Delivery(b"2"), Delivery(b"1")])
 
@@ -161,8 +159,8 @@ async def test_while_the_primary_is_well_the_spool_is_not_used(inbox, primary, s
 
 
 @pytest.mark.parametrize("trouble", ["away", "hangs", "forgets"])
-async def test_what_the_primary_does_not_acknowledge_is_kept_all_the_same(make, primary, spool, trouble):
-    """It fails, is silent, or did it and could not say so."""
+async def test_delivery_without_acknowledgement_is_spooled(make, primary, spool, trouble):
+    """The primary fails, hangs, or stores the delivery and loses the acknowledgement."""
     async with make(timeout=0.01, drain_timeout=0) as inbox:
         setattr(primary, trouble, True)
         one = await inbox.append(Delivery(b"1"))
@@ -170,27 +168,27 @@ async def test_what_the_primary_does_not_acknowledge_is_kept_all_the_same(make, 
         waiting = await inbox.spooled()
         setattr(primary, trouble, False)
         primary.went_on.set()
-        await nothing_is_spooled(inbox)
+        await wait_until_forwarded(inbox)
 
         assert [one.id, two.id, waiting] == ["spool/1", "spool/2", 2]
         assert [entry.delivery.body for entry in await all_entries(inbox)] == [b"1", b"2"]
 
 
-async def test_what_is_forwarded_is_what_came(inbox, primary):
-    """With its key, its time and its type."""
+async def test_forwarding_keeps_key_time_and_content_type(inbox, primary):
+    """The primary gets the delivery as it was received."""
     at = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
     delivery = Delivery(b"<xml/>", "text/xml", received_at=at, key="a key")
     primary.away = True
     await inbox.append(delivery)
     primary.away = False
 
-    await nothing_is_spooled(inbox)
+    await wait_until_forwarded(inbox)
     assert (await lease_of(inbox)).delivery == delivery
 
 
 @pytest.mark.parametrize("error", [ValueError("secret words"), InboxError("no"), asyncio.CancelledError()])
-async def test_whatever_the_primary_raises_the_delivery_is_kept(inbox, primary, error):
-    """It may be the user's own, or say no, or break off; the spool says nothing of the words of others."""
+async def test_delivery_is_spooled_whatever_the_primary_raises(inbox, primary, error):
+    """A foreign exception, a rejection and a CancelledError of the driver all lead to the spool."""
     primary.refusal, primary.refuses = error, frozenset([b"body"])
 
     appended = await inbox.append(Delivery(b"body"))
@@ -198,8 +196,8 @@ async def test_whatever_the_primary_raises_the_delivery_is_kept(inbox, primary, 
     assert (appended.id, await inbox.spooled()) == ("spool/1", 1)
 
 
-async def test_only_when_both_fail_it_is_refused(primary):
-    """Then the sender must know."""
+async def test_append_fails_only_if_both_inboxes_fail(primary):
+    """The error of the spool is raised."""
     spool = SwitchedInbox(MemoryInbox())
     async with SpoolingInbox(primary, spool, recovery_timeout=0.001) as inbox:
         primary.away = spool.away = True
@@ -210,8 +208,8 @@ async def test_only_when_both_fail_it_is_refused(primary):
         primary.away = spool.away = False
 
 
-async def test_an_append_that_is_cancelled_ends(make, primary):
-    """Whoever waited is gone, and nothing runs on without them."""
+async def test_cancelled_append_is_cancelled_in_the_primary(make, primary):
+    """Nothing is stored after the caller has been cancelled."""
     async with make() as inbox:
         primary.hangs = True
         appending = asyncio.create_task(inbox.append(Delivery(b"body")))
@@ -224,84 +222,86 @@ async def test_an_append_that_is_cancelled_ends(make, primary):
         assert await inbox.stats() == InboxStats()
 
 
-async def test_a_repeat_of_what_is_spooled_is_found(inbox, primary):
-    """In the spool, and then by the primary, which may have taken the first of them itself."""
+async def test_repeat_of_a_spooled_delivery_is_a_duplicate(inbox, primary):
+    """The spool finds repeats among its own deliveries, the primary among all it has stored."""
     await inbox.append(Delivery(b"before"))
     await spool_all(inbox, primary, b"same", b"before", b"same")
-    await nothing_is_spooled(inbox)
+    await wait_until_forwarded(inbox)
     await inbox.append(Delivery(b"same"))
 
     assert await bodies_of(inbox) == [b"before", b"same"]
 
 
-# --- the breaker ------------------------------------------------------------------------------------------
+# --- circuit breaker --------------------------------------------------------------------------------------
 
 
-async def test_a_primary_that_is_away_is_not_asked(sleepy, sleeper, primary):
-    """After some failures in a row; a postback does not wait for it then."""
-    await outage(sleepy, primary, sleeper)
+async def test_open_breaker_does_not_call_the_primary(manual_inbox, sleep, primary):
+    """After the failure threshold, appends go straight to the spool and other operations fail."""
+    await begin_outage(manual_inbox, primary, sleep)
     asked = len(primary.asked)
 
     for number in range(10):
-        await sleepy.append(Delivery(b"%d" % number))
-    with pytest.raises(InboxUnavailableError, match="cannot be reached"):
-        await sleepy.claim(1, lease=LEASE)
+        await manual_inbox.append(Delivery(b"%d" % number))
+    with pytest.raises(InboxUnavailableError, match="primary inbox is unavailable"):
+        await manual_inbox.claim(1, lease=LEASE)
 
     assert len(primary.asked) == asked
 
 
-async def test_probes_come_less_and_less_often(sleepy, sleeper, primary):
-    """Up to half a minute apart; after an answer it begins anew."""
+async def test_probe_interval_doubles_up_to_30_seconds(manual_inbox, sleep, primary):
+    """A successful probe resets the interval."""
     primary.away = True
-    await sleepy.append(Delivery(b"body"))
+    await manual_inbox.append(Delivery(b"body"))
     for times in range(1, 8):
-        await sleeper.is_asleep(times)
-        sleeper.wake()
-    await sleeper.is_asleep(8)
+        await sleep.has_been_called(times)
+        sleep.wake()
+    await sleep.has_been_called(8)
     primary.away = False
-    sleeper.wake()
-    await nothing_is_spooled(sleepy)
+    sleep.wake()
+    await wait_until_forwarded(manual_inbox)
     primary.away = True
-    await sleepy.append(Delivery(b"another"))
-    await sleeper.is_asleep(9)
+    await manual_inbox.append(Delivery(b"another"))
+    await sleep.has_been_called(9)
     primary.away = False
 
-    assert sleeper.delays == [2, 4, 8, 16, 30, 30, 30, 30, 2]
+    assert sleep.delays == [2, 4, 8, 16, 30, 30, 30, 30, 2]
 
 
-async def test_a_probe_closes_it_where_nothing_is_spooled(sleepy, sleeper, primary, caplog):
-    """Whoever only works must learn of it too; the outage is two lines in the log."""
-    await outage(sleepy, primary, sleeper)
+async def test_probe_closes_the_breaker_if_nothing_is_spooled(manual_inbox, sleep, primary, caplog):
+    """Workers resume after the outage, and the log has one line for its beginning and one for its end."""
+    await begin_outage(manual_inbox, primary, sleep)
     primary.away = False
-    sleeper.wake()
+    sleep.wake()
 
-    await eventually(lambda: bool(messages(caplog, "can be reached again")))
-    assert await sleepy.stats() == InboxStats()
+    await eventually(lambda: bool(messages(caplog, "is available again")))
+    assert await manual_inbox.stats() == InboxStats()
     assert len(messages(caplog, "primary inbox")) == 2
 
 
-async def test_a_primary_that_is_lost_at_the_wrong_moment_is_probed(sleepy, sleeper, primary, spool, monkeypatch):
-    """Between finding nothing to forward and waiting for it."""
+async def test_breaker_that_opens_before_the_forwarder_waits_is_probed(
+    manual_inbox, sleep, primary, spool, monkeypatch
+):
+    """The forwarder notices an outage between an empty claim and its wait."""
     claim = spool.claim
 
-    async def claim_in_an_outage(limit: int, *, lease: float) -> list[Lease]:
+    async def claim_during_outage(limit: int, *, lease: float) -> list[Lease]:
         if not primary.away:
             primary.away = True
             for _ in range(3):
                 with pytest.raises(InboxUnavailableError):
-                    await sleepy.stats()
+                    await manual_inbox.stats()
             await claim(limit, lease=lease)
             return []
         return await claim(limit, lease=lease)
 
-    monkeypatch.setattr(spool, "claim", claim_in_an_outage)
+    monkeypatch.setattr(spool, "claim", claim_during_outage)
     await spool.append(Delivery(b"body"))
 
-    await sleeper.is_asleep(1)
+    await sleep.has_been_called(1)
 
 
-async def test_failures_that_are_not_in_a_row_do_not_open_it(make, primary):
-    """An answer in between is an answer."""
+async def test_success_between_failures_keeps_the_breaker_closed(make, primary):
+    """Only consecutive failures count."""
     async with make(failure_threshold=2, drain_timeout=0) as inbox:
         for _ in range(5):
             primary.away = True
@@ -314,109 +314,111 @@ async def test_failures_that_are_not_in_a_row_do_not_open_it(make, primary):
 # --- forwarding -------------------------------------------------------------------------------------------
 
 
-async def test_what_is_spooled_is_forwarded_in_order_of_arrival(sleepy, sleeper, primary):
-    """Also where the primary goes away again in the middle of it."""
+async def test_spooled_deliveries_are_forwarded_in_order_of_arrival(manual_inbox, sleep, primary):
+    """The order holds if the primary is unavailable for several attempts."""
     bodies = [b"%d" % number for number in range(250)]
     primary.away = True
-    await sleepy.append_many([Delivery(body) for body in bodies[:200]])
-    await sleeper.is_asleep(1)
-    sleeper.wake()
-    await sleeper.is_asleep(2)
-    await sleepy.append_many([Delivery(body) for body in bodies[200:]])
+    await manual_inbox.append_many([Delivery(body) for body in bodies[:200]])
+    await sleep.has_been_called(1)
+    sleep.wake()
+    await sleep.has_been_called(2)
+    await manual_inbox.append_many([Delivery(body) for body in bodies[200:]])
     primary.away = False
-    sleeper.wake()
+    sleep.wake()
 
-    await nothing_is_spooled(sleepy)
-    assert await bodies_of(sleepy, limit=300) == bodies
+    await wait_until_forwarded(manual_inbox)
+    assert await bodies_of(manual_inbox, limit=300) == bodies
 
 
-async def test_what_a_healthy_primary_refuses_five_times_is_buried(inbox, primary, monkeypatch, caplog):
-    """It holds up nothing that came after it; and it is a dead letter like others."""
-    monkeypatch.setattr(_spool_forwarding, "_REFUSED_SECONDS", 0.001)
+async def test_delivery_that_the_primary_rejects_five_times_is_a_dead_letter(inbox, primary, monkeypatch, caplog):
+    """Later deliveries are forwarded meanwhile, and the dead letter is logged, listed and counted."""
+    monkeypatch.setattr(_forwarder, "_REJECTION_DELAY_SECONDS", 0.001)
     primary.refuses = frozenset([b"bad"])
     await spool_all(inbox, primary, b"1", b"bad", b"2")
 
-    await nothing_is_spooled(inbox)
+    await wait_until_forwarded(inbox)
 
     (dead,) = await all_entries(inbox, "dead")
-    reason = "the primary inbox refused it 5 times, at last: it does not fit"
+    reason = "the primary inbox rejected the delivery 5 times, most recently: it does not fit"
     assert await bodies_of(inbox) == [b"1", b"2"]
     assert (dead.id, dead.delivery.body, dead.attempt, dead.reason) == ("spool/2", b"bad", 5, reason)
     assert (await inbox.stats()).dead == 1
     assert messages(caplog, "became a dead letter") == [f"delivery spool/2 became a dead letter: {reason}"]
 
 
-async def test_what_is_refused_waits_longer_each_time(inbox, primary, spool):
-    """The primary may be full, and be emptied; what waits is in sight."""
+async def test_rejected_delivery_is_delayed(inbox, primary, spool):
+    """A full primary gets time to free space; the entry shows the attempt and the reason."""
     primary.refuses = frozenset([b"bad"])
     await inbox.append(Delivery(b"bad"))
 
-    async def is_refused() -> bool:
+    async def is_delayed() -> bool:
         return (await spool.stats()).delayed == 1
 
-    await eventually(is_refused)
+    await eventually(is_delayed)
     (entry,) = await all_entries(inbox)
-    assert (entry.id, entry.state, entry.attempt, entry.reason) == ("spool/1", "ready", 2, "it does not fit")
+    (spooled,) = await all_entries(spool)
+    assert (entry.id, entry.attempt, entry.reason) == ("spool/1", 2, "it does not fit")
+    assert (entry.state, await all_entries(inbox, spooled.state)) == (spooled.state, [entry])
     assert await inbox.stats() == InboxStats(delayed=1)
 
 
-async def test_a_refusal_may_look_like_an_outage(inbox, primary, monkeypatch):
-    """A server may end the connection over a delivery; that it takes others shows which it is."""
-    monkeypatch.setattr(_spool_forwarding, "_REFUSED_SECONDS", 0.001)
+async def test_unavailability_for_one_delivery_counts_as_rejection(inbox, primary, monkeypatch):
+    """A server may close the connection because of one delivery; accepting others proves that it is available."""
+    monkeypatch.setattr(_forwarder, "_REJECTION_DELAY_SECONDS", 0.001)
     primary.refusal, primary.refuses = InboxUnavailableError("it broke off"), frozenset([b"bad"])
     await inbox.append(Delivery(b"bad"))
 
-    async def is_buried() -> bool:
+    async def is_dead() -> bool:
         await inbox.append(Delivery(b"good"))
         return (await inbox.stats()).dead == 1
 
-    await eventually(is_buried)
+    await eventually(is_dead)
     assert await bodies_of(inbox) == [b"good"]
 
 
-async def test_a_primary_that_takes_nothing_buries_nothing(sleepy, sleeper, primary):
-    """It can be read, and its disk is full: that is no fault of what waits."""
+async def test_primary_that_stores_nothing_causes_no_dead_letters(manual_inbox, sleep, primary):
+    """If the primary can be read but its disk is full, the deliveries wait."""
     primary.refusal, primary.refuses = InboxUnavailableError("its disk is full"), frozenset([b"1", b"2"])
-    await sleepy.append(Delivery(b"1"))
-    await sleepy.append(Delivery(b"2"))
+    await manual_inbox.append(Delivery(b"1"))
+    await manual_inbox.append(Delivery(b"2"))
     for times in range(1, 8):
-        await sleeper.is_asleep(times)
-        sleeper.wake()
-    await sleeper.is_asleep(8)
+        await sleep.has_been_called(times)
+        sleep.wake()
+    await sleep.has_been_called(8)
 
-    assert await sleepy.stats() == InboxStats(ready=2, oldest_ready_age=pytest.approx(0, abs=DEADLINE))
+    assert await manual_inbox.stats() == InboxStats(ready=2, oldest_ready_age=pytest.approx(0, abs=DEADLINE))
     primary.refuses = frozenset()
-    sleeper.wake()
-    await nothing_is_spooled(sleepy)
-    assert await bodies_of(sleepy) == [b"1", b"2"]
+    sleep.wake()
+    await wait_until_forwarded(manual_inbox)
+    assert await bodies_of(manual_inbox) == [b"1", b"2"]
 
 
-async def test_dead_letters_of_the_spool_are_replayed(inbox, primary, monkeypatch):
-    """All, or named; they go to the primary then."""
-    monkeypatch.setattr(_spool_forwarding, "_REFUSED_SECONDS", 0.001)
+async def test_replay_includes_dead_letters_of_the_spool(inbox, primary, monkeypatch):
+    """All of them or by id; they are forwarded to the primary again."""
+    monkeypatch.setattr(_forwarder, "_REJECTION_DELAY_SECONDS", 0.001)
     primary.refuses = frozenset([b"1", b"2", b"3"])
     for body in (b"1", b"2", b"3"):
         await inbox.append(Delivery(body))
-    await nothing_is_spooled(inbox)
-    await inbox.append(Delivery(b"dead there"))
+    await wait_until_forwarded(inbox)
+    await inbox.append(Delivery(b"dead in primary"))
     await inbox.dead_letter(await lease_of(inbox), "because")
     primary.refuses = frozenset()
 
-    named = await inbox.replay(["spool/2", "spool/2", "spool/9", "9"])
+    by_id = await inbox.replay(["spool/2", "spool/2", "spool/9", "9"])
     none = await inbox.replay([])
     rest = await inbox.replay()
-    await nothing_is_spooled(inbox)
+    await wait_until_forwarded(inbox)
 
-    assert (named, none, rest) == (1, 0, 3)
-    assert sorted(await bodies_of(inbox)) == [b"1", b"2", b"3", b"dead there"]
+    assert (by_id, none, rest) == (1, 0, 3)
+    assert sorted(await bodies_of(inbox)) == [b"1", b"2", b"3", b"dead in primary"]
 
 
-async def test_dead_letters_of_the_spool_are_purged(inbox, primary, monkeypatch):
-    """With those of the primary; what is done is not a matter of the spool."""
-    monkeypatch.setattr(_spool_forwarding, "_REFUSED_SECONDS", 0.001)
+async def test_purge_includes_dead_letters_of_the_spool(inbox, primary, monkeypatch):
+    """``dead_before`` applies to both inboxes, ``done_before`` only to the primary."""
+    monkeypatch.setattr(_forwarder, "_REJECTION_DELAY_SECONDS", 0.001)
     primary.refuses = frozenset([b"bad"])
     await inbox.append(Delivery(b"bad"))
-    await nothing_is_spooled(inbox)
+    await wait_until_forwarded(inbox)
 
     assert await inbox.purge(done_before=LATER) == 0
     assert await inbox.purge(dead_before=LATER) == 1
@@ -424,24 +426,24 @@ async def test_dead_letters_of_the_spool_are_purged(inbox, primary, monkeypatch)
         await inbox.purge()
 
 
-async def test_what_cannot_be_deleted_from_the_spool_is_sent_again(inbox, primary, spool, monkeypatch):
-    """The spool's disk fails at the wrong moment; the primary knows a repeat when it sees one."""
+async def test_delivery_that_cannot_be_deleted_from_the_spool_is_forwarded_again(inbox, primary, spool, monkeypatch):
+    """If the spool's disk fails after forwarding, the primary drops the repeats."""
     ack = spool.ack
 
-    async def failing(lease: Lease) -> bool:
+    async def ack_after_two_failures(lease: Lease) -> bool:
         if primary.asked.count("append_many") < 3:
             raise InboxUnavailableError("its disk fails")
         return await ack(lease)
 
-    monkeypatch.setattr(spool, "ack", failing)
+    monkeypatch.setattr(spool, "ack", ack_after_two_failures)
     await spool_all(inbox, primary, b"body")
-    await nothing_is_spooled(inbox)
+    await wait_until_forwarded(inbox)
 
     assert primary.asked.count("append_many") == 3
     assert await bodies_of(inbox) == [b"body"]
 
 
-# --- the rest is the primary's ----------------------------------------------------------------------------
+# --- operations of the primary ----------------------------------------------------------------------------
 
 LEASED = Lease(1, "token", 1, 0, Delivery(b"body"), frozenset())
 OPERATIONS: dict[str, Callable[[Inbox], Awaitable[object]]] = {
@@ -463,8 +465,8 @@ OPERATIONS: dict[str, Callable[[Inbox], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("trouble", ["away", "hangs"])
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-async def test_what_only_the_primary_can_do_fails_in_bounded_time(make, primary, operation, trouble):
-    """Whoever asks is told, whether it says that it is away or says nothing."""
+async def test_operation_of_the_primary_fails_in_bounded_time(make, primary, operation, trouble):
+    """Each operation raises InboxUnavailableError if the primary fails or hangs."""
     async with make(operation_timeout=0.01, drain_timeout=0) as inbox:
         setattr(primary, trouble, True)
 
@@ -475,8 +477,8 @@ async def test_what_only_the_primary_can_do_fails_in_bounded_time(make, primary,
         setattr(primary, trouble, False)
 
 
-async def test_an_error_of_a_stranger_is_made_one_of_ours(inbox, primary, monkeypatch):
-    """Its words are not repeated: they may quote anything."""
+async def test_foreign_exception_becomes_inbox_unavailable_error(inbox, primary, monkeypatch):
+    """Only its class is in the message, because its own message may be private."""
     error = ValueError("secret words")
 
     def broken(*_: object, **__: object) -> None:
@@ -489,13 +491,13 @@ async def test_an_error_of_a_stranger_is_made_one_of_ours(inbox, primary, monkey
     assert (str(raised.value), raised.value.__cause__) == ("the primary inbox failed: ValueError", error)
 
 
-async def test_a_no_of_the_primary_is_its_own(inbox, primary, monkeypatch):
-    """It is there, and says what is wrong."""
+async def test_inbox_error_of_the_primary_is_raised_unchanged(inbox, primary, monkeypatch):
+    """A rejection does not count as a failure of the primary."""
 
-    async def refusing(*_: object) -> None:
+    async def reject(*_: object) -> None:
         raise InboxError("that cannot be done")
 
-    monkeypatch.setattr(primary.inner, "replay", refusing)
+    monkeypatch.setattr(primary.inner, "replay", reject)
 
     for _ in range(5):
         with pytest.raises(InboxError, match="that cannot be done"):
@@ -504,29 +506,29 @@ async def test_a_no_of_the_primary_is_its_own(inbox, primary, monkeypatch):
 
 
 @pytest.mark.parametrize("end", ["time", "cancelled"])
-async def test_what_is_handed_out_too_late_goes_back(make, primary, end):
-    """Nobody waits for it any more, and a lease that nobody has would count as a crash."""
+async def test_leases_of_an_overdue_claim_are_released(make, primary, end):
+    """After a timeout or a cancellation; an abandoned lease would count as a crash."""
     async with make(operation_timeout=0.01 if end == "time" else DEADLINE) as inbox:
         await inbox.append(Delivery(b"body"))
-        inner, handed_out = primary.inner, asyncio.Event()
-        slow = SlowClaim(inner, handed_out)
+        inner, claimed = primary.inner, asyncio.Event()
+        slow = SlowClaim(inner, claimed)
         primary.inner = slow
         claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
-        await handed_out.wait()
+        await claimed.wait()
         if end == "cancelled":
             claiming.cancel()
         await asyncio.wait([claiming])
-        inbox._primary._operation_timeout = DEADLINE
+        inbox._breaker._operation_timeout = DEADLINE
         primary.inner = inner
-        slow.go_on.set()
+        slow.proceed.set()
         await eventually(lambda: inner._rows[1].state == "ready")
 
         lease = await lease_of(inbox)
         assert (lease.attempt, lease.crashes) == (1, 0)
 
 
-async def test_what_is_handed_out_when_nobody_waits_any_more_goes_back(make, primary):
-    """Cancelled in the very moment of the answer."""
+async def test_leases_of_a_claim_that_finishes_during_cancellation_are_released(make, primary):
+    """The caller is cancelled at the moment in which the claim finishes."""
     async with make() as inbox:
         await inbox.append(Delivery(b"body"))
         inner = primary.inner
@@ -542,7 +544,7 @@ async def test_what_is_handed_out_when_nobody_waits_any_more_goes_back(make, pri
 
 
 class ClaimThatCancels:
-    """Whoever asks is cancelled when the answer is there."""
+    """An inbox that cancels the caller when the claim finishes."""
 
     def __init__(self, inner: Inbox) -> None:
         self._inner = inner
@@ -555,94 +557,96 @@ class ClaimThatCancels:
 
 
 class SlowClaim:
-    """Hands out leases and is slow to say so."""
+    """An inbox that claims at once and returns the leases later."""
 
-    def __init__(self, inner: Inbox, handed_out: asyncio.Event) -> None:
+    def __init__(self, inner: Inbox, claimed: asyncio.Event) -> None:
         self._inner = inner
-        self._handed_out = handed_out
-        self.go_on = asyncio.Event()
+        self._claimed = claimed
+        self.proceed = asyncio.Event()
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         leases = await self._inner.claim(limit, lease=lease)
-        self._handed_out.set()
-        await self.go_on.wait()
+        self._claimed.set()
+        await self.proceed.wait()
         return leases
 
 
-async def test_what_is_spooled_counts_as_ready(sleepy, sleeper, primary):
-    """Nobody is to be told that nothing waits; also not of what is about to be sent."""
-    primary.refusal, primary.refuses = InboxUnavailableError("its disk is full"), frozenset([b"held", b"behind it"])
+async def test_spooled_deliveries_count_as_ready(manual_inbox, sleep, primary):
+    """Deliveries that are being forwarded are ready too, in the counts and in listings."""
+    primary.refusal, primary.refuses = InboxUnavailableError("its disk is full"), frozenset([b"held", b"next"])
     long_ago = datetime.now(UTC) - timedelta(hours=1)
-    await sleepy.append(Delivery(b"held", received_at=long_ago))
-    await sleeper.is_asleep(1)
-    await sleepy.append(Delivery(b"behind it"))
+    await manual_inbox.append(Delivery(b"held", received_at=long_ago))
+    await sleep.has_been_called(1)
+    await manual_inbox.append(Delivery(b"next"))
 
-    stats = await sleepy.stats()
+    stats = await manual_inbox.stats()
     assert (stats.ready, stats.leased, stats.oldest_ready_age) == (2, 0, pytest.approx(3600, abs=DEADLINE))
-    shown = [(entry.id, entry.state) for entry in await all_entries(sleepy)]
+    shown = [(entry.id, entry.state) for entry in await all_entries(manual_inbox)]
     assert shown == [("spool/1", "ready"), ("spool/2", "ready")]
-    assert [entry.id for entry in await all_entries(sleepy, "ready")] == ["spool/1", "spool/2"]
-    assert await all_entries(sleepy, "leased") == []
+    assert [entry.id for entry in await all_entries(manual_inbox, "ready")] == ["spool/1", "spool/2"]
+    assert await all_entries(manual_inbox, "leased") == []
 
 
-async def test_what_is_spooled_can_be_looked_at_while_the_primary_is_away(sleepy, primary):
-    """By its id, and in the spool itself."""
+async def test_spooled_delivery_can_be_read_while_primary_is_away(manual_inbox, primary):
+    """With `get` and its id, and through the ``spool`` property."""
     primary.away = True
-    appended = await sleepy.append(Delivery(b"body"))
+    appended = await manual_inbox.append(Delivery(b"body"))
 
-    entry = await sleepy.get(appended.id)
+    entry = await manual_inbox.get(appended.id)
     assert (entry.id, entry.state, entry.delivery.body) == ("spool/1", "ready", b"body")
-    assert await sleepy.get("spool/2") is None
-    assert (await sleepy.spooled(), len(await all_entries(sleepy.spool))) == (1, 1)
+    assert await manual_inbox.get("spool/2") is None
+    assert (await manual_inbox.spooled(), len(await all_entries(manual_inbox.spool))) == (1, 1)
 
 
-async def test_what_was_forwarded_is_known_by_its_new_id(inbox, primary, monkeypatch):
-    """In the spool there is nothing of it; where it cannot be deleted at once, it is not shown."""
+async def test_forwarded_delivery_has_an_id_of_the_primary(inbox, primary, monkeypatch):
+    """The spool's entry is hidden, even if it has not been deleted yet."""
 
-    async def kept(**_: object) -> int:
+    async def purge_nothing(**_: object) -> int:
         return 0
 
-    monkeypatch.setattr(inbox.spool, "purge", kept)
+    monkeypatch.setattr(inbox.spool, "purge", purge_nothing)
     await spool_all(inbox, primary, b"body")
-    await nothing_is_spooled(inbox)
+    await wait_until_forwarded(inbox)
 
     assert await inbox.get("spool/1") is None
     assert [entry.id for entry in await all_entries(inbox)] == [1]
 
 
-async def first_of(inbox: Inbox) -> bytes:
-    """Look at the first entry, and at no more."""
+async def first_body(inbox: Inbox) -> bytes:
+    """Return the body of the first entry, and close the listing."""
     async with aclosing(inbox.entries()) as entries:
         return (await anext(entries)).delivery.body
 
 
-async def test_a_listing_that_is_not_read_to_its_end_is_ended_in_the_primary_too(spool):
-    """It may hold a connection there."""
+async def test_closing_a_listing_closes_that_of_the_primary(spool):
+    """The listing of the primary may hold a connection."""
     ended = []
 
-    async def note() -> None:
+    async def record_end() -> None:
         await asyncio.sleep(0)
         ended.append(1)
 
-    async with SpoolingInbox(Listed(note), spool) as inbox:
+    async with SpoolingInbox(InboxWithListingHook(record_end), spool) as inbox:
         await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
-        assert (await first_of(inbox), ended) == (b"1", [1])
+        assert (await first_body(inbox), ended) == (b"1", [1])
 
 
 async def fail() -> None:
     raise LookupError
 
 
-@pytest.mark.parametrize("primary", [Listed(fail), Listed(asyncio.Event().wait), Iterated()])
-async def test_a_listing_that_cannot_be_ended_in_the_primary_is_left(primary, spool):
-    """Who has seen enough waits for it no longer than for an answer."""
+@pytest.mark.parametrize(
+    "primary", [InboxWithListingHook(fail), InboxWithListingHook(asyncio.Event().wait), InboxWithUnclosableListing()]
+)
+async def test_listing_that_cannot_be_closed_is_abandoned(primary, spool):
+    """Closing is bounded by the operation timeout, and its errors are ignored."""
     async with SpoolingInbox(primary, spool, operation_timeout=0.5) as inbox:
         await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
-        assert (await first_of(inbox), (await inbox.stats()).ready) == (b"1", 2)
+        assert (await first_body(inbox), (await inbox.stats()).ready) == (b"1", 2)
 
 
-async def test_how_long_it_remembers_is_the_primarys_to_say(make):
-    """As far as it does."""
+async def test_retention_is_that_of_the_primary(make):
+    """For a primary without the attribute it has the value None."""
     assert make().retention == MemoryInbox().retention
     assert SpoolingInbox(object(), MemoryInbox()).retention is None
 
@@ -650,33 +654,33 @@ async def test_how_long_it_remembers_is_the_primarys_to_say(make):
 # --- waiting ----------------------------------------------------------------------------------------------
 
 
-async def test_waiting_ends_when_the_primary_is_back(sleepy, sleeper, primary):
-    """Whoever works goes on at once, and asks nothing meanwhile."""
-    await outage(sleepy, primary, sleeper)
+async def test_wait_returns_when_the_primary_recovers(manual_inbox, sleep, primary):
+    """The primary is not called meanwhile."""
+    await begin_outage(manual_inbox, primary, sleep)
     asked = len(primary.asked)
-    waiting = asyncio.create_task(sleepy.wait(DEADLINE))
+    waiting = asyncio.create_task(manual_inbox.wait(DEADLINE))
     await asyncio.sleep(0)
 
     assert len(primary.asked) == asked
     primary.away = False
-    sleeper.wake()
+    sleep.wake()
     async with asyncio.timeout(DEADLINE):
         await waiting
 
 
-async def test_waiting_ends_in_time_while_the_primary_is_away(sleepy, sleeper, primary):
-    """As it does otherwise."""
-    await outage(sleepy, primary, sleeper)
+async def test_wait_returns_after_its_timeout_while_the_primary_is_away(manual_inbox, sleep, primary):
+    """The timeout holds during an outage too."""
+    await begin_outage(manual_inbox, primary, sleep)
 
     async with asyncio.timeout(DEADLINE):
-        await sleepy.wait(0.01)
+        await manual_inbox.wait(0.01)
 
 
 # --- starting and stopping --------------------------------------------------------------------------------
 
 
-async def test_it_starts_without_its_primary(make, primary, caplog):
-    """Deliveries are taken in, and the primary is opened when it can be; both are said once."""
+async def test_inbox_starts_without_its_primary(make, primary, caplog):
+    """Deliveries are spooled, and the primary is opened later; each is logged once."""
     primary.away = True
     async with make() as inbox:
         await eventually(lambda: primary.asked.count("open") > 3)
@@ -684,61 +688,61 @@ async def test_it_starts_without_its_primary(make, primary, caplog):
         with pytest.raises(InboxUnavailableError):
             await inbox.claim(1, lease=LEASE)
         primary.away = False
-        await nothing_is_spooled(inbox)
+        await wait_until_forwarded(inbox)
 
         assert (appended.id, await bodies_of(inbox)) == ("spool/1", [b"body"])
-    assert len(messages(caplog, "not open yet")) == 1
-    assert len(messages(caplog, "is open now")) == 1
+    assert len(messages(caplog, "cannot open the primary inbox")) == 1
+    assert len(messages(caplog, "opened the primary inbox")) == 1
     assert primary.asked.count("append") == 0
 
 
-async def test_it_does_not_wait_for_long_for_its_primary(make, primary, caplog):
-    """It may be opened while deliveries are taken in."""
+async def test_start_does_not_wait_longer_than_timeout(make, primary, caplog):
+    """The primary may be opened while deliveries are being spooled."""
     primary.hangs = True
     async with make(timeout=0.01) as inbox:
         appended = await inbox.append(Delivery(b"body"))
         primary.hangs = False
         primary.went_on.set()
-        await nothing_is_spooled(inbox)
+        await wait_until_forwarded(inbox)
 
         assert (appended.id, await bodies_of(inbox)) == ("spool/1", [b"body"])
-    assert messages(caplog, "not open yet") == [
-        "the primary inbox is not open yet, and deliveries are kept in the spool: it has taken more than 0.01 s"
+    assert messages(caplog, "cannot open the primary inbox") == [
+        "cannot open the primary inbox, retrying; deliveries are stored in the spool: not open after 0.01 s"
     ]
 
 
-async def test_a_primary_that_breaks_off_when_it_is_opened_is_tried_again(primary, spool, caplog):
-    """A driver that gives up is not somebody who wants all of it to end."""
+async def test_opening_is_retried_if_the_driver_raises_cancelled_error(primary, spool, caplog):
+    """A CancelledError without a cancellation of the task does not stop the inbox."""
     attempts = []
 
-    async def broken_at_first() -> MemoryInbox:
+    async def fail_once() -> MemoryInbox:
         attempts.append(1)
         if len(attempts) == 1:
             raise asyncio.CancelledError
         return await MemoryInbox.__aenter__(primary.inner)
 
-    primary.inner = Opening(broken_at_first)
+    primary.inner = InboxWithOpenHook(fail_once)
     async with SpoolingInbox(primary, spool, recovery_timeout=0.001) as inbox:
         await inbox.append(Delivery(b"body"))
-        await nothing_is_spooled(inbox)
+        await wait_until_forwarded(inbox)
 
     assert len(attempts) == 2
-    assert messages(caplog, "not open yet")[0].endswith(": CancelledError")
+    assert messages(caplog, "cannot open the primary inbox")[0].endswith(": CancelledError")
 
 
-class Opening(MemoryInbox):
-    """Is opened as a test says."""
+class InboxWithOpenHook(MemoryInbox):
+    """An inbox that is opened by a function of the test."""
 
-    def __init__(self, opening: Callable[[], Awaitable[MemoryInbox]]) -> None:
+    def __init__(self, open_inbox: Callable[[], Awaitable[MemoryInbox]]) -> None:
         super().__init__()
-        self._opening = opening
+        self._open_inbox = open_inbox
 
     async def __aenter__(self) -> MemoryInbox:
-        return await self._opening()
+        return await self._open_inbox()
 
 
-async def test_a_primary_that_hangs_when_it_is_opened_is_tried_again(make, primary):
-    """A connection that is silent may be followed by one that is not."""
+async def test_opening_is_retried_if_the_primary_hangs(make, primary):
+    """Each attempt is bounded by the operation timeout."""
     primary.hangs = True
     async with make(operation_timeout=0.01):
         await eventually(lambda: primary.asked.count("open") > 2)
@@ -747,8 +751,8 @@ async def test_a_primary_that_hangs_when_it_is_opened_is_tried_again(make, prima
 
 
 @pytest.mark.parametrize("trouble", ["away", "hangs"])
-async def test_it_stops_without_its_primary_ever_being_open(make, primary, trouble, caplog):
-    """What was taken in waits for the next start, and its number is logged."""
+async def test_inbox_stops_if_its_primary_was_never_open(make, primary, trouble, caplog):
+    """The number of spooled deliveries is logged, and they are forwarded after the next start."""
     setattr(primary, trouble, True)
     async with asyncio.timeout(DEADLINE):
         async with make(timeout=0.01, recovery_timeout=DEADLINE, drain_timeout=DEADLINE) as inbox:
@@ -756,14 +760,14 @@ async def test_it_stops_without_its_primary_ever_being_open(make, primary, troub
             await inbox.append(Delivery(b"2"))
     setattr(primary, trouble, False)
 
-    assert messages(caplog, "stay in the spool") == ["deliveries that stay in the spool until the next start: 2"]
+    assert messages(caplog, "remain in the spool") == ["2 deliveries remain in the spool until the next start"]
     async with make() as inbox:
-        await nothing_is_spooled(inbox)
+        await wait_until_forwarded(inbox)
         assert await bodies_of(inbox) == [b"1", b"2"]
 
 
-async def test_an_opening_that_is_cancelled_leaves_nothing_open(make, primary, spool):
-    """The server gave up while it started."""
+async def test_cancelled_start_closes_everything(make, primary, spool):
+    """The spool can be opened again, and no task is left."""
     primary.hangs = True
     opening = asyncio.create_task(make(timeout=DEADLINE).__aenter__())
     await eventually(lambda: "open" in primary.asked)
@@ -775,55 +779,55 @@ async def test_an_opening_that_is_cancelled_leaves_nothing_open(make, primary, s
         assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_spool_that_cannot_be_opened_is_an_error(primary, tmp_path):
-    """Nothing would be kept in an outage."""
+async def test_spool_that_cannot_be_opened_is_an_error(primary, tmp_path):
+    """The primary is not opened."""
     with pytest.raises(InboxUnavailableError):
         await SpoolingInbox(primary, SqliteInbox(tmp_path / "nowhere" / "spool.db")).__aenter__()
     assert not primary.is_open
 
 
-async def test_what_is_spooled_is_forwarded_before_it_stops(sleepy, sleeper, primary, spool, caplog):
-    """As far as the primary takes it, and without waiting for the next probe."""
+async def test_close_forwards_spooled_deliveries(manual_inbox, sleep, primary, spool, caplog):
+    """It does not wait for the next probe."""
     primary.away = True
     for number in range(250):
-        await sleepy.append(Delivery(b"%d" % number))
-    await sleeper.is_asleep(1)
+        await manual_inbox.append(Delivery(b"%d" % number))
+    await sleep.has_been_called(1)
     primary.away = False
 
-    await sleepy.__aexit__(None, None, None)
+    await manual_inbox.__aexit__(None, None, None)
 
     assert await bodies_of(primary.inner, limit=300) == [b"%d" % number for number in range(250)]
-    assert messages(caplog, "stay in the spool") == []
-    async with sleepy:
-        assert await sleepy.spooled() == 0
+    assert messages(caplog, "remain in the spool") == []
+    async with manual_inbox:
+        assert await manual_inbox.spooled() == 0
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let closing take no time."""
-    monkeypatch.setattr(_spool_primary, "CLOSING_SECONDS", 0.01)
+def short_close_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the time for closing the primary."""
+    monkeypatch.setattr(_circuit_breaker, "CLOSE_TIMEOUT_SECONDS", 0.01)
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("short_close_timeout")
 @pytest.mark.parametrize("trouble", ["away", "hangs", "forgets"])
-async def test_it_stops_in_time_while_the_primary_is_away(make, primary, spool, trouble, caplog):
-    """One more attempt, and the rest waits for the next start."""
+async def test_close_is_bounded_while_the_primary_is_away(make, primary, spool, trouble, caplog):
+    """The forwarder makes one more attempt; the deliveries stay in the spool."""
     async with asyncio.timeout(DEADLINE):
         async with make(timeout=0.01, drain_timeout=0.01, recovery_timeout=DEADLINE) as inbox:
             setattr(primary, trouble, True)
             await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
 
-    assert messages(caplog, "stay in the spool") == ["deliveries that stay in the spool until the next start: 2"]
+    assert messages(caplog, "remain in the spool") == ["2 deliveries remain in the spool until the next start"]
     async with spool:
         assert await bodies_of(spool) == [b"1", b"2"]
 
 
-async def test_it_is_closed_in_reverse_order(primary):
-    """What is spooled may be forwarded until the last moment."""
+async def test_inboxes_are_closed_in_reverse_order(primary):
+    """The spool is opened first and closed last."""
     spool = SwitchedInbox(MemoryInbox())
     order = []
-    for name, one in (("primary", primary), ("spool", spool)):
-        one.asked = Noting(order, name)
+    for name, inbox in (("primary", primary), ("spool", spool)):
+        inbox.asked = CallRecorder(order, name)
     async with SpoolingInbox(primary, spool):
         pass
 
@@ -835,20 +839,20 @@ async def test_it_is_closed_in_reverse_order(primary):
     ]
 
 
-class Noting(list[str]):
-    """Writes down elsewhere whose operation it was."""
+class CallRecorder(list[str]):
+    """A list that records each appended operation, with the inbox's name, in a shared list."""
 
     def __init__(self, order: list[tuple[str, str]], name: str) -> None:
         super().__init__()
         self._order = order
         self._name = name
 
-    def append(self, asked: str) -> None:
-        self._order.append((self._name, asked))
+    def append(self, operation: str) -> None:
+        self._order.append((self._name, operation))
 
 
-async def test_a_spool_that_fails_while_it_is_closed_is_closed(primary):
-    """What stays cannot be counted then."""
+async def test_failing_spool_does_not_prevent_closing_the_primary(primary):
+    """The error of the spool is raised; the remaining deliveries are not counted."""
     spool = SwitchedInbox(MemoryInbox())
     inbox = SpoolingInbox(primary, spool, recovery_timeout=0.001)
     await inbox.__aenter__()
@@ -860,8 +864,8 @@ async def test_a_spool_that_fails_while_it_is_closed_is_closed(primary):
     assert not primary.is_open
 
 
-async def test_nothing_runs_on_when_it_is_closed(make, primary):
-    """Not what was asked and never answered, either."""
+async def test_close_leaves_no_tasks(make, primary):
+    """Operations that the primary never finished are cancelled."""
     async with make(timeout=0.01, operation_timeout=0.01, drain_timeout=0) as inbox:
         primary.hangs = True
         await inbox.append(Delivery(b"body"))
@@ -873,21 +877,21 @@ async def test_nothing_runs_on_when_it_is_closed(make, primary):
 
 
 @pytest.mark.parametrize("option", ["timeout", "operation_timeout", "failure_threshold", "recovery_timeout"])
-def test_a_limit_is_positive(make, option):
-    """Zero would use the spool alone, or never end."""
+def test_limits_must_be_positive(make, option):
+    """Zero is a ValueError that begins with the parameter's name."""
     with pytest.raises(ValueError, match=option):
         make(**{option: 0})
 
 
-def test_grace_is_not_negative(make):
-    """None is given with 0."""
+def test_drain_timeout_must_not_be_negative(make):
+    """Zero is allowed: nothing is forwarded at the end."""
     with pytest.raises(ValueError, match="drain_timeout"):
         make(drain_timeout=-1)
 
 
-# --- processes that die -----------------------------------------------------------------------------------
+# --- crashed processes ------------------------------------------------------------------------------------
 
-SPOOL_IT = """
+SPOOL_300_DELIVERIES = """
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
@@ -908,36 +912,36 @@ async with SpoolingInbox(Away(), spool, recovery_timeout=0.01) as inbox:
 """
 
 
-async def test_what_a_killed_process_had_spooled_is_forwarded_by_the_next(make, primary, tmp_path):
-    """Each delivery once, in order of arrival; what it was about to send when it was killed comes last."""
-    async with running(SPOOL_IT, tmp_path / "spool.db") as child:
+async def test_next_process_forwards_deliveries_of_a_killed_one(make, primary, tmp_path):
+    """Each delivery once, in order of arrival, except that those being forwarded at the crash come last."""
+    async with running(SPOOL_300_DELIVERIES, tmp_path / "spool.db") as child:
         assert await child.said() == "spooled"
         await child.kill()
 
     async with make() as inbox:
-        await nothing_is_spooled(inbox)
+        await wait_until_forwarded(inbox)
         bodies = [int(body) for body in await bodies_of(inbox, limit=1000)]
     assert bodies == [*range(bodies[0], 300), *range(bodies[0])]
 
 
-async def test_what_a_killed_process_had_spooled_is_forwarded_by_another(primary, tmp_path, monkeypatch):
-    """In a folder, by one that has a spool of its own."""
+async def test_running_process_forwards_deliveries_of_a_killed_one(primary, tmp_path, monkeypatch):
+    """Processes with spools in one directory take over from each other."""
     monkeypatch.setattr("callfire_async.notifications.inbox.sqlite._directory._TAKE_OVER_SECONDS", 0.05)
     async with SpoolingInbox(primary, SqliteInbox.in_directory(tmp_path / "spool"), recovery_timeout=0.001) as inbox:
-        async with running(SPOOL_IT, tmp_path / "spool") as child:
+        async with running(SPOOL_300_DELIVERIES, tmp_path / "spool") as child:
             assert await child.said() == "spooled"
             await child.kill()
 
-        async def all_are_there() -> bool:
+        async def all_are_forwarded() -> bool:
             return (await primary.inner.stats()).ready == 300
 
-        await eventually(all_are_there)
+        await eventually(all_are_forwarded)
         await spool_all(inbox, primary, b"own")
-        await nothing_is_spooled(inbox)
+        await wait_until_forwarded(inbox)
         assert len(await bodies_of(inbox, limit=1000)) == 301
 
 
-# --- the receiver in front of it --------------------------------------------------------------------------
+# --- with a receiver --------------------------------------------------------------------------------------
 
 
 def postback(number: int) -> Postback:
@@ -956,51 +960,51 @@ def router() -> Router:
     return router
 
 
-async def test_an_outage_refuses_nothing_and_loses_nothing(router, make, primary):
-    """The receiver answers 204 throughout, and the worker goes on when the primary is back."""
+async def test_outage_loses_no_postback(router, make, primary):
+    """The receiver responds 204 throughout, and the worker resumes when the primary recovers."""
     async with Receiver(router, tokens=None, inbox=make()) as receiver:
         replies = [await receiver.receive(postback(1))]
         await receiver.idle(DEADLINE)
         primary.away = True
         replies += [await receiver.receive(postback(number)) for number in range(2, 12)]
-        healthy = (await receiver.health()).healthy
+        health = await receiver.health()
         primary.away = False
         await receiver.idle(DEADLINE)
 
-    assert (replies, healthy) == ([Reply(204)] * 11, True)
+    assert (replies, health.live, health.ready) == ([Reply(204)] * 11, True, True)
     assert sorted(router.handled) == list(range(1, 12))
 
 
-async def test_an_endpoint_stays_while_nothing_can_be_settled(make, primary, sleeper):
-    """What a handler has done cannot be noted; postbacks are taken all the same, and somebody should look at it."""
-    router, begun, ended = Router(), asyncio.Event(), asyncio.Event()
+async def test_receiver_stays_ready_while_leases_cannot_be_settled(make, primary, sleep):
+    """It is not healthy if a finished handler cannot be acked, but it still accepts postbacks."""
+    router, started, finish = Router(), asyncio.Event(), asyncio.Event()
 
     @router.on(Notification)
     async def handler(event: Notification) -> None:
-        begun.set()
-        await ended.wait()
+        started.set()
+        await finish.wait()
 
-    async with Receiver(router, tokens=None, inbox=make(sleep=sleeper)) as receiver:
+    async with Receiver(router, tokens=None, inbox=make(sleep=sleep)) as receiver:
         await receiver.receive(postback(1))
-        await begun.wait()
+        await started.wait()
         primary.away = True
-        ended.set()
+        finish.set()
 
-        async def is_to_be_looked_at() -> bool:
-            return not (await receiver.health()).healthy
+        async def has_failed_to_ack() -> bool:
+            return "the inbox cannot be written to" in (await receiver.health()).reasons
 
-        await eventually(is_to_be_looked_at)
+        await eventually(has_failed_to_ack)
         health = await receiver.health()
         reply = await receiver.receive(postback(2))
         primary.away = False
+        sleep.wake()
 
-    assert (health.live, health.ready, reply) == (True, True, Reply(204))
-    assert "the inbox cannot be written to" in health.reasons
+    assert (health.live, health.ready, health.healthy, reply) == (True, True, False, Reply(204))
 
 
-async def test_a_receiver_is_not_idle_while_its_primary_is_away(router, make, primary, sleeper):
-    """Who knows what waits there."""
-    async with Receiver(router, tokens=None, inbox=make(sleep=sleeper)) as receiver:
+async def test_receiver_is_not_idle_while_the_primary_is_away(router, make, primary, sleep):
+    """The primary may hold deliveries that are due."""
+    async with Receiver(router, tokens=None, inbox=make(sleep=sleep)) as receiver:
         primary.away = True
         await receiver.receive(postback(1))
         with pytest.raises(TimeoutError):
@@ -1008,9 +1012,9 @@ async def test_a_receiver_is_not_idle_while_its_primary_is_away(router, make, pr
         primary.away = False
 
 
-async def test_some_take_in_and_others_work(router, primary, tmp_path):
-    """A receiver with no slots keeps what comes; one without a server handles it, and both have the primary."""
-    shared = Shared(MemoryInbox())
+async def test_intake_and_workers_can_be_separate_receivers(router, primary, tmp_path):
+    """With ``concurrency=0`` a receiver only stores; another one with the same primary runs the handlers."""
+    shared = SharedInbox(MemoryInbox())
     intake = Receiver(router, tokens=None, inbox=SpoolingInbox(shared, SqliteInbox(tmp_path / "1.db")), concurrency=0)
     worker = Receiver(router, tokens=None, inbox=SpoolingInbox(shared, SqliteInbox(tmp_path / "2.db")))
     async with intake:
@@ -1025,8 +1029,8 @@ async def test_some_take_in_and_others_work(router, primary, tmp_path):
     assert (before.inbox.ready, before.handled, after.inbox.done, after.handled) == (10, 0, 10, 0)
 
 
-class Shared(SwitchedInbox):
-    """One engine for several: it is not closed with the first that leaves."""
+class SharedInbox(SwitchedInbox):
+    """An inbox for several receivers, which opening and closing does not affect."""
 
     async def __aenter__(self) -> Self:
         return self
