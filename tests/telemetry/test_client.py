@@ -208,7 +208,7 @@ async def test_nothing_private_is_reported(callfire, fake, observed):
 
     told = "".join(span.to_json() for span in observed.spans) + repr(observed.measured)
     assert f"POST {ROUTE}" in told
-    secrets = ("login", "password", "bG9naW", "Tok3n", "h.example", "12135551212", "Requ3st", "This was asked for")
+    secrets = ("login", "password", "bG9naW", "Tok3n", "h.example", "12135551212", "Requ3st", "Injected fault")
     assert not [secret for secret in secrets if secret in told]
 
 
