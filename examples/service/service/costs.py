@@ -1,4 +1,4 @@
-"""The service's own database: what was booked, each event once."""
+"""The service's own database: the cost of each event, recorded once."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from sqlalchemy import BigInteger, Column, MetaData, String, Table, func, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-_TABLES = MetaData()
-_BOOKINGS = Table(
-    "bookings",
-    _TABLES,
-    # The idempotency key: the database itself refuses to book an event twice.
+_METADATA = MetaData()
+_COSTS = Table(
+    "costs",
+    _METADATA,
+    # The idempotency key: the database rejects a second row for the same event.
     Column("event_key", String, primary_key=True),
     Column("broadcast_id", BigInteger, index=True),
     Column("thousandths", BigInteger, nullable=False),
 )
 
 
-class Ledger:
+class Costs:
     """
-    Bookings in a database.
+    Costs in a database.
 
     Args:
-        url: As SQLAlchemy has it: ``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://…``.
+        url: An SQLAlchemy URL: ``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://…``.
     """
 
     def __init__(self, url: str) -> None:
         self._engine = create_async_engine(url)
 
     async def __aenter__(self) -> Self:
-        """Make the table where it is missing."""
+        """Create the table if it does not exist."""
         async with self._engine.begin() as connection:
-            await connection.run_sync(_TABLES.create_all)
+            await connection.run_sync(_METADATA.create_all)
         return self
 
     async def __aexit__(
@@ -44,20 +44,18 @@ class Ledger:
         """Close the connections."""
         await self._engine.dispose()
 
-    async def book(self, event_key: str, broadcast_id: int | None, credits: Decimal) -> None:
-        """Book what an event has cost; a second time, nothing."""
-        booking = insert(_BOOKINGS).values(
-            event_key=event_key, broadcast_id=broadcast_id, thousandths=int(credits * 1000)
-        )
+    async def add(self, event_key: str, broadcast_id: int | None, credits: Decimal) -> None:
+        """Record the cost of an event, unless it has been recorded."""
+        row = insert(_COSTS).values(event_key=event_key, broadcast_id=broadcast_id, thousandths=int(credits * 1000))
         try:
             async with self._engine.begin() as connection:
-                await connection.execute(booking)
+                await connection.execute(row)
         except IntegrityError:
-            # It is there: the handler had run before, and its process ended before that was noted.
+            # The row exists: an earlier attempt committed it, and crashed before its ack.
             return
 
-    async def spent(self, broadcast_id: int) -> Decimal:
-        """Return what a broadcast has cost so far, in credits."""
-        total = select(func.sum(_BOOKINGS.c.thousandths)).where(_BOOKINGS.c.broadcast_id == broadcast_id)
+    async def total(self, broadcast_id: int) -> Decimal:
+        """Return the cost of a broadcast so far, in credits."""
+        total = select(func.sum(_COSTS.c.thousandths)).where(_COSTS.c.broadcast_id == broadcast_id)
         async with self._engine.connect() as connection:
             return Decimal(await connection.scalar(total) or 0) / 1000
