@@ -1,4 +1,4 @@
-"""Posts over some connections, each the next postback once the last was answered; as little as can be: no limit."""
+"""Send postbacks over several connections with raw sockets, so that the sender is not the bottleneck."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from attrs import define, field
 
-from benchmarks.served import TOKEN
+from benchmarks.server import TOKEN
 
-#: Stands for the number of a postback in a body.
+#: Placeholder for the number of a postback in a body.
 NUMBER = b"1234567890"
 _HEAD = (
     b"POST /%s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: CallFire\r\nAccept: */*\r\nConnection: Keep-Alive\r\n"
@@ -19,16 +19,16 @@ _HEAD = (
 
 
 @define(eq=False)
-class Posts:
-    """What is to be posted, and how long each answer took."""
+class Postbacks:
+    """Postbacks to be sent, and the response time of each."""
 
     content_type: bytes
     body: bytes
     numbers: Iterator[int]
     seconds: list[float] = field(factory=list)
 
-    def next(self) -> bytes | None:
-        """Word the next request; None where there is none."""
+    def next_request(self) -> bytes | None:
+        """Return the next request, or None after the last."""
         number = next(self.numbers, None)
         if number is None:
             return None
@@ -37,8 +37,8 @@ class Posts:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, posts: Posts, done: asyncio.Future[None]) -> None:
-        self._posts = posts
+    def __init__(self, postbacks: Postbacks, done: asyncio.Future[None]) -> None:
+        self._postbacks = postbacks
         self._done = done
         self._sent_at = 0.0
 
@@ -47,17 +47,19 @@ class _Connection(asyncio.Protocol):
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        self._posts.seconds.append(time.perf_counter() - self._sent_at)
+        self._postbacks.seconds.append(time.perf_counter() - self._sent_at)
         if not data.startswith(b"HTTP/1.1 204"):
-            self._done.set_exception(RuntimeError(f"answered {data[:40]!r}"))
+            self._done.set_exception(RuntimeError(f"unexpected response: {data[:40]!r}"))
         self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._done.done():
-            self._done.set_exception(ConnectionResetError("the server hung up") if error is None else error)
+            self._done.set_exception(
+                ConnectionResetError("the server closed the connection") if error is None else error
+            )
 
     def _send(self) -> None:
-        request = self._posts.next()
+        request = self._postbacks.next_request()
         if request is not None:
             self._sent_at = time.perf_counter()
             self._transport.write(request)
@@ -66,21 +68,21 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def _post_all(port: int, connections: int, posts: Posts) -> None:
+async def _post_all(port: int, connections: int, postbacks: Postbacks) -> None:
     loop = asyncio.get_running_loop()
-    ends = [loop.create_future() for _ in range(connections)]
-    for end in ends:
-        await loop.create_connection(lambda end=end: _Connection(posts, end), "127.0.0.1", port)
-    await asyncio.gather(*ends)
+    futures = [loop.create_future() for _ in range(connections)]
+    for future in futures:
+        await loop.create_connection(lambda future=future: _Connection(postbacks, future), "127.0.0.1", port)
+    await asyncio.gather(*futures)
 
 
-def post_all(port: int, connections: int, posts: Posts) -> float:
-    """Post all, each answered 204; return how many seconds it took."""
-    begun = time.perf_counter()
+def post_all(port: int, connections: int, postbacks: Postbacks) -> float:
+    """Send all postbacks, expect 204 for each, and return the elapsed seconds."""
+    start = time.perf_counter()
     try:
-        import uvloop  # noqa: PLC0415  # what it is measured with, where it is there
+        import uvloop  # noqa: PLC0415  # may not be installed
     except ImportError:
-        asyncio.run(_post_all(port, connections, posts))
+        asyncio.run(_post_all(port, connections, postbacks))
     else:
-        uvloop.run(_post_all(port, connections, posts))
-    return time.perf_counter() - begun
+        uvloop.run(_post_all(port, connections, postbacks))
+    return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Running the rows, each run in a process of its own; `MODULES` lists where they stand."""
+"""Run the rows, each run in a new process. `MODULES` lists the modules that have rows."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 
 from benchmarks.report import Figure, figure
-from benchmarks.rows import Costs, Effort, Row, measured_once
+from benchmarks.rows import Costs, Effort, Row, measure_once
 
 #: In the order of the table.
 MODULES = (
-    *("parse", "dispatch", "client", "start", "growth", "hostile"),
-    *("intake", "over_http", "keeping", "postgres", "jetstream", "telemetry"),
+    *("parse", "dispatch", "client", "import_time", "growth", "hostile_bodies"),
+    *("intake", "http_intake", "sqlite", "postgres", "jetstream", "telemetry"),
 )
 
 
 def rows_of(module: str, words: Sequence[str]) -> list[Row]:
-    """List a module's rows: those in which one of *words* stands, or all."""
+    """Return a module's rows that contain one of *words*, or all rows without *words*."""
     rows: Sequence[Row] = import_module(f"benchmarks.{module}").ROWS
-    return [row for row in rows if not words or any(word in f"{module}: {row.work} {row.beside}" for word in words)]
+    return [row for row in rows if not words or any(word in _title(module, row) for word in words)]
+
+
+def _title(module: str, row: Row) -> str:
+    return f"{module}: {row.operation} {row.baseline}"
 
 
 def measure(module: str, words: Sequence[str], effort: Effort) -> list[Costs | str]:
-    """Measure a module's rows once, in this process."""
-    return [measured_once(row, effort) for row in rows_of(module, words)]
+    """Measure a module's rows once in this process."""
+    return [measure_once(row, effort) for row in rows_of(module, words)]
 
 
-def measure_in_a_process(module: str, words: Sequence[str], effort: Effort) -> list[Costs | str]:
-    """Measure them in a process that has done nothing else."""
+def measure_in_new_process(module: str, words: Sequence[str], effort: Effort) -> list[Costs | str]:
+    """Measure a module's rows once in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(measure, module, words, effort).result()
 
 
 def figures(modules: Sequence[str], words: Sequence[str], effort: Effort, runs: int) -> list[Figure]:
-    """Measure all, one run after the other; a run is spread over the time that the whole takes."""
-    found: dict[str, list[list[Costs | str]]] = {module: [] for module in modules if rows_of(module, words)}
+    """Measure all rows in each run before the next run, so that a row's runs are spread over the whole time."""
+    results: dict[str, list[list[Costs | str]]] = {module: [] for module in modules if rows_of(module, words)}
     for number in range(runs):
-        for module, before in found.items():
-            _print(f"run {number + 1} of {runs}: {module}")
-            before.append(measure_in_a_process(module, words, effort))
+        for module, earlier in results.items():
+            sys.stderr.write(f"run {number + 1} of {runs}: {module}\n")
+            earlier.append(measure_in_new_process(module, words, effort))
     return [
         figure(module, row, costs)
-        for module, before in found.items()
-        for row, costs in zip(rows_of(module, words), zip(*before, strict=True), strict=True)
+        for module, of_runs in results.items()
+        for row, costs in zip(rows_of(module, words), zip(*of_runs, strict=True), strict=True)
     ]
-
-
-def _print(line: str) -> None:
-    sys.stderr.write(line + "\n")

@@ -1,8 +1,8 @@
 """
-Keeping deliveries on disk and working through them, beside what SQLite alone takes for it.
+`SqliteInbox`: storing and handling deliveries, compared with SQLite alone.
 
-The disk's own time is most of it: what is compared with it is measured by the clock, in turns on one disk. ``TMPDIR``
-names a folder on the disk to be measured.
+Comparisons that depend on the disk use elapsed time, measured alternately on one disk. Set ``TMPDIR`` to a directory on
+the disk to be measured.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.over_http import document
-from benchmarks.posting import NUMBER
+from benchmarks.http_intake import postback
+from benchmarks.load_generator import NUMBER
 from benchmarks.rows import Costs, Effort, Row, UnavailableError, compare_async
 from callfire_async.notifications import Delivery, Notification, Postback, Receiver, Router, SqliteInbox
 from callfire_async.notifications.parsing import parse
 
-DONE, WAITING, FEW = 1_000_000, 100_000, 1_000
-WORKED = 4_000
+DONE, PENDING, FEW = 1_000_000, 100_000, 1_000
+HANDLED = 4_000
 SIZES = (100, 1_000, 10_000)
 _MEMORY_BYTES = 20e6
-_TYPE, _BODY = document("JSON")
+_CONTENT_TYPE, _BODY = postback("JSON")
 _numbers = itertools.count()
 
 _INSERT = """
@@ -38,122 +38,126 @@ _INSERT = """
 
 
 def delivery() -> Delivery:
-    """Make one like no other."""
-    return Delivery(_BODY.replace(NUMBER, b"%010d" % next(_numbers)), _TYPE.decode())
+    """Return a new delivery."""
+    return Delivery(_BODY.replace(NUMBER, b"%010d" % next(_numbers)), _CONTENT_TYPE.decode())
 
 
 @contextmanager
 def _file() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "inbox.db"
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory) / "inbox.db"
 
 
-# --- appending --------------------------------------------------------------------------------------------
+# --- append -----------------------------------------------------------------------------------------------
 
 
-def _appending(at_once: int, directly: int, effort: Effort) -> Costs:
-    """Append so many at once, beside a bare loop that commits so many rows at a time; for each row."""
-    return asyncio.run(_appending_in_turns(at_once, directly, effort))
+def _append(concurrency: int, batch: int, effort: Effort) -> Costs:
+    """Append concurrently, compared with a loop that commits a batch of rows at a time; per row."""
+    return asyncio.run(_compare_appends(concurrency, batch, effort))
 
 
-async def _appending_in_turns(at_once: int, directly: int, effort: Effort) -> Costs:
-    with _file() as path, _file() as other:
-        async with SqliteInbox(other):
+async def _compare_appends(concurrency: int, batch: int, effort: Effort) -> Costs:
+    with _file() as path, _file() as bare_path:
+        async with SqliteInbox(bare_path):
             pass
         async with SqliteInbox(path) as inbox:
-            with closing(sqlite3.connect(other, isolation_level=None)) as connection:
+            with closing(sqlite3.connect(bare_path, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous = FULL")
 
                 async def ours() -> None:
-                    await asyncio.gather(*(inbox.append(delivery()) for _ in range(at_once)))
+                    await asyncio.gather(*(inbox.append(delivery()) for _ in range(concurrency)))
 
                 async def bare() -> None:
-                    _commit(connection, directly)
+                    _commit(connection, batch)
 
                 costs = await compare_async(ours, bare, effort, clock=time.perf_counter)
-    return Costs(costs.ours / at_once, costs.beside / directly)
+    return Costs(costs.ours / concurrency, costs.baseline / batch)
 
 
 def _commit(connection: sqlite3.Connection, count: int) -> None:
-    """Insert the same rows into the same table, with nobody to wait for."""
+    """Insert the same rows into the same table in one transaction."""
     now = time.time()
-    made = (delivery() for _ in range(count))
+    rows = (_row(delivery(), now) for _ in range(count))
     connection.execute("BEGIN IMMEDIATE")
-    connection.executemany(_INSERT, ((one.key, one.body, one.content_type, now, now, now, now) for one in made))
+    connection.executemany(_INSERT, rows)
     connection.execute("COMMIT")
 
 
-# --- working ----------------------------------------------------------------------------------------------
+def _row(new: Delivery, now: float) -> tuple[object, ...]:
+    return new.key, new.body, new.content_type, now, now, now, now
+
+
+# --- handle -----------------------------------------------------------------------------------------------
 
 
 def _router() -> Router:
     router = Router()
 
     @router.on(Notification)
-    async def take(event: Notification) -> None:
+    async def handle(event: Notification) -> None:
         pass
 
     return router
 
 
-async def _worked(count: int) -> float:
-    """Have a receiver work through so many; return the processor's seconds for each."""
+async def _handle(count: int) -> float:
+    """Handle deliveries with a receiver; return the CPU seconds per delivery."""
     with _file() as path:
         inbox = SqliteInbox(path)
         async with inbox:
             await inbox.append_many([delivery() for _ in range(count)])
         receiver = Receiver(_router(), tokens=None, inbox=inbox)
-        begun = time.process_time()
+        start = time.process_time()
         async with receiver:
             while (await receiver.stats()).handled < count:
                 await receiver.idle(timeout=600)
-        return (time.process_time() - begun) / count
+        return (time.process_time() - start) / count
 
 
-async def _parsed(count: int) -> float:
-    """Parse and dispatch so many; return the processor's seconds for each."""
+async def _parse_and_dispatch(count: int) -> float:
+    """Parse and dispatch bodies; return the CPU seconds per body."""
     router, bodies = _router(), [delivery().body for _ in range(count)]
-    begun = time.process_time()
+    start = time.process_time()
     for body in bodies:
         await router.dispatch(parse(body, "application/json"), handler_timeout=30.0)
-    return (time.process_time() - begun) / count
+    return (time.process_time() - start) / count
 
 
-def _working(effort: Effort) -> Costs:
-    count = effort.of(WORKED, least=300)
-    asyncio.run(_parsed(100))
-    asyncio.run(_worked(100))
-    return Costs(asyncio.run(_worked(count)), asyncio.run(_parsed(count)))
+def _compare_handling(effort: Effort) -> Costs:
+    count = effort.of(HANDLED, minimum=300)
+    asyncio.run(_parse_and_dispatch(100))  # warms up
+    asyncio.run(_handle(100))
+    return Costs(asyncio.run(_handle(count)), asyncio.run(_parse_and_dispatch(count)))
 
 
-# --- how it grows -----------------------------------------------------------------------------------------
+# --- growth -----------------------------------------------------------------------------------------------
 
 
-async def _taken(count: int) -> float:
-    """Have a receiver take so many, 64 at once; return the processor's seconds for each."""
+async def _accept(count: int) -> float:
+    """Accept postbacks, 64 concurrently; return the CPU seconds per postback."""
     with _file() as path:
         async with Receiver(_router(), tokens=None, inbox=SqliteInbox(path), concurrency=0) as receiver:
-            begun = time.process_time()
-            await _take(receiver, count)
-            return (time.process_time() - begun) / count
+            start = time.process_time()
+            await _receive_all(receiver, count)
+            return (time.process_time() - start) / count
 
 
-async def _take(receiver: Receiver, count: int) -> None:
-    left = iter(range(count))
+async def _receive_all(receiver: Receiver, count: int) -> None:
+    remaining = iter(range(count))
 
-    async def take_on() -> None:
-        for _ in left:
-            one = delivery()
-            reply = await receiver.receive(Postback("POST", None, {"Content-Type": "application/json"}, one.body))
+    async def receive_next() -> None:
+        for _ in remaining:
+            body = delivery().body
+            reply = await receiver.receive(Postback("POST", None, {"Content-Type": "application/json"}, body))
             if reply.status != 204:
                 raise RuntimeError(reply)
 
-    await asyncio.gather(*(take_on() for _ in range(64)))
+    await asyncio.gather(*(receive_next() for _ in range(64)))
 
 
-def _grown(measure: Callable[[int], Awaitable[float]], many: int, few: int, effort: Effort) -> Costs:
-    """Measure many, beside few as often as makes as many."""
-    many, few = effort.of(many, least=200), effort.of(few, least=20)
+def _growth(measure: Callable[[int], Awaitable[float]], many: int, few: int, effort: Effort) -> Costs:
+    """Measure many items once, and few items several times."""
+    many, few = effort.of(many, minimum=200), effort.of(few, minimum=20)
 
     async def measured() -> Costs:
         await measure(few)
@@ -165,31 +169,31 @@ def _grown(measure: Callable[[int], Awaitable[float]], many: int, few: int, effo
 
 
 def _memory(effort: Effort) -> Costs:
-    """Let so many wait; return by how many bytes the process has grown."""
+    """Store pending deliveries; return the growth of the process in bytes."""
     if not Path("/proc/self/statm").exists():
-        raise UnavailableError("this system does not say what memory is in use")
-    return Costs(asyncio.run(_grown_bytes(effort.of(WAITING))), _MEMORY_BYTES, "B")
+        raise UnavailableError("this system does not report the memory in use")
+    return Costs(asyncio.run(_grown_bytes(effort.of(PENDING))), _MEMORY_BYTES, "B")
 
 
 async def _grown_bytes(count: int) -> float:
     with _file() as path:
         async with Receiver(_router(), tokens=None, inbox=SqliteInbox(path), concurrency=0) as receiver:
-            # What is allocated once is no growth.
-            await _take(receiver, 1_000)
-            before = _resident()
-            await _take(receiver, count)
-            return max(0.0, float(_resident() - before))
+            # Warm up: what is allocated only once does not count.
+            await _receive_all(receiver, 1_000)
+            before = _resident_bytes()
+            await _receive_all(receiver, count)
+            return max(0.0, float(_resident_bytes() - before))
 
 
-def _resident() -> int:
+def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
-# --- at scale ---------------------------------------------------------------------------------------------
+# --- size of the inbox ------------------------------------------------------------------------------------
 
 
-async def _filled(path: Path, done: int, waiting: int) -> None:
-    """Make a file that holds so many."""
+async def _fill(path: Path, done: int, pending: int) -> None:
+    """Create a file with done and pending deliveries."""
     async with SqliteInbox(path):
         pass
     with closing(sqlite3.connect(path)) as connection:
@@ -199,8 +203,7 @@ async def _filled(path: Path, done: int, waiting: int) -> None:
             " VALUES (?, x'', ?, ?, ?, ?, 2, ?)",
             ((os.urandom(32).hex(), now, now, now, now, f"text:{number}:SENT") for number in range(done)),
         )
-        rows = (delivery() for _ in range(waiting))
-        connection.executemany(_INSERT, ((one.key, one.body, one.content_type, now, now, now, now) for one in rows))
+        connection.executemany(_INSERT, (_row(delivery(), now) for _ in range(pending)))
         connection.commit()
 
 
@@ -208,40 +211,46 @@ async def _append_one(inbox: SqliteInbox) -> None:
     await inbox.append(delivery())
 
 
-async def _claim_some(inbox: SqliteInbox) -> None:
+async def _claim_and_release(inbox: SqliteInbox) -> None:
     for lease in await inbox.claim(16, lease=60.0):
         await inbox.release(lease)
 
 
-def _at_scale(work: Callable[[SqliteInbox], Awaitable[None]], effort: Effort) -> Costs:
-    """Do something with a large inbox and a small one, in turns."""
+def _compare_sizes(operation: Callable[[SqliteInbox], Awaitable[None]], effort: Effort) -> Costs:
+    """Measure an operation of a large inbox and a small one alternately."""
 
     async def measured() -> Costs:
         with _file() as large, _file() as small:
-            await _filled(large, effort.of(DONE), effort.of(WAITING))
-            await _filled(small, 0, FEW)
-            async with SqliteInbox(large) as ours, SqliteInbox(small) as other:
-                return await compare_async(lambda: work(ours), lambda: work(other), effort, clock=time.perf_counter)
+            await _fill(large, effort.of(DONE), effort.of(PENDING))
+            await _fill(small, 0, FEW)
+            async with SqliteInbox(large) as ours, SqliteInbox(small) as baseline:
+                return await compare_async(
+                    lambda: operation(ours), lambda: operation(baseline), effort, clock=time.perf_counter
+                )
 
     return asyncio.run(measured())
 
 
-_SCALE = f"with {DONE:,} done and {WAITING:,} waiting"
-_SMALL = f"with {FEW:,} waiting"
+_LARGE = f"with {DONE:,} done and {PENDING:,} pending deliveries"
+_SMALL = f"with {FEW:,} pending deliveries"
 
 ROWS = (
-    Row("appending, 64 at once", "one commit for each row", 8.0, partial(_appending, 64, 1), "higher"),
-    Row("appending, one at a time", "one commit for each row", 1.5, partial(_appending, 1, 1)),
+    Row("`SqliteInbox.append`, 64 concurrent", "one commit per row", 8.0, partial(_append, 64, 1), "higher"),
+    Row("`SqliteInbox.append`, one at a time", "one commit per row", 1.5, partial(_append, 1, 1)),
     Row(
-        "appending, 256 at once", "a bare loop that commits 100 at a time", 0.6, partial(_appending, 256, 100), "higher"
+        "`SqliteInbox.append`, 256 concurrent",
+        "a loop that commits 100 rows at a time",
+        0.6,
+        partial(_append, 256, 100),
+        "higher",
     ),
-    Row("claiming, parsing, dispatching and acking, in JSON", "parsing and dispatching alone", 3.5, _working),
-    Row(f"the memory that {WAITING:,} waiting deliveries take", "20 MB", 1.0, _memory),
-    Row(f"appending {_SCALE}", _SMALL, 1.3, partial(_at_scale, _append_one)),
-    Row(f"claiming and releasing 16 {_SCALE}", _SMALL, 1.3, partial(_at_scale, _claim_some)),
+    Row("claim, parse, dispatch and ack in JSON", "parse and dispatch", 3.5, _compare_handling),
+    Row(f"memory of {PENDING:,} pending deliveries", "20 MB", 1.0, _memory),
+    Row(f"`append` {_LARGE}", _SMALL, 1.3, partial(_compare_sizes, _append_one)),
+    Row(f"`claim` and `release` of 16 {_LARGE}", _SMALL, 1.3, partial(_compare_sizes, _claim_and_release)),
     *(
-        Row(f"{what} {many:,}, for each", f"{few:,}, for each", 1.3, partial(_grown, measure, many, few))
-        for what, measure in (("taking in", _taken), ("working through", _worked))
+        Row(f"{operation} {many:,}, per item", f"{few:,}, per item", 1.3, partial(_growth, measure, many, few))
+        for operation, measure in (("accepting", _accept), ("handling", _handle))
         for few, many in itertools.pairwise(SIZES)
     ),
 )

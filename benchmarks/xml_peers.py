@@ -1,4 +1,4 @@
-"""The notification that is parsed, worded as its schema has it for the libraries that make typed values of XML."""
+"""The schema of the parsed notification, for other libraries that produce typed values from XML."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +16,7 @@ NOTIFICATION = "http://api.callfire.com/notification/xsd"
 
 
 class _Element(BaseXmlModel, nsmap={"": DATA, "n": NOTIFICATION}, search_mode="unordered"):
-    """Its elements come in any order, as in CallFire's notifications."""
+    """An element whose children have any order, as in CallFire's notifications."""
 
 
 class _Record(_Element, tag="TextRecord", ns=""):
@@ -51,8 +51,8 @@ class _TextReceived(_Element, tag="TextReceived", ns="n"):
     text: _Text = element(tag="Text", ns="")
 
 
-def read_with_pydantic_xml(body: bytes) -> object:
-    """Read it as its documentation has it."""
+def parse_with_pydantic_xml(body: bytes) -> object:
+    """Parse a notification as in pydantic-xml's documentation."""
     return _TextReceived.from_xml(body)
 
 
@@ -68,7 +68,7 @@ _ID = {"name": "id", "type": "Attribute"}
 
 @dataclass
 class Record:
-    """As xsdata would generate it."""
+    """A record, as xsdata generates it."""
 
     id: int | None = field(default=None, metadata=_ID)
     result: str | None = field(default=None, metadata=_data("Result"))
@@ -81,7 +81,7 @@ class Record:
 
 @dataclass
 class Text:
-    """Likewise."""
+    """A text, as xsdata generates it."""
 
     id: int | None = field(default=None, metadata=_ID)
     from_number: str | None = field(default=None, metadata=_data("FromNumber"))
@@ -101,10 +101,10 @@ class Text:
 
 @dataclass
 class TextReceived:
-    """Likewise."""
+    """A notification, as xsdata generates it."""
 
     class Meta:
-        """Where it stands."""
+        """Its namespace."""
 
         namespace = NOTIFICATION
 
@@ -117,6 +117,6 @@ class TextReceived:
 _PARSER = XmlParser()
 
 
-def read_with_xsdata(body: bytes) -> object:
-    """Read it as its documentation has it, with the parser and its context kept."""
+def parse_with_xsdata(body: bytes) -> object:
+    """Parse a notification as in xsdata's documentation, with a cached parser."""
     return _PARSER.from_bytes(body, TextReceived)
