@@ -1,1 +1,1 @@
-"""What the library costs, beside floors and peers: ``python -m benchmarks`` measures; see `README.md`."""
+"""Benchmarks of the library against baselines and other libraries: ``python -m benchmarks``; see `README.md`."""

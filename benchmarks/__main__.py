@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure everything, and write a table and a JSON file."""
+"""``python -m benchmarks``: run the benchmarks, and write a table and a JSON file."""
 
 from __future__ import annotations
 
@@ -8,36 +8,42 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.rows import FULL, QUICK
-from benchmarks.runs import MODULES, figures
+from benchmarks.runner import MODULES, figures
 
 BUILD = report.HERE.parent / "build" / "bench"
 RUNS = 5
 
 
 def main() -> None:
-    """Measure, write, print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, beside floors and peers.")
-    parser.add_argument("words", nargs="*", help="only rows in whose module, work or beside one of these stands")
-    parser.add_argument("--quick", action="store_true", help="a minute: shows that all of it runs")
-    parser.add_argument("--runs", type=int, help=f"each in a process of its own; {RUNS}, or 1 when quick")
-    parser.add_argument("--json", type=Path, default=BUILD / "results.json")
-    parser.add_argument("--table", type=Path, default=BUILD / "table.md")
-    parser.add_argument("--docs", action="store_true", help="keep the figures, and make docs/performance.md of them")
-    options = parser.parse_args()
-    # The cases and the servers that the tests have are measured too.
+    """Run the benchmarks, write the files and print the table."""
+    options = _options()
+    # Some benchmarks use the tests' corpus and servers.
     sys.path.append(str(report.HERE.parent / "tests"))
     effort, runs = (QUICK, options.runs or 1) if options.quick else (FULL, options.runs or RUNS)
     path = report.RESULTS if options.docs else options.json
-    found = figures(MODULES, options.words, effort, runs)
-    table = report.table(found)
+    measured = figures(MODULES, options.words, effort, runs)
+    table = report.table(measured)
     if options.docs and options.words:
-        found = report.replaced(report.read(path)[1], found)
-    report.write(path, found, runs=runs, quick=options.quick)
+        measured = report.replaced(report.read(path)[1], measured)
+    report.write(path, measured, runs=runs, quick=options.quick)
     options.table.parent.mkdir(parents=True, exist_ok=True)
     options.table.write_text(table, encoding="utf-8")
     if options.docs:
         report.write_docs()
     sys.stdout.write(table)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Compare with baselines and other libraries."
+    )
+    parser.add_argument("words", nargs="*", help="run only rows whose module, operation or baseline contains a word")
+    parser.add_argument("--quick", action="store_true", help="check in a few minutes that everything runs")
+    parser.add_argument("--runs", type=int, help=f"number of runs, each in a new process; default {RUNS}, quick 1")
+    parser.add_argument("--json", type=Path, default=BUILD / "results.json", help="JSON file; default %(default)s")
+    parser.add_argument("--table", type=Path, default=BUILD / "table.md", help="table file; default %(default)s")
+    parser.add_argument("--docs", action="store_true", help="store the figures, and write docs/performance.md")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

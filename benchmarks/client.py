@@ -1,4 +1,4 @@
-"""What the client costs its process, beside httpx as its documentation has it; the server is another process."""
+"""CPU time of the client, compared with httpx as in its documentation; the server is another process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from uuid import uuid4
 
 import httpx
 
-from benchmarks.answering import server
 from benchmarks.rows import Costs, Effort, Row, compare_async
+from benchmarks.stub_api import server
 from callfire_async import CallFire, NotificationFormat, SubscriptionFilter, TriggerEvent
 
 ENDPOINT = "https://hooks.example.com/callfire/0123456789abcdef"
-AT_ONCE = 100
+CONCURRENCY = 100
 
 
 async def _create(callfire: CallFire) -> None:
@@ -40,13 +40,13 @@ async def _post(client: httpx.AsyncClient) -> None:
     int(reference["Id"])
 
 
-def _at_once(work: Callable[[Any], Awaitable[None]], client: object) -> Callable[[], Awaitable[None]]:
-    async def all_of_them() -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(AT_ONCE):
-                tasks.create_task(work(client))  # type: ignore[arg-type]  # a coroutine function's awaitable
+def _concurrently(operation: Callable[[Any], Awaitable[None]], client: object) -> Callable[[], Awaitable[None]]:
+    async def run_all() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONCURRENCY):
+                group.create_task(operation(client))  # type: ignore[arg-type]  # a coroutine function's awaitable
 
-    return all_of_them
+    return run_all
 
 
 async def _one_at_a_time(effort: Effort) -> Costs:
@@ -55,28 +55,28 @@ async def _one_at_a_time(effort: Effort) -> Costs:
             return await compare_async(lambda: _create(callfire), lambda: _post(client), effort)
 
 
-async def _many_at_once(effort: Effort) -> Costs:
+async def _concurrent(effort: Effort) -> Costs:
     with server() as url:
         async with _callfire(url) as callfire, _httpx(url) as client:
-            return await compare_async(_at_once(_create, callfire), _at_once(_post, client), effort)
+            return await compare_async(_concurrently(_create, callfire), _concurrently(_post, client), effort)
 
 
-async def _many_over_aiohttp(effort: Effort) -> Costs:
-    from httpx_aiohttp import HttpxAiohttpClient  # noqa: PLC0415  # not everybody's
+async def _concurrent_over_aiohttp(effort: Effort) -> Costs:
+    from httpx_aiohttp import HttpxAiohttpClient  # noqa: PLC0415  # may not be installed
 
     with server() as url:
         async with (
-            HttpxAiohttpClient(trust_env=False, limits=httpx.Limits(max_connections=None)) as underneath,
-            _callfire(url, http_client=underneath) as callfire,
+            HttpxAiohttpClient(trust_env=False, limits=httpx.Limits(max_connections=None)) as http_client,
+            _callfire(url, http_client=http_client) as callfire,
             _httpx(url) as client,
         ):
-            return await compare_async(_at_once(_create, callfire), _at_once(_post, client), effort)
+            return await compare_async(_concurrently(_create, callfire), _concurrently(_post, client), effort)
 
 
-async def _many_idle(effort: Effort) -> Costs:
+async def _after_concurrency(effort: Effort) -> Costs:
     with server() as url:
-        async with _callfire(url, max_connections=AT_ONCE) as many, _callfire(url) as one:
-            await _at_once(_create, many)()
+        async with _callfire(url, max_connections=CONCURRENCY) as many, _callfire(url) as one:
+            await _concurrently(_create, many)()
             return await compare_async(lambda: _create(many), lambda: _create(one), effort)
 
 
@@ -96,21 +96,21 @@ ROWS = (
         lambda effort: asyncio.run(_one_at_a_time(effort)),
     ),
     Row(
-        f"the same, {AT_ONCE} at once",
-        f"httpx, {AT_ONCE} at once",
+        f"`subscriptions.create`, {CONCURRENCY} concurrent",
+        f"httpx, {CONCURRENCY} concurrent",
         1.0,
-        lambda effort: asyncio.run(_many_at_once(effort)),
+        lambda effort: asyncio.run(_concurrent(effort)),
     ),
     Row(
-        f"the same, {AT_ONCE} at once, over httpx-aiohttp, which breaks promises",
-        f"httpx, {AT_ONCE} at once",
+        f"`subscriptions.create`, {CONCURRENCY} concurrent, over httpx-aiohttp (without its guarantees)",
+        f"httpx, {CONCURRENCY} concurrent",
         0.25,
-        lambda effort: asyncio.run(_many_over_aiohttp(effort)),
+        lambda effort: asyncio.run(_concurrent_over_aiohttp(effort)),
     ),
     Row(
-        f"a request after {AT_ONCE} at once",
-        "a request of a client that had one at a time",
+        f"a request after {CONCURRENCY} concurrent requests",
+        "a request by a client that sends one at a time",
         1.5,
-        lambda effort: asyncio.run(_many_idle(effort)),
+        lambda effort: asyncio.run(_after_concurrency(effort)),
     ),
 )

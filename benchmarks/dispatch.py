@@ -1,4 +1,4 @@
-"""From an event to its handler: `Router.dispatch` beside what any dispatch costs."""
+"""`Router.dispatch`, compared with the cost of any dispatch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ EVENT = samples.EVENTS["TextReceived"]
 HANDLERS = 20
 
 
-def _bound() -> Router:
-    """Make a router in which one handler of twenty takes the event: each is bound to a subscription of its own."""
+def _bound_to_subscriptions() -> Router:
+    """Return a router with handlers that are bound to different subscriptions, one of which matches."""
     router = Router()
     for number in range(HANDLERS):
         id = 1_000 + number if number != HANDLERS // 2 else EVENT.subscription_id
@@ -21,8 +21,8 @@ def _bound() -> Router:
     return router
 
 
-def _asked() -> Router:
-    """Make a router in which one handler of twenty takes the event: each looks into the event for that."""
+def _with_conditions() -> Router:
+    """Return a router with handlers that have a condition on the event, one of which is true."""
     router = Router()
     for number in range(HANDLERS):
         where = _is_final if number == HANDLERS // 2 else _is_call
@@ -42,29 +42,29 @@ def _is_call(event: Notification) -> bool:
     return isinstance(event, CallFinished)
 
 
-def _beside_a_dict(router: Router, effort: Effort) -> Costs:
+def _compare_with_dict(router: Router, effort: Effort) -> Costs:
     handlers = {TextReceived: _handle}
 
     async def ours() -> None:
         await router.dispatch(EVENT)
 
-    async def looked_up() -> None:
+    async def lookup() -> None:
         await handlers[type(EVENT)](EVENT)
 
-    return asyncio.run(compare_async(ours, looked_up, effort))
+    return asyncio.run(compare_async(ours, lookup, effort))
 
 
 ROWS = (
     Row(
-        f"`Router.dispatch`, one match among {HANDLERS} handlers, each for a subscription of its own",
+        f"`Router.dispatch` with {HANDLERS} handlers, each bound to a subscription; one matches",
         "a dict lookup and an await",
         2.5,
-        lambda effort: _beside_a_dict(_bound(), effort),
+        lambda effort: _compare_with_dict(_bound_to_subscriptions(), effort),
     ),
     Row(
-        f"the same with a `where` only, which is asked {HANDLERS} times",
+        f"`Router.dispatch` with {HANDLERS} handlers, each with a `where` condition; one matches",
         "a dict lookup and an await",
         None,
-        lambda effort: _beside_a_dict(_asked(), effort),
+        lambda effort: _compare_with_dict(_with_conditions(), effort),
     ),
 )

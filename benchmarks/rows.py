@@ -1,10 +1,9 @@
 """
-`Row`: one line of the table; `compare`: what something costs, beside its floor, measured in turns.
+`Row`: one line of the table. `compare`: measure an operation and its baseline alternately.
 
-A module of this folder has ``ROWS``, and a line in ``MODULES`` of `benchmarks.runs`. Each row is measured five
-times, each time in a process of its own; a figure is the median of the five ratios, and its spread the least and the
-greatest of them. A row whose engine is not there raises `UnavailableError`, or the ImportError that it meets, and the
-table says so.
+A benchmark module has ``ROWS``, and is listed in ``MODULES`` of `benchmarks.runner`. Each row is measured five times,
+each time in a new process; a figure is the median of the five ratios, and its spread their minimum and maximum. A row
+whose server or library is missing raises `UnavailableError` or ImportError, which the table shows.
 """
 
 from __future__ import annotations
@@ -20,37 +19,37 @@ from attrs import frozen
 Work = Callable[[], object]
 Clock = Callable[[], float]
 
-# Long enough for the clock, short enough that whatever else the machine does hits both sides alike.
+# Long enough for the clock's resolution, short enough that other load on the machine affects both sides equally.
 _BLOCK_SECONDS = 0.002
-_LEAST_PAIRS = 5
+_MIN_PAIRS = 5
 
 
 class UnavailableError(Exception):
-    """What a row needs is not on this machine: its words go into the table."""
+    """A row cannot be measured on this machine; the table shows the message."""
 
 
 @frozen
 class Effort:
-    """How much is measured: *seconds* a row in each run, *share* of the counts that a row names."""
+    """How much to measure: *seconds* per row and run, and the *fraction* of a row's counts."""
 
     seconds: float
-    share: float = 1.0
+    fraction: float = 1.0
 
-    def of(self, count: int, *, least: int = 1) -> int:
-        """Return how many of *count* to take."""
-        return max(least, round(count * self.share))
+    def of(self, count: int, *, minimum: int = 1) -> int:
+        """Return the fraction of a count, but at least *minimum*."""
+        return max(minimum, round(count * self.fraction))
 
 
 FULL = Effort(seconds=1.0)
-QUICK = Effort(seconds=0.03, share=0.02)
+QUICK = Effort(seconds=0.03, fraction=0.02)
 
 
 @frozen
 class Costs:
-    """What ours and the other cost in one run, in one unit: seconds, instructions, bytes."""
+    """The costs of our operation and of its baseline in one run, in one unit: seconds, instructions or bytes."""
 
     ours: float
-    beside: float
+    baseline: float
     unit: str = "s"
 
 
@@ -60,54 +59,50 @@ class Row:
     One line of the table.
 
     Attributes:
-        work: What we do.
-        beside: What it is measured beside, on the same input.
-        reach: The ratio to reach; None where the figure only informs.
-        measure: Measures once.
-        better: ``"lower"``: the ratio is our costs by the other's; ``"higher"``: the other's by ours, as in 'four times
-            as fast'.
+        operation: What is measured.
+        baseline: What it is compared with, on the same input.
+        target: The ratio to reach; None if there is no target.
+        measure: Measures the row once.
+        better: ``"lower"``: the ratio is our cost divided by the baseline's; ``"higher"``: the baseline's cost divided
+            by ours, as in 'four times as fast'.
     """
 
-    work: str
-    beside: str
-    reach: float | None
+    operation: str
+    baseline: str
+    target: float | None
     measure: Callable[[Effort], Costs]
     better: Literal["lower", "higher"] = "lower"
 
     def ratio(self, costs: Costs) -> float:
-        """Return one run's ratio."""
-        return costs.ours / costs.beside if self.better == "lower" else costs.beside / costs.ours
-
-    def is_met(self, ratio: float) -> bool:
-        """Tell whether it reaches what it is to reach."""
-        return self.reach is None or (ratio <= self.reach if self.better == "lower" else ratio >= self.reach)
+        """Return the ratio of one run."""
+        return costs.ours / costs.baseline if self.better == "lower" else costs.baseline / costs.ours
 
 
-def compare(ours: Work, beside: Work, effort: Effort, *, clock: Clock = time.process_time) -> Costs:
+def compare(ours: Work, baseline: Work, effort: Effort, *, clock: Clock = time.process_time) -> Costs:
     """
-    Measure two functions in turns: blocks of some milliseconds each, as many as go into the time.
+    Measure two functions alternately, in blocks of some milliseconds, until the time is over.
 
     Args:
-        ours: Called often.
-        beside: Likewise.
-        effort: For how long.
-        clock: The processor's time of this process, unless what is waited for counts too.
+        ours: The function to measure; called many times.
+        baseline: The function to compare with; called many times.
+        effort: How long to measure.
+        clock: The clock; defaults to the CPU time of this process.
 
     Returns:
-        The medians of a call's costs in all blocks.
+        The costs of one call: medians over all blocks.
     """
-    blocks = [_block(work, clock) for work in (ours, beside)]
+    blocks = [_block(work, clock) for work in (ours, baseline)]
     pairs: list[tuple[float, float]] = []
-    ends = time.perf_counter() + effort.seconds
-    while time.perf_counter() < ends or len(pairs) < _LEAST_PAIRS:
+    end = time.perf_counter() + effort.seconds
+    while time.perf_counter() < end or len(pairs) < _MIN_PAIRS:
         order = (0, 1) if len(pairs) % 2 else (1, 0)
-        found = {index: blocks[index]() for index in order}
-        pairs.append((found[0], found[1]))
+        costs = {index: blocks[index]() for index in order}
+        pairs.append((costs[0], costs[1]))
     return _medians(pairs)
 
 
 def _block(work: Work, clock: Clock) -> Callable[[], float]:
-    """Make what measures one block of calls: so many as take a block's time."""
+    """Return a function that measures one block of calls and returns the cost of a call."""
     work()
     once = min(_seconds(work, 1, clock) for _ in range(3))
     calls = max(1, round(_BLOCK_SECONDS / max(once, 1e-7)))
@@ -115,28 +110,28 @@ def _block(work: Work, clock: Clock) -> Callable[[], float]:
 
 
 def _seconds(work: Work, calls: int, clock: Clock) -> float:
-    begun = clock()
+    start = clock()
     for _ in range(calls):
         work()
-    return clock() - begun
+    return clock() - start
 
 
 async def compare_async(
     ours: Callable[[], Awaitable[Any]],
-    beside: Callable[[], Awaitable[Any]],
+    baseline: Callable[[], Awaitable[Any]],
     effort: Effort,
     *,
     clock: Clock = time.process_time,
 ) -> Costs:
-    """Measure two coroutine functions in turns, in one event loop; otherwise like `compare`."""
-    works = [ours, beside]
+    """Measure two coroutine functions alternately in one event loop, like `compare`."""
+    works = [ours, baseline]
     calls = [await _calls(work, clock) for work in works]
     pairs: list[tuple[float, float]] = []
-    ends = time.perf_counter() + effort.seconds
-    while time.perf_counter() < ends or len(pairs) < _LEAST_PAIRS:
+    end = time.perf_counter() + effort.seconds
+    while time.perf_counter() < end or len(pairs) < _MIN_PAIRS:
         order = (0, 1) if len(pairs) % 2 else (1, 0)
-        found = {index: await _seconds_async(works[index], calls[index], clock) for index in order}
-        pairs.append((found[0], found[1]))
+        costs = {index: await _seconds_async(works[index], calls[index], clock) for index in order}
+        pairs.append((costs[0], costs[1]))
     return _medians(pairs)
 
 
@@ -147,22 +142,22 @@ async def _calls(work: Callable[[], Awaitable[Any]], clock: Clock) -> int:
 
 
 async def _seconds_async(work: Callable[[], Awaitable[Any]], calls: int, clock: Clock) -> float:
-    begun = clock()
+    start = clock()
     for _ in range(calls):
         await work()
-    return (clock() - begun) / calls
+    return (clock() - start) / calls
 
 
 def _medians(pairs: list[tuple[float, float]]) -> Costs:
-    """Take the median of the ratios, not the ratio of the medians: what slows the machine down slows a pair down."""
-    beside = statistics.median(pair[1] for pair in pairs)
-    return Costs(beside * statistics.median(pair[0] / pair[1] for pair in pairs), beside)
+    """Use the median of the ratios, not the ratio of the medians: other load slows both sides of a pair."""
+    baseline = statistics.median(pair[1] for pair in pairs)
+    return Costs(baseline * statistics.median(pair[0] / pair[1] for pair in pairs), baseline)
 
 
-def measured_once(row: Row, effort: Effort) -> Costs | str:
-    """Measure a row once; where it cannot be, return why not."""
+def measure_once(row: Row, effort: Effort) -> Costs | str:
+    """Measure a row once, or return why it cannot be measured."""
     gc.collect()
     try:
         return row.measure(effort)
-    except (UnavailableError, ImportError) as missing:
-        return str(missing)
+    except (UnavailableError, ImportError) as error:
+        return str(error)

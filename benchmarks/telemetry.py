@@ -1,4 +1,4 @@
-"""What it costs to tell OpenTelemetry of each request, delivery and handler."""
+"""The cost of OpenTelemetry metrics and traces of a receiver."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from callfire_async.notifications import Notification, Postback, Receiver, Route
 from callfire_async.telemetry import instrument_receiver
 from callfire_async.testing import samples
 
-TOKEN = "0123456789abcdef"  # noqa: S105  # nobody else can reach it
-# What is handled at once: a busy receiver's.
+TOKEN = "0123456789abcdef"  # noqa: S105  # not reachable
+# Deliveries handled at once, as by a busy receiver.
 BATCH = 16
 
 
-class _Nowhere(SpanExporter):
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002  # what is sent where is not ours
+class _NullExporter(SpanExporter):
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002  # discarded
         return SpanExportResult.SUCCESS
 
 
-class _Handled:
-    """A receiver, and what tells that all that was posted is handled."""
+class _Service:
+    """A receiver that reports when all postbacks are handled."""
 
     def __init__(self, path: Path) -> None:
         router = Router()
-        self._left = 0
+        self._remaining = 0
         self._numbers = itertools.count()
         self._done = asyncio.Event()
         router.on(Notification, name="handle")(self._handle)
         self.receiver = Receiver(router, tokens=TOKEN, inbox=SqliteInbox(path, dedupe_window=0.0))
 
     async def _handle(self, _: Notification) -> None:
-        self._left -= 1
-        if not self._left:
+        self._remaining -= 1
+        if not self._remaining:
             self._done.set()
 
     async def post(self) -> None:
-        """Post a batch, and wait until it is handled."""
+        """Post a batch and wait until it is handled."""
         body = samples.body("TextSent", "JSON")
-        self._left = BATCH
+        self._remaining = BATCH
         self._done.clear()
         await asyncio.gather(*(self.receiver.receive(Postback("POST", TOKEN, {}, body)) for _ in range(BATCH)))
         await self._done.wait()
@@ -57,11 +57,11 @@ class _Handled:
 
 async def _measured(effort: Effort, tracer_provider: AnyTracerProvider) -> Costs:
     meter_provider = MeterProvider([InMemoryMetricReader()])
-    with tempfile.TemporaryDirectory() as folder:
-        watched, plain = (_Handled(Path(folder, name)) for name in ("watched.db", "plain.db"))
-        instrument_receiver(watched.receiver, tracer_provider=tracer_provider, meter_provider=meter_provider)
-        async with watched.receiver, plain.receiver:
-            costs = await compare_async(watched.post, plain.post, effort)
+    with tempfile.TemporaryDirectory() as directory:
+        instrumented, plain = (_Service(Path(directory, name)) for name in ("instrumented.db", "plain.db"))
+        instrument_receiver(instrumented.receiver, tracer_provider=tracer_provider, meter_provider=meter_provider)
+        async with instrumented.receiver, plain.receiver:
+            costs = await compare_async(instrumented.post, plain.post, effort)
     meter_provider.shutdown()
     return costs
 
@@ -72,15 +72,18 @@ def _metrics(effort: Effort) -> Costs:
 
 def _metrics_and_traces(effort: Effort) -> Costs:
     tracer_provider = TracerProvider()
-    tracer_provider.add_span_processor(BatchSpanProcessor(_Nowhere()))
+    tracer_provider.add_span_processor(BatchSpanProcessor(_NullExporter()))
     costs = asyncio.run(_measured(effort, tracer_provider))
     tracer_provider.shutdown()
     return costs
 
 
 ROWS = (
+    Row("postback, from request to handled delivery, with metrics", "without OpenTelemetry", None, _metrics),
     Row(
-        "a receiver that reports metrics: from the request to the handled delivery", "one that does not", None, _metrics
+        "postback, from request to handled delivery, with metrics and traces",
+        "without OpenTelemetry",
+        None,
+        _metrics_and_traces,
     ),
-    Row("a receiver that reports metrics and every trace, likewise", "one that does not", None, _metrics_and_traces),
 )

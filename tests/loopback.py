@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback whose answers a test writes by hand."""
+"""A real HTTP server on loopback whose responses a test writes by hand."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Request(NamedTuple):
-    """What a server was asked."""
+    """A request that a server received."""
 
     method: str
     target: str
@@ -15,13 +15,13 @@ class Request(NamedTuple):
     reader: asyncio.StreamReader
 
     async def hang(self):
-        """Stay silent until whoever asked is gone."""
+        """Wait until the client disconnects, without a response."""
         await self.reader.read()
         raise ConnectionError
 
 
 class Server:
-    """A real HTTP server that hands each request to a coroutine function, which writes the answer by hand."""
+    """A real HTTP server that passes each request to a coroutine function, which writes the response."""
 
     def __init__(self, answer=None):
         self._answer = answer
@@ -45,12 +45,12 @@ class Server:
             self._changed.set()
 
     async def exchange(self, reader, writer):
-        """Read one request and have it answered."""
+        """Read one request and respond."""
         self.requests.append(await read_request(reader))
         await self._answer(self.requests[-1], writer)
 
     async def until(self, condition):
-        """Wait until *condition* holds of this server."""
+        """Wait until *condition* of this server is true."""
         async with asyncio.timeout(5):
             while not condition(self):
                 self._changed.clear()
@@ -58,7 +58,7 @@ class Server:
 
 
 async def read_request(reader):
-    """Read one request, by its Content-Length."""
+    """Read one request; the body's length is the Content-Length."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     method, target, _ = head.split(" ", 2)
     length = next((int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length:")), 0)
@@ -66,13 +66,13 @@ async def read_request(reader):
 
 
 def serving(answer):
-    """Run a server whose requests go to *answer*."""
+    """Run a server that passes its requests to *answer*."""
     return running(Server(answer))
 
 
 @asynccontextmanager
 async def running(server):
-    """Run a server; its base URL is its `url`."""
+    """Run a server, and set its `url`."""
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     try:
@@ -83,17 +83,17 @@ async def running(server):
 
 
 def answer_bytes(body=b'{"Resource":{"Subscription":{"@id":42}}}', status="200 OK", headers=""):
-    """Word an answer."""
+    """Return the bytes of a response."""
     return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def well(_, writer):
-    """Answer as CallFire does when all is well."""
+    """Respond as CallFire does on success."""
     writer.write(answer_bytes())
 
 
 def hung():
-    """Make an answer that never comes, and the event that it was asked for."""
+    """Return a function that never responds, and an event that is set when a request arrives."""
     arrived = asyncio.Event()
 
     async def answer(request, _):

@@ -1,4 +1,4 @@
-"""Every Python example of the README and the documentation runs, against a CallFire in memory."""
+"""Every Python example of the README and the documentation runs against an in-memory CallFire."""
 
 import ast
 import asyncio
@@ -29,7 +29,7 @@ ENVIRONMENT = {
 
 
 class Example(NamedTuple):
-    """One block of a page."""
+    """One code block of a page."""
 
     page: Path
     line: int
@@ -42,14 +42,14 @@ class Example(NamedTuple):
 
 
 def examples(page: Path) -> Iterator[Example]:
-    """Find the Python blocks of *page*."""
+    """Yield the Python blocks of *page*."""
     text = page.read_text(encoding="utf-8")
     for block in BLOCK.finditer(text):
         yield Example(page, text.count("\n", 0, block.start(1)) + 1, block[1])
 
 
-class Reader:
-    """Somebody who types a page's examples one after the other, in one event loop, with one account."""
+class PageSession:
+    """Runs a page's examples in order, in one module, one event loop and one account."""
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self.runner = runner
@@ -57,13 +57,13 @@ class Reader:
         self.fake = FakeCallFire()
 
     def close(self) -> None:
-        """Close the databases that the page leaves open, as a service does."""
+        """Close the databases that the page leaves open."""
         for value in vars(self.module).values():
             if isinstance(value, sqlite3.Connection):
                 value.close()
 
     def run(self, example: Example) -> None:
-        """Run *example* with what those before it have defined."""
+        """Run *example* with the names that earlier examples have defined."""
         code = example.compile()
         result = eval(code, vars(self.module))
         if code.co_flags & inspect.CO_COROUTINE:
@@ -71,23 +71,23 @@ class Reader:
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
-    """Credentials in the environment."""
+def environment(monkeypatch):
+    """Set the credentials."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(examples(page))], ids=lambda page: page.stem)
 def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path_factory):
-    """Each can be pasted as it stands, after those before it."""
+    """Each example runs unchanged after the earlier ones."""
     with asyncio.Runner() as runner, respx.mock(assert_all_called=False) as network:
-        reader = Reader(runner)
-        # Some libraries look for the module of a function.
-        monkeypatch.setitem(sys.modules, "documented", reader.module)
+        session = PageSession(runner)
+        # Some libraries import the module of a function.
+        monkeypatch.setitem(sys.modules, "documented", session.module)
         network.route(host="127.0.0.1").pass_through()
-        callfire = httpx.ASGITransport(reader.fake)
+        callfire = httpx.ASGITransport(session.fake)
         network.route(url__startswith=CALLFIRE).mock(side_effect=callfire.handle_async_request)
         for example in examples(page):
-            monkeypatch.chdir(tmp_path_factory.mktemp("example"))  # which may be written to
-            reader.run(example)
-        reader.close()
+            monkeypatch.chdir(tmp_path_factory.mktemp("example"))
+            session.run(example)
+        session.close()

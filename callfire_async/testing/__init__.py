@@ -1,7 +1,7 @@
 """
-For tests without an account: a CallFire in memory, samples and factories of its events, and a pytest plugin.
+Testing tools that need no CallFire account: an in-memory fake, event factories and samples, and a pytest plugin.
 
-The plugin is in here, so nothing is imported before it is asked for.
+Names are imported on first use, because pytest loads the plugin in this package in every run.
 """
 
 from importlib import import_module
@@ -47,7 +47,7 @@ __all__ = [
     "samples",
 ]
 
-_HOMES = {
+_MODULES = {
     "FakeCallFire": ".fake_callfire",
     "Fault": ".faults",
     "PostbackFault": ".faults",
@@ -63,4 +63,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "samples":
         return import_module(f"{__name__}.samples")
-    return getattr(import_module(_HOMES.get(name, ".factories"), __name__), name)
+    return getattr(import_module(_MODULES.get(name, ".factories"), __name__), name)

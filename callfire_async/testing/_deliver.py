@@ -1,8 +1,4 @@
-"""
-One event to an application or a receiver, and waiting until it is handled.
-
-It imports `notifications` and `endpoints`.
-"""
+"""`deliver`: post one event to an application or a receiver, and wait until it is handled."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
@@ -44,59 +40,59 @@ async def deliver(
     timeout: float = 5.0,
 ) -> Reply:
     """
-    Post an event as CallFire would, and come back when its handlers are done.
+    Post an event as CallFire does, and return once its handlers have finished.
 
-    An application that is not running is started for this one event, its own lifespan included, and stopped again; one
-    that runs already is left as it is.
+    An application that is not running is started for this event, including its lifespan, and stopped afterwards. A
+    running application is left running.
 
     Args:
-        target: A FastAPI, Starlette or other ASGI application, a `NotificationApp`, an aiohttp application, one of
-            aiohttp's ``TestServer`` or ``TestClient``, or a `Receiver`. What runs must run in this event loop.
-        event: Made by one of the factories, or by yourself.
+        target: A FastAPI, Starlette or other ASGI application, a `NotificationApp`, an aiohttp application,
+            ``TestServer`` or ``TestClient``, or a `Receiver`. A running target must run in the current event loop.
+        event: The event, for example from a factory.
         format: ``XML``, ``JSON`` or ``SOAP``.
-        path: Where the endpoint is without its token, as in ``/callfire``; found by itself where there is only one.
-        token: Another one than the receiver's own.
-        receiver: For an application in which it cannot be found, with *path*.
-        timeout: Seconds for the handlers. What waits for another attempt is not waited for.
+        path: The endpoint's path without the token, for example ``/callfire``; required if there are several endpoints.
+        token: The token to send; defaults to the receiver's own.
+        receiver: The receiver, if it cannot be found in the application; *path* is then required too.
+        timeout: Seconds to wait for the handlers. Retries that are not due yet are not awaited.
 
     Returns:
-        What was answered.
+        The endpoint's response.
 
     Raises:
-        HandlerErrors: What the handlers raised.
-        AssertionError: The event became a dead letter for another reason, which it says.
-        LookupError: Which endpoint is meant cannot be seen.
-        TimeoutError: The handlers were not done in time.
+        HandlerErrors: Handlers raised exceptions.
+        AssertionError: The event became a dead letter for another reason, given in the message.
+        LookupError: The endpoint cannot be determined.
+        TimeoutError: The handlers did not finish in time.
     """
     endpoint = Endpoint(target, "") if isinstance(target, Receiver) else find_endpoint(target, path, receiver)
     content_type, body = encode(event, format)
-    watch = _AttemptRecorder(Delivery(body).key)
+    attempts = _AttemptRecorder(Delivery(body).key)
     async with _transport_for(target, endpoint, token) as post:
-        endpoint.receiver.observe(watch)
+        endpoint.receiver.observe(attempts)
         try:
             reply = await post({"Content-Type": content_type}, body)
             await endpoint.receiver.idle(timeout)
         finally:
-            endpoint.receiver.stop_observing(watch)
-    watch.check()
+            endpoint.receiver.stop_observing(attempts)
+    attempts.raise_failure()
     return reply
 
 
-# --- what became of it ------------------------------------------------------------------------------------
+# --- outcome ----------------------------------------------------------------------------------------------
 
 
 @define(eq=False)
 class _AttemptRecorder(Observer):
-    """Sees how the attempts at one delivery end."""
+    """Records the attempts at one delivery."""
 
     _key: str
-    _handling: AttemptRecord | None = None
+    _last: AttemptRecord | None = None
     _completed: list[str] = field(factory=list)
     _failed: dict[str, Exception] = field(factory=dict)
 
     def attempt(self, record: AttemptRecord) -> AbstractContextManager[None]:
         if record.delivery.key == self._key:
-            self._handling, self._failed = record, {}
+            self._last, self._failed = record, {}
         return super().attempt(record)
 
     @contextmanager
@@ -104,75 +100,74 @@ class _AttemptRecorder(Observer):
         try:
             yield
         except Exception as error:
-            if record is self._handling:
+            if record is self._last:
                 self._failed[handler] = error
             raise
-        if record is self._handling:
+        if record is self._last:
             self._completed.append(handler)
 
-    def check(self) -> None:
-        """Raise what the last attempt ended with, if that is not success."""
-        if self._handling is None or self._handling.outcome not in ("failed", "dead"):
+    def raise_failure(self) -> None:
+        """Raise an exception if the last attempt did not succeed."""
+        if self._last is None or self._last.outcome not in _FAILURES:
             return
-        ended = f"the event {_ENDS[self._handling.outcome]}: {self._handling.reason}"
+        message = f"the event {_FAILURES[self._last.outcome]}: {self._last.reason}"
         if not self._failed:
-            raise AssertionError(ended)
-        errors = HandlerErrors(
-            ended, [*self._failed.values()], completed=frozenset(self._completed), failed=[*self._failed]
+            raise AssertionError(message)
+        raise HandlerErrors(
+            message, [*self._failed.values()], completed=frozenset(self._completed), failed=[*self._failed]
         )
-        raise errors
 
 
-_ENDS = {"failed": "was not handled", "dead": "became a dead letter"}
+_FAILURES = {"failed": "was not handled", "dead": "became a dead letter"}
 
 
-# --- the ways in ------------------------------------------------------------------------------------------
+# --- transports -------------------------------------------------------------------------------------------
 
 
 def _transport_for(target: Any, endpoint: Endpoint, token: str | None) -> AbstractAsyncContextManager[_Post]:
     if isinstance(target, Receiver):
         return _call_receiver(target, token)
-    way = _through_aiohttp if is_aiohttp_target(target) else _through_asgi
-    return way(target, endpoint, endpoint.path(token))
+    transport = _aiohttp_transport if is_aiohttp_target(target) else _asgi_transport
+    return transport(target, endpoint, endpoint.path(token))
 
 
 @asynccontextmanager
 async def _call_receiver(receiver: Receiver, token: str | None) -> AsyncIterator[_Post]:
-    own = Endpoint(receiver, "").path(token).removeprefix("/")
+    path_token = Endpoint(receiver, "").path(token).removeprefix("/")
     async with receiver:
-        yield lambda headers, body: receiver.receive(Postback("POST", own or None, headers, body))
+        yield lambda headers, body: receiver.receive(Postback("POST", path_token or None, headers, body))
 
 
 @asynccontextmanager
-async def _through_asgi(application: Any, endpoint: Endpoint, path: str) -> AsyncIterator[_Post]:
+async def _asgi_transport(application: Any, endpoint: Endpoint, path: str) -> AsyncIterator[_Post]:
     async with AsyncExitStack() as stack:
         running = application
         if not endpoint.receiver.is_running:
-            # As long as it takes: a receiver that stops gives its handlers their grace.
+            # No time limit: a stopping receiver waits for its handlers up to its shutdown_timeout.
             lifespan = LifespanManager(application, startup_timeout=None, shutdown_timeout=None)
             running = (await stack.enter_async_context(lifespan)).app
         transport = httpx.ASGITransport(running, raise_app_exceptions=False)
-        yield await stack.enter_async_context(_over_http(f"https://testserver{path}", transport))
+        yield await stack.enter_async_context(_http_transport(f"https://testserver{path}", transport))
 
 
 @asynccontextmanager
-async def _through_aiohttp(target: Any, endpoint: Endpoint, path: str) -> AsyncIterator[_Post]:
+async def _aiohttp_transport(target: Any, endpoint: Endpoint, path: str) -> AsyncIterator[_Post]:
     from aiohttp import test_utils, web
 
-    # A client for tests has the server.
+    # A TestClient has its TestServer as `server`.
     server = getattr(target, "server", target)
     async with AsyncExitStack() as stack:
         if isinstance(server, web.Application):
             if endpoint.receiver.is_running:
-                raise TypeError("this application runs already: hand over its TestServer or TestClient")
+                raise TypeError("target is a running aiohttp application: pass its TestServer or TestClient")
             server = test_utils.TestServer(server)
         if not server.started:
             await stack.enter_async_context(server)
-        yield await stack.enter_async_context(_over_http(str(server.make_url(path))))
+        yield await stack.enter_async_context(_http_transport(str(server.make_url(path))))
 
 
 @asynccontextmanager
-async def _over_http(url: str, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[_Post]:
+async def _http_transport(url: str, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[_Post]:
     async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
 
         async def post(headers: dict[str, str], body: bytes) -> Reply:

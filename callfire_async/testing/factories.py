@@ -1,8 +1,7 @@
 """
-Events for tests, each about a thing of its own, as `parse` would give them.
+Factories of events for tests. Each event has IDs of its own.
 
-What is made goes through CallFire's XML once, so that ``payload`` is there and the kind is the one that a receiver
-would see. It imports `models`, `notifications` and `encoding`.
+Events are encoded as XML and parsed again, so that their class and ``payload`` are the ones that a receiver produces.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,10 +16,12 @@ from callfire_async.models import (
     BroadcastType,
     Call,
     CallRecord,
+    IvrBroadcastConfig,
     Result,
     Text,
     TextBroadcastConfig,
     TextRecord,
+    VoiceBroadcastConfig,
 )
 from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import (
@@ -54,12 +55,12 @@ __all__ = [
 
 T = TypeVar("T", bound=Notification)
 
-# Numbers that are kept for fiction.
-_PERSON, _OURS, _SHORT_CODE = "12135550142", "12135550100", "67076"
+# 555-01xx numbers are reserved for fiction.
+_CONTACT_NUMBER, _CALLER_ID, _SHORT_CODE = "12135550142", "12135550100", "67076"
 
 
 class ActionFields(TypedDict, total=False):
-    """What may be said of every text and call; the rest is made up."""
+    """Fields of texts and calls that can be chosen; the others are generated."""
 
     id: int
     subscription_id: int | None
@@ -75,13 +76,13 @@ class ActionFields(TypedDict, total=False):
 
 
 class TextFields(ActionFields, total=False):
-    """What may be said of every text."""
+    """Fields of texts that can be chosen."""
 
     message: str
 
 
 class CampaignFields(TypedDict, total=False):
-    """What may be said of every campaign; the rest is made up."""
+    """Fields of campaigns that can be chosen; the others are generated."""
 
     id: int
     subscription_id: int | None
@@ -89,13 +90,13 @@ class CampaignFields(TypedDict, total=False):
     last_modified: datetime | None
     type: BroadcastType | None
     labels: tuple[str, ...]
-    config: TextBroadcastConfig | None
+    config: TextBroadcastConfig | VoiceBroadcastConfig | IvrBroadcastConfig | None
 
 
 def make_text_notification(
     *, state: ActionState | str = ActionState.READY, inbound: bool = False, **fields: Unpack[TextFields]
 ) -> TextNotification:
-    """Make news of a text that has no result; it is finished only in the state ``FINISHED``."""
+    """Create a notification of a text without a result; the text is finished only in the state ``FINISHED``."""
     return _text(TextNotification, ActionState(state), None, inbound, **fields)
 
 
@@ -103,28 +104,28 @@ def make_text_finished(
     *, result: Result | str = Result.SENT, inbound: bool = False, **fields: Unpack[TextFields]
 ) -> TextFinished:
     """
-    Make a finished text: a `TextReceived` where it is inbound, a `TextSent` where the result is ``SENT``.
+    Create a finished text: a `TextReceived` if it is inbound, a `TextSent` if the result is ``SENT``.
 
-    As CallFire words it, the message of an outbound text stands in its record only.
+    As in CallFire's notifications, only the record has the message of an outbound text.
     """
     return _text(TextFinished, ActionState.FINISHED, Result(result), inbound, **fields)
 
 
 def make_text_sent(**fields: Unpack[TextFields]) -> TextSent:
-    """Make an outbound text that was sent; its message stands in its record."""
+    """Create an outbound text that was sent; only its record has the message."""
     return _text(TextSent, ActionState.FINISHED, Result.SENT, inbound=False, **fields)
 
 
 def make_text_received(**fields: Unpack[TextFields]) -> TextReceived:
-    """Make an inbound text."""
+    """Create an inbound text."""
     return _text(TextReceived, ActionState.FINISHED, Result.RECEIVED, inbound=True, **fields)
 
 
 def make_call_finished(
     *, result: Result | str = Result.LA, inbound: bool = False, **fields: Unpack[ActionFields]
 ) -> CallFinished:
-    """Make a call that has ended."""
-    subscription_id, action = _action(inbound, _OURS, fields)
+    """Create a finished call."""
+    subscription_id, action = _action_fields(inbound, _CALLER_ID, fields)
     record = CallRecord(
         id=_unique_id(),
         result=Result(result),
@@ -134,28 +135,28 @@ def make_call_finished(
         billed_amount=Decimal(1),
     )
     call = Call(state=ActionState.FINISHED, final_result=Result(result), records=(record,), **action)
-    return _as_received(CallFinished, CallFinished(subscription_id=subscription_id, call=call))
+    return _parsed(CallFinished, CallFinished(subscription_id=subscription_id, call=call))
 
 
 def make_campaign_notification(
     *, status: BroadcastStatus | str = BroadcastStatus.PAUSED, **fields: Unpack[CampaignFields]
 ) -> CampaignNotification:
-    """Make news of a campaign: a `CampaignStarted` where the status is ``RUNNING``, and so on."""
+    """Create a notification of a campaign; the status selects the class, for example ``RUNNING`` `CampaignStarted`."""
     return _campaign(CampaignNotification, "BroadcastNotification", BroadcastStatus(status), **fields)
 
 
 def make_campaign_started(**fields: Unpack[CampaignFields]) -> CampaignStarted:
-    """Make the start of a campaign."""
+    """Create the start of a campaign."""
     return _campaign(CampaignStarted, "BroadcastStarted", BroadcastStatus.RUNNING, **fields)
 
 
 def make_campaign_stopped(**fields: Unpack[CampaignFields]) -> CampaignStopped:
-    """Make the stop of a campaign."""
+    """Create the stop of a campaign."""
     return _campaign(CampaignStopped, "BroadcastStopped", BroadcastStatus.STOPPED, **fields)
 
 
 def make_campaign_finished(**fields: Unpack[CampaignFields]) -> CampaignFinished:
-    """Make the end of a campaign."""
+    """Create the end of a campaign."""
     return _campaign(CampaignFinished, "BroadcastFinished", BroadcastStatus.FINISHED, **fields)
 
 
@@ -163,11 +164,11 @@ def _text(
     kind: type[T],
     state: ActionState,
     result: Result | None,
-    inbound: bool,  # noqa: FBT001  # each caller is in sight
+    inbound: bool,  # noqa: FBT001  # private; each caller is in this module
     **fields: Unpack[TextFields],
 ) -> T:
     message = fields.pop("message", "KEYWORD yes, please" if inbound else "Your order is on its way.")
-    subscription_id, action = _action(inbound, _SHORT_CODE, fields)
+    subscription_id, action = _action_fields(inbound, _SHORT_CODE, fields)
     record = TextRecord(id=_unique_id(), result=result, finish_time=action["modified"], message=message)
     text = Text(
         state=state,
@@ -176,42 +177,46 @@ def _text(
         records=(record,) if result else (),
         **action,
     )
-    # The root that production sends for both text triggers.
+    # CallFire sends this root for both text triggers.
     event = TextNotification(name="TextNotification", subscription_id=subscription_id, text=text)
-    return _as_received(kind, event)
+    return _parsed(kind, event)
 
 
-def _action(inbound: bool, ours: str, fields: ActionFields) -> tuple[int | None, dict[str, Any]]:  # noqa: FBT001  # as above
-    """Return the subscription that sends it, and what a text and a call have in common."""
+def _action_fields(
+    inbound: bool,  # noqa: FBT001  # private; each caller is in this module
+    account_number: str,
+    fields: ActionFields,
+) -> tuple[int | None, dict[str, Any]]:
+    """Return the subscription ID, and the fields that texts and calls share."""
     now = _now()
-    chosen: dict[str, Any] = {
+    values: dict[str, Any] = {
         "id": _unique_id(),
-        "from_number": _PERSON if inbound else ours,
-        "to_number": ours if inbound else _PERSON,
+        "from_number": _CONTACT_NUMBER if inbound else account_number,
+        "to_number": account_number if inbound else _CONTACT_NUMBER,
         "contact_id": _unique_id(),
         "inbound": inbound,
         "created": now,
         "modified": now,
         **fields,
     }
-    return chosen.pop("subscription_id", None), chosen
+    return values.pop("subscription_id", None), values
 
 
 def _campaign(kind: type[T], root: str, status: BroadcastStatus, **fields: Unpack[CampaignFields]) -> T:
-    chosen: dict[str, Any] = {
+    values: dict[str, Any] = {
         "id": _unique_id(),
         "name": "Spring",
         "last_modified": _now(),
         "type": BroadcastType.TEXT,
         **fields,
     }
-    subscription_id = chosen.pop("subscription_id", None)
-    broadcast = Broadcast(status=status, **chosen)
+    subscription_id = values.pop("subscription_id", None)
+    broadcast = Broadcast(status=status, **values)
     event = CampaignNotification(name=root, subscription_id=subscription_id, broadcast=broadcast)
-    return _as_received(kind, event)
+    return _parsed(kind, event)
 
 
-def _as_received(kind: type[T], event: Notification) -> T:
+def _parsed(kind: type[T], event: Notification) -> T:
     _, body = encode(event)
     received = parse(body)
     assert isinstance(received, kind)
@@ -219,10 +224,10 @@ def _as_received(kind: type[T], event: Notification) -> T:
 
 
 def _unique_id() -> int:
-    """Return an id that no other call returns, in the 64 bits that the wire has for it."""
+    """Return a new ID; CallFire's IDs have 64 bits."""
     return uuid4().int >> 66
 
 
 def _now() -> datetime:
-    # CallFire's times have no fractions of a second.
+    # CallFire's timestamps are whole seconds.
     return datetime.now(UTC).replace(microsecond=0)

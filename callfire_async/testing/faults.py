@@ -1,8 +1,4 @@
-"""
-What can go wrong on the way to and from CallFire, as values, and how an ASGI application makes it happen.
-
-It imports nothing of the package.
-"""
+"""Faults that tests inject into requests to the fake and into its postbacks."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,39 +10,40 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["ConnectionAborted", "Cut", "Fault", "PostbackFault", "with_fault"]
 
-#: Where a connection ends: after the request, which is not carried out; before the answer; in the middle of it.
+#: When the connection is closed: after the request (which is not carried out), before the response, or halfway through
+#: the response's body.
 Cut = Literal["request", "answer", "body"]
 
 
 class ConnectionAborted(Exception):
-    """Raised by an application whose server gives it no hold of the connection, in place of cutting it."""
+    """Raised instead of closing the connection if the ASGI server does not expose its transport."""
 
 
 class PostbackFault(Enum):
-    """What goes wrong with one postback."""
+    """A fault of one postback."""
 
-    #: It never comes.
+    #: It is not sent.
     DROPPED = "dropped"
-    #: It comes twice.
+    #: It is sent twice.
     DUPLICATED = "duplicated"
-    #: It comes after those of the next event.
+    #: It is sent after the postbacks of the next event.
     LATE = "late"
-    #: The connection ends in the middle of its body.
+    #: The connection is closed halfway through its body.
     CUT = "cut"
 
 
 @frozen(kw_only=True)
 class Fault:
     """
-    What goes wrong with one request to the fake.
+    A fault of one request to the fake.
 
     Args:
-        status: Answered in place of carrying the request out.
-        carried_out: With *status*: the request was carried out all the same.
-        retry_after: With *status*: the ``Retry-After`` of that answer, in seconds or as an HTTP date.
-        html: With *status*: the body is a page of HTML, as from a proxy, and not a ``ResourceException``.
-        hold: Awaited before the answer, as ``asyncio.Event().wait``.
-        cut: Where the connection ends, if it does. An answer without a body is cut before it.
+        status: Status of an error response that is returned instead of carrying the request out.
+        carried_out: With *status*: carry the request out before the error response.
+        retry_after: With *status*: the response's ``Retry-After`` header, in seconds or as an HTTP date.
+        html: With *status*: return an HTML page, as a proxy does, instead of a ``ResourceException``.
+        hold: Awaited before the response is sent, for example ``asyncio.Event().wait``.
+        cut: When the connection is closed. A response without a body is cut before it is sent.
     """
 
     status: int | None = None
@@ -57,41 +54,41 @@ class Fault:
     cut: Cut | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what would do nothing."""
+        """Reject combinations that have no effect."""
         if self.status is None and (self.carried_out or self.retry_after is not None or self.html):
-            raise TypeError("carried_out, retry_after and html say more of a status: give one")
+            raise TypeError("carried_out, retry_after and html require status")
         if self.status is not None and self.cut == "request":
-            raise TypeError("a connection that is cut after the request never shows a status")
+            raise TypeError("status cannot be combined with cut='request': no response is sent")
         if self.status is None and self.hold is None and self.cut is None:
-            raise TypeError("a fault that does nothing: give a status, a hold or a cut")
+            raise TypeError("Fault requires status, hold or cut")
 
 
 def with_fault(fault: Fault, application: ASGIApp, error: ASGIApp) -> ASGIApp:
-    """Make the application that answers one HTTP request in the way of a fault; *error* makes its error answer."""
+    """Return an application that answers one HTTP request with a fault; *error* returns the error response."""
 
     async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
-        answer: list[Message] = []
+        response: list[Message] = []
 
-        async def keep(message: Message) -> None:
-            answer.append(message)
+        async def record(message: Message) -> None:
+            response.append(message)
 
         if fault.cut == "request":
             await _read_all(receive)
         if fault.carried_out:
-            await application(scope, receive, _drop)
+            await application(scope, receive, _discard)
         if fault.status is not None:
-            await error(scope, receive, keep)
+            await error(scope, receive, record)
         elif fault.cut != "request":
-            await application(scope, receive, keep)
+            await application(scope, receive, record)
         if fault.hold is not None:
             await fault.hold()
-        await _send(answer, fault.cut, receive, send)
+        await _send(response, fault.cut, receive, send)
 
     return faulty
 
 
-async def _drop(_: Message) -> None:
-    """Send nothing."""
+async def _discard(_: Message) -> None:
+    pass
 
 
 async def _read_all(receive: Receive) -> None:
@@ -99,20 +96,20 @@ async def _read_all(receive: Receive) -> None:
         pass
 
 
-async def _send(answer: list[Message], cut: Cut | None, receive: Receive, send: Send) -> None:
+async def _send(response: list[Message], cut: Cut | None, receive: Receive, send: Send) -> None:
     if cut is None:
-        for message in answer:
+        for message in response:
             await send(message)
         return
-    body = b"".join(message.get("body", b"") for message in answer)
+    body = b"".join(message.get("body", b"") for message in response)
     if cut == "body" and body:
-        await send(answer[0])
+        await send(response[0])
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-    await _cut(receive, send)
+    await _close_connection(receive, send)
 
 
-async def _cut(receive: Receive, send: Send) -> None:
-    # ASGI has no word for this. uvicorn's `send` belongs to a cycle that has the transport.
+async def _close_connection(receive: Receive, send: Send) -> None:
+    # ASGI cannot close a connection. uvicorn's `send` is a method of an object that has the transport.
     transport: asyncio.Transport | None = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise ConnectionAborted

@@ -1,7 +1,7 @@
 """
 The pytest plugin: fixtures for tests of code that uses CallFire.
 
-Every pytest run of everybody who has this package loads it: it imports pytest only, and the rest in its fixtures.
+pytest loads this module in every run if the package is installed, so it imports only pytest; fixtures import the rest.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from callfire_async.testing import FakeCallFire, PostbackRecorder
 
 
-# Not asynchronous, so that they work with every asynchronous runner; there is nothing in them that needs closing.
+# Synchronous fixtures work with every asyncio plugin, and these hold nothing that needs closing.
 @pytest.fixture
 def fake_callfire(request: pytest.FixtureRequest) -> FakeCallFire:
-    """Give a CallFire in memory, empty at first; it posts over HTTP, or to ``postbacks`` where the test has those."""
+    """Return an empty `FakeCallFire`; it posts to ``postbacks`` if the test uses that fixture, otherwise over HTTP."""
     from callfire_async.testing.fake_callfire import FakeCallFire
 
-    in_memory = "postbacks" in request.fixturenames
-    return FakeCallFire(transport=request.getfixturevalue("postbacks") if in_memory else None)
+    is_recorded = "postbacks" in request.fixturenames
+    return FakeCallFire(transport=request.getfixturevalue("postbacks") if is_recorded else None)
 
 
 @pytest.fixture
 def callfire(fake_callfire: FakeCallFire) -> CallFire:
-    """Give a client of ``fake_callfire``, in process."""
+    """Return a client that is connected to ``fake_callfire`` in process."""
     return fake_callfire.client()
 
 
 @pytest.fixture
 def postbacks() -> PostbackRecorder:
-    """Keep what ``fake_callfire`` posts in memory, whatever the endpoint, and have it looked at."""
+    """Return a recorder of the postbacks that ``fake_callfire`` sends to any endpoint."""
     from callfire_async.testing.recorder import PostbackRecorder
 
     return PostbackRecorder()

@@ -1,8 +1,4 @@
-"""
-Postbacks that stay in memory: what a fake CallFire posts, kept to be looked at.
-
-It imports `notifications.events` and `parsing`.
-"""
+"""A transport that records the postbacks of a `FakeCallFire` instead of sending them over the network."""
 
 from typing import TypeVar
 
@@ -19,30 +15,31 @@ E = TypeVar("E", bound=Notification)
 
 class PostbackRecorder(httpx.AsyncBaseTransport):
     """
-    The transport of a `FakeCallFire` whose postbacks reach no network: kept here, in order, and answered.
+    A transport for `FakeCallFire` that records postbacks in order.
 
     Args:
-        app: The ASGI application that they go on to, whatever the host of the endpoint; answered 204 without one.
+        app: ASGI application that receives every postback, whatever the endpoint's host. Without one, each postback
+            is answered 204.
     """
 
     def __init__(self, app: ASGIApp | None = None) -> None:
-        #: May be set at any time.
+        #: The application that receives postbacks; can be replaced at any time.
         self.app = app
-        self._posted: list[tuple[str, Notification]] = []
+        self._recorded: list[tuple[str, Notification]] = []
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where each was posted to."""
-        return tuple(url for url, _ in self._posted)
+        """The URL of each postback, in order."""
+        return tuple(url for url, _ in self._recorded)
 
     def of(self, event_type: type[E]) -> list[E]:
-        """Return the events of a type, in the order in which they were posted; ``Notification`` is any."""
-        return [event for _, event in self._posted if isinstance(event, event_type)]
+        """Return the recorded events of a type, in order; ``Notification`` matches all of them."""
+        return [event for _, event in self._recorded if isinstance(event, event_type)]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Keep one, and answer it."""
+        """Record a postback, and return the application's response or 204."""
         event = parse(await request.aread(), request.headers["Content-Type"])
-        self._posted.append((str(request.url), event))
+        self._recorded.append((str(request.url), event))
         if self.app is None:
             return httpx.Response(204)
         return await httpx.ASGITransport(self.app).handle_async_request(request)

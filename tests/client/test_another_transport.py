@@ -159,7 +159,7 @@ async def test_aiohttp_sends_again_what_it_holds_to_be_safe(method, call):
 
 async def test_a_delete_that_was_carried_out_is_an_error(fake_server):
     """The client does not know that it was sent before."""
-    there = fake_server.fake._account.create(create_subscription({**WANTED, "request_id": "r"}).form)
+    there = fake_server.fake._subscription_store.create(create_subscription({**WANTED, "request_id": "r"}).form)
     async with client_of(fake_server) as client:
         fake_server.cuts.append(Cut("answer", 0))
         with pytest.raises(NotFoundError) as caught:
@@ -171,7 +171,7 @@ async def test_a_delete_that_was_carried_out_is_an_error(fake_server):
 async def test_an_update_that_was_carried_out_may_be_refused(fake_server):
     """Likewise, where a RequestId is refused the second time."""
     fake_server.fake = FakeCallFire(repeated_request_id="refused")
-    there = fake_server.fake._account.create(create_subscription({**WANTED, "request_id": "r"}).form)
+    there = fake_server.fake._subscription_store.create(create_subscription({**WANTED, "request_id": "r"}).form)
     async with client_of(fake_server) as client:
         fake_server.cuts.append(Cut("answer", 0))
         with pytest.raises(BadRequestError):

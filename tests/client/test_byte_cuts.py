@@ -117,7 +117,7 @@ def case(request, server):
     def new_account():
         server.fake = FakeCallFire(repeated_request_id=mode)
         if CASES[name].there:
-            server.fake._account.create(create_subscription({**WANTED, "request_id": "older"}).form)
+            server.fake._subscription_store.create(create_subscription({**WANTED, "request_id": "older"}).form)
         return next(iter(server.fake.subscriptions), None)
 
     return CASES[name], new_account

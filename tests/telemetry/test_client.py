@@ -206,7 +206,7 @@ async def test_nothing_private_is_reported(callfire, fake, recorder):
 
     reported = "".join(span.to_json() for span in recorder.spans) + repr(recorder.series)
     assert f"POST {ROUTE}" in reported
-    secrets = ("login", "password", "bG9naW", "Tok3n", "h.example", "12135551212", "Requ3st", "This was asked for")
+    secrets = ("login", "password", "bG9naW", "Tok3n", "h.example", "12135551212", "Requ3st", "Injected fault")
     assert not [secret for secret in secrets if secret in reported]
 
 

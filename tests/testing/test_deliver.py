@@ -1,4 +1,4 @@
-"""`deliver`: one event to whatever takes postbacks, and back when its handlers are done."""
+"""`deliver`: post one event to an application or receiver, and return when its handlers have finished."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -32,25 +32,25 @@ TOKEN = "a-token-for-tests-only"
 
 
 class Service:
-    """Handlers that write down what they were given, and a receiver that runs them."""
+    """A receiver, and the events that its handler has received."""
 
     def __init__(self, *, tokens=TOKEN, **options) -> None:
         self.handled: list[Notification] = []
         self.router = Router()
-        self.router.on(TextFinished, name="note")(self.note)
+        self.router.on(TextFinished, name="record")(self.record)
         self.receiver = Receiver(self.router, tokens=tokens, **options)
 
-    async def note(self, event) -> None:
+    async def record(self, event) -> None:
         self.handled.append(event)
 
 
-def by_fastapi(receiver):
+def fastapi_app(receiver):
     app = FastAPI()
     app.include_router(notification_routes(receiver), prefix="/callfire")
     return app
 
 
-def by_nested_fastapi(receiver):
+def nested_fastapi_app(receiver):
     routes = APIRouter()
     routes.include_router(notification_routes(receiver), prefix="/callfire")
     app = FastAPI()
@@ -58,51 +58,53 @@ def by_nested_fastapi(receiver):
     return app
 
 
-def by_mount(receiver):
+def mounted_app(receiver):
     app = NotificationApp(receiver)
     return Starlette(routes=[Route("/", lambda _: None), Mount("/callfire", app)], lifespan=app.lifespan)
 
 
-def by_middleware(receiver):
-    return GZipMiddleware(by_mount(receiver))
+def app_with_middleware(receiver):
+    return GZipMiddleware(mounted_app(receiver))
 
 
-def by_aiohttp(receiver):
+def aiohttp_app(receiver):
     app = web.Application()
     add_notification_routes(app, receiver, "/callfire")
     return app
 
 
-def by_nested_aiohttp(receiver):
+def nested_aiohttp_app(receiver):
     app = web.Application()
-    app.add_subapp("/hooks", by_aiohttp(receiver))
+    app.add_subapp("/hooks", aiohttp_app(receiver))
     return app
 
 
-WAYS = [
-    by_fastapi,
-    by_nested_fastapi,
+TARGETS = [
+    fastapi_app,
+    nested_fastapi_app,
     NotificationApp,
-    by_mount,
-    by_middleware,
-    by_aiohttp,
-    by_nested_aiohttp,
-    lambda receiver: TestServer(by_aiohttp(receiver)),
-    lambda receiver: TestClient(TestServer(by_aiohttp(receiver))),
+    mounted_app,
+    app_with_middleware,
+    aiohttp_app,
+    nested_aiohttp_app,
+    lambda receiver: TestServer(aiohttp_app(receiver)),
+    lambda receiver: TestClient(TestServer(aiohttp_app(receiver))),
     lambda receiver: receiver,
 ]
-each_way = pytest.mark.parametrize(
-    "embed", WAYS, ids="fastapi nested-fastapi asgi mount middleware aiohttp nested-aiohttp server client bare".split()
+each_target = pytest.mark.parametrize(
+    "make_target",
+    TARGETS,
+    ids="fastapi nested-fastapi asgi mount middleware aiohttp nested-aiohttp server client bare".split(),
 )
 
 
-@each_way
-@pytest.mark.parametrize("inbox", [None, MemoryInbox], ids=["at once", "inbox"])
-async def test_the_handlers_are_done_when_it_comes_back(embed, inbox):
-    """Whatever takes postbacks: it is found, started, posted to, waited for, and stopped."""
+@each_target
+@pytest.mark.parametrize("inbox", [None, MemoryInbox], ids=["inline", "inbox"])
+async def test_it_returns_when_the_handlers_have_finished(make_target, inbox):
+    """The endpoint is found, and its application is started and stopped."""
     service = Service(inbox=inbox and inbox())
     event = make_text_finished(result="CARRIER_ERROR")
-    target = embed(service.receiver)
+    target = make_target(service.receiver)
 
     reply = await deliver(target, event)
 
@@ -111,11 +113,11 @@ async def test_the_handlers_are_done_when_it_comes_back(embed, inbox):
         await target.close()
 
 
-@each_way
-async def test_a_token_of_ones_own(embed):
-    """What is answered to a stranger is to be had too."""
+@each_target
+async def test_another_token(make_target):
+    """The response to a wrong token can be tested."""
     service = Service()
-    target = embed(service.receiver)
+    target = make_target(service.receiver)
 
     reply = await deliver(target, make_text_sent(), token="wrong")
 
@@ -124,11 +126,11 @@ async def test_a_token_of_ones_own(embed):
         await target.close()
 
 
-@each_way
-async def test_an_open_endpoint(embed):
-    """There is no token to find."""
+@each_target
+async def test_an_endpoint_without_token(make_target):
+    """The event is posted without a token."""
     service = Service(tokens=None)
-    target = embed(service.receiver)
+    target = make_target(service.receiver)
 
     reply = await deliver(target, make_text_sent())
 
@@ -138,8 +140,8 @@ async def test_an_open_endpoint(embed):
 
 
 @pytest.mark.parametrize("format", ["XML", "JSON", "SOAP"])
-async def test_in_the_format_that_is_asked_for(format):
-    """The event is the same."""
+async def test_each_format(format):
+    """The handler receives the same event."""
     service = Service()
     event = make_text_sent()
 
@@ -148,10 +150,10 @@ async def test_in_the_format_that_is_asked_for(format):
     assert service.handled == [event]
 
 
-async def test_one_event_after_the_other():
-    """An application that is not running is started for each."""
+async def test_several_events():
+    """An application that is not running is started for each event."""
     service = Service()
-    app = by_fastapi(service.receiver)
+    app = fastapi_app(service.receiver)
 
     for _ in range(2):
         await deliver(app, make_text_sent())
@@ -159,8 +161,8 @@ async def test_one_event_after_the_other():
     assert len(service.handled) == 2
 
 
-async def test_an_application_that_runs_is_left_running():
-    """Its lifespan is not begun again."""
+async def test_a_running_application_is_left_running():
+    """Its lifespan is not started again."""
     started = []
 
     @asynccontextmanager
@@ -180,11 +182,11 @@ async def test_an_application_that_runs_is_left_running():
     assert (len(started), len(service.handled)) == (1, 2)
 
 
-async def test_a_test_server_that_runs_is_left_running():
-    """As aiohttp's own fixtures start it."""
+async def test_a_running_test_server_is_left_running():
+    """The fixtures of aiohttp start it."""
     service = Service()
 
-    async with TestClient(TestServer(by_aiohttp(service.receiver))) as client:
+    async with TestClient(TestServer(aiohttp_app(service.receiver))) as client:
         await deliver(client, make_text_sent())
         await deliver(client.server, make_text_sent())
         assert service.receiver.is_running
@@ -192,20 +194,20 @@ async def test_a_test_server_that_runs_is_left_running():
     assert len(service.handled) == 2
 
 
-async def test_where_an_aiohttp_application_runs_cannot_be_seen():
-    """It knows nothing of its servers."""
-    app = by_aiohttp(Service().receiver)
+async def test_a_running_aiohttp_application_is_rejected():
+    """It has no reference to its server."""
+    app = aiohttp_app(Service().receiver)
 
     async with TestServer(app):
-        with pytest.raises(TypeError, match="hand over its TestServer"):
+        with pytest.raises(TypeError, match="pass its TestServer"):
             await deliver(app, make_text_sent())
 
 
 # --- which endpoint ---------------------------------------------------------------------------------------
 
 
-async def test_the_path_says_which_endpoint():
-    """With a slash at its end or without."""
+async def test_the_path_selects_the_endpoint():
+    """It can end with a slash."""
     first, second = Service(), Service()
     app = FastAPI()
     app.include_router(notification_routes(first.receiver), prefix="/first")
@@ -218,10 +220,10 @@ async def test_the_path_says_which_endpoint():
         await deliver(app, make_text_sent())
 
 
-async def test_an_application_that_hides_its_endpoint():
-    """The receiver and the path can be said."""
+async def test_an_endpoint_that_cannot_be_found():
+    """The receiver and the path can be passed."""
     service = Service()
-    inner = by_fastapi(service.receiver)
+    inner = fastapi_app(service.receiver)
 
     async def app(scope, receive, send) -> None:
         await inner(scope, receive, send)
@@ -229,16 +231,16 @@ async def test_an_application_that_hides_its_endpoint():
     await deliver(app, make_text_sent(), receiver=service.receiver, path="/callfire")
 
     assert len(service.handled) == 1
-    with pytest.raises(LookupError, match="none that can be seen"):
+    with pytest.raises(LookupError, match="endpoints found: none"):
         await deliver(app, make_text_sent())
 
 
-# --- what went wrong --------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("inbox", [None, MemoryInbox], ids=["at once", "inbox"])
-async def test_what_a_handler_raised_is_raised(inbox):
-    """With the handler's own exception, to be read in the test's output."""
+@pytest.mark.parametrize("inbox", [None, MemoryInbox], ids=["inline", "inbox"])
+async def test_a_handlers_exception_is_raised(inbox):
+    """The error has the handler's exception, for the test's output."""
     service = Service(inbox=inbox and inbox())
 
     @service.router.on(TextSent, name="charge")
@@ -246,15 +248,15 @@ async def test_what_a_handler_raised_is_raised(inbox):
         raise ZeroDivisionError("no customers")
 
     with pytest.raises(HandlerErrors, match="was not handled: charge: ZeroDivisionError") as raised:
-        await deliver(by_fastapi(service.receiver), make_text_sent())
+        await deliver(fastapi_app(service.receiver), make_text_sent())
 
     (error,) = raised.value.exceptions
     assert str(error) == "no customers"
-    assert (raised.value.failed, raised.value.completed) == (("charge",), frozenset(["note"]))
+    assert (raised.value.failed, raised.value.completed) == (("charge",), frozenset(["record"]))
 
 
-async def test_a_handler_that_succeeds_at_last():
-    """What counts is the last attempt; one that is due at once is waited for."""
+async def test_a_retry_that_succeeds():
+    """The last attempt counts; a retry without a delay is awaited."""
     service = Service(inbox=MemoryInbox(), retry=RetryPolicy(initial_delay=0, max_delay=0))
     attempts = []
 
@@ -269,16 +271,16 @@ async def test_a_handler_that_succeeds_at_last():
     assert len(attempts) == 2
 
 
-async def test_a_dead_letter_is_said():
-    """With its reason."""
+async def test_a_dead_letter_is_an_assertion_error():
+    """The message has the reason."""
     service = Service(inbox=MemoryInbox())
 
     with pytest.raises(AssertionError, match="became a dead letter: no handler takes this CallFinished"):
         await deliver(service.receiver, make_call_finished())
 
 
-async def test_a_rejected_event_is_said():
-    """It is what the handler raised, and a dead letter."""
+async def test_a_rejected_event_is_a_handler_error():
+    """The event is a dead letter, and the handler raised."""
     service = Service(inbox=MemoryInbox())
 
     @service.router.on(TextSent, name="charge")
@@ -289,16 +291,16 @@ async def test_a_rejected_event_is_said():
         await deliver(service.receiver, make_text_sent())
 
 
-async def test_what_nobody_takes_is_answered_all_the_same():
-    """Without an inbox that is no failure; CallFire is answered 204."""
+async def test_an_event_without_a_handler():
+    """Without an inbox it is not a failure; the response is 204."""
     reply = await deliver(Service().receiver, make_call_finished())
 
     assert reply.status == 204
 
 
-@pytest.mark.parametrize("inbox", [None, MemoryInbox], ids=["at once", "inbox"])
-async def test_others_failures_are_others(inbox):
-    """An event that fails beside it is none of its business."""
+@pytest.mark.parametrize("inbox", [None, MemoryInbox], ids=["inline", "inbox"])
+async def test_failures_of_other_events_are_ignored(inbox):
+    """A concurrent event that fails does not affect it."""
     service = Service(inbox=inbox and inbox())
     good, bad = make_text_sent(), make_text_sent()
 
@@ -314,8 +316,8 @@ async def test_others_failures_are_others(inbox):
     assert [type(outcome) for outcome in outcomes] == [Reply, HandlerErrors]
 
 
-async def test_a_repeat_is_answered_and_not_handled():
-    """As the inbox has it already."""
+async def test_a_repeated_event_is_acknowledged_and_not_handled():
+    """The inbox deduplicates it."""
     service = Service(inbox=MemoryInbox())
     event = make_text_sent()
 

@@ -1,4 +1,4 @@
-"""The factories: each event is about a thing of its own, and is what a receiver would have parsed."""
+"""The factories: each event has its own IDs, and equals the event that a receiver parses."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -29,8 +29,8 @@ each_factory = pytest.mark.parametrize("make", [make for make, _ in FACTORIES], 
 
 @each_factory
 @pytest.mark.parametrize("format", ["XML", "JSON", "SOAP"])
-def test_what_is_made_is_what_is_parsed(make, format):
-    """Nothing changes on the way to a receiver."""
+def test_an_event_survives_encoding_and_parsing(make, format):
+    """Encoding and parsing change nothing."""
     event = make(subscription_id=7)
 
     assert parse(encode(event, format)[1]) == event
@@ -39,14 +39,14 @@ def test_what_is_made_is_what_is_parsed(make, format):
 
 
 @each_factory
-def test_each_event_is_about_a_thing_of_its_own(make):
-    """No two keys are the same unless ids are given."""
+def test_each_event_has_its_own_key(make):
+    """Keys differ unless IDs are given."""
     assert make().key != make().key
 
 
 @each_factory
 def test_ids_can_be_chosen(make):
-    """The same id is the same thing."""
+    """Events with the same ID are about the same text, call or campaign."""
     assert make(id=42).key[:2] == make(id=42).key[:2]
 
 
@@ -68,13 +68,13 @@ def test_ids_can_be_chosen(make):
         (testing.make_campaign_finished(), CampaignFinished, "BroadcastFinished"),
     ],
 )
-def test_the_kind_is_the_one_that_a_receiver_sees(event, kind, name):
-    """Texts bear the root that production sends for all of them."""
+def test_the_class_is_the_one_that_a_receiver_produces(event, kind, name):
+    """Texts have the root that CallFire sends for all of them."""
     assert (type(event), event.name) == (kind, name)
 
 
-def test_a_text_says_what_is_asked_for():
-    """Each common field can be given."""
+def test_fields_of_a_text_can_be_chosen():
+    """Each common field can be passed."""
     event = testing.make_text_sent(
         from_number="67076",
         to_number="12135550199",
@@ -96,27 +96,27 @@ def test_a_text_says_what_is_asked_for():
     )
     assert (text.broadcast_id, text.batch_id, text.contact_id, text.labels) == (1, 2, 3, ("a",))
     assert (text.created, text.modified) == (CREATED, CREATED + timedelta(seconds=1))
-    # Where CallFire puts the message of an outbound text.
+    # CallFire sends the message of an outbound text in the record only.
     assert (text.message, text.records[0].message) == (None, "Hello")
 
 
 def test_an_inbound_text_has_its_message_twice():
-    """In itself and in its record, as CallFire words it; and the numbers are the other way round."""
+    """The text and its record have the message, as CallFire sends it; the numbers are swapped."""
     event = testing.make_text_received(message="KEYWORD yes")
 
     assert (event.text.message, event.text.records[0].message) == ("KEYWORD yes", "KEYWORD yes")
     assert (event.text.to_number, event.text.inbound) == (testing.make_text_sent().text.from_number, True)
 
 
-def test_a_call_says_how_it_ended():
-    """In itself, and in its record."""
+def test_a_call_has_its_result():
+    """The call and its record have the result."""
     call = testing.make_call_finished(result="AM", inbound=True, broadcast_id=None).call
 
     assert (call.final_result, call.records[0].result, call.inbound) == ("AM", "AM", True)
 
 
-def test_a_campaign_says_what_is_asked_for():
-    """Each common field can be given."""
+def test_fields_of_a_campaign_can_be_chosen():
+    """Each common field can be passed."""
     event = testing.make_campaign_stopped(
         id=5, name="Autumn", last_modified=CREATED, labels=("a",), config=TextBroadcastConfig(id=6, from_number="67076")
     )
@@ -131,8 +131,8 @@ def test_a_campaign_says_what_is_asked_for():
     assert event.key == ("broadcast", 5, "stopped", CREATED.timestamp())
 
 
-def test_what_is_not_asked_for_can_be_changed_later():
-    """Events are values: the rest is `attrs.evolve`."""
+def test_other_fields_can_be_changed_with_evolve():
+    """Events are values."""
     event = testing.make_call_finished()
 
     changed = evolve(event, call=evolve(event.call, agent_call=True))

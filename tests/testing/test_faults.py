@@ -1,4 +1,4 @@
-"""Faults of the fake's answers, in process and over real connections."""
+"""Faults of the fake's responses, in process and over real connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,13 +16,13 @@ FORM = {"Endpoint": "https://hooks.example.com/token", "TriggerEvent": "OUTBOUND
 
 @pytest.fixture
 def fake() -> FakeCallFire:
-    """Give a fake that knows no repeated requests."""
+    """Return a fake that ignores repeated request IDs."""
     return FakeCallFire(repeated_request_id="ignored")
 
 
 @pytest.fixture(params=["in process", "over a connection"])
 async def http(request, fake) -> AsyncIterator[httpx.AsyncClient]:
-    """Give a bare HTTP client of the fake: through the transport of its own client, and through a real server."""
+    """Yield a bare HTTP client of the fake, in process and through a real server."""
     if request.param == "in process":
         transport = _ASGITransport(fake)
         async with httpx.AsyncClient(
@@ -48,15 +48,15 @@ async def http(request, fake) -> AsyncIterator[httpx.AsyncClient]:
         {"cut": "request", "carried_out": True},
     ],
 )
-def test_a_fault_that_does_nothing_is_refused(options):
-    """A test that asks for it has asked for something else."""
+def test_a_fault_without_effect_is_rejected(options):
+    """A test that passes such arguments has made a mistake."""
     with pytest.raises(TypeError):
         Fault(**options)
 
 
 @pytest.mark.parametrize(("ending", "start"), [("", b"<?xml"), (".json", b'{"ResourceException":{"HttpStatus":503,')])
 async def test_a_status(http, fake, ending, start):
-    """It is answered in the format asked for, and the request is not carried out."""
+    """The response has the requested format, and the request is not carried out."""
     fake.fail_next(Fault(status=503))
 
     response = await http.post(f"/subscription{ending}", data=FORM)
@@ -64,8 +64,8 @@ async def test_a_status(http, fake, ending, start):
     assert (response.status_code, response.content.startswith(start), fake.subscriptions) == (503, True, ())
 
 
-async def test_a_status_though_it_was_carried_out(http, fake):
-    """As a proxy may answer that lost sight of the request."""
+async def test_an_error_after_the_request_was_carried_out(http, fake):
+    """A proxy may respond so after a timeout."""
     fake.fail_next(Fault(status=504, carried_out=True, html=True))
 
     response = await http.post("/subscription", data=FORM)
@@ -77,7 +77,7 @@ async def test_a_status_though_it_was_carried_out(http, fake):
 
 @pytest.mark.parametrize("wait", [7, 0.5, "Fri, 26 Oct 2012 21:32:52 GMT"])
 async def test_retry_after(http, fake, wait):
-    """In seconds, or as a date."""
+    """The header has seconds or a date."""
     fake.fail_next(Fault(status=429, retry_after=wait))
 
     response = await http.get("/subscription")
@@ -85,8 +85,8 @@ async def test_retry_after(http, fake, wait):
     assert (response.status_code, response.headers["Retry-After"]) == (429, str(wait))
 
 
-async def test_an_answer_that_is_held_back(http, fake):
-    """It was carried out when the answer comes."""
+async def test_a_delayed_response(http, fake):
+    """The request is carried out before the response is sent."""
     carried_out, release = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
@@ -102,20 +102,20 @@ async def test_an_answer_that_is_held_back(http, fake):
     assert (await request).status_code == 201
 
 
-@pytest.mark.parametrize(("cut", "made"), [("request", 0), ("answer", 1), ("body", 1)])
+@pytest.mark.parametrize(("cut", "created"), [("request", 0), ("answer", 1), ("body", 1)])
 @pytest.mark.parametrize("ending", ["", ".json"])
-async def test_a_connection_that_is_cut(http, fake, cut, made, ending):
-    """No answer comes, and what was carried out depends on where the connection ended."""
+async def test_a_connection_that_is_cut(http, fake, cut, created, ending):
+    """There is no response; whether the request is carried out depends on when the connection is cut."""
     fake.fail_next(Fault(cut=cut))
 
     with pytest.raises(httpx.RemoteProtocolError):
         await http.post(f"/subscription{ending}", data=FORM)
 
-    assert len(fake.subscriptions) == made
+    assert len(fake.subscriptions) == created
 
 
-async def test_an_answer_without_a_body_is_cut_before_it(http, fake):
-    """There is no middle of nothing."""
+async def test_a_response_without_a_body_is_cut_before_it_is_sent(http, fake):
+    """There is no body to cut."""
     await http.post("/subscription", data=FORM)
     fake.fail_next(Fault(cut="body"))
 
@@ -125,16 +125,16 @@ async def test_an_answer_without_a_body_is_cut_before_it(http, fake):
     assert fake.subscriptions == ()
 
 
-async def test_a_cut_in_an_error(http, fake):
-    """Errors can be cut like all answers."""
+async def test_an_error_response_that_is_cut(http, fake):
+    """Error responses can be cut too."""
     fake.fail_next(Fault(status=500, cut="body"))
 
     with pytest.raises(httpx.RemoteProtocolError):
         await http.get("/subscription")
 
 
-async def test_faults_come_one_after_the_other(http, fake):
-    """Each is for one request; afterwards all is well."""
+async def test_faults_are_injected_in_order(http, fake):
+    """Each fault affects one request; later requests succeed."""
     fake.fail_next(Fault(status=500), Fault(cut="answer"))
     fake.fail_next(Fault(status=403))
 
@@ -145,13 +145,13 @@ async def test_faults_come_one_after_the_other(http, fake):
 
 
 @pytest.mark.parametrize("cut", ["request", "answer", "body"])
-async def test_the_client_makes_one_subscription_all_the_same(cut):
-    """Whatever became of the first attempt."""
+async def test_the_client_creates_one_subscription(cut):
+    """It does so whatever happened to the first attempt."""
     fake = FakeCallFire(repeated_request_id="ignored")
     fake.fail_next(Fault(cut=cut))
 
     async with fake.client() as callfire:
-        made = await callfire.subscriptions.create("https://hooks.example.com/t", TriggerEvent.CAMPAIGN_STARTED)
+        created = await callfire.subscriptions.create("https://hooks.example.com/t", TriggerEvent.CAMPAIGN_STARTED)
 
     assert isinstance(callfire, CallFire)
-    assert [subscription.id for subscription in fake.subscriptions] == [made.id]
+    assert [subscription.id for subscription in fake.subscriptions] == [created.id]

@@ -1,4 +1,4 @@
-"""`PostbackRecorder`: what a fake CallFire posts, kept in memory."""
+"""`PostbackRecorder`: the postbacks of a fake CallFire, recorded in memory."""
 
 from fastapi import FastAPI
 
@@ -8,33 +8,33 @@ from callfire_async.notifications.fastapi import notification_routes
 from callfire_async.testing import FakeCallFire, PostbackRecorder, make_call_finished, make_text_sent
 from callfire_async.testing.plugin import callfire, fake_callfire, postbacks
 
-# Wherever the plugin is installed or not, these are its fixtures.
+# Imported so that the tests also run if the plugin is not installed.
 __all__ = ["callfire", "fake_callfire", "postbacks"]
 
 URL = "https://hooks.example.com/callfire/a-token-for-tests-only"
 
 
-async def test_what_is_posted_is_kept(callfire, fake_callfire, postbacks):
-    """No endpoint need be there; each is answered 204."""
+async def test_postbacks_are_recorded(callfire, fake_callfire, postbacks):
+    """No endpoint is needed; each postback is answered 204."""
     for trigger in (TriggerEvent.OUTBOUND_TEXT_FINISHED, TriggerEvent.OUTBOUND_CALL_FINISHED):
         await callfire.subscriptions.create(URL, trigger)
     text, call = make_text_sent(), make_call_finished()
 
-    posted = [*await fake_callfire.emit(text), *await fake_callfire.emit(call)]
+    results = [*await fake_callfire.emit(text), *await fake_callfire.emit(call)]
 
-    assert [one.status for one in posted] == [204, 204]
+    assert [result.status for result in results] == [204, 204]
     assert [event.key for event in postbacks.of(Notification)] == [text.key, call.key]
     assert [len(postbacks.of(kind)) for kind in (TextSent, CallFinished)] == [1, 1]
     assert postbacks.urls == (URL, URL)
 
 
-async def test_they_go_on_to_an_application():
-    """Which answers them."""
+async def test_postbacks_are_passed_to_an_application():
+    """The application responds to them."""
     router = Router()
     handled = []
 
     @router.on(TextSent)
-    async def note(event: TextSent) -> None:
+    async def record(event: TextSent) -> None:
         handled.append(event.key)
 
     receiver = Receiver(router, tokens="a-token-for-tests-only")
@@ -44,7 +44,7 @@ async def test_they_go_on_to_an_application():
     fake = FakeCallFire(transport=postbacks)
     async with receiver, fake.client() as callfire:
         await callfire.subscriptions.create(URL, TriggerEvent.OUTBOUND_TEXT_FINISHED)
-        (posted,) = await fake.emit(make_text_sent())
+        (result,) = await fake.emit(make_text_sent())
 
-    assert (posted.status, handled) == (204, [posted.key])
+    assert (result.status, handled) == (204, [result.key])
     assert [event.key for event in postbacks.of(TextSent)] == handled

@@ -1,4 +1,4 @@
-"""The samples: every root, every format, every field."""
+"""The samples: every root, format and field."""
 
 import pickle
 
@@ -17,61 +17,60 @@ CampaignStarted CampaignStopped CampaignFinished
 
 
 def test_there_is_a_sample_of_every_root():
-    """All twelve, each under its own name."""
+    """Each of the twelve has its own name."""
     assert list(samples.EVENTS) == ROOTS
     assert [event.name for event in samples.EVENTS.values()] == ROOTS
 
 
-def test_the_samples_cannot_be_changed():
-    """They are shared."""
+def test_the_samples_are_read_only():
+    """Tests share them."""
     with pytest.raises(TypeError):
         samples.EVENTS["TextSent"] = None
 
 
 @pytest.mark.parametrize("root", ROOTS)
 @pytest.mark.parametrize("format", ["XML", "JSON", "SOAP"])
-def test_a_body_is_asked_for_by_name_or_by_event(root, format):
-    """Both give the bytes that CallFire would post."""
+def test_a_body_by_name_or_by_event(root, format):
+    """Both return the bytes that CallFire would post."""
     body = samples.body(root, format)
 
     assert body == samples.body(samples.EVENTS[root], format) == encode(samples.EVENTS[root], format)[1]
     assert parse(body) == samples.EVENTS[root]
 
 
-def test_there_is_no_sample_of_an_unknown_name():
-    """A misspelt name is an error."""
+def test_an_unknown_name():
+    """A misspelled name is an error."""
     with pytest.raises(KeyError):
         samples.body("TextSend")
 
 
-def said_of(value: object) -> dict[tuple[type, str], bool]:
-    """Tell of every field of a model and its parts whether it says something."""
+def set_fields(value: object) -> dict[tuple[type, str], bool]:
+    """Return whether each field of a model and its parts has a value."""
     if isinstance(value, tuple):
-        return {name: said for item in value for name, said in said_of(item).items()}
+        return {name: is_set for item in value for name, is_set in set_fields(item).items()}
     if not has(type(value)):
         return {}
-    found = {}
+    result = {}
     for field in fields(type(value)):
         part = getattr(value, field.name)
-        found[type(value), field.name] = part not in (None, ())
-        found |= {name: said or found.get(name, False) for name, said in said_of(part).items()}
-    return found
+        result[type(value), field.name] = part not in (None, ())
+        result |= {name: is_set or result.get(name, False) for name, is_set in set_fields(part).items()}
+    return result
 
 
 def test_every_field_of_every_model_is_in_some_sample():
-    """Who has read the samples has seen everything that API 1.1 is known to send."""
-    silent: set[tuple[type, str]] = set()
-    telling: set[tuple[type, str]] = set()
+    """The samples show everything that API 1.1 is known to send."""
+    with_value: set[tuple[type, str]] = set()
+    without_value: set[tuple[type, str]] = set()
     for event in samples.EVENTS.values():
-        carried = next(getattr(event, name) for name in ("text", "call", "broadcast") if hasattr(event, name))
-        for field, said in said_of(carried).items():
-            (telling if said else silent).add(field)
+        for field, is_set in set_fields(event.subject).items():
+            (with_value if is_set else without_value).add(field)
 
-    assert {f"{kind.__name__}.{name}" for kind, name in silent - telling} == set()
-    assert models.RecordingMeta in {kind for kind, _ in telling}
+    assert {f"{kind.__name__}.{name}" for kind, name in without_value - with_value} == set()
+    assert models.RecordingMeta in {kind for kind, _ in with_value}
 
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_samples_are_plain_values(root):
-    """They can be pickled, as all events can."""
+    """They can be pickled like all events."""
     assert pickle.loads(pickle.dumps(samples.EVENTS[root])) == samples.EVENTS[root]

@@ -1,8 +1,4 @@
-"""
-`FakeCallFire`: a CallFire in memory, for tests and for trying things without an account.
-
-It imports the client, `notifications.events` and the rest of this folder.
-"""
+"""`FakeCallFire`: an in-memory CallFire for tests and for trying the library without an account."""
 
 import asyncio
 import time
@@ -38,36 +34,35 @@ __all__ = ["FakeCallFire"]
 
 class FakeCallFire:
     """
-    A CallFire in memory, as an ASGI application.
+    An in-memory CallFire, as an ASGI application.
 
-    It serves the operations on subscriptions, texts and calls in XML and JSON below any base path, ``/api/1.1/rest``
-    among them, and posts events to the endpoints that were subscribed, once each, as the real one does. ``async with``
-    keeps the connections to endpoints open between events; a server that runs it (``uvicorn.run(fake)``) does the same.
+    The fake serves the operations on subscriptions, texts and calls in XML and JSON below any base path, for example
+    ``/api/1.1/rest``, and posts each event once to the endpoints of matching subscriptions. ``async with`` keeps the
+    connections to endpoints open between events, as does a server that runs the fake (``uvicorn.run(fake)``).
 
     Args:
-        login: The API login that opens it.
-        password: The API password.
-        repeated_request_id: What it does with a create or update whose ``RequestId`` was used before: answer it like
-            the ``first``, carry it out as if the id were ``ignored``, or answer 400 (``refused``).
-        list_of_one: How JSON words a list of one: as a bare ``object``, or as an ``array``.
-        update_status: What an update answers: 204, or 200 with an empty body.
-        max_subscriptions: The ceiling of the account.
-        finishes_texts: Whether texts that are sent reach their recipients once the sending was answered; otherwise
-            when `finish_texts` is called.
-        drop_rate: How many of its postbacks never come, from 0 to 1.
-        duplicate_rate: How many come twice.
-        seed: What the choice of those begins from.
-        transport: What postbacks go through: real HTTP, unless given (``httpx.ASGITransport(app)``).
-        concurrency: Postbacks under way at once.
-        postback_timeout: Seconds that an endpoint may be silent.
-        clock: Tells seconds, for the latency of postbacks.
+        login: API login that clients must send.
+        password: API password that clients must send.
+        repeated_request_id: The response to a create or update whose ``RequestId`` was used before: the response to the
+            ``first`` request, carried out as if the ID were ``ignored``, or 400 (``refused``).
+        list_of_one: JSON form of a list with one item: a bare ``object``, or an ``array``.
+        update_status: Status of an update's response: 204, or 200 with an empty body.
+        max_subscriptions: Maximum number of subscriptions.
+        finishes_texts: Finish sent texts after the response to the send; if false, when `finish_texts` is called.
+        drop_rate: Fraction of the postbacks that are not sent, from 0 to 1.
+        duplicate_rate: Fraction of the postbacks that are sent twice, from 0 to 1.
+        seed: Seed of the random choice of those postbacks.
+        transport: Transport of the postbacks, for example ``httpx.ASGITransport(app)``; defaults to HTTP.
+        concurrency: Maximum number of concurrent postbacks.
+        postback_timeout: Seconds to wait for an endpoint.
+        clock: Monotonic clock in seconds, for the latency of postbacks.
     """
 
     def __init__(
         self,
         *,
         login: str = "login",
-        password: str = "password",  # noqa: S107  # it opens nothing but this
+        password: str = "password",  # noqa: S107  # not a real password
         repeated_request_id: RepeatedRequestId = "first",
         list_of_one: ListOfOne = "object",
         update_status: UpdateStatus = 204,
@@ -83,21 +78,23 @@ class FakeCallFire:
     ) -> None:
         self.login = login
         self.password = password
-        #: What goes wrong with the postbacks to come, one after the other; None is a postback that goes well.
+        #: Faults of the next postbacks, in order; None sends a postback without a fault.
         self.postback_faults: deque[PostbackFault | None] = deque()
-        self._account = SubscriptionStore(max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id)
-        self._traffic = MessageStore()
+        self._subscription_store = SubscriptionStore(
+            max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id
+        )
+        self._message_store = MessageStore()
         self._finishes_texts = finishes_texts
-        #: How many of its postbacks never come, from 0 to 1; those for which `postback_faults` has a word not counted.
+        #: Fraction of the postbacks that are not sent, from 0 to 1; `postback_faults` takes precedence.
         self.drop_rate = drop_rate
-        #: How many come twice, likewise.
+        #: Fraction of the postbacks that are sent twice, from 0 to 1; `postback_faults` takes precedence.
         self.duplicate_rate = duplicate_rate
-        #: Postbacks that never came: the subscription's id, and the event's key.
+        #: Dropped postbacks: the subscription's ID, and the event's key.
         self.dropped: list[tuple[int, Key]] = []
-        self._random = Random(seed)  # noqa: S311  # a choice that can be repeated
+        self._random = Random(seed)  # noqa: S311  # repeatable, not secret
         service = RestService(
-            self._account,
-            self._traffic,
+            self._subscription_store,
+            self._message_store,
             self._after_send,
             login=login,
             password=password,
@@ -107,35 +104,35 @@ class FakeCallFire:
         self._rest = service.application(self._lifespan)
         self._faults: deque[Fault] = deque()
         self._late: list[OutgoingPostback] = []
-        self._make_poster: Callable[[], PostbackSender] = partial(
+        self._make_sender: Callable[[], PostbackSender] = partial(
             PostbackSender, transport, concurrency=concurrency, timeout=postback_timeout, clock=clock
         )
-        self._poster: PostbackSender | None = None
+        self._sender: PostbackSender | None = None
         self._entered = 0
 
-    # --- the REST service ---------------------------------------------------------------------------------
+    # --- REST API -----------------------------------------------------------------------------------------
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """All subscriptions of the account, in the order in which they were made."""
-        return tuple(self._account.subscriptions.values())
+        """All subscriptions of the account, in the order of their creation."""
+        return tuple(self._subscription_store.subscriptions.values())
 
     def client(self, **options: Any) -> CallFire:
         """
-        Return a client of this fake, wired to it in process.
+        Return a client that is connected to this fake in process.
 
         Args:
-            options: As of `CallFire`; login and password fit unless given.
+            options: Arguments of `CallFire`; login and password default to the fake's.
         """
         settings: dict[str, Any] = {"login": self.login, "password": self.password} | options
         return CallFire(http_client=httpx.AsyncClient(transport=_ASGITransport(self)), **settings)
 
     def fail_next(self, *faults: Fault) -> None:
-        """Let the next requests fail, each in the way of one of *faults*, in order."""
+        """Inject faults into the next requests, in order."""
         self._faults.extend(faults)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the lifespan."""
+        """Serve a request or the lifespan."""
         if scope["type"] != "http" or not self._faults:
             await self._rest(scope, receive, send)
             return
@@ -145,13 +142,13 @@ class FakeCallFire:
     # --- texts and calls ----------------------------------------------------------------------------------
 
     def add(self, *actions: Text | Call) -> None:
-        """Let texts and calls be found; one with the id of another replaces it. Nothing is posted: see `emit`."""
+        """Add texts and calls to the account, or replace those with the same ID. Nothing is posted: see `emit`."""
         for action in actions:
-            self._traffic.add(action)
+            self._message_store.add(action)
 
     async def finish_texts(self) -> list[PostbackResult]:
-        """Let every text that was sent through the service reach its recipient, and post that."""
-        return [posted for event in self._traffic.finish() for posted in await self.emit(event)]
+        """Finish the texts that were sent through the API, and post an event for each."""
+        return [result for event in self._message_store.finish() for result in await self.emit(event)]
 
     async def _after_send(self) -> None:
         if self._finishes_texts:
@@ -161,23 +158,22 @@ class FakeCallFire:
 
     async def emit(self, event: Notification) -> list[PostbackResult]:
         """
-        Post an event to each enabled subscription that it matches, in the format that this asked for, once.
+        Post an event once to each enabled subscription that it matches, in the subscription's format.
 
-        The root is the event's ``name``. Nothing is posted of what is not finished, nor to mailboxes.
+        The root is the event's ``name``. Unfinished texts and calls match no subscription; mailboxes are skipped.
 
         Returns:
-            What was posted of this event, in the order of the subscriptions, then what came late of earlier ones.
-            What a fault dropped or keeps for later is not among them.
+            The results for this event in the order of the subscriptions, then those of earlier events' late postbacks.
+            Dropped and late postbacks of this event are not included.
         """
         late, self._late = self._late, []
-        due = [
-            sent for subscription in self._waiting_for(event) for sent in self._due(build_postback(event, subscription))
-        ]
-        async with self._posting() as poster:
-            posted = await _post(poster, due)
-            return posted + await _post(poster, [(what, False) for what in late])
+        postbacks = [build_postback(event, subscription) for subscription in self._matching_subscriptions(event)]
+        due = [attempt for postback in postbacks for attempt in self._with_postback_fault(postback)]
+        async with self._open_sender() as sender:
+            results = await _post_all(sender, due)
+            return results + await _post_all(sender, [(postback, False) for postback in late])
 
-    def _waiting_for(self, event: Notification) -> Iterable[Subscription]:
+    def _matching_subscriptions(self, event: Notification) -> Iterable[Subscription]:
         return [
             subscription
             for subscription in self.subscriptions
@@ -187,53 +183,53 @@ class FakeCallFire:
             and matches(event, subscription)
         ]
 
-    def _due(self, what: OutgoingPostback) -> list[tuple[OutgoingPostback, bool]]:
-        """Return what is to be posted now, and whether it is cut."""
+    def _with_postback_fault(self, postback: OutgoingPostback) -> list[tuple[OutgoingPostback, bool]]:
+        """Return the postbacks to send now, each with whether it is cut."""
         fault = self.postback_faults.popleft() if self.postback_faults else self._random_fault()
         if fault is PostbackFault.LATE:
-            self._late.append(what)
+            self._late.append(postback)
         if fault is PostbackFault.DROPPED:
-            self.dropped.append((what.subscription_id, what.key))
+            self.dropped.append((postback.subscription_id, postback.key))
         if fault in (PostbackFault.LATE, PostbackFault.DROPPED):
             return []
-        return [(what, fault is PostbackFault.CUT)] * (2 if fault is PostbackFault.DUPLICATED else 1)
+        return [(postback, fault is PostbackFault.CUT)] * (2 if fault is PostbackFault.DUPLICATED else 1)
 
     def _random_fault(self) -> PostbackFault | None:
-        chance = self._random.random()
-        if chance < self.drop_rate:
+        sample = self._random.random()
+        if sample < self.drop_rate:
             return PostbackFault.DROPPED
-        return PostbackFault.DUPLICATED if chance < self.drop_rate + self.duplicate_rate else None
+        return PostbackFault.DUPLICATED if sample < self.drop_rate + self.duplicate_rate else None
 
     @asynccontextmanager
-    async def _posting(self) -> AsyncIterator[PostbackSender]:
-        """Use the open pool, or one for this event alone, so that nothing stays open where nobody closes it."""
-        if self._poster is not None:
-            yield self._poster
+    async def _open_sender(self) -> AsyncIterator[PostbackSender]:
+        """Yield the open sender, or outside of ``async with`` a sender that is closed afterwards."""
+        if self._sender is not None:
+            yield self._sender
             return
-        async with aclosing(self._make_poster()) as poster:
-            yield poster
+        async with aclosing(self._make_sender()) as sender:
+            yield sender
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Keep connections to endpoints open from now on; may be entered more than once."""
+        """Keep connections to endpoints open until the last exit."""
         self._entered += 1
-        self._poster = self._poster or self._make_poster()
+        self._sender = self._sender or self._make_sender()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close them at the last exit."""
+        """Close the connections to endpoints at the last exit."""
         self._entered -= 1
         if not self._entered:
             await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections to endpoints; subscriptions stay."""
-        poster, self._poster = self._poster, None
-        if poster is not None:
-            await poster.aclose()
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            await sender.aclose()
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[None]:
@@ -241,14 +237,14 @@ class FakeCallFire:
             yield
 
 
-async def _post(poster: PostbackSender, due: list[tuple[OutgoingPostback, bool]]) -> list[PostbackResult]:
-    async with asyncio.TaskGroup() as tasks:
-        build_postback = [tasks.create_task(poster.post(what, cut=cut)) for what, cut in due]
-    return [task.result() for task in build_postback]
+async def _post_all(sender: PostbackSender, due: list[tuple[OutgoingPostback, bool]]) -> list[PostbackResult]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(sender.post(postback, cut=cut)) for postback, cut in due]
+    return [task.result() for task in tasks]
 
 
 class _ASGITransport(httpx.ASGITransport):
-    """httpx's own way into an application, with cut connections as they look from outside."""
+    """An ASGI transport that reports a cut connection as httpx does over TCP."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:

@@ -1,8 +1,4 @@
-"""
-What the fake CallFire remembers of texts and calls, and how it finds them.
-
-It imports `models`, `_convert`, `notifications.events`, `account` and `factories`.
-"""
+"""The fake account's texts and calls, and queries of them."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,7 +17,7 @@ __all__ = ["MessageStore"]
 
 @frozen
 class _QueryFilter:
-    """The filters of a query; lists as they come, one value with spaces."""
+    """The filters of a query; a list is one value with spaces."""
 
     broadcast_id: int | None = None
     batch_id: int | None = None
@@ -35,22 +31,22 @@ class _QueryFilter:
     label_name: str | None = None
 
     def accepts(self, action: Text | Call) -> bool:
-        """Hold a text or a call against each filter that says something; an interval is one of creation."""
+        """Return whether a text or call passes all filters; the interval is that of its creation."""
         return (
             self.broadcast_id in (None, action.broadcast_id)
             and self.batch_id in (None, action.batch_id)
             and _is_one_of(self.state, action.state)
             and _is_one_of(self.result, result_of(action))
             and self.inbound in (None, bool(action.inbound))
-            and _not_after(self.interval_begin, action.created)
-            and _not_after(action.created, self.interval_end)
+            and _is_not_after(self.interval_begin, action.created)
+            and _is_not_after(action.created, self.interval_end)
             and self.from_number in (None, action.from_number)
             and _is_one_of(self.to_number, action.to_number)
             and (self.label_name is None or self.label_name in action.labels)
         )
 
 
-_FILTERS = frozenset(converters.wire_name(_QueryFilter, field.name) for field in fields(_QueryFilter))
+_FILTER_NAMES = frozenset(converters.wire_name(_QueryFilter, field.name) for field in fields(_QueryFilter))
 
 
 class MessageStore:
@@ -58,31 +54,31 @@ class MessageStore:
 
     def __init__(self) -> None:
         self._actions: dict[type[Text | Call], dict[int, Text | Call]] = {Text: {}, Call: {}}
-        # CallFire's ids look like these.
+        # CallFire's real IDs have this form.
         self._broadcast_ids = count(12_345_003, 1000)
         self._text_ids = count(896_807_881_003, 1000)
         self._unfinished: list[Text] = []
 
     def add(self, action: Text | Call) -> None:
-        """Remember a text or a call; one with the same id is replaced."""
+        """Add a text or call; it replaces one with the same ID."""
         self._actions[type(action)][action.id] = action
 
     def get(self, kind: type[Text | Call], id: int) -> Text | Call:
-        """Return one text or call."""
+        """Return a text or call."""
         if id not in self._actions[kind]:
             raise ApiErrorResponse(404, f"{kind.__name__} {id} not found")
         return self._actions[kind][id]
 
     def query(self, kind: type[Text | Call], parameters: Mapping[str, str]) -> list[Text | Call]:
-        """Return those that fit, in the order in which they were added."""
-        chosen = {name: value for name, value in parameters.items() if name in _FILTERS}
-        wanted, problems = converters.structure(_QueryFilter, chosen, "query")
+        """Return the texts or calls that match a query, in the order in which they were added."""
+        known = {name: value for name, value in parameters.items() if name in _FILTER_NAMES}
+        query_filter, problems = converters.structure(_QueryFilter, known, "query")
         if problems:
             raise ApiErrorResponse(400, ", ".join(problems))
-        return [action for action in self._actions[kind].values() if wanted.accepts(action)]
+        return [action for action in self._actions[kind].values() if query_filter.accepts(action)]
 
     def send(self, form: Mapping[str, str]) -> int:
-        """Make a text for each recipient, not finished yet; return the id of the broadcast."""
+        """Create an unfinished text for each recipient; return the ID of the broadcast."""
         for name in ("To", "Message"):
             if not form.get(name, "").strip():
                 raise ApiErrorResponse(400, f"{name} is required")
@@ -103,7 +99,7 @@ class MessageStore:
         return evolve(event.text, message=form["Message"])
 
     def finish(self) -> Iterator[TextSent]:
-        """Let every text that was sent reach its recipient; return what is to be posted of each."""
+        """Finish the sent texts, and yield an event for each."""
         unfinished, self._unfinished = self._unfinished, []
         for text in unfinished:
             event = make_text_sent(
@@ -119,13 +115,13 @@ class MessageStore:
             yield event
 
 
-def _is_one_of(wanted: str | None, found: str | None) -> bool:
-    return wanted is None or found in wanted.split()
+def _is_one_of(allowed: str | None, value: str | None) -> bool:
+    return allowed is None or value in allowed.split()
 
 
-def _not_after(one: datetime | None, other: datetime | None) -> bool:
-    return one is None or other is None or _aware(one) <= _aware(other)
+def _is_not_after(first: datetime | None, second: datetime | None) -> bool:
+    return first is None or second is None or _aware(first) <= _aware(second)
 
 
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _aware(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,8 +1,4 @@
-"""
-Postbacks over HTTP, as CallFire sends them.
-
-It imports `models`, `notifications.events`, `encoding` and `faults`.
-"""
+"""Send postbacks over HTTP as CallFire does."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,13 +12,13 @@ from callfire_async.notifications.events import Key, Notification
 
 __all__ = ["POSTED_FORMATS", "OutgoingPostback", "PostbackResult", "PostbackSender", "build_postback"]
 
-#: The formats in which an event is posted; ``EMAIL`` goes to a mailbox, and nobody knows ``LEGACY`` any more.
+#: The formats that are posted over HTTP; ``EMAIL`` is sent to a mailbox, and ``LEGACY`` is not documented.
 POSTED_FORMATS = frozenset([NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP])
 
 
 @frozen
 class OutgoingPostback:
-    """What is to be posted where."""
+    """A postback to be sent."""
 
     subscription_id: int
     endpoint: str = field(repr=masked_endpoint)
@@ -33,27 +29,27 @@ class OutgoingPostback:
 
 @frozen
 class PostbackResult:
-    """What became of one postback."""
+    """The result of one postback."""
 
-    #: Which subscription it was for.
+    #: ID of the subscription.
     subscription_id: int
-    #: The HTTP status that the endpoint answered; None where no answer came.
+    #: The endpoint's HTTP status; None if it did not respond.
     status: int | None
-    #: Seconds from the start of the request to the end of the answer, or to its failure.
+    #: Seconds from the start of the request to the end of the response, or to its failure.
     latency: float
-    #: The key of the event.
+    #: The event's key.
     key: Key
 
 
 def build_postback(event: Notification, subscription: Subscription) -> OutgoingPostback:
-    """Word an event as a subscription asked for it."""
-    asked_for = subscription.notification_format or NotificationFormat.XML
-    content_type, body = encode(evolve(event, subscription_id=subscription.id), asked_for)
+    """Encode an event in the subscription's format."""
+    format = subscription.notification_format or NotificationFormat.XML
+    content_type, body = encode(evolve(event, subscription_id=subscription.id), format)
     return OutgoingPostback(subscription.id, subscription.endpoint or "", event.key, content_type, body)
 
 
 class PostbackSender:
-    """A pool of connections to endpoints."""
+    """Sends postbacks over a pool of connections."""
 
     def __init__(
         self,
@@ -63,7 +59,7 @@ class PostbackSender:
         timeout: float,
         clock: Callable[[], float],
     ) -> None:
-        # As many connections are kept as may be under way: an idle one less would be opened anew all the time.
+        # Keep every connection open: with fewer idle ones, a full pool would reconnect for each postback.
         limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._client = httpx.AsyncClient(transport=transport or httpx.AsyncHTTPTransport(limits=limits))
         self._slots = asyncio.Semaphore(concurrency)
@@ -74,36 +70,36 @@ class PostbackSender:
         """Close the connections."""
         await self._client.aclose()
 
-    async def post(self, what: OutgoingPostback, *, cut: bool = False) -> PostbackResult:
-        """Post once; with *cut*, only half of the body."""
+    async def post(self, postback: OutgoingPostback, *, cut: bool = False) -> PostbackResult:
+        """Send a postback once; with *cut*, only half of its body."""
         async with self._slots:
             started = self._clock()
-            status = await self._status_of(self._request(what, cut=cut))
-            return PostbackResult(what.subscription_id, status, self._clock() - started, what.key)
+            status = await self._send(self._request(postback, cut=cut))
+            return PostbackResult(postback.subscription_id, status, self._clock() - started, postback.key)
 
-    async def _status_of(self, request: httpx.Request) -> int | None:
+    async def _send(self, request: httpx.Request) -> int | None:
         try:
             return (await self._client.send(request)).status_code
         except httpx.TransportError:
             return None
 
-    def _request(self, what: OutgoingPostback, *, cut: bool) -> httpx.Request:
-        # Made by hand, so that it bears the headers that CallFire was seen to send and none of httpx's own.
+    def _request(self, postback: OutgoingPostback, *, cut: bool) -> httpx.Request:
+        # Only the headers that CallFire sends; `AsyncClient.build_request` would add httpx's own.
         headers = {
             "User-Agent": "CallFire-HTTP/1.0",
-            "Content-Type": what.content_type,
-            "Content-Length": str(len(what.body)),
+            "Content-Type": postback.content_type,
+            "Content-Length": str(len(postback.body)),
             "Connection": "Keep-Alive",
         }
-        content = _half(what.body) if cut else what.body
+        content = _half(postback.body) if cut else postback.body
         return httpx.Request(
-            "POST", what.endpoint, headers=headers, content=content, extensions={"timeout": self._timeout}
+            "POST", postback.endpoint, headers=headers, content=content, extensions={"timeout": self._timeout}
         )
 
 
 async def _half(body: bytes) -> AsyncIterator[bytes]:
     yield body[: len(body) // 2]
-    raise httpx.WriteError("cut in the middle of the body, as was asked for")
+    raise httpx.WriteError("the fake cut the connection in the middle of the body")
 
 
 PostbackResult.__module__ = "callfire_async.testing"

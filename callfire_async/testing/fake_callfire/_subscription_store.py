@@ -1,8 +1,4 @@
-"""
-What the fake CallFire remembers: the subscriptions of one account, and the rules for changing them.
-
-It imports `models` and `_convert`.
-"""
+"""The fake account's subscriptions, and CallFire's rules for changing them."""
 
 from collections.abc import Mapping
 from itertools import count
@@ -15,17 +11,17 @@ from callfire_async.models import NotificationFormat, Subscription, Subscription
 
 __all__ = ["ApiErrorResponse", "RepeatedRequestId", "SubscriptionStore"]
 
-#: What is done with a ``RequestId`` that was used before.
+#: How a repeated ``RequestId`` is treated: see `FakeCallFire`.
 RepeatedRequestId = Literal["first", "ignored", "refused"]
 
-_FILTER = [converters.wire_name(SubscriptionFilter, field.name) for field in fields(SubscriptionFilter)]
+_FILTER_NAMES = [converters.wire_name(SubscriptionFilter, field.name) for field in fields(SubscriptionFilter)]
 _DEFAULTS = {"Enabled": "true", "NonStrictSsl": "false", "NotificationFormat": "XML"}
 _REQUIRED = ("TriggerEvent", "Endpoint", "NotificationFormat")
-_OPEN_SETS = {"TriggerEvent": TriggerEvent, "NotificationFormat": NotificationFormat}
+_ENUMS = {"TriggerEvent": TriggerEvent, "NotificationFormat": NotificationFormat}
 
 
 class ApiErrorResponse(Exception):
-    """A request that the account does not carry out, with the status and the words of the answer."""
+    """A request that fails, with the status and message of the error response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -40,14 +36,14 @@ class SubscriptionStore:
         self.subscriptions: dict[int, Subscription] = {}
         self._max_subscriptions = max_subscriptions
         self._repeated_request_id = repeated_request_id
-        # CallFire's ids look like this.
+        # CallFire's real IDs have this form.
         self._ids = count(609_951_003, 1000)
-        self._requests: dict[tuple[str, str], int] = {}
+        self._request_ids: dict[tuple[str, str], int] = {}
 
     def create(self, form: Mapping[str, str]) -> int:
-        """Add a subscription; return its id, or that of the one that the same ``RequestId`` made before."""
-        if (first := self._first("create", form)) is not None:
-            return first
+        """Create a subscription; return its ID, or the ID created by an earlier request with the same ``RequestId``."""
+        if (earlier_id := self._find_earlier("create", form)) is not None:
+            return earlier_id
         if len(self.subscriptions) >= self._max_subscriptions:
             raise ApiErrorResponse(400, f"An account has at most {self._max_subscriptions} subscriptions")
         subscription_id = next(self._ids)
@@ -55,52 +51,52 @@ class SubscriptionStore:
         return self._remember("create", form, subscription_id)
 
     def update(self, subscription_id: int, form: Mapping[str, str]) -> None:
-        """Change the fields of a subscription that the form names, unless the same ``RequestId`` did so before."""
+        """Update the form's fields of a subscription, unless an earlier request had the same ``RequestId``."""
         before = self.get(subscription_id)
         operation = f"update {subscription_id}"
-        if self._first(operation, form) is None:
-            self.subscriptions[subscription_id] = _subscription(subscription_id, _form_of(before) | dict(form))
+        if self._find_earlier(operation, form) is None:
+            self.subscriptions[subscription_id] = _subscription(subscription_id, _form(before) | dict(form))
             self._remember(operation, form, subscription_id)
 
     def get(self, subscription_id: int) -> Subscription:
-        """Return one subscription."""
+        """Return a subscription."""
         if subscription_id not in self.subscriptions:
             raise ApiErrorResponse(404, f"Subscription {subscription_id} not found")
         return self.subscriptions[subscription_id]
 
     def delete(self, subscription_id: int) -> None:
-        """Remove one subscription."""
+        """Delete a subscription."""
         del self.subscriptions[self.get(subscription_id).id]
 
-    def _first(self, operation: str, form: Mapping[str, str]) -> int | None:
-        """Return what a request with this ``RequestId`` was about, where it is to be answered like that."""
-        first = self._requests.get((operation, form.get("RequestId", "")))
-        if first is not None and self._repeated_request_id == "refused":
+    def _find_earlier(self, operation: str, form: Mapping[str, str]) -> int | None:
+        """Return the subscription ID of an earlier request with the same ``RequestId``, if it answers this one."""
+        earlier_id = self._request_ids.get((operation, form.get("RequestId", "")))
+        if earlier_id is not None and self._repeated_request_id == "refused":
             raise ApiErrorResponse(400, "RequestId was used before")
-        return first if self._repeated_request_id == "first" else None
+        return earlier_id if self._repeated_request_id == "first" else None
 
     def _remember(self, operation: str, form: Mapping[str, str], subscription_id: int) -> int:
         if form.get("RequestId"):
-            self._requests[operation, form["RequestId"]] = subscription_id
+            self._request_ids[operation, form["RequestId"]] = subscription_id
         return subscription_id
 
 
 def _subscription(subscription_id: int, form: Mapping[str, str]) -> Subscription:
-    """Make a subscription of a form, in which the fields of its filter stand flat."""
+    """Create a subscription from a form, which has the filter's fields at the top level."""
     for name in _REQUIRED:
         if not form.get(name):
             raise ApiErrorResponse(400, f"{name} is required")
-    for name, open_set in _OPEN_SETS.items():
-        if not open_set(form[name]).is_known:
+    for name, enum in _ENUMS.items():
+        if not enum(form[name]).is_known:
             raise ApiErrorResponse(400, f"{name} is unknown: {form[name]}")
-    wanted = {name: form[name] for name in _FILTER if form.get(name)}
-    content = {"@id": subscription_id, **form, "SubscriptionFilter": wanted}
+    filter_fields = {name: form[name] for name in _FILTER_NAMES if form.get(name)}
+    content = {"@id": subscription_id, **form, "SubscriptionFilter": filter_fields}
     subscription, problems = converters.structure(Subscription, content, "Subscription")
     if problems:
         raise ApiErrorResponse(400, ", ".join(problems))
     return subscription
 
 
-def _form_of(subscription: Subscription) -> dict[str, str]:
+def _form(subscription: Subscription) -> dict[str, str]:
     names = ("enabled", "endpoint", "non_strict_ssl", "notification_format", "trigger_event", "filter")
     return converters.form_fields({name: getattr(subscription, name) for name in names})

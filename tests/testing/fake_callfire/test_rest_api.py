@@ -1,4 +1,4 @@
-"""The subscription operations of the fake, byte by byte: both formats, CallFire's oddities, errors and limits."""
+"""The fake's subscription operations in both formats: CallFire's quirks, errors and limits."""
 
 import json
 from xml.etree import ElementTree as ET
@@ -17,19 +17,19 @@ DATA = "{http://api.callfire.com/data}"
 each_ending = pytest.mark.parametrize("ending", ["", ".json"])
 
 
-def connected(fake: FakeCallFire, auth: tuple[str, str] | None = ("login", "password")) -> httpx.AsyncClient:
+def client_of(fake: FakeCallFire, auth: tuple[str, str] | None = ("login", "password")) -> httpx.AsyncClient:
     """Return a bare HTTP client of a fake."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(fake), base_url=BASE, auth=auth)
 
 
 def subscription(id: int, **fields) -> Subscription:
-    """Expect what FORM says, with CallFire's defaults, or other fields."""
+    """Return the subscription of FORM with CallFire's defaults, or with other fields."""
     defaults = {"enabled": True, "non_strict_ssl": False, "notification_format": "XML", "filter": None}
     return Subscription(id, endpoint=FORM["Endpoint"], trigger_event=FORM["TriggerEvent"], **defaults | fields)
 
 
 def error_in(response: httpx.Response) -> tuple[int, str]:
-    """Read a `ResourceException` in the format of the answer."""
+    """Parse a `ResourceException` in the format of the response."""
     if response.headers["Content-Type"] == "application/json":
         content = response.json()["ResourceException"]
         return content["HttpStatus"], content["Message"]
@@ -38,48 +38,48 @@ def error_in(response: httpx.Response) -> tuple[int, str]:
     return int(root.findtext(f"{RESOURCE}HttpStatus")), root.findtext(f"{RESOURCE}Message")
 
 
-# --- what the operations answer ---------------------------------------------------------------------------
+# --- responses --------------------------------------------------------------------------------------------
 
 
 async def test_create_in_json():
-    """The id is a number, and the location is that of the new subscription, without the ending."""
+    """The ID is a number, and the location is that of the new subscription without the ending."""
     fake = FakeCallFire()
 
-    response = await connected(fake).post("/subscription.json", data=FORM)
+    response = await client_of(fake).post("/subscription.json", data=FORM)
 
-    (made,) = fake.subscriptions
-    reference = {"Id": made.id, "Location": f"{BASE}/subscription/{made.id}"}
+    (created,) = fake.subscriptions
+    reference = {"Id": created.id, "Location": f"{BASE}/subscription/{created.id}"}
     assert (response.status_code, response.json()) == (201, {"ResourceReference": reference})
 
 
 async def test_create_in_xml():
-    """With the note that a real answer bore."""
+    """The response has the note of real responses."""
     fake = FakeCallFire()
 
-    response = await connected(fake).post("/subscription", data=FORM)
+    response = await client_of(fake).post("/subscription", data=FORM)
 
-    (made,) = fake.subscriptions
+    (created,) = fake.subscriptions
     assert (response.status_code, response.headers["Content-Type"]) == (201, "application/xml")
     assert response.text == (
         '<?xml version="1.0" encoding="utf-8"?>\n'
         '<r:ResourceReference xmlns="http://api.callfire.com/data" xmlns:r="http://api.callfire.com/resource">'
-        f"<r:Id>{made.id}</r:Id><r:Location>{BASE}/subscription/{made.id}</r:Location>"
+        f"<r:Id>{created.id}</r:Id><r:Location>{BASE}/subscription/{created.id}</r:Location>"
         "<r:note>Processing time was 38.7ms</r:note></r:ResourceReference>"
     )
 
 
-async def test_a_new_subscription_is_enabled_and_gets_xml():
-    """What is left out has CallFire's defaults."""
+async def test_the_defaults_of_a_new_subscription():
+    """They are CallFire's: enabled, in XML."""
     fake = FakeCallFire()
 
-    await connected(fake).post("/subscription", data=FORM)
+    await client_of(fake).post("/subscription", data=FORM)
 
-    (made,) = fake.subscriptions
-    assert made == subscription(made.id)
+    (created,) = fake.subscriptions
+    assert created == subscription(created.id)
 
 
-async def test_all_that_a_form_says_is_kept():
-    """The filter stands flat in the form."""
+async def test_all_fields_of_a_form_are_stored():
+    """The form has the filter's fields at the top level."""
     fake = FakeCallFire()
     form = FORM | {
         "Enabled": "false",
@@ -92,25 +92,27 @@ async def test_all_that_a_form_says_is_kept():
         "Inbound": "true",
     }
 
-    await connected(fake).post("/subscription", data=form)
+    await client_of(fake).post("/subscription", data=form)
 
-    (made,) = fake.subscriptions
-    chosen = SubscriptionFilter(896807881003, 7, "67076", "67076:KEYWORD", inbound=True)
-    assert made == subscription(made.id, enabled=False, non_strict_ssl=True, notification_format="SOAP", filter=chosen)
+    (created,) = fake.subscriptions
+    filter = SubscriptionFilter(896807881003, 7, "67076", "67076:KEYWORD", inbound=True)
+    assert created == subscription(
+        created.id, enabled=False, non_strict_ssl=True, notification_format="SOAP", filter=filter
+    )
 
 
 async def test_get_in_json():
-    """The filter is nested, and the id is a number."""
+    """The filter is nested, and the ID is a number."""
     fake = FakeCallFire()
-    await connected(fake).post("/subscription", data=FORM | {"BroadcastId": "5"})
-    (made,) = fake.subscriptions
+    await client_of(fake).post("/subscription", data=FORM | {"BroadcastId": "5"})
+    (created,) = fake.subscriptions
 
-    response = await connected(fake).get(f"/subscription/{made.id}.json")
+    response = await client_of(fake).get(f"/subscription/{created.id}.json")
 
     assert response.json() == {
         "Resource": {
             "Subscription": {
-                "@id": made.id,
+                "@id": created.id,
                 "Enabled": True,
                 "Endpoint": FORM["Endpoint"],
                 "NonStrictSsl": False,
@@ -125,13 +127,13 @@ async def test_get_in_json():
 async def test_get_in_xml():
     """The wrapper is in one namespace, the resource in the other."""
     fake = FakeCallFire()
-    await connected(fake).post("/subscription", data=FORM)
-    (made,) = fake.subscriptions
+    await client_of(fake).post("/subscription", data=FORM)
+    (created,) = fake.subscriptions
 
-    root = ET.fromstring((await connected(fake).get(f"/subscription/{made.id}")).content)
+    root = ET.fromstring((await client_of(fake).get(f"/subscription/{created.id}")).content)
 
     found = root.find(f"{DATA}Subscription")
-    assert (root.tag, found.get("id")) == (f"{RESOURCE}Resource", str(made.id))
+    assert (root.tag, found.get("id")) == (f"{RESOURCE}Resource", str(created.id))
     assert (found.findtext(f"{DATA}Enabled"), found.find(f"{DATA}SubscriptionFilter").text) == (
         "true",
         None,
@@ -139,34 +141,34 @@ async def test_get_in_xml():
 
 
 async def test_an_empty_filter_is_an_empty_object():
-    """It is not left out."""
+    """It is not omitted."""
     fake = FakeCallFire()
-    await connected(fake).post("/subscription", data=FORM)
+    await client_of(fake).post("/subscription", data=FORM)
 
-    response = await connected(fake).get(f"/subscription/{fake.subscriptions[0].id}.json")
+    response = await client_of(fake).get(f"/subscription/{fake.subscriptions[0].id}.json")
 
     assert response.json()["Resource"]["Subscription"]["SubscriptionFilter"] == {}
 
 
 @pytest.mark.parametrize(("number", "kind"), [(0, None), (1, dict), (2, list)])
 async def test_a_list_in_json(number, kind):
-    """None lacks the key, one is the bare object, and many are an array."""
+    """An empty list has no key, a list of one is a bare object, and a longer one is an array."""
     fake = FakeCallFire()
     for _ in range(number):
-        await connected(fake).post("/subscription", data=FORM)
+        await client_of(fake).post("/subscription", data=FORM)
 
-    found = (await connected(fake).get("/subscription.json")).json()["ResourceList"]
+    found = (await client_of(fake).get("/subscription.json")).json()["ResourceList"]
 
     assert found["@totalResults"] == number
     assert isinstance(found.get("Subscription"), kind or type(None))
 
 
 async def test_a_list_of_one_may_be_an_array():
-    """Some servers say it that way."""
+    """Some servers send it so."""
     fake = FakeCallFire(list_of_one="array")
-    await connected(fake).post("/subscription", data=FORM)
+    await client_of(fake).post("/subscription", data=FORM)
 
-    found = (await connected(fake).get("/subscription.json")).json()["ResourceList"]
+    found = (await client_of(fake).get("/subscription.json")).json()["ResourceList"]
 
     assert [item["@id"] for item in found["Subscription"]] == [fake.subscriptions[0].id]
 
@@ -176,12 +178,12 @@ async def test_a_list_in_xml(number):
     """The total is an attribute."""
     fake = FakeCallFire()
     for _ in range(number):
-        await connected(fake).post("/subscription", data=FORM)
+        await client_of(fake).post("/subscription", data=FORM)
 
-    root = ET.fromstring((await connected(fake).get("/subscription")).content)
+    root = ET.fromstring((await client_of(fake).get("/subscription")).content)
 
     ids = [int(item.get("id")) for item in root.findall(f"{DATA}Subscription")]
-    assert (root.get("totalResults"), ids) == (str(number), [one.id for one in fake.subscriptions])
+    assert (root.get("totalResults"), ids) == (str(number), [item.id for item in fake.subscriptions])
 
 
 @pytest.mark.parametrize(
@@ -194,12 +196,12 @@ async def test_a_list_in_xml(number):
     ],
 )
 async def test_pages(query, expected):
-    """`FirstResult` counts from 0, and the total is that of the whole list."""
+    """`FirstResult` starts at 0, and the total counts the whole list."""
     fake = FakeCallFire(list_of_one="array")
     for _ in range(4):
-        await connected(fake).post("/subscription", data=FORM)
+        await client_of(fake).post("/subscription", data=FORM)
 
-    found = (await connected(fake).get("/subscription.json", params=query)).json()["ResourceList"]
+    found = (await client_of(fake).get("/subscription.json", params=query)).json()["ResourceList"]
 
     ids = [item["@id"] for item in found.get("Subscription", [])]
     assert (ids, found["@totalResults"]) == ([fake.subscriptions[index].id for index in expected], 4)
@@ -207,13 +209,13 @@ async def test_pages(query, expected):
 
 @pytest.mark.parametrize("status", [204, 200])
 @each_ending
-async def test_an_update_changes_what_it_names(status, ending):
-    """All else stays; the answer is empty."""
+async def test_an_update_changes_the_given_fields(status, ending):
+    """Other fields keep their values; the response is empty."""
     fake = FakeCallFire(update_status=status)
-    await connected(fake).post("/subscription", data=FORM | {"BroadcastId": "5", "BatchId": "6"})
+    await client_of(fake).post("/subscription", data=FORM | {"BroadcastId": "5", "BatchId": "6"})
     (before,) = fake.subscriptions
 
-    response = await connected(fake).put(
+    response = await client_of(fake).put(
         f"/subscription/{before.id}{ending}", data={"Enabled": "false", "BatchId": "7"}
     )
 
@@ -224,12 +226,12 @@ async def test_an_update_changes_what_it_names(status, ending):
 
 @each_ending
 async def test_delete(ending):
-    """It is gone, and a second time it is not found."""
+    """The subscription is deleted; a second delete does not find it."""
     fake = FakeCallFire()
-    await connected(fake).post("/subscription", data=FORM)
+    await client_of(fake).post("/subscription", data=FORM)
     path = f"/subscription/{fake.subscriptions[0].id}{ending}"
 
-    first, second = await connected(fake).delete(path), await connected(fake).delete(path)
+    first, second = await client_of(fake).delete(path), await client_of(fake).delete(path)
 
     assert (first.status_code, first.content, fake.subscriptions) == (204, b"", ())
     assert (second.status_code, error_in(second)[0]) == (404, 404)
@@ -237,7 +239,7 @@ async def test_delete(ending):
 
 @pytest.mark.parametrize("base", ["", "/api/1.1/rest", "/somewhere/else"])
 async def test_any_base_path(base):
-    """The operations are found below whatever path the client is given."""
+    """The operations are available below any path."""
     fake = FakeCallFire()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(fake), base_url="http://x", auth=("login", "password")
@@ -250,55 +252,55 @@ async def test_any_base_path(base):
 # --- a repeated RequestId ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("way", "status", "made"), [("first", 201, 1), ("ignored", 201, 2), ("refused", 400, 1)])
-async def test_a_repeated_request_id_of_a_create(way, status, made):
-    """It is answered with the first reference, made again, or refused."""
-    fake = FakeCallFire(repeated_request_id=way)
+@pytest.mark.parametrize(("option", "status", "created"), [("first", 201, 1), ("ignored", 201, 2), ("refused", 400, 1)])
+async def test_a_repeated_request_id_of_a_create(option, status, created):
+    """It returns the first reference, creates another subscription, or fails."""
+    fake = FakeCallFire(repeated_request_id=option)
     form = FORM | {"RequestId": "r1"}
 
-    first = await connected(fake).post("/subscription.json", data=form)
-    second = await connected(fake).post("/subscription.json", data=form)
+    first = await client_of(fake).post("/subscription.json", data=form)
+    second = await client_of(fake).post("/subscription.json", data=form)
 
-    assert (second.status_code, len(fake.subscriptions)) == (status, made)
-    assert (first.json() == second.json()) is (way == "first")
+    assert (second.status_code, len(fake.subscriptions)) == (status, created)
+    assert (first.json() == second.json()) is (option == "first")
 
 
 @pytest.mark.parametrize(
-    ("way", "status", "enabled"), [("first", 204, True), ("ignored", 204, False), ("refused", 400, True)]
+    ("option", "status", "enabled"), [("first", 204, True), ("ignored", 204, False), ("refused", 400, True)]
 )
-async def test_a_repeated_request_id_of_an_update(way, status, enabled):
-    """It is not carried out again, or it is, or it is refused."""
-    fake = FakeCallFire(repeated_request_id=way)
-    await connected(fake).post("/subscription", data=FORM)
+async def test_a_repeated_request_id_of_an_update(option, status, enabled):
+    """It is ignored, carried out again, or fails."""
+    fake = FakeCallFire(repeated_request_id=option)
+    await client_of(fake).post("/subscription", data=FORM)
     path = f"/subscription/{fake.subscriptions[0].id}"
-    await connected(fake).put(path, data={"Enabled": "false", "RequestId": "r1"})
-    await connected(fake).put(path, data={"Enabled": "true", "RequestId": "r2"})
+    await client_of(fake).put(path, data={"Enabled": "false", "RequestId": "r1"})
+    await client_of(fake).put(path, data={"Enabled": "true", "RequestId": "r2"})
 
-    response = await connected(fake).put(path, data={"Enabled": "false", "RequestId": "r1"})
+    response = await client_of(fake).put(path, data={"Enabled": "false", "RequestId": "r1"})
 
     assert (response.status_code, fake.subscriptions[0].enabled) == (status, enabled)
 
 
-async def test_a_request_id_is_used_once_it_has_done_something():
-    """A create that was refused may be tried again under the same one."""
+async def test_a_failed_request_does_not_use_its_request_id():
+    """A failed create can be repeated with the same ID."""
     fake = FakeCallFire(repeated_request_id="refused")
-    await connected(fake).post("/subscription", data={"RequestId": "r1"})
+    await client_of(fake).post("/subscription", data={"RequestId": "r1"})
 
-    response = await connected(fake).post("/subscription", data=FORM | {"RequestId": "r1"})
+    response = await client_of(fake).post("/subscription", data=FORM | {"RequestId": "r1"})
 
     assert response.status_code == 201
 
 
-async def test_without_a_request_id_nothing_is_repeated():
-    """Two creates alike make two subscriptions."""
+async def test_creates_without_a_request_id():
+    """Two equal creates create two subscriptions."""
     fake = FakeCallFire()
     for _ in range(2):
-        await connected(fake).post("/subscription", data=FORM)
+        await client_of(fake).post("/subscription", data=FORM)
 
     assert len(fake.subscriptions) == 2
 
 
-# --- refusals ---------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------
 
 
 @each_ending
@@ -315,31 +317,31 @@ async def test_without_a_request_id_nothing_is_repeated():
         (FORM | {"BroadcastId": "x"}, "not an integer @ Subscription.SubscriptionFilter.BroadcastId"),
     ],
 )
-async def test_a_create_that_is_refused(ending, form, message):
-    """400, in the words of CallFire and in the format that was asked for."""
+async def test_an_invalid_create(ending, form, message):
+    """The response is 400 in the requested format."""
     fake = FakeCallFire()
 
-    response = await connected(fake).post(f"/subscription{ending}", data=form)
+    response = await client_of(fake).post(f"/subscription{ending}", data=form)
 
     assert (response.status_code, error_in(response), fake.subscriptions) == (400, (400, message), ())
 
 
-async def test_a_form_that_is_not_text():
-    """400 as well."""
-    response = await connected(FakeCallFire()).post("/subscription", content=b"Endpoint=\xff")
+async def test_a_form_that_is_not_utf_8():
+    """The response is 400."""
+    response = await client_of(FakeCallFire()).post("/subscription", content=b"Endpoint=\xff")
 
     assert error_in(response) == (400, "The form is not UTF-8")
 
 
 @each_ending
-async def test_an_update_that_is_refused_changes_nothing(ending):
-    """Nothing of it is carried out."""
+async def test_an_invalid_update_changes_nothing(ending):
+    """Its valid fields are not changed either."""
     fake = FakeCallFire()
-    await connected(fake).post("/subscription", data=FORM)
+    await client_of(fake).post("/subscription", data=FORM)
     before = fake.subscriptions
     form = {"Enabled": "false", "NotificationFormat": "YAML"}
 
-    response = await connected(fake).put(f"/subscription/{before[0].id}{ending}", data=form)
+    response = await client_of(fake).put(f"/subscription/{before[0].id}{ending}", data=form)
 
     assert (error_in(response)[0], fake.subscriptions) == (400, before)
 
@@ -356,31 +358,31 @@ async def test_an_update_that_is_refused_changes_nothing(ending):
         ({"FirstResult": "²"}, "FirstResult must be a number"),
     ],
 )
-async def test_a_query_that_is_refused(ending, query, message):
-    """The ceiling of a page is 1000."""
-    response = await connected(FakeCallFire()).get(f"/subscription{ending}", params=query)
+async def test_an_invalid_query(ending, query, message):
+    """A page has at most 1000 items."""
+    response = await client_of(FakeCallFire()).get(f"/subscription{ending}", params=query)
 
     assert error_in(response) == (400, message)
 
 
 @each_ending
-async def test_an_account_has_a_ceiling(ending):
-    """10,000 as a rule; what is deleted makes room."""
+async def test_the_maximum_number_of_subscriptions(ending):
+    """The default is 10,000; a delete allows another create."""
     fake = FakeCallFire(max_subscriptions=1)
-    await connected(fake).post("/subscription", data=FORM)
+    await client_of(fake).post("/subscription", data=FORM)
 
-    response = await connected(fake).post(f"/subscription{ending}", data=FORM)
+    response = await client_of(fake).post(f"/subscription{ending}", data=FORM)
 
     assert error_in(response) == (400, "An account has at most 1 subscriptions")
-    await connected(fake).delete(f"/subscription/{fake.subscriptions[0].id}")
-    assert (await connected(fake).post(f"/subscription{ending}", data=FORM)).status_code == 201
+    await client_of(fake).delete(f"/subscription/{fake.subscriptions[0].id}")
+    assert (await client_of(fake).post(f"/subscription{ending}", data=FORM)).status_code == 201
 
 
 @each_ending
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-async def test_what_is_not_there(ending, method):
-    """404, with the id in the message."""
-    response = await connected(FakeCallFire()).request(method, f"/subscription/42{ending}")
+async def test_a_missing_subscription(ending, method):
+    """The response is 404 with the ID in the message."""
+    response = await client_of(FakeCallFire()).request(method, f"/subscription/42{ending}")
 
     assert error_in(response) == (404, "Subscription 42 not found")
 
@@ -388,8 +390,8 @@ async def test_what_is_not_there(ending, method):
 @each_ending
 @pytest.mark.parametrize("path", ["/nothing", "/subscription/", "/subscription/x", "/xsubscription"])
 async def test_other_paths(ending, path):
-    """404, worded like every error."""
-    response = await connected(FakeCallFire()).get(path + ending)
+    """The response is 404 in the format of all errors."""
+    response = await client_of(FakeCallFire()).get(path + ending)
 
     assert error_in(response)[0] == response.status_code == 404
 
@@ -397,8 +399,8 @@ async def test_other_paths(ending, path):
 @each_ending
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "/subscription"), ("POST", "/subscription/42")])
 async def test_other_methods(ending, method, path):
-    """405, worded like every error."""
-    response = await connected(FakeCallFire()).request(method, path + ending)
+    """The response is 405 in the format of all errors."""
+    response = await client_of(FakeCallFire()).request(method, path + ending)
 
     assert error_in(response)[0] == response.status_code == 405
 
@@ -408,20 +410,20 @@ async def test_other_methods(ending, method, path):
     "authorization", [None, "", "Basic", "Basic !", "Bearer bG9naW46cGFzc3dvcmQ=", "Basic bG9naW46d3Jvbmc=", "Basic é"]
 )
 async def test_wrong_credentials(ending, authorization):
-    """401, and nothing is done."""
+    """The response is 401, and nothing is created."""
     fake = FakeCallFire()
     headers = {} if authorization is None else {"Authorization": authorization.encode()}
 
-    response = await connected(fake, auth=None).post(f"/subscription{ending}", data=FORM, headers=headers)
+    response = await client_of(fake, auth=None).post(f"/subscription{ending}", data=FORM, headers=headers)
 
     assert (error_in(response), fake.subscriptions) == ((401, "Unauthorized"), ())
     assert response.headers["WWW-Authenticate"] == 'Basic realm="CallFire"'
 
 
 async def test_credentials_can_be_chosen():
-    """Any characters will do."""
+    """All characters are allowed."""
     fake = FakeCallFire(login="lögin", password="pass:wörd")
 
-    response = await connected(fake, auth=("lögin", "pass:wörd")).get("/subscription.json")
+    response = await client_of(fake, auth=("lögin", "pass:wörd")).get("/subscription.json")
 
     assert json.loads(response.content) == {"ResourceList": {"@totalResults": 0}}

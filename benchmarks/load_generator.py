@@ -1,0 +1,88 @@
+"""Send postbacks over several connections with raw sockets, so that the sender is not the bottleneck."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from attrs import define, field
+
+from benchmarks.server import TOKEN
+
+#: Placeholder for the number of a postback in a body.
+NUMBER = b"1234567890"
+_HEAD = (
+    b"POST /%s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: CallFire\r\nAccept: */*\r\nConnection: Keep-Alive\r\n"
+    b"Content-Type: %s\r\nContent-Length: %d\r\n\r\n"
+)
+
+
+@define(eq=False)
+class Postbacks:
+    """Postbacks to be sent, and the response time of each."""
+
+    content_type: bytes
+    body: bytes
+    numbers: Iterator[int]
+    seconds: list[float] = field(factory=list)
+
+    def next_request(self) -> bytes | None:
+        """Return the next request, or None after the last."""
+        number = next(self.numbers, None)
+        if number is None:
+            return None
+        body = self.body.replace(NUMBER, b"%010d" % number)
+        return _HEAD % (TOKEN.encode(), self.content_type, len(body)) + body
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, postbacks: Postbacks, done: asyncio.Future[None]) -> None:
+        self._postbacks = postbacks
+        self._done = done
+        self._sent_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._postbacks.seconds.append(time.perf_counter() - self._sent_at)
+        if not data.startswith(b"HTTP/1.1 204"):
+            self._done.set_exception(RuntimeError(f"unexpected response: {data[:40]!r}"))
+        self._send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_exception(
+                ConnectionResetError("the server closed the connection") if error is None else error
+            )
+
+    def _send(self) -> None:
+        request = self._postbacks.next_request()
+        if request is not None:
+            self._sent_at = time.perf_counter()
+            self._transport.write(request)
+        elif not self._done.done():
+            self._done.set_result(None)
+            self._transport.close()
+
+
+async def _post_all(port: int, connections: int, postbacks: Postbacks) -> None:
+    loop = asyncio.get_running_loop()
+    futures = [loop.create_future() for _ in range(connections)]
+    for future in futures:
+        await loop.create_connection(lambda future=future: _Connection(postbacks, future), "127.0.0.1", port)
+    await asyncio.gather(*futures)
+
+
+def post_all(port: int, connections: int, postbacks: Postbacks) -> float:
+    """Send all postbacks, expect 204 for each, and return the elapsed seconds."""
+    start = time.perf_counter()
+    try:
+        import uvloop  # noqa: PLC0415  # may not be installed
+    except ImportError:
+        asyncio.run(_post_all(port, connections, postbacks))
+    else:
+        uvloop.run(_post_all(port, connections, postbacks))
+    return time.perf_counter() - start
