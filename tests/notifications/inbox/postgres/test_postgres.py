@@ -567,6 +567,21 @@ async def test_a_purge_deletes_in_parts(schema, inbox):
     assert await schema.fetchval("SELECT count(*) FROM delivery_keys") == 0
 
 
+async def test_a_delivery_is_delayed_until_its_next_attempt(schema, inbox):
+    """In `get`, in `entries` and in `stats`; an ack clears the reason of the failure."""
+    await inbox.append(Delivery(b"body"))
+    await inbox.nack(await lease_of(inbox), delay=NEVER, reason="it failed")
+    (delayed,) = await all_entries(inbox, "delayed")
+    assert (await inbox.get(delayed.id), (await inbox.stats()).delayed) == (delayed, 1)
+    await schema.fetchval("UPDATE deliveries SET due_at = now()")
+    (ready,) = await all_entries(inbox, "ready")
+    assert (await all_entries(inbox, "delayed"), ready.reason) == ([], "it failed")
+
+    await inbox.ack(await lease_of(inbox))
+
+    assert [entry.reason for entry in await all_entries(inbox, "done")] == [""]
+
+
 async def test_an_unknown_state_has_no_entries(inbox):
     """As in every inbox."""
     await inbox.append(Delivery(b"body"))
