@@ -693,7 +693,7 @@ async def response_lost(schema: Schema, proxy: Proxy) -> AsyncIterator[None]:
         await other.execute("SELECT FROM deliveries FOR UPDATE")
         yield
         await schema.wait_until_blocked()
-        proxy.fault = Fault.CUT_BEFORE_ANSWER
+        proxy.fault = Fault.CUT_BEFORE_RESPONSE
 
 
 SETTLEMENTS: dict[str, Callable[[Inbox, Lease], Awaitable[bool]]] = {
