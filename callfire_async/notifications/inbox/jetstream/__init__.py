@@ -58,14 +58,12 @@ from attrs import evolve
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import AppendResult, Delivery, InboxEntry, InboxStats, Lease
 
-try:
-    import nats.errors  # noqa: F401  # imported by the modules below
-except ImportError as error:
-    raise ImportError("JetStreamInbox needs nats-py: pip install 'callfire-async[nats]'") from error
+# First, because it reports a missing nats-py.
+from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 
+# isort: split
 from callfire_async.notifications.inbox.jetstream._admin import InboxAdmin
 from callfire_async.notifications.inbox.jetstream._config import HEAD_BYTES, InboxStreams, prepare, server_clock
-from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
 from callfire_async.notifications.inbox.jetstream._leases import LeaseManager
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, DeliveryRecord, Message

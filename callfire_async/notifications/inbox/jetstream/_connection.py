@@ -10,13 +10,16 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
-
 from callfire_async.errors import InboxError, InboxUnavailableError
+
+try:
+    import nats.errors
+    import nats.js.errors
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+except ImportError as error:
+    raise ImportError("JetStreamInbox needs nats-py: pip install 'callfire-async[nats]'") from error
 
 __all__ = ["NatsConnection", "header"]
 

@@ -27,8 +27,7 @@ from notifications.inbox.waiting import until
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats, Lease
-from callfire_async.notifications.inbox import jetstream as module
-from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _consumer
+from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _connection, _consumer
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, DeliveryRecord, Message
 from callfire_async.notifications.inbox.jetstream._stream import PendingMessage
@@ -116,12 +115,12 @@ def test_without_nats_py_the_import_error_names_the_extra():
     assert done.stderr.splitlines()[-1] == f"ImportError: {MISSING_EXTRA}"
 
 
-def test_the_package_checks_for_nats_py_before_its_modules_import_it(monkeypatch):
-    """So that the message is the same whichever module is imported first."""
+def test_the_module_that_is_imported_first_names_the_extra(monkeypatch):
+    """Other modules of the package would name only the missing module."""
     monkeypatch.setitem(sys.modules, "nats.errors", None)
 
     with pytest.raises(ImportError, match=re.escape(MISSING_EXTRA)):
-        runpy.run_path(module.__file__)
+        runpy.run_path(_connection.__file__)
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "a*", "ä"])
