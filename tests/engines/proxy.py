@@ -1,4 +1,4 @@
-"""A network between us and a server on loopback that does what networks do, when a test says so."""
+"""A proxy in front of a server on loopback, which injects network faults."""
 
 import asyncio
 import socket
@@ -11,9 +11,9 @@ from typing import Literal, TypeAlias
 
 from attrs import define
 
-# A file, for a socket of a folder, or a port of loopback.
+# The path of a Unix socket, or a port on loopback.
 Address: TypeAlias = Path | int
-Side = Literal["request", "answer"]
+Side = Literal["request", "response"]
 
 _DELAY_SECONDS = 0.05
 _DEADLINE_SECONDS = 20
@@ -21,30 +21,30 @@ _DEADLINE_SECONDS = 20
 
 class Fault(StrEnum):
     """
-    What may be wrong with a network.
+    A network fault.
 
-    Whatever has become of a connection stays so when the fault is over: only what is connected after that is well.
+    Connections that it affected stay affected when it ends; new connections work again.
     """
 
-    DELAY = "everything takes a moment"
-    SLICES = "everything comes in segments of one byte"
-    REFUSED = "nobody listens"
+    DELAY = "all data is delayed"
+    SLICES = "all data arrives in segments of one byte"
+    REFUSED = "connections are refused"
     RESET = "connections are reset"
-    CUT_AT_ONCE = "connections end before their first byte"
-    CUT_IN_REQUEST = "connections end in the middle of a request"
-    CUT_BEFORE_ANSWER = "connections end after a request and before its answer"
-    CUT_IN_ANSWER = "connections end in the middle of an answer"
-    BLACK_HOLE = "connections are taken and never answered"
-    SILENCE = "connections go silent in both directions"
-    REQUESTS_LOST = "nothing arrives there any more"
-    ANSWERS_LOST = "nothing arrives here any more"
+    CUT_AT_ONCE = "connections are closed before their first byte"
+    CUT_IN_REQUEST = "connections are closed in the middle of a request"
+    CUT_BEFORE_RESPONSE = "connections are closed after a request and before its response"
+    CUT_IN_RESPONSE = "connections are closed in the middle of a response"
+    BLACK_HOLE = "connections are accepted and get no response"
+    SILENCE = "all data is lost in both directions"
+    REQUESTS_LOST = "all data to the server is lost"
+    RESPONSES_LOST = "all data from the server is lost"
 
 
 @define(eq=False)
 class _Connection:
     ours: asyncio.StreamWriter
     theirs: asyncio.StreamWriter
-    #: What is dropped of it from now on.
+    #: Directions in which data is dropped from now on.
     lost: frozenset[Side] = frozenset()
 
     def end(self, *, reset: bool) -> None:
@@ -60,11 +60,11 @@ class _Connection:
 
 class Proxy:
     """
-    Passes bytes on between whoever connects and a server, under a fault that comes and goes.
+    Forwards bytes between clients and a server, under a fault that can be switched on and off.
 
     Args:
-        server: Where the server listens.
-        address: Where this one listens: a file, or None for a port of its own, which stays the same.
+        server: The server's address.
+        address: The path of the proxy's socket; None for a port, which stays the same.
     """
 
     def __init__(self, server: Address, address: Path | None = None) -> None:
@@ -74,10 +74,10 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: set[_Connection] = set()
         self._changed = asyncio.Event()
-        #: The port, where it has one.
+        #: The port; 0 if the proxy has a socket.
         self.port = 0
         self.fault: Fault | None = None
-        #: How often the fault has done harm since it was set.
+        #: How often the fault has affected data or a connection.
         self.struck = 0
 
     # --- lifecycle ----------------------------------------------------------------------------------------
@@ -103,11 +103,11 @@ class Proxy:
             if self._path is not None:
                 self._path.unlink(missing_ok=True)
 
-    # --- the fault ----------------------------------------------------------------------------------------
+    # --- faults -------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def under(self, fault: Fault) -> AsyncIterator[None]:
-        """Let a fault begin, and end."""
+        """Apply a fault during the block."""
         self.struck, self.fault = 0, fault
         if fault is Fault.REFUSED:
             self._stop_listening()
@@ -126,7 +126,7 @@ class Proxy:
         self._changed.set()
 
     async def strikes(self, times: int) -> None:
-        """Wait until the fault has done harm so often."""
+        """Wait until the fault has struck *times* times."""
         async with asyncio.timeout(_DEADLINE_SECONDS):
             while self.struck < times:
                 self._changed.clear()
@@ -143,7 +143,7 @@ class Proxy:
         except asyncio.CancelledError:
             pass
         finally:
-            await _ended(writer)
+            await _close(writer)
             self._tasks.discard(task)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -152,19 +152,19 @@ class Proxy:
             return
         if self.fault is Fault.BLACK_HOLE:
             self._strike()
-            await _drained(reader)
+            await _read_to_end(reader)
             return
         their_reader, theirs = await self._reach()
         connection = _Connection(writer, theirs)
         self._connections.add(connection)
         try:
-            await _first_of(
+            await _run_until_first_ends(
                 lambda: self._pump("request", connection, reader, theirs),
-                lambda: self._pump("answer", connection, their_reader, writer),
+                lambda: self._pump("response", connection, their_reader, writer),
             )
         finally:
             self._connections.discard(connection)
-            await _ended(theirs)
+            await _close(theirs)
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._server, Path):
@@ -176,7 +176,7 @@ class Proxy:
     ) -> None:
         while data := await reader.read(2**16):
             fault = self.fault
-            self._harm(fault, side, connection)
+            self._drop_data(fault, side, connection)
             if side in connection.lost:
                 continue
             if _ENDS.get(fault) in (side, "any"):
@@ -188,8 +188,8 @@ class Proxy:
                 return
             await self._pass(fault, data, writer)
 
-    def _harm(self, fault: Fault | None, side: Side, connection: _Connection) -> None:
-        """Have a connection lose what goes one way, or both, from now on."""
+    def _drop_data(self, fault: Fault | None, side: Side, connection: _Connection) -> None:
+        """Drop the data of a connection from now on, if the fault loses it."""
         lost = _LOSES.get(fault, frozenset())
         if side in lost:
             self._strike()
@@ -207,41 +207,41 @@ class Proxy:
             writer.write(data[start : start + step])
             await writer.drain()
             if step == 1:
-                # Else the loop would send them as one.
+                # Otherwise the event loop would send several bytes in one segment.
                 await asyncio.sleep(0)
 
 
 _LOSES: dict[Fault | None, frozenset[Side]] = {
-    Fault.SILENCE: frozenset(["request", "answer"]),
-    Fault.BLACK_HOLE: frozenset(["request", "answer"]),
+    Fault.SILENCE: frozenset(["request", "response"]),
+    Fault.BLACK_HOLE: frozenset(["request", "response"]),
     Fault.REQUESTS_LOST: frozenset(["request"]),
-    Fault.ANSWERS_LOST: frozenset(["answer"]),
+    Fault.RESPONSES_LOST: frozenset(["response"]),
 }
 _ENDS: dict[Fault | None, str] = {
     Fault.RESET: "any",
     Fault.CUT_AT_ONCE: "any",
     Fault.CUT_IN_REQUEST: "request",
-    Fault.CUT_BEFORE_ANSWER: "answer",
-    Fault.CUT_IN_ANSWER: "answer",
+    Fault.CUT_BEFORE_RESPONSE: "response",
+    Fault.CUT_IN_RESPONSE: "response",
 }
-_IN_THE_MIDDLE = (Fault.CUT_IN_REQUEST, Fault.CUT_IN_ANSWER)
+_IN_THE_MIDDLE = (Fault.CUT_IN_REQUEST, Fault.CUT_IN_RESPONSE)
 
 
-async def _ended(writer: asyncio.StreamWriter) -> None:
+async def _close(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
     with suppress(OSError):
         await writer.wait_closed()
 
 
-async def _drained(reader: asyncio.StreamReader) -> None:
-    """Read until whoever writes is gone."""
+async def _read_to_end(reader: asyncio.StreamReader) -> None:
+    """Read until the client closes the connection."""
     while await reader.read(2**16):
         pass
 
 
-async def _first_of(*ways: Callable[[], Awaitable[None]]) -> None:
-    """Run until one of these ends, or fails as connections do."""
-    tasks = [asyncio.ensure_future(way()) for way in ways]
+async def _run_until_first_ends(*functions: Callable[[], Awaitable[None]]) -> None:
+    """Run functions concurrently until one of them ends or fails; cancel the others."""
+    tasks = [asyncio.ensure_future(function()) for function in functions]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -252,7 +252,7 @@ async def _first_of(*ways: Callable[[], Awaitable[None]]) -> None:
 
 @asynccontextmanager
 async def proxying(server: Address, address: Path | None = None) -> AsyncIterator[Proxy]:
-    """Run a proxy."""
+    """Run a proxy in front of *server*."""
     proxy = Proxy(server, address)
     await proxy.start()
     try:

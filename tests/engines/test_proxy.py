@@ -1,4 +1,4 @@
-"""Each fault of the proxy, as whoever asks a server sees it."""
+"""Each fault of the proxy, as a client sees it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,19 +13,19 @@ SILENT_SECONDS = 0.2
 
 
 @pytest.fixture
-async def heard() -> list[bytes]:
+async def received() -> list[bytes]:
     return []
 
 
 @pytest.fixture
-async def proxy(heard: list[bytes]) -> AsyncIterator[Proxy]:
-    answering = set()
+async def proxy(received: list[bytes]) -> AsyncIterator[Proxy]:
+    tasks = set()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answering.add(asyncio.current_task())
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
         try:
             while request := await reader.read(100):
-                heard.append(request)
+                received.append(request)
                 writer.write(request.upper())
                 await writer.drain()
         except ConnectionError:
@@ -33,11 +33,11 @@ async def proxy(heard: list[bytes]) -> AsyncIterator[Proxy]:
         finally:
             await closed(writer)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
     async with proxying(server.sockets[0].getsockname()[1]) as proxy:
         yield proxy
     server.close()
-    await asyncio.gather(*answering)
+    await asyncio.gather(*tasks)
 
 
 async def closed(writer: asyncio.StreamWriter) -> None:
@@ -47,33 +47,33 @@ async def closed(writer: asyncio.StreamWriter) -> None:
 
 
 class Client:
-    """Somebody with one connection."""
+    """A client with one connection."""
 
     async def connect(self, proxy: Proxy) -> None:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", proxy.port)
 
     async def ask(self, seconds: float = DEADLINE) -> str:
-        """Ask, and say what came of it in so many seconds."""
+        """Send a request; return the response or the failure within *seconds*."""
         try:
             self._writer.write(b"request")
             async with asyncio.timeout(seconds):
-                answer = await self._answered()
+                response = await self._read_response()
         except ConnectionRefusedError:
             return "refused"
         except ConnectionError:
             return "reset"
         except TimeoutError:
             return "silence"
-        return answer.decode() if answer else "end"
+        return response.decode() if response else "end"
 
-    async def _answered(self) -> bytes:
-        answer = b""
-        while len(answer) < 7:
+    async def _read_response(self) -> bytes:
+        response = b""
+        while len(response) < 7:
             part = await self._reader.read(7)
             if not part:
-                return answer
-            answer += part
-        return answer
+                return response
+            response += part
+        return response
 
     async def close(self) -> None:
         await closed(self._writer)
@@ -94,39 +94,39 @@ async def connect(proxy: Proxy) -> AsyncIterator[Callable[[], Client]]:
         await client.close()
 
 
-# What becomes of a connection that is there, and of one that is made under the fault.
-SEEN = {
+# The outcomes on a connection from before the fault, and on a new one.
+OUTCOMES = {
     Fault.DELAY: ({"REQUEST"}, {"REQUEST"}),
     Fault.SLICES: ({"REQUEST"}, {"REQUEST"}),
     Fault.RESET: ({"reset", "end"}, {"reset", "end"}),
     Fault.CUT_AT_ONCE: ({"reset", "end"}, {"reset", "end"}),
     Fault.CUT_IN_REQUEST: ({"reset", "end"}, {"reset", "end"}),
-    Fault.CUT_BEFORE_ANSWER: ({"reset", "end"}, {"reset", "end"}),
-    Fault.CUT_IN_ANSWER: ({"REQ"}, {"REQ"}),
+    Fault.CUT_BEFORE_RESPONSE: ({"reset", "end"}, {"reset", "end"}),
+    Fault.CUT_IN_RESPONSE: ({"REQ"}, {"REQ"}),
     Fault.BLACK_HOLE: ({"silence"}, {"silence"}),
     Fault.SILENCE: ({"silence"}, {"silence"}),
     Fault.REQUESTS_LOST: ({"silence"}, {"silence"}),
-    Fault.ANSWERS_LOST: ({"silence"}, {"silence"}),
+    Fault.RESPONSES_LOST: ({"silence"}, {"silence"}),
 }
 
 
-@pytest.mark.parametrize(("fault", "seen"), SEEN.items(), ids=[fault.name for fault in SEEN])
-async def test_what_is_seen_of_a_fault(proxy, connect, fault, seen):
-    """On a connection that was there before, and on a new one; after it new ones are well."""
+@pytest.mark.parametrize(("fault", "outcomes"), OUTCOMES.items(), ids=[fault.name for fault in OUTCOMES])
+async def test_a_fault_has_its_effect_on_clients(proxy, connect, fault, outcomes):
+    """On a connection from before the fault and on a new one; connections after the fault work."""
     old = await connect()
     before = await old.ask()
     async with proxy.under(fault):
-        seconds = SILENT_SECONDS if seen[0] == {"silence"} else DEADLINE
+        seconds = SILENT_SECONDS if outcomes[0] == {"silence"} else DEADLINE
         during = await old.ask(seconds), await (await connect()).ask(seconds)
         struck = proxy.struck
     after = await (await connect()).ask()
 
     assert (before, after) == ("REQUEST", "REQUEST")
-    assert (during[0] in seen[0], during[1] in seen[1], struck >= 2) == (True, True, True), during
+    assert (during[0] in outcomes[0], during[1] in outcomes[1], struck >= 2) == (True, True, True), during
 
 
-async def test_nobody_may_listen(proxy, connect):
-    """What is connected ends, and nobody else is."""
+async def test_refused_connections(proxy, connect):
+    """Open connections are closed, and new ones are refused."""
     old = await connect()
     await old.ask()
     async with proxy.under(Fault.REFUSED):
@@ -141,24 +141,24 @@ async def test_nobody_may_listen(proxy, connect):
     ("fault", "arrived"),
     [
         (Fault.CUT_IN_REQUEST, b"req"),
-        (Fault.CUT_BEFORE_ANSWER, b"request"),
-        (Fault.CUT_IN_ANSWER, b"request"),
+        (Fault.CUT_BEFORE_RESPONSE, b"request"),
+        (Fault.CUT_IN_RESPONSE, b"request"),
         (Fault.REQUESTS_LOST, b""),
-        (Fault.ANSWERS_LOST, b"request"),
+        (Fault.RESPONSES_LOST, b"request"),
         (Fault.SILENCE, b""),
     ],
     ids=lambda value: value.name if isinstance(value, Fault) else "",
 )
-async def test_what_the_server_has_seen(proxy, connect, heard, fault, arrived):
-    """Which decides whether it has done what was asked."""
+async def test_a_fault_has_its_effect_on_the_server(proxy, connect, received, fault, arrived):
+    """The data that arrives decides whether the server executes a request."""
     async with proxy.under(fault):
         await (await connect()).ask(SILENT_SECONDS)
 
-    assert b"".join(heard) == arrived
+    assert b"".join(received) == arrived
 
 
-async def test_a_connection_that_is_silent_stays_so(proxy, connect):
-    """As behind a firewall that has forgotten it."""
+async def test_a_silent_connection_stays_silent(proxy, connect):
+    """As behind a firewall that has dropped its state."""
     client = await connect()
     await client.ask()
     async with proxy.under(Fault.SILENCE):
@@ -167,15 +167,15 @@ async def test_a_connection_that_is_silent_stays_so(proxy, connect):
     assert await client.ask(SILENT_SECONDS) == "silence"
 
 
-async def test_it_may_listen_at_a_file(tmp_path: Path):
+async def test_the_proxy_can_listen_on_a_unix_socket(tmp_path: Path):
     """As PostgreSQL does."""
     served = asyncio.Event()
 
-    async def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await closed(writer)
         served.set()
 
-    server = await asyncio.start_unix_server(note, tmp_path / "server")
+    server = await asyncio.start_unix_server(accept, tmp_path / "server")
     async with server, proxying(tmp_path / "server", tmp_path / "proxy") as proxy:
         async with proxy.under(Fault.REFUSED):
             with pytest.raises(FileNotFoundError):

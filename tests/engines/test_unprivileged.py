@@ -1,4 +1,4 @@
-"""Whoever runs the tests, an engine finds its programs and may write where it should."""
+"""Programs of the engines run unprivileged, also if the tests run as root."""
 
 import subprocess
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from engines.unprivileged import as_nobody, folder_of_nobody, is_reachable, reachable_copies
 
 
-def test_the_folder_belongs_to_whoever_runs_there():
-    """A program that is run as nobody can write in it; afterwards it is gone, with all that is in it."""
+def test_the_folder_belongs_to_the_unprivileged_user():
+    """Programs of that user can write in it; it is deleted with its contents afterwards."""
     with folder_of_nobody("engine-") as folder:
         subprocess.run(["touch", folder / "written"], check=True, cwd="/", **as_nobody())
         assert (folder / "written").exists()
@@ -15,8 +15,8 @@ def test_the_folder_belongs_to_whoever_runs_there():
     assert not folder.exists()
 
 
-def test_what_cannot_be_reached_is_copied(tmp_path):
-    """Root's own folders are closed to nobody; what all may read stays where it is."""
+def test_folders_that_the_user_cannot_read_are_copied(tmp_path):
+    """Readable folders are used in place."""
     closed = tmp_path / "closed"
     closed.mkdir()
     (closed / "library").write_text("here")

@@ -1,59 +1,54 @@
 """
-`JetStreamInbox`: an inbox on NATS JetStream, for many machines.
+`JetStreamInbox`: an inbox on NATS JetStream, shared by processes on any number of machines.
 
-Three streams. The *queue* (work-queue retention) holds a message with the body of each delivery that is not settled;
-its pull consumer hands each out to one process at a time. The *records* say what is known of each delivery that was
-ever handed out: its state, its lease, its attempts; each write of a record names the revision that it follows, so of
-two that write at once one is refused. The *dead* letters lie with their bodies in a stream of their own.
+It has three streams. The *queue* (work-queue retention) has a message with the body of each delivery that is not
+settled; its pull consumer delivers each message to one process at a time. The *records* hold the state of each
+delivery that was ever leased: its lease, its attempts, its outcome. Each write of a record names the revision that it
+replaces, so of two concurrent writes one is refused. The *dead* letters have a stream of their own, with their bodies.
 
-The record is the truth: a delivery is leased, done or dead when its record says so. The consumer only distributes. It
-hands a message out again when nobody has said a word about it for so long as the lease lasts; whoever gets it asks the
-record what that means. What is left when a process dies between two writes:
+The record is authoritative: a delivery is leased, done or dead if its record says so. The consumer only distributes
+messages. It redelivers a message that was not acknowledged when its lease would have expired, and the process that
+pulls the message acts on the record. If a process crashes between two writes:
 
-============  ==========================================  ============================================================
-operation     it dies after                               then
-============  ==========================================  ============================================================
-``append``    the message is stored, before the answer    it is handled; a repeat within the window is the same one
-``claim``     a message is pulled, before the record      it is handed out again after a minute, and is no crash
-              is written
-``claim``     the record says *leased*                    the lease ends: a crash
-``extend``    the record says how long                    the consumer asks earlier, and is told how long
-``ack``       the record says *done*                      whoever is handed the message completes this: notes the
-                                                          event's key for ``handled``, and deletes the message
-``nack``,     the record says *ready*                     it is handed out again when its lease would have ended
+===============  ====================================  ================================================================
+operation        crash after                           effect
+===============  ====================================  ================================================================
+``append``       the message is stored                 the delivery is handled; a retry in the window is a duplicate
+``claim``        the message is pulled                 the message is redelivered after a minute; no crash is counted
+``claim``        the record is *leased*                the lease expires and counts as a crash
+``extend``       the record has the new expiry         the message is redelivered early, and delayed until the expiry
+``ack``          the record is *done*                  the next process to pull the message stores the event key for
+                                                       ``handled`` and deletes the message
+``nack``,        the record is *ready*                 the message is redelivered when the lease would have expired
 ``release``
-``dead_letter``      the record says *dead*                      the body is still in the queue: whoever is handed the message
-                                                          puts it among the dead letters, and deletes it then
-``dead_letter``      the dead letter is stored                   whoever is handed the message deletes it
-``replay``    a new message is queued                     whoever is handed it completes this: the message names the
-                                                          revision that was dead
-``replay``    the record says *ready*                     whoever is handed the message deletes the dead letter
-============  ==========================================  ============================================================
+``dead_letter``  the record is *dead*                  the next process to pull the message copies the body to the dead
+                                                       letters and deletes the message
+``dead_letter``  the dead letter is stored             the next process to pull the message deletes it
+``replay``       the new message is queued             the next process to pull the message completes the replay: the
+                                                       message names the revision of the dead letter's record
+``replay``       the record is *ready*                 the next process to pull the message deletes the dead letter
+===============  ====================================  ================================================================
 
-What JetStream cannot keep of the protocol, or not in this way:
+Differences from the protocol:
 
-- Of what is due, what was put back comes before what was never handed out. Within one list the order is due time, then
-  arrival; so it is for all that never failed.
-- ``append_many`` keeps all or none of a thousand, but each by itself where one of them is a repeat.
-- An operation that raises `InboxUnavailableError` may have happened: an append that is repeated is then a duplicate,
-  and a lease that is settled again knows that it was.
-- A repeat is recognised by the servers' memory of ``dedupe_window``; what was done by then is forgotten when all of
-  them are started anew. A window shorter than ``timeout`` may end while an append is tried again: it is kept twice.
-- ``entries``, ``stats`` and ``purge`` look at one delivery after the other: what changes meanwhile may be counted in
-  the state before or after; in a cluster they may be a moment behind.
-- A host that dies loses its leases when they end, not before.
-
-It imports `errors`, the protocol and the rooms beside it.
+- Redelivered messages are claimed before new ones. Each list of leases is ordered by due time, then arrival.
+- ``append_many`` is atomic for up to a thousand deliveries, unless one of them is a duplicate.
+- An operation that raises `InboxUnavailableError` may have been executed. A repeated append is then a duplicate, and a
+  repeated settlement of a lease returns True.
+- Deduplication uses the servers' memory of ``dedupe_window``, which loses handled deliveries if all servers restart. If
+  the window is shorter than ``timeout``, an append that is retried may be stored twice.
+- ``entries``, ``stats`` and ``purge`` are no snapshot: a delivery that changes meanwhile may be counted in its old or
+  new state, and replicas may be slightly behind.
+- If a machine crashes, its leases expire at their normal time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -62,9 +57,13 @@ from attrs import evolve
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import AppendResult, Delivery, InboxEntry, InboxStats, Lease
+
+# First, because it reports a missing nats-py.
+from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
+
+# isort: split
 from callfire_async.notifications.inbox.jetstream._admin import InboxAdmin
 from callfire_async.notifications.inbox.jetstream._config import HEAD_BYTES, InboxStreams, prepare, server_clock
-from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
 from callfire_async.notifications.inbox.jetstream._leases import LeaseManager
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, DeliveryRecord, Message
@@ -73,29 +72,32 @@ from callfire_async.notifications.inbox.jetstream._stream import PendingMessage,
 
 __all__ = ["JetStreamInbox"]
 
+# The server's limit for an atomic batch.
+_MAX_ATOMIC_APPENDS = 1000
+
 
 class JetStreamInbox:
     """
-    An inbox on NATS JetStream, shared by any number of processes on any number of machines.
+    An inbox on NATS JetStream, shared by processes on any number of machines.
 
-    The streams are made where they are missing. What the servers do not guarantee (one replica, memory, no sync before
-    the answer) is said in one warning when it is opened.
+    The streams are created if they are missing. Opening the inbox logs one warning about guarantees that the servers
+    do not give: one replica, storage in memory, acknowledgement before the disk sync.
 
     Args:
-        servers: Where NATS listens, version 2.12 or later: one URL, or several of one cluster.
-        name: What the streams' names begin with: letters, digits, ``-`` and ``_``. One inbox a name.
-        replicas: On how many servers each stream is kept, where it is made; three outlast the loss of any one.
-        dedupe_window: Seconds within which two deliveries with one key are one; 0 turns it off.
-        retention: Seconds for which the keys of what is done are kept; 30 days, unless given.
-        keep_bodies: Whether what is done keeps its body.
-        timeout: Seconds that an operation may take, as far as the servers are concerned.
-        tls: For servers that want it.
+        servers: URLs of NATS servers, version 2.12 or later: one, or several of one cluster.
+        name: Prefix of the streams' names: letters, digits, ``-`` and ``_``. Each inbox needs its own.
+        replicas: Number of servers that store each stream, if it is created; three survive the loss of any one.
+        dedupe_window: Seconds within which two deliveries with the same key count as one; 0 disables deduplication.
+        retention: Seconds for which the keys of handled deliveries are kept. Default: 30 days.
+        keep_bodies: Whether handled deliveries keep their bodies.
+        timeout: Seconds for any operation on the servers.
+        tls: For servers that require TLS.
 
     Raises:
         ValueError: *name* has other characters.
 
-    Opening it raises `InboxUnavailableError` where no server answers in time, and `InboxError` where the server is too
-    old or a stream of this name is somebody else's.
+    Opening the inbox raises `InboxUnavailableError` if no server responds in time, and `InboxError` if the server is
+    too old or a stream with this name has a different configuration.
     """
 
     def __init__(
@@ -113,190 +115,178 @@ class JetStreamInbox:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError("name must be letters, digits, '-' and '_'")
         self._servers = [servers] if isinstance(servers, str) else list(servers)
-        self._settings = InboxStreams(name, replicas, dedupe_window)
+        self._streams = InboxStreams(name, replicas, dedupe_window)
         self._dedupe_window = dedupe_window
         self._retention = retention
         self._keep_bodies = keep_bodies
         self._timeout = timeout
         self._tls = tls
-        self._closing = AsyncExitStack()
-        self._ledger = DeliveryStore(self._settings, retention)
-        self._claims = LeaseManager(self._ledger)
-        self._caretaker = InboxAdmin(self._ledger)
+        self._exit_stack = AsyncExitStack()
+        self._store = DeliveryStore(self._streams, retention)
+        self._leases = LeaseManager(self._store)
+        self._admin = InboxAdmin(self._store)
 
     def __repr__(self) -> str:
-        return f"<JetStreamInbox {self._settings.name!r}>"
+        return f"<JetStreamInbox {self._streams.name!r}>"
 
     @property
     def retention(self) -> float:
-        """Seconds for which the keys of what is done are kept: how far back ``handled`` knows everything."""
+        """Seconds for which the keys of handled deliveries are kept, and `handled` is complete."""
         return self._retention
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """
-        Connect, and make what is missing.
+        Connect, and create the streams if they are missing.
 
         Raises:
-            InboxUnavailableError: No server answers in time.
-            InboxError: The server is too old, or a stream of this name is somebody else's.
+            InboxUnavailableError: No server responds in time.
+            InboxError: The server is too old, or a stream with this name has a different configuration.
         """
-        async with AsyncExitStack() as opening:
-            link = NatsConnection(self._servers, self._timeout, self._tls)
-            await opening.enter_async_context(link.opened())
-            await prepare(link, self._settings)
-            clock = await server_clock(link, self._settings)
-            names = (self._settings.queue, self._settings.records, self._settings.dead)
-            streams = [Stream(link, name) for name in names]
+        async with AsyncExitStack() as stack:
+            connection = NatsConnection(self._servers, self._timeout, self._tls)
+            await stack.enter_async_context(connection.opened())
+            await prepare(connection, self._streams)
+            clock = await server_clock(connection, self._streams)
+            names = (self._streams.queue, self._streams.records, self._streams.dead)
+            streams = [Stream(connection, name) for name in names]
             for stream in streams:
-                await opening.enter_async_context(_running(stream))
-            pulling = PullConsumer(link, self._settings.queue, self._settings.consumer)
-            await opening.enter_async_context(pulling.opened())
-            opening.push_async_callback(self._give_up)
-            self._ledger.state = OpenState(link, clock, pulling, *streams)
-            self._closing = opening.pop_all()
+                stack.push_async_callback(stream.close)
+            consumer = PullConsumer(connection, self._streams.queue, self._streams.consumer)
+            await stack.enter_async_context(consumer.opened())
+            stack.push_async_callback(self._release_all)
+            self._store.state = OpenState(connection, clock, consumer, *streams)
+            self._exit_stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; leases that nobody settled are ready for others at once, and count as crashes."""
-        await self._closing.aclose()
+        """Close the inbox; its leases are released for other processes and count as crashes."""
+        await self._exit_stack.aclose()
 
-    async def _give_up(self) -> None:
-        await self._claims.release_all(self._timeout)
-        self._ledger.state = None
+    async def _release_all(self) -> None:
+        await self._leases.release_all(self._timeout)
+        self._store.state = None
 
-    # --- taking in ----------------------------------------------------------------------------------------
+    # --- append -------------------------------------------------------------------------------------------
 
     async def append(self, delivery: Delivery) -> AppendResult:
-        """Keep a delivery; the servers have said that they have it when this returns."""
+        """Store a delivery; return after the servers have acknowledged it."""
         (appended,) = await self.append_many([delivery])
         return appended
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
-        """Keep several, a thousand at a time all or none; each by itself where one is a repeat."""
-        opened = self._ledger.opened
-        writes = [self._queued(delivery) for delivery in deliveries]
-        taken: list[PublishAck] = []
-        for first in range(0, len(writes), 1000):
-            taken += await opened.messages.publish(*writes[first : first + 1000])
-        return [await self._appended(*pair) for pair in zip(writes, taken, strict=True)]
+        """Store deliveries, up to a thousand atomically unless one of them is a duplicate."""
+        queue = self._store.opened.queue
+        messages = [self._message(delivery) for delivery in deliveries]
+        acks: list[PublishAck] = []
+        for first in range(0, len(messages), _MAX_ATOMIC_APPENDS):
+            acks += await queue.publish(*messages[first : first + _MAX_ATOMIC_APPENDS])
+        return [await self._append_result(message, ack) for message, ack in zip(messages, acks, strict=True)]
 
-    def _queued(self, delivery: Delivery) -> PendingMessage:
-        data = Message.written(delivery)
-        largest = self._ledger.opened.link.client.max_payload - HEAD_BYTES
-        if len(data) > largest:
-            raise InboxError(f"a delivery of {len(data)} bytes is too large; NATS here takes {largest} (max_payload)")
+    def _message(self, delivery: Delivery) -> PendingMessage:
+        data = Message.encode(delivery)
+        limit = self._store.opened.connection.client.max_payload - HEAD_BYTES
+        if len(data) > limit:
+            raise InboxError(f"delivery of {len(data)} bytes is too large: NATS accepts {limit} (raise max_payload)")
         id = digest(delivery.key) if self._dedupe_window > 0 else secrets.token_hex(16)
-        return PendingMessage(self._settings.new, data, {"Nats-Msg-Id": id})
+        return PendingMessage(self._streams.append_subject, data, {"Nats-Msg-Id": id})
 
-    async def _appended(self, write: PendingMessage, taken: PublishAck) -> AppendResult:
-        if not taken.duplicate:
-            return AppendResult(taken.sequence, duplicate=False)
-        # In this order: what is settled meanwhile has left the queue and has a record.
-        queued = await self._ledger.opened.messages.at(taken.sequence)
-        record = await self._ledger.record(taken.sequence)
+    async def _append_result(self, message: PendingMessage, ack: PublishAck) -> AppendResult:
+        if not ack.duplicate:
+            return AppendResult(ack.sequence, duplicate=False)
+        # In this order: a delivery that is settled meanwhile has left the queue and has a record.
+        queued = await self._store.opened.queue.get(ack.sequence)
+        record = await self._store.get_record(ack.sequence)
         if queued is None and record is None:
-            return await self._append_anew(write, taken.sequence)
+            return await self._append_after_purge(message, ack.sequence)
         if record is not None and record.state == DEAD:
-            await self._ledger.requeue(record, crashes=record.crashes)
-        return AppendResult(taken.sequence, duplicate=True)
+            await self._store.requeue(record, crashes=record.crashes)
+        return AppendResult(ack.sequence, duplicate=True)
 
-    async def _append_anew(self, write: PendingMessage, forgotten: int) -> AppendResult:
-        """Keep what repeats a delivery that was purged; the server still knows that one's name."""
-        anew = evolve(write, headers={"Nats-Msg-Id": f"{write.headers['Nats-Msg-Id']}.{forgotten}"})
-        (taken,) = await self._ledger.opened.messages.publish(anew)
-        return await self._appended(anew, taken)
+    async def _append_after_purge(self, message: PendingMessage, purged: int) -> AppendResult:
+        """Store a delivery whose duplicate was purged, under another ID, because the server remembers the first."""
+        renamed = evolve(message, headers={"Nats-Msg-Id": f"{message.headers['Nats-Msg-Id']}.{purged}"})
+        (ack,) = await self._store.opened.queue.publish(renamed)
+        return await self._append_result(renamed, ack)
 
-    # --- handing out --------------------------------------------------------------------------------------
+    # --- claim and settle ---------------------------------------------------------------------------------
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
-        """Hand out what is due: of what the queue has to offer, in order of due time, then arrival."""
-        return await self._claims.claim(limit, lease=lease)
+        """Lease deliveries of the queue that are due, ordered by due time, then arrival."""
+        return await self._leases.claim(limit, lease=lease)
 
     async def wait(self, timeout: float) -> None:
-        """Wait until there may be work; the servers tell."""
-        await self._ledger.opened.queue.wait(timeout)
-
-    # --- settling -----------------------------------------------------------------------------------------
+        """Wait until a delivery may be due, or *timeout* seconds have passed."""
+        await self._store.opened.consumer.wait(timeout)
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
-        """Let a lease end so many seconds from now."""
-        until = self._ledger.now() + seconds
-        extended = await self._claims.settle(lease, lambda record: evolve(record, due_at=until))
-        return await self._claims.hand_out_after(extended, lease, seconds)
+        """Extend a lease to *seconds* from now."""
+        due_at = self._store.now() + seconds
+        extended = await self._leases.settle(lease, lambda record: evolve(record, due_at=due_at))
+        return await self._leases.nak(extended, lease, seconds)
 
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
-        """Note that a delivery was handled."""
+        """Mark a delivery as done."""
         body = lease.delivery.body if self._keep_bodies else b""
 
         def done(record: DeliveryRecord) -> DeliveryRecord:
-            return evolve(record, state=DONE, event_key=event_key, delivery=evolve(record.delivery, body=body))
+            delivery = evolve(record.delivery, body=body)
+            return evolve(record, state=DONE, event_key=event_key, reason="", delivery=delivery)
 
-        return await self._claims.finished(await self._claims.settle(lease, done), lease)
+        return await self._leases.complete(await self._leases.settle(lease, done), lease)
 
     async def nack(
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
     ) -> bool:
-        """Put a delivery back for another attempt."""
-        due_at = self._ledger.now() + delay
+        """Schedule another attempt at a delivery."""
+        due_at = self._store.now() + delay
 
         def failed(record: DeliveryRecord) -> DeliveryRecord:
             names = record.completed | completed
             attempt = record.attempt + 1
             return evolve(record, state=READY, attempt=attempt, due_at=due_at, completed=names, reason=reason)
 
-        return await self._claims.hand_out_after(await self._claims.settle(lease, failed), lease, delay)
+        return await self._leases.nak(await self._leases.settle(lease, failed), lease, delay)
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
-        """Put a delivery back at once."""
-        now = self._ledger.now()
+        """Return a delivery unattempted."""
+        now = self._store.now()
 
         def released(record: DeliveryRecord) -> DeliveryRecord:
             return evolve(record, state=READY, due_at=now, completed=record.completed | completed)
 
-        return await self._claims.hand_out_after(await self._claims.settle(lease, released), lease, 0)
+        return await self._leases.nak(await self._leases.settle(lease, released), lease, 0)
 
     async def dead_letter(self, lease: Lease, reason: str) -> bool:
-        """Make a delivery a dead letter."""
-        buried = await self._claims.settle(lease, lambda record: evolve(record, state=DEAD, reason=reason))
-        return await self._claims.finished(buried, lease)
+        """Move a delivery to the dead letters."""
+        dead = await self._leases.settle(lease, lambda record: evolve(record, state=DEAD, reason=reason))
+        return await self._leases.complete(dead, lease)
 
-    # --- looking after it ---------------------------------------------------------------------------------
+    # --- administration -----------------------------------------------------------------------------------
 
     async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked, within ``retention``."""
-        return await self._caretaker.handled(event_keys)
+        return await self._admin.handled(event_keys)
 
     async def get(self, id: int | str) -> InboxEntry | None:
-        """Return what is known of one delivery."""
-        return await self._caretaker.get(id)
+        """Return one delivery, or None."""
+        return await self._admin.get(id)
 
     def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
-        """Iterate over the deliveries that there are now, in order of arrival."""
-        return self._caretaker.entries(state)
+        """Iterate over the deliveries that exist now, in order of arrival."""
+        return self._admin.entries(state)
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
-        return await self._caretaker.replay(ids)
+        return await self._admin.replay(ids)
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
-        """Delete what was done, or buried, before a time."""
-        return await self._caretaker.purge(done_before=done_before, dead_before=dead_before)
+        """Delete deliveries that became done or dead before a time."""
+        return await self._admin.purge(done_before=done_before, dead_before=dead_before)
 
     async def stats(self) -> InboxStats:
-        """Count; what was handed out before and is not settled is looked at, the rest is counted by the servers."""
-        return await self._caretaker.stats()
-
-
-@asynccontextmanager
-async def _running(stream: Stream) -> AsyncIterator[None]:
-    """Let a stream write what gathers."""
-    writing = asyncio.create_task(stream.keep_writing())
-    try:
-        yield
-    finally:
-        writing.cancel()
-        await asyncio.wait([writing])
+        """Count the deliveries in each state."""
+        return await self._admin.stats()

@@ -1,8 +1,4 @@
-"""
-The streams of a `JetStreamInbox`: what they have to be, and what the servers' settings leave to be wished for.
-
-It imports `errors`, the protocol, the connection and how the queue is consumed.
-"""
+"""Stream and consumer configuration of a `JetStreamInbox`, and warnings about missing guarantees."""
 
 from __future__ import annotations
 
@@ -17,33 +13,33 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import Clock
-from callfire_async.notifications.inbox.jetstream import _consumer as queue
+from callfire_async.notifications.inbox.jetstream import _consumer
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 
 __all__ = ["InboxStreams", "prepare", "server_clock"]
 
 _log = logging.getLogger("callfire_async.inbox")
 
-# Groups of writes that are stored whole came with it.
-_VERSION = (2, 12)
-# JetStream's word for: there is a stream of this name, and it is another.
-_OTHER_STREAM = 10058
-# What a stream has to be, where anything is asked for; all else may be its operator's wish.
-_ESSENTIAL = ("subjects", "retention", "max_msgs_per_subject", "allow_direct", "allow_atomic", "allow_msg_ttl")
-# What a stream's server keeps in mind where nobody asks for a window; longer than an append may be tried again.
+# The first version with atomic batch publish.
+_MIN_VERSION = (2, 12)
+# Error code of JetStream: a stream with this name exists with a different configuration.
+_STREAM_EXISTS_ERROR = 10058
+# These settings must be the inbox's; the operator may choose all others.
+_REQUIRED_SETTINGS = ("subjects", "retention", "max_msgs_per_subject", "allow_direct", "allow_atomic", "allow_msg_ttl")
+# The deduplication window of streams without a setting of the user; longer than an append is retried.
 _WINDOW_SECONDS = 120.0
-# For the head of a message, and for the reason of a dead letter beside its body.
+# For the fields of a message, and for a dead letter's reason beside its body.
 HEAD_BYTES = 128 * 1024
-_RECEIVERS_BODY_BYTES = 1024 * 1024
-_UNSEEN = (
-    "whether the disk is synced before the answer cannot be seen from here;"
-    " unless the servers have sync_interval: always, the last two minutes may end with the power"
+_MAX_BODY_BYTES = 1024 * 1024
+_UNKNOWN_SYNC = (
+    "cannot read sync_interval (only the system account can); unless it is always, a power failure may lose the"
+    " last two minutes"
 )
 
 
 @frozen
 class InboxStreams:
-    """What an inbox's streams are called, and what was asked for."""
+    """The names of an inbox's streams, and their settings."""
 
     name: str
     replicas: int
@@ -51,42 +47,42 @@ class InboxStreams:
 
     @property
     def consumer(self) -> str:
-        """Whose hands the queue's messages go to."""
+        """The consumer of the queue."""
         return "workers"
 
     @property
     def queue(self) -> str:
-        """The stream with what is to be done."""
+        """The stream of deliveries that are not settled."""
         return self.name
 
     @property
-    def queued(self) -> str:
-        """All its subjects."""
+    def queue_subjects(self) -> str:
+        """All subjects of the queue."""
         return f"{self.name}.*"
 
     @property
-    def new(self) -> str:
-        """Where a delivery is queued that comes."""
+    def append_subject(self) -> str:
+        """The queue's subject for new deliveries."""
         return f"{self.name}.new"
 
     @property
-    def again(self) -> str:
-        """Where one is queued that was dead."""
+    def replay_subject(self) -> str:
+        """The queue's subject for dead letters that are replayed."""
         return f"{self.name}.again"
 
     @property
     def records(self) -> str:
-        """The stream with what is known of each delivery."""
+        """The stream of delivery records."""
         return f"{self.name}-records"
 
     @property
     def dead(self) -> str:
-        """The stream with the dead letters."""
+        """The stream of dead letters."""
         return f"{self.name}-dead"
 
-    def streams(self) -> list[StreamConfig]:
-        """Say what the streams have to be."""
-        kept = StreamConfig(
+    def configs(self) -> list[StreamConfig]:
+        """Return the configurations of the streams."""
+        common = StreamConfig(
             storage=StorageType.FILE,
             num_replicas=self.replicas,
             duplicate_window=_WINDOW_SECONDS,
@@ -94,106 +90,107 @@ class InboxStreams:
             allow_direct=True,
             allow_atomic=True,
         )
-        # Not a second more than was asked for: what the server takes for a repeat is not handled.
+        # Exactly the user's window: the server drops duplicates, so a longer one would lose deliveries.
         window = self.dedupe_window if self.dedupe_window > 0 else _WINDOW_SECONDS
-        queued = kept.evolve(retention=RetentionPolicy.WORK_QUEUE, duplicate_window=window)
-        newest = kept.evolve(retention=RetentionPolicy.LIMITS, max_msgs_per_subject=1)
-        subjects = [f"{self.records}.>"]
+        queue = common.evolve(retention=RetentionPolicy.WORK_QUEUE, duplicate_window=window)
+        newest = common.evolve(retention=RetentionPolicy.LIMITS, max_msgs_per_subject=1)
         return [
-            queued.evolve(name=self.queue, subjects=[self.queued]),
-            newest.evolve(name=self.records, subjects=subjects, allow_msg_ttl=True),
+            queue.evolve(name=self.queue, subjects=[self.queue_subjects]),
+            newest.evolve(name=self.records, subjects=[f"{self.records}.>"], allow_msg_ttl=True),
             newest.evolve(name=self.dead, subjects=[f"{self.dead}.*"]),
         ]
 
 
-async def prepare(link: NatsConnection, settings: InboxStreams) -> None:
+async def prepare(connection: NatsConnection, streams: InboxStreams) -> None:
     """
-    Make the streams and the consumer where they are missing; warn once of what they do not guarantee.
+    Create the streams and the consumer if they are missing, and log one warning about missing guarantees.
 
     Raises:
-        InboxError: The server is too old, or a stream of this name is somebody else's.
+        InboxError: The server is too old, or a stream with this name has a different configuration.
     """
-    version = link.client.connected_server_version
-    if (version.major, version.minor) < _VERSION:
-        raise InboxError(f"NATS at {link.address} is version {version.major}.{version.minor}; 2.12 is needed")
-    with link.told():
-        found = [await _stream(link, config) for config in settings.streams()]
-        consumer = ConsumerConfig(
-            durable_name=settings.consumer,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=queue.ACK_WAIT_SECONDS,
-            max_deliver=-1,
-            # What waits for another attempt is pending too, and must not keep the others back.
-            max_ack_pending=-1,
-        )
-        await link.jetstream.add_consumer(settings.queue, consumer)
-        wishes = [*_durability_warnings(found), *await _sync_warnings(link, found), *_size_warnings(link)]
-    if wishes:
-        _log.warning("NATS at %s does not guarantee that nothing is lost: %s", link.address, "; ".join(wishes))
+    version = connection.client.connected_server_version
+    if (version.major, version.minor) < _MIN_VERSION:
+        found = f"{version.major}.{version.minor}"
+        raise InboxError(f"NATS at {connection.address} has version {found}; version 2.12 or later is required")
+    with connection.translate_errors():
+        infos = [await _ensure_stream(connection, config) for config in streams.configs()]
+        await connection.jetstream.add_consumer(streams.queue, _consumer_config(streams))
+        warnings = [*_durability_warnings(infos), *await _sync_warnings(connection, infos), *_size_warnings(connection)]
+    if warnings:
+        _log.warning("NATS at %s does not guarantee durable deliveries: %s", connection.address, "; ".join(warnings))
 
 
-async def _stream(link: NatsConnection, wanted: StreamConfig) -> StreamInfo:
-    """Make a stream, or find it: others may have made it with other wishes."""
-    jetstream = link.jetstream
-    name = wanted.name or ""
+def _consumer_config(streams: InboxStreams) -> ConsumerConfig:
+    return ConsumerConfig(
+        durable_name=streams.consumer,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=_consumer.ACK_WAIT_SECONDS,
+        max_deliver=-1,
+        # Delayed deliveries count as pending and must not block others.
+        max_ack_pending=-1,
+    )
+
+
+async def _ensure_stream(connection: NatsConnection, config: StreamConfig) -> StreamInfo:
+    """Create a stream, or return the existing one, which may have other settings of the operator."""
+    name = config.name or ""
     try:
-        info = await jetstream.add_stream(wanted)
+        info = await connection.jetstream.add_stream(config)
     except nats.js.errors.APIError as error:
-        if error.err_code != _OTHER_STREAM:
+        if error.err_code != _STREAM_EXISTS_ERROR:
             raise
-        info = await jetstream.stream_info(name)
-    for setting in _ESSENTIAL:
-        if getattr(wanted, setting) not in (None, getattr(info.config, setting)):
-            raise InboxError(f"the stream {name} is not this inbox's: its {setting} is another; choose another name")
-    if info.config.duplicate_window != wanted.duplicate_window:
-        info = await jetstream.update_stream(info.config, duplicate_window=wanted.duplicate_window)
+        info = await connection.jetstream.stream_info(name)
+    for setting in _REQUIRED_SETTINGS:
+        if getattr(config, setting) not in (None, getattr(info.config, setting)):
+            raise InboxError(f"stream {name} exists with a different {setting}; choose another name=")
+    if info.config.duplicate_window != config.duplicate_window:
+        info = await connection.jetstream.update_stream(info.config, duplicate_window=config.duplicate_window)
     return info
 
 
-# --- what is left to be wished for ------------------------------------------------------------------------
+# --- warnings ---------------------------------------------------------------------------------------------
 
 
-def _durability_warnings(found: Sequence[StreamInfo]) -> list[str]:
-    wishes = []
-    configs = [info.config for info in found]
-    if any(config.storage == StorageType.MEMORY for config in configs):
-        wishes.append("a stream is kept in memory only (storage: memory)")
-    if (fewest := min(config.num_replicas or 1 for config in configs)) < 3:
-        wishes.append(f"replicas: {fewest}, so one lost server may be the end of deliveries; three outlast any one")
-    if any(config.max_age for config in configs):
-        wishes.append("a stream drops what is older than its max_age")
-    if any(config.discard == DiscardPolicy.OLD for config in configs):
-        wishes.append("a stream drops the oldest when it is full (discard: old)")
-    return wishes
+def _durability_warnings(infos: Sequence[StreamInfo]) -> list[str]:
+    configs = [info.config for info in infos]
+    replicas = min(config.num_replicas or 1 for config in configs)
+    checks = {
+        "a stream is in memory only (storage: memory)": any(c.storage == StorageType.MEMORY for c in configs),
+        f"replicas: {replicas}, so the loss of one server may lose deliveries; use three": replicas < 3,
+        "a stream deletes messages older than its max_age": any(c.max_age for c in configs),
+        "a full stream deletes its oldest messages (discard: old)": any(
+            c.discard == DiscardPolicy.OLD for c in configs
+        ),
+    }
+    return [warning for warning, applies in checks.items() if applies]
 
 
-async def _sync_warnings(link: NatsConnection, found: Sequence[StreamInfo]) -> list[str]:
-    if all(info.config.storage == StorageType.MEMORY for info in found):
+async def _sync_warnings(connection: NatsConnection, infos: Sequence[StreamInfo]) -> list[str]:
+    if all(info.config.storage == StorageType.MEMORY for info in infos):
         return []
     try:
-        # Only the system account may ask, and whoever it lets: then one server speaks for all.
-        answer = (await link.client.request("$SYS.REQ.SERVER.PING.JSZ", timeout=link.timeout)).data
+        # Answered to the system account, and to accounts that import its service; the first server answers for all.
+        response = await connection.client.request("$SYS.REQ.SERVER.PING.JSZ", timeout=connection.timeout)
     except nats.errors.Error:
-        return [_UNSEEN]
-    # The word is the server's own, and stands in its answer once.
-    if b'"sync_always":true' in answer:
+        return [_UNKNOWN_SYNC]
+    if b'"sync_always":true' in response.data:
         return []
-    return ["the disk is synced after the answer, every two minutes by default (sync_interval is not always)"]
+    return ["the disk is synced after the ack, by default every two minutes (sync_interval is not always)"]
 
 
-def _size_warnings(link: NatsConnection) -> list[str]:
-    largest = link.client.max_payload - HEAD_BYTES
-    if largest >= _RECEIVERS_BODY_BYTES:
+def _size_warnings(connection: NatsConnection) -> list[str]:
+    limit = connection.client.max_payload - HEAD_BYTES
+    if limit >= _MAX_BODY_BYTES:
         return []
-    return [f"bodies of more than {largest} bytes are refused (max_payload; 2MB takes all that a receiver does)"]
+    return [f"bodies of more than {limit} bytes are refused (max_payload; a receiver accepts bodies that need 2MB)"]
 
 
-async def server_clock(link: NatsConnection, settings: InboxStreams) -> Clock:
-    """Return the time of the servers, which is the same for all who share an inbox."""
-    subject = f"{settings.records}.opened"
-    with link.told():
-        await link.jetstream.publish(subject, b"", timeout=link.timeout)
-        asked = time.monotonic()
-        message = await link.jetstream.get_msg(settings.records, subject=subject)
-    at = message.time.timestamp() if message.time is not None else time.time()
-    return Clock(system=lambda: at + time.monotonic() - asked)
+async def server_clock(connection: NatsConnection, streams: InboxStreams) -> Clock:
+    """Return a clock that follows the servers' time, which all processes share."""
+    subject = f"{streams.records}.opened"
+    with connection.translate_errors():
+        await connection.jetstream.publish(subject, b"", timeout=connection.timeout)
+        requested_at = time.monotonic()
+        message = await connection.jetstream.get_msg(streams.records, subject=subject)
+    stored_at = message.time.timestamp() if message.time is not None else time.time()
+    return Clock(system=lambda: stored_at + time.monotonic() - requested_at)

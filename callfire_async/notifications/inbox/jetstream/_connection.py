@@ -1,9 +1,4 @@
-"""
-The connection of a `JetStreamInbox`: bounded waits, and errors that are safe to print.
-
-With `_jetstream_streams`, `_jetstream_queue` and `_jetstream_settings` the only importer of nats-py. It imports
-`errors`.
-"""
+"""The NATS connection of a `JetStreamInbox`: timeouts, retries and error mapping."""
 
 from __future__ import annotations
 
@@ -24,7 +19,7 @@ try:
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
 except ImportError as error:
-    raise ImportError("JetStreamInbox needs nats-py: install callfire-async[nats]") from error
+    raise ImportError("JetStreamInbox needs nats-py: pip install 'callfire-async[nats]'") from error
 
 __all__ = ["NatsConnection", "header"]
 
@@ -32,32 +27,32 @@ T = TypeVar("T")
 
 _log = logging.getLogger("callfire_async.inbox")
 
-# Between attempts to reach a server again: an election among them takes a few of these.
+# An election of a leader takes a few of these.
 _RECONNECT_SECONDS = 0.25
-# A server that says nothing for two of these is left for another.
+# After two pings without a response, the client connects to another server.
 _PING_SECONDS = 5
-# What may wait to be sent while no server is there; what does not fit is refused at once.
+# Messages kept while no server is connected; a message that does not fit is refused at once.
 _BUFFER_BYTES = 32 * 1024 * 1024
-# JetStream's words for: ask again soon. The message is under way already; no leader; no answer of one.
-_AGAIN = frozenset([10158, 10008, 10009, 10118])
+# Error codes of JetStream that pass: the message is in flight already, no leader, no response from a peer.
+_TEMPORARY_ERRORS = frozenset([10158, 10008, 10009, 10118])
 
 
 class NatsConnection:
     """
-    A connection that finds its way back by itself.
+    A connection that reconnects by itself.
 
     Args:
-        servers: Where they listen.
-        timeout: Seconds that anything may take.
-        tls: For servers that want it.
+        servers: The servers' URLs.
+        timeout: Seconds for any operation.
+        tls: For servers that require TLS.
     """
 
     def __init__(self, servers: Sequence[str], timeout: float, tls: ssl.SSLContext | None) -> None:
         self._servers = list(servers)
         self._tls = tls
-        self._on_return: list[Callable[[], None]] = []
+        self._reconnect_callbacks: list[Callable[[], None]] = []
         self.timeout = timeout
-        #: Where the servers are, without what would open them.
+        #: Hosts and ports, without credentials.
         self.address = ", ".join(map(_address, servers))
         self.client = Client()
         self.jetstream: JetStreamContext = self.client.jetstream(timeout=timeout)
@@ -65,13 +60,13 @@ class NatsConnection:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """
-        Connect, and close in the end.
+        Connect, and close on exit.
 
         Raises:
-            InboxUnavailableError: No server answers in time.
+            InboxUnavailableError: No server responds in time.
         """
         try:
-            with self.told():
+            with self.translate_errors():
                 async with asyncio.timeout(self.timeout):
                     await self.client.connect(self._servers, **self._options())
             yield
@@ -87,78 +82,79 @@ class NatsConnection:
             "reconnect_time_wait": _RECONNECT_SECONDS,
             "ping_interval": _PING_SECONDS,
             "pending_size": _BUFFER_BYTES,
-            "error_cb": self._note,
-            "disconnected_cb": self._left,
-            "reconnected_cb": self._returned,
+            "error_cb": self._log_error,
+            "disconnected_cb": self._log_disconnect,
+            "reconnected_cb": self._reconnected,
         }
 
     async def _close(self) -> None:
-        # A server that takes no bytes must not keep us.
+        # A server that reads nothing must not block the close.
         with suppress(Exception):
             async with asyncio.timeout(self.timeout):
                 await self.client.close()
 
-    async def _note(self, error: Exception) -> None:
-        _log.debug("the connection to NATS at %s: %s", self.address, type(error).__name__)
+    async def _log_error(self, error: Exception) -> None:
+        _log.debug("error on the connection to NATS at %s: %s", self.address, type(error).__name__)
 
-    async def _left(self) -> None:
+    async def _log_disconnect(self) -> None:
         if not self.client.is_closed:
-            _log.warning("the connection to NATS at %s was lost; another is being made", self.address)
+            _log.warning("lost the connection to NATS at %s, reconnecting", self.address)
 
-    async def _returned(self) -> None:
-        _log.warning("NATS at %s is reached again", self.address)
-        for tell in self._on_return:
-            tell()
+    async def _reconnected(self) -> None:
+        _log.warning("reconnected to NATS at %s", self.address)
+        for callback in self._reconnect_callbacks:
+            callback()
 
-    def on_reconnect(self, tell: Callable[[], None]) -> None:
-        """Have somebody told whenever a connection was made again: what was asked of the last one is not answered."""
-        self._on_return.append(tell)
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Register a function to call after each reconnect, when requests on the old connection get no response."""
+        self._reconnect_callbacks.append(callback)
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """
-        Word whatever nats-py raises as errors of ours.
+        Raise the errors of nats-py as errors of ours.
 
         Raises:
-            InboxUnavailableError: There was no answer in time; what was asked for may have happened.
-            InboxError: NATS refused.
+            InboxUnavailableError: No response in time; the operation may have been executed.
+            InboxError: NATS refused the operation.
         """
         try:
             yield
         except nats.js.errors.APIError as error:
             kind = InboxUnavailableError if (error.code or 503) >= 500 else InboxError
-            raise kind(f"NATS at {self.address} refused: {error.description} ({error.err_code})") from error
+            message = f"NATS at {self.address} refused the request: {error.description} ({error.err_code})"
+            raise kind(message) from error
         except TimeoutError as error:
-            raise InboxUnavailableError(f"NATS at {self.address} did not answer in {self.timeout:g} s") from error
+            raise InboxUnavailableError(f"NATS at {self.address} did not respond within {self.timeout:g} s") from error
         except (nats.errors.Error, OSError) as error:
-            raise InboxUnavailableError(f"NATS at {self.address} cannot be used: {type(error).__name__}") from error
+            raise InboxUnavailableError(f"NATS at {self.address} is unavailable: {type(error).__name__}") from error
 
-    async def request(self, subject: str, payload: bytes, *, timeout: float | None = None) -> Msg:
-        """Ask, and wait for one answer."""
-        with self.told():
-            async with asyncio.timeout(timeout or self.timeout):
-                return await self.client.request(subject, payload, timeout=timeout or self.timeout)
+    async def request(self, subject: str, payload: bytes) -> Msg:
+        """Send a request and return its response."""
+        with self.translate_errors():
+            async with asyncio.timeout(self.timeout):
+                return await self.client.request(subject, payload, timeout=self.timeout)
 
     async def send(self, subject: str, payload: bytes, *, reply: str = "") -> None:
-        """Say something that is not answered, or not here."""
-        with self.told():
+        """Send a message without waiting for a response."""
+        with self.translate_errors():
             async with asyncio.timeout(self.timeout):
                 await self.client.publish(subject, payload, reply=reply)
 
-    async def request_with_retry(self, ask: Callable[[float], Awaitable[T]]) -> T:
+    async def request_with_retry(self, request: Callable[[float], Awaitable[T]]) -> T:
         """
-        Ask again, until there is an answer or the time is over.
+        Call *request* with the seconds for one attempt, until it succeeds or the timeout ends.
 
-        Only for what may be carried out twice. *ask* is called with the seconds for one attempt.
+        Only for idempotent requests.
         """
-        with self.told():
+        with self.translate_errors():
             async with asyncio.timeout(self.timeout):
                 while True:
                     try:
-                        # A server that died with the question leaves time to ask the next one.
-                        return await ask(self.timeout / 4)
+                        # Leaves time to ask another server if this one dies.
+                        return await request(self.timeout / 4)
                     except nats.js.errors.APIError as error:
-                        if error.err_code is not None and error.err_code not in _AGAIN:
+                        if error.err_code is not None and error.err_code not in _TEMPORARY_ERRORS:
                             raise
                     except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.js.errors.Error):
                         pass

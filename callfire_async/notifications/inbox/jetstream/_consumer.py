@@ -1,8 +1,4 @@
-"""
-The queue's consumer: who is handed what, and when it is handed out again.
-
-It imports `errors`, `_wire`, the connection and what is kept.
-"""
+"""The pull consumer of the queue: fetch, ack, and nak with a delay."""
 
 from __future__ import annotations
 
@@ -23,209 +19,207 @@ from callfire_async.notifications.inbox.jetstream._records import Message, Store
 
 __all__ = ["ACK_WAIT_SECONDS", "PullConsumer", "PulledMessage"]
 
-# What the server waits for a word about a message before it hands it to another: what a receiver's leases last.
+# The consumer's `ack_wait`; also the length of a receiver's leases.
 ACK_WAIT_SECONDS = 60.0
 _NANOSECONDS = 1_000_000_000
-# The consumer hears of a message a moment after it was acknowledged: where it knows of none, it waits so long.
-_HEARSAY_NANOSECONDS = 20_000_000
-# What ends a request: nothing is there, or nothing came in time.
-_NOTHING_MORE = frozenset(["404", "408"])
+# A consumer learns of a new message shortly after its ack, so an empty pull waits this long.
+_PULL_EXPIRES_NANOSECONDS = 20_000_000
+# Statuses that end a pull request without an error: no messages, request expired.
+_EMPTY_STATUSES = frozenset(["404", "408"])
 
 
 @frozen
 class PulledMessage:
-    """A message of the queue in this process's hands."""
+    """A message that the consumer delivered to this process."""
 
     message: Message
-    #: Where the server is told what became of it.
+    #: The subject for its ack or nak.
     reply: str
-    #: Whether nobody ever had it before.
+    #: Whether it was never delivered before.
     is_first: bool
 
 
 @define(eq=False)
 class _PullRequest:
-    """A request for messages, under way."""
-
-    #: Where it is answered when there is nothing more.
+    #: The subject for the status that ends the request.
     inbox: str
-    most: int
-    handed_out: list[PulledMessage] = field(factory=list)
+    limit: int
+    pulled: list[PulledMessage] = field(factory=list)
     status: str = ""
     ended: asyncio.Event = field(factory=asyncio.Event)
 
 
 class PullConsumer:
     """
-    Pulls from the queue's consumer, and says what became of what was pulled.
+    Pulls messages from the queue's consumer, and acks or naks them.
 
     Args:
-        link: The connection.
-        stream: The queue's name.
-        consumer: The consumer's.
+        connection: The connection to NATS.
+        stream: The name of the queue.
+        consumer: The name of the consumer.
     """
 
-    def __init__(self, link: NatsConnection, stream: str, consumer: str) -> None:
-        self._link = link
-        self._ask = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
-        # A message does not say for which request it came: one is under way at a time.
-        self._pulling = asyncio.Lock()
-        self._pull: _PullRequest | None = None
-        # What came when nobody waited for it any more.
+    def __init__(self, connection: NatsConnection, stream: str, consumer: str) -> None:
+        self._connection = connection
+        self._next_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        # A message does not name its pull request, so there is one request at a time.
+        self._pull_lock = asyncio.Lock()
+        self._request: _PullRequest | None = None
+        # Messages that arrived after their request had ended.
         self._spare: deque[PulledMessage] = deque()
-        self._came = asyncio.Event()
-        # Until when the server knows that whatever comes is wanted here.
-        self._wanted_until = 0.0
-        self._failed = ""
+        self._arrived = asyncio.Event()
+        # The server sends the next message until then, by the monotonic clock.
+        self._waiting_until = 0.0
+        self._error_status = ""
 
     @property
     def ack_wait(self) -> float:
-        """Seconds after which a message is handed out again about which nobody has said a word."""
+        """Consumer ``ack_wait``: seconds until an unacknowledged message is redelivered."""
         return ACK_WAIT_SECONDS
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Listen for what is handed out; give back in the end what nobody took."""
-        client = self._link.client
-        self._link.on_reconnect(self._look_again)
-        self._pulled, self._wanted = client.new_inbox(), client.new_inbox()
+        """Subscribe to the consumer's messages; on exit, nak those that were not claimed."""
+        client = self._connection.client
+        self._connection.on_reconnect(self._wake)
+        self._pull_subject, self._wait_subject = client.new_inbox(), client.new_inbox()
         subscriptions = [
-            await client.subscribe(f"{self._pulled}.*", cb=self._receive_pulled),
-            await client.subscribe(self._wanted, cb=self._receive_wanted),
+            await client.subscribe(f"{self._pull_subject}.*", cb=self._receive_pulled),
+            await client.subscribe(self._wait_subject, cb=self._receive_awaited),
         ]
         try:
             yield
         finally:
             with suppress(Exception):
-                async with asyncio.timeout(self._link.timeout):
+                async with asyncio.timeout(self._connection.timeout):
                     for subscription in subscriptions:
                         await subscription.unsubscribe()
-                    # What was sent before the server knew of that is here when it has answered.
+                    # After the flush, all messages that the server sent before are here.
                     await client.flush()
-                    for one in self._spare:
-                        await self.hand_out_after(one.reply, 0)
+                    for pulled in self._spare:
+                        await self.nak(pulled.reply, 0)
                     await client.flush()
 
-    def _look_again(self) -> None:
-        self._wanted_until = 0.0
-        self._came.set()
+    def _wake(self) -> None:
+        self._waiting_until = 0.0
+        self._arrived.set()
 
-    # --- taking -------------------------------------------------------------------------------------------
+    # --- pull ---------------------------------------------------------------------------------------------
 
-    async def take(self, most: int) -> list[PulledMessage]:
+    async def pull(self, limit: int) -> list[PulledMessage]:
         """
-        Take what is there, *most* at most.
+        Return up to *limit* messages that are available now.
 
         Raises:
-            InboxUnavailableError: Nobody answers for the queue.
+            InboxUnavailableError: The consumer does not respond.
         """
-        taken = [self._spare.popleft() for _ in range(min(most, len(self._spare)))]
-        if len(taken) < most:
+        pulled = [self._spare.popleft() for _ in range(min(limit, len(self._spare)))]
+        if len(pulled) < limit:
             try:
-                taken += await self._take_more(most - len(taken))
+                pulled += await self._pull(limit - len(pulled))
             except BaseException:
-                self._spare.extend(taken)
+                self._spare.extend(pulled)
                 raise
-        return taken
+        return pulled
 
-    async def _take_more(self, most: int) -> list[PulledMessage]:
-        async with self._pulling:
-            pull = self._pull = _PullRequest(f"{self._pulled}.{secrets.token_hex(8)}", most)
+    async def _pull(self, limit: int) -> list[PulledMessage]:
+        async with self._pull_lock:
+            request = self._request = _PullRequest(f"{self._pull_subject}.{secrets.token_hex(8)}", limit)
             try:
-                await self._answered(pull)
+                await self._send_and_wait(request)
             except BaseException:
-                self._spare.extend(pull.handed_out)
+                self._spare.extend(request.pulled)
                 raise
             finally:
-                self._pull = None
-        if pull.status and pull.status not in _NOTHING_MORE and not pull.handed_out:
-            raise self._nothing_from(pull.status)
-        return pull.handed_out
+                self._request = None
+        if request.status and request.status not in _EMPTY_STATUSES and not request.pulled:
+            raise self._error(request.status)
+        return request.pulled
 
-    async def _answered(self, pull: _PullRequest) -> None:
-        ask = write_json({"batch": pull.most, "no_wait": True, "expires": _HEARSAY_NANOSECONDS})
-        await self._link.send(self._ask, ask, reply=pull.inbox)
-        with self._link.told():
-            async with asyncio.timeout(self._link.timeout):
-                await pull.ended.wait()
+    async def _send_and_wait(self, request: _PullRequest) -> None:
+        query = write_json({"batch": request.limit, "no_wait": True, "expires": _PULL_EXPIRES_NANOSECONDS})
+        await self._connection.send(self._next_subject, query, reply=request.inbox)
+        with self._connection.translate_errors():
+            async with asyncio.timeout(self._connection.timeout):
+                await request.ended.wait()
 
     async def _receive_pulled(self, received: Msg) -> None:
-        pull, status = self._pull, header(received, "Status")
+        request, status = self._request, header(received, "Status")
         if status is not None:
-            if pull is not None and received.subject == pull.inbox:
-                pull.status = status
-                pull.ended.set()
-        elif pull is None:
-            self._keep(_handed_out(received))
+            if request is not None and received.subject == request.inbox:
+                request.status = status
+                request.ended.set()
+        elif request is None:
+            self._add_spare(_pulled_message(received))
         else:
-            pull.handed_out.append(_handed_out(received))
-            if len(pull.handed_out) == pull.most:
-                pull.ended.set()
+            request.pulled.append(_pulled_message(received))
+            if len(request.pulled) == request.limit:
+                request.ended.set()
 
-    def _keep(self, handed_out: PulledMessage) -> None:
-        self._spare.append(handed_out)
-        self._came.set()
+    def _add_spare(self, pulled: PulledMessage) -> None:
+        self._spare.append(pulled)
+        self._arrived.set()
 
-    def _nothing_from(self, status: str) -> InboxUnavailableError:
-        return InboxUnavailableError(f"NATS at {self._link.address} hands out nothing (status {status})")
+    def _error(self, status: str) -> InboxUnavailableError:
+        return InboxUnavailableError(f"the consumer on NATS at {self._connection.address} failed with status {status}")
 
-    # --- waiting ------------------------------------------------------------------------------------------
+    # --- wait ---------------------------------------------------------------------------------------------
 
-    async def _receive_wanted(self, received: Msg) -> None:
+    async def _receive_awaited(self, received: Msg) -> None:
         status = header(received, "Status")
         if status is None:
-            self._wanted_until = 0.0
-            self._keep(_handed_out(received))
-        elif status not in _NOTHING_MORE:
-            self._failed = status
-            self._look_again()
+            self._waiting_until = 0.0
+            self._add_spare(_pulled_message(received))
+        elif status not in _EMPTY_STATUSES:
+            self._error_status = status
+            self._wake()
 
     async def wait(self, timeout: float) -> None:
         """
-        Wait until something is there to be taken, *timeout* seconds at most.
+        Wait until a message can be pulled, or *timeout* seconds have passed.
 
-        The server is told that the next message is wanted here, and keeps it in mind.
+        A pull request stays open at the server meanwhile, and the next message answers it.
 
         Raises:
-            InboxUnavailableError: Nobody answers for the queue.
+            InboxUnavailableError: The consumer does not respond.
         """
         if self._spare or timeout <= 0:
             return
-        self._came.clear()
+        self._arrived.clear()
         await self._wait_for_next(timeout)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._came.wait()
-        if failed := self._failed:
-            self._failed = ""
-            raise self._nothing_from(failed)
+                await self._arrived.wait()
+        if status := self._error_status:
+            self._error_status = ""
+            raise self._error(status)
 
     async def _wait_for_next(self, timeout: float) -> None:
         now = time.monotonic()
-        if now + timeout <= self._wanted_until:
+        if now + timeout <= self._waiting_until:
             return
-        self._wanted_until = now + timeout
-        ask = write_json({"batch": 1, "expires": max(1_000_000, int(timeout * _NANOSECONDS))})
-        await self._link.send(self._ask, ask, reply=self._wanted)
+        self._waiting_until = now + timeout
+        query = write_json({"batch": 1, "expires": max(1_000_000, int(timeout * _NANOSECONDS))})
+        await self._connection.send(self._next_subject, query, reply=self._wait_subject)
 
-    # --- what became of it --------------------------------------------------------------------------------
+    # --- ack and nak --------------------------------------------------------------------------------------
 
-    async def hand_out_after(self, reply: str, seconds: float) -> None:
-        """Have a message handed out again so many seconds from now; the server knows it when this returns."""
+    async def nak(self, reply: str, seconds: float) -> None:
+        """Have a message redelivered after *seconds*; return once the server has confirmed it."""
         if seconds == self.ack_wait:
-            said = b"+WPI"
+            payload = b"+WPI"
         elif seconds <= 0:
-            said = b"-NAK"
+            payload = b"-NAK"
         else:
-            said = b"-NAK " + write_json({"delay": int(seconds * _NANOSECONDS)})
-        await self._link.request(reply, said)
+            payload = b"-NAK " + write_json({"delay": int(seconds * _NANOSECONDS)})
+        await self._connection.request(reply, payload)
 
-    async def finish(self, reply: str, *, is_dead: bool) -> None:
-        """Have a message deleted; return once it is."""
-        await self._link.request(reply, b"+TERM" if is_dead else b"+ACK")
+    async def ack(self, reply: str, *, is_dead: bool) -> None:
+        """Delete a message from the queue; return once the server has confirmed it."""
+        await self._connection.request(reply, b"+TERM" if is_dead else b"+ACK")
 
 
-def _handed_out(received: Msg) -> PulledMessage:
-    said = received.metadata
-    stored = StoredMessage(received.subject, said.sequence.stream, received.data, said.timestamp.timestamp())
-    return PulledMessage(Message.read(stored), received.reply, is_first=said.num_delivered == 1)
+def _pulled_message(received: Msg) -> PulledMessage:
+    metadata = received.metadata
+    stored = StoredMessage(received.subject, metadata.sequence.stream, received.data, metadata.timestamp.timestamp())
+    return PulledMessage(Message.decode(stored), received.reply, is_first=metadata.num_delivered == 1)

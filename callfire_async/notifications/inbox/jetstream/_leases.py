@@ -1,8 +1,4 @@
-"""
-Who has which delivery of an inbox on JetStream: leases are given, settled and lost.
-
-It imports `errors`, the protocol and the rooms beside it.
-"""
+"""Claims, extends, settles and releases the leases of a `JetStreamInbox`."""
 
 from __future__ import annotations
 
@@ -23,169 +19,184 @@ from callfire_async.notifications.inbox.jetstream._stream import PendingMessage
 
 class LeaseManager:
     """
-    Gives leases, and settles them by what the ledger says.
+    Creates and settles leases by writing delivery records.
 
     Args:
-        ledger: What is known of each delivery.
+        store: The state of each delivery.
     """
 
-    def __init__(self, ledger: DeliveryStore) -> None:
-        self._ledger = ledger
-        # What this process has leased, as it last wrote it: spares a question before each answer.
+    def __init__(self, store: DeliveryStore) -> None:
+        self._store = store
+        # This process's leases as it last wrote them, so that settling one does not read its record first.
         self._held: dict[int, DeliveryRecord] = {}
-        # Writes that nobody answered for, by the token of their lease: each may be done when later ones are under way.
-        self._doubtful: dict[str, set[str]] = {}
+        # IDs of writes without a response by lease token. The server may execute each while a later one is in flight.
+        self._unanswered: dict[str, set[str]] = {}
+
+    # --- claim --------------------------------------------------------------------------------------------
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
-        """Hand out what is due: of what the queue has to offer, in order of due time, then arrival."""
+        """Lease deliveries of the queue that are due, ordered by due time, then arrival."""
         leases: list[Lease] = []
-        while not leases and (pulled := await self._ledger.opened.queue.take(limit)):
+        while not leases and (pulled := await self._store.opened.consumer.pull(limit)):
             leases = await self._claim(pulled, lease)
         return leases
 
     async def _claim(self, pulled: Sequence[PulledMessage], lease: float) -> list[Lease]:
-        looked_at = await gather_all([self._due(one) for one in pulled])
-        due = [(record, one) for record, one in zip(looked_at, pulled, strict=True) if record is not None]
+        records = await gather_all([self._due_record(message) for message in pulled])
+        due = [(record, message) for record, message in zip(records, pulled, strict=True) if record is not None]
         due.sort(key=lambda pair: (pair[0].due_at, pair[0].id))
-        chosen = _without_suspects(due)
-        for _, one in due[len(chosen) :]:
-            await self._ledger.opened.queue.hand_out_after(one.reply, 0)
-        leases = await asyncio.gather(*(self._lease(*pair, lease) for pair in chosen), return_exceptions=True)
-        handed_out = [one for one in leases if isinstance(one, Lease)]
-        # What is leased must reach the caller, whatever became of the others.
-        for error in leases:
-            if isinstance(error, BaseException) and not handed_out:
-                raise error
-        return handed_out
+        chosen = _isolate_suspects(due)
+        for _, message in due[len(chosen) :]:
+            await self._store.opened.consumer.nak(message.reply, 0)
+        outcomes = await asyncio.gather(*(self._lease(*pair, lease) for pair in chosen), return_exceptions=True)
+        leases = [outcome for outcome in outcomes if isinstance(outcome, Lease)]
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        # If some were leased, the caller must get them, whatever failed for the others.
+        if errors and not leases:
+            raise errors[0]
+        return leases
 
-    async def _due(self, handed_out: PulledMessage) -> DeliveryRecord | None:
-        """Return the record of what was handed out; None where it is not to be handled now."""
-        message = handed_out.message
-        if handed_out.is_first and not message.replays:
+    async def _due_record(self, pulled: PulledMessage) -> DeliveryRecord | None:
+        """Return the record of a pulled message; None if the delivery cannot be leased now."""
+        message = pulled.message
+        if pulled.is_first and not message.replays:
             return DeliveryRecord.new(message)
-        record = await self._ledger.record(message.id)
+        record = await self._store.get_record(message.id)
         if record is None:
             return DeliveryRecord.new(message)
         if not record.is_of(message):
             return evolve(DeliveryRecord.new(message), revision=record.revision)
         if record.state == DEAD and record.revision == message.replays:
-            return record.reset(message.sequence, message.crashes, self._ledger.now())
-        return await self._due_by_record(record, handed_out)
+            return record.reset(message.sequence, message.crashes, self._store.now())
+        return await self._check_due(record, pulled)
 
-    async def _due_by_record(self, record: DeliveryRecord, handed_out: PulledMessage) -> DeliveryRecord | None:
-        message, pulled_from = handed_out.message, self._ledger.opened.queue
+    async def _check_due(self, record: DeliveryRecord, pulled: PulledMessage) -> DeliveryRecord | None:
+        """Return *record* if its delivery is due; else bring the queue in line with it."""
+        message, consumer = pulled.message, self._store.opened.consumer
         if record.message != message.sequence:
-            # A later message has taken its place; unless what was read is older than this message.
+            # A later message has replaced this one, unless the record was read from a replica that is behind.
             if record.revision > message.replays:
-                await pulled_from.finish(handed_out.reply, is_dead=False)
+                await consumer.ack(pulled.reply, is_dead=False)
             return None
         if not record.is_open:
-            await self._finish(record, handed_out.reply, message.delivery.body)
+            await self._finish(record, pulled.reply, message.delivery.body)
             return None
-        early = record.due_at - self._ledger.now()
-        if early > 0:
-            await pulled_from.hand_out_after(handed_out.reply, early)
+        delay = record.due_at - self._store.now()
+        if delay > 0:
+            await consumer.nak(pulled.reply, delay)
             return None
         return record
 
-    async def _lease(self, record: DeliveryRecord, handed_out: PulledMessage, seconds: float) -> Lease | None:
-        """Note that a delivery is leased; None: another was first."""
+    async def _lease(self, record: DeliveryRecord, pulled: PulledMessage, seconds: float) -> Lease | None:
+        """Write a record's lease; return None if another process has written the record first."""
+        now = self._store.now()
         leased = evolve(
             record,
             state=LEASED,
-            due_at=self._ledger.now() + seconds,
-            updated_at=self._ledger.now(),
-            crashes=record.crashes + (record.state == LEASED),
-            token=f"{secrets.token_hex(8)} {handed_out.reply}",
+            due_at=now + seconds,
+            updated_at=now,
+            crashes=_crashes(record),
+            token=f"{secrets.token_hex(8)} {pulled.reply}",
             write=secrets.token_hex(8),
         )
-        # Whoever has replayed it may have died over it; what is buried later is another letter.
-        letter = await self._ledger.letter(record.id) if handed_out.message.replays else None
-        written = await self._ledger.write(leased)
+        # Read before the write: a process that crashed during a replay may have left this dead letter.
+        dead_letter = await self._store.get_dead_letter(record.id) if pulled.message.replays else None
+        written = await self._store.write(leased)
         if written is None or written.write != leased.write:
             return None
         self._held[written.id] = written
-        leased_now = _lease(written, handed_out.message.delivery)
-        if seconds != self._ledger.opened.queue.ack_wait:
-            await self.hand_out_after(written, leased_now, seconds)
-        # The lease is given all the same: else it would end unhandled, and count as a crash.
+        lease = _lease(written, pulled.message.delivery)
+        if seconds != self._store.opened.consumer.ack_wait:
+            await self.nak(written, lease, seconds)
+        # The lease is valid either way, and would count as a crash if the caller did not get it.
         with suppress(InboxError):
-            await self._ledger.discard(letter)
-        return leased_now
+            await self._store.delete_dead_letter(dead_letter)
+        return lease
+
+    # --- settle -------------------------------------------------------------------------------------------
 
     async def settle(self, lease: Lease, change: Callable[[DeliveryRecord], DeliveryRecord]) -> DeliveryRecord | None:
-        """Change a delivery's record, if the lease is still its own."""
-        id = parse_row_id(lease.id)
-        record = self._held.get(id)
-        if record is None or record.token != lease.token:
-            record = await self._ledger.record(id)
-        else:
-            del self._held[id]
+        """Change a delivery's record; return None if the lease was lost."""
+        record = await self._current(lease)
         while record is not None and record.token == lease.token:
-            changed = evolve(change(record), updated_at=self._ledger.now(), write=secrets.token_hex(8))
+            changed = evolve(change(record), updated_at=self._store.now(), write=secrets.token_hex(8))
             if record.state != LEASED:
-                # Settled already: by the same words, to which nobody had answered?
-                happened = record.write in self._doubtful.pop(lease.token, ()) and record.state == changed.state
-                return record if happened else None
-            try:
-                record = await self._ledger.write(changed)
-            except BaseException:
-                self._doubtful.setdefault(lease.token, set()).add(changed.write)
-                raise
+                # Settled by an earlier call of this operation that got no response?
+                writes = self._unanswered.pop(lease.token, ())
+                return record if record.write in writes and record.state == changed.state else None
+            record = await self._write(changed)
             if record is not None and record.write == changed.write:
-                self._doubtful.pop(lease.token, None)
-                if record.state == LEASED:
-                    self._held[id] = record
-                else:
-                    # Where the lease was extended at the same time.
-                    self._held.pop(id, None)
-                return record
-        self._doubtful.pop(lease.token, None)
+                return self._settled(record)
+        self._unanswered.pop(lease.token, None)
         return None
 
-    async def hand_out_after(self, record: DeliveryRecord | None, lease: Lease, seconds: float) -> bool:
-        """Have a message handed out again so many seconds from now, if its lease was settled; tell whether it was."""
+    async def _current(self, lease: Lease) -> DeliveryRecord | None:
+        id = parse_row_id(lease.id)
+        held = self._held.get(id)
+        if held is None or held.token != lease.token:
+            return await self._store.get_record(id)
+        return self._held.pop(id)
+
+    async def _write(self, changed: DeliveryRecord) -> DeliveryRecord | None:
+        try:
+            return await self._store.write(changed)
+        except BaseException:
+            self._unanswered.setdefault(changed.token, set()).add(changed.write)
+            raise
+
+    def _settled(self, record: DeliveryRecord) -> DeliveryRecord:
+        self._unanswered.pop(record.token, None)
+        if record.state == LEASED:
+            self._held[record.id] = record
+        else:
+            # A concurrent `extend` may have put it back.
+            self._held.pop(record.id, None)
+        return record
+
+    async def nak(self, record: DeliveryRecord | None, lease: Lease, seconds: float) -> bool:
+        """Have a message redelivered after *seconds*, if its lease was settled; return whether it was."""
         if record is not None:
-            # Where this cannot be said, the consumer asks when the lease would have ended.
+            # Without it, the message is redelivered when the lease would have expired.
             with suppress(InboxError):
-                await self._ledger.opened.queue.hand_out_after(_reply(lease), seconds)
+                await self._store.opened.consumer.nak(_reply(lease), seconds)
         return record is not None
 
-    async def finished(self, record: DeliveryRecord | None, lease: Lease) -> bool:
-        """Complete what a lease was settled with, if it was; tell whether it was."""
+    async def complete(self, record: DeliveryRecord | None, lease: Lease) -> bool:
+        """Remove a message from the queue, if its lease was settled as done or dead; return whether it was."""
         if record is not None:
-            # What cannot be completed now is by whoever is handed the message next.
+            # Otherwise the next process to pull the message completes it.
             with suppress(InboxError):
                 await self._finish(record, _reply(lease), lease.delivery.body)
         return record is not None
 
     async def _finish(self, record: DeliveryRecord, reply: str, body: bytes) -> None:
-        """Complete what a record says: done, or dead."""
-        opened = self._ledger.opened
+        """Store the dead letter or the event key of a settled delivery, then delete its message."""
+        opened = self._store.opened
         if record.state == DEAD:
-            letter = Message.written(evolve(record.delivery, body=body))
-            await opened.dead.publish(PendingMessage(self._ledger.dead_subject(record.id), letter, {}))
+            data = Message.encode(evolve(record.delivery, body=body))
+            await opened.dead.publish(PendingMessage(self._store.dead_subject(record.id), data, {}))
         elif record.event_key:
-            await opened.records.publish(
-                PendingMessage(self._ledger.event_subject(record.event_key, record.id), b"", self._ledger.lasting())
-            )
-        await opened.queue.finish(reply, is_dead=record.state == DEAD)
+            subject = self._store.event_subject(record.event_key, record.id)
+            await opened.records.publish(PendingMessage(subject, b"", self._store.ttl_headers()))
+        await opened.consumer.ack(reply, is_dead=record.state == DEAD)
+
+    # --- close --------------------------------------------------------------------------------------------
 
     async def release_all(self, timeout: float) -> None:
-        """Have ready for others at once what nobody settled; it counts as crashes."""
+        """Make all leased deliveries ready for other processes; each counts as a crash."""
         held = list(self._held.values())
         with suppress(InboxError, TimeoutError):
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*map(self._lose, held), return_exceptions=True)
+                await asyncio.gather(*map(self._release, held), return_exceptions=True)
         self._held.clear()
-        self._doubtful.clear()
+        self._unanswered.clear()
 
-    async def _lose(self, record: DeliveryRecord) -> None:
+    async def _release(self, record: DeliveryRecord) -> None:
         lease = _lease(record, record.delivery)
-        now = self._ledger.now()
-        lost = await self.settle(lease, lambda held: evolve(held, state=READY, due_at=now, crashes=held.crashes + 1))
-        if lost is not None:
-            await self._ledger.opened.queue.hand_out_after(_reply(lease), 0)
+        now = self._store.now()
+        released = await self.settle(lease, lambda held: evolve(held, state=READY, due_at=now, crashes=_crashes(held)))
+        if released is not None:
+            await self._store.opened.consumer.nak(_reply(lease), 0)
 
 
 def _lease(record: DeliveryRecord, delivery: Delivery) -> Lease:
@@ -193,13 +204,18 @@ def _lease(record: DeliveryRecord, delivery: Delivery) -> Lease:
 
 
 def _reply(lease: Lease) -> str:
-    """Return where the server is told what became of a lease's message."""
+    """Return the subject for the ack of a lease's message, which is part of its token."""
     return lease.token.partition(" ")[2]
 
 
-def _without_suspects(due: list[tuple[DeliveryRecord, PulledMessage]]) -> list[tuple[DeliveryRecord, PulledMessage]]:
-    """Cut a list before the first that has crashed too often; where that is the first of all, it goes alone."""
+def _crashes(record: DeliveryRecord) -> int:
+    """Return the crashes of a delivery, including a lease that was not settled."""
+    return record.crashes + (record.state == LEASED)
+
+
+def _isolate_suspects(due: list[tuple[DeliveryRecord, PulledMessage]]) -> list[tuple[DeliveryRecord, PulledMessage]]:
+    """Cut the list before the first suspect of crashes; a suspect at the front is leased alone."""
     for number, (record, _) in enumerate(due):
-        if record.crashes + (record.state == LEASED) >= SUSPECT_CRASHES:
+        if _crashes(record) >= SUSPECT_CRASHES:
             return due[: max(1, number)]
     return due

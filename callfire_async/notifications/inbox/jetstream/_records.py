@@ -1,8 +1,4 @@
-"""
-What `JetStreamInbox` keeps, as bytes: a message of its queue, and the record of a delivery.
-
-It imports the protocol and no NATS.
-"""
+"""The bytes that a `JetStreamInbox` stores: messages of the queue, and the record of each delivery."""
 
 from __future__ import annotations
 
@@ -14,71 +10,69 @@ from attrs import evolve, frozen
 
 from callfire_async.notifications.inbox.base import Delivery
 
-__all__ = ["DEAD", "DONE", "LEASED", "READY", "DeliveryRecord", "Message", "StoredMessage", "digestible"]
+__all__ = ["DEAD", "DELAYED", "DONE", "LEASED", "READY", "DeliveryRecord", "Message", "StoredMessage"]
 
-READY, LEASED, DONE, DEAD = "ready", "leased", "done", "dead"
-
-# Without a body, to compare what two deliveries say of themselves.
-_NOTHING = b""
+# A record is never DELAYED: that is the state of an entry whose record is READY and not due yet.
+READY, DELAYED, LEASED, DONE, DEAD = "ready", "delayed", "leased", "done", "dead"
 
 
 @frozen
 class StoredMessage:
-    """What a stream holds under one number."""
+    """A message of a stream."""
 
     subject: str
     sequence: int
     data: bytes
-    #: When the server took it, in seconds since 1970.
-    at: float
+    #: When the server stored it, in seconds since 1970.
+    time: float
 
 
 @frozen
 class Message:
-    """What was queued: a delivery, or one that is to begin again."""
+    """A message of the queue: a new delivery, or a dead letter that is replayed."""
 
-    #: The delivery's: the number of the message that it came with.
+    #: The delivery's ID, which is the sequence of its first message.
     id: int
     sequence: int
-    at: float
+    time: float
     delivery: Delivery
-    #: Of one that begins again: which revision of its record was dead, and how many crashes are to be remembered.
+    #: In a replay: the revision of the dead letter's record, and the crashes to count from.
     replays: int = 0
     crashes: int = 0
 
     @classmethod
-    def read(cls, stored: StoredMessage) -> Message:
-        """Read a message; what somebody else has published is a body, and nothing more is known of it."""
+    def decode(cls, stored: StoredMessage) -> Message:
+        """Return the message; data that this library did not write is the body of a new delivery."""
         try:
-            fields, body = _parted(stored.data)
-            delivery = _delivery(fields, body)
-            id, replays, crashes = (int(fields.get(name, [missing])[0]) for name, missing in _REPLAY)
+            fields, body = _decode(stored.data)
+            delivery = _decode_delivery(fields, body)
+            id, replays, crashes = (int(fields.get(name, ["0"])[0]) for name in _REPLAY_FIELDS)
         except (KeyError, ValueError):
-            delivery = Delivery(stored.data, received_at=datetime.fromtimestamp(stored.at).astimezone())
-            return cls(stored.sequence, stored.sequence, stored.at, delivery)
-        return cls(id or stored.sequence, stored.sequence, stored.at, delivery, replays, crashes)
+            delivery = Delivery(stored.data, received_at=datetime.fromtimestamp(stored.time).astimezone())
+            return cls(stored.sequence, stored.sequence, stored.time, delivery)
+        return cls(id or stored.sequence, stored.sequence, stored.time, delivery, replays, crashes)
 
     @staticmethod
-    def written(delivery: Delivery, record: DeliveryRecord | None = None, crashes: int = 0) -> bytes:
-        """Write a delivery, or one that is to begin again after *record*."""
-        again = () if record is None else (record.id, record.revision, crashes)
-        fields = [(name, str(value)) for (name, _), value in zip(_REPLAY, again, strict=False)]
-        return _joined([*_fields(delivery), *fields], delivery.body)
+    def encode(delivery: Delivery, record: DeliveryRecord | None = None, crashes: int = 0) -> bytes:
+        """Return the data of a new delivery, or of one that replays *record*."""
+        replay = () if record is None else (record.id, record.revision, crashes)
+        fields = [(name, str(value)) for name, value in zip(_REPLAY_FIELDS, replay, strict=False)]
+        return _encode([*_delivery_fields(delivery), *fields], delivery.body)
 
 
-_REPLAY = (("id", "0"), ("replays", "0"), ("crashes", "0"))
+_REPLAY_FIELDS = ("id", "replays", "crashes")
 
 
 @frozen
 class DeliveryRecord:
-    """What is known of a delivery that was handed out."""
+    """The state of a delivery that was leased at least once."""
 
     id: int
-    #: Its body is empty unless it is done and bodies are kept.
+    #: Without the body, unless the delivery is done and bodies are kept.
     delivery: Delivery
-    #: The number of the message in the queue that carries the body.
+    #: The sequence of the queue's message that has the body.
     message: int
-    #: When it is due; of a lease, when it ends.
+    #: When the delivery is due, or its lease expires.
     due_at: float
     updated_at: float
     state: str = READY
@@ -88,79 +82,75 @@ class DeliveryRecord:
     reason: str = ""
     event_key: str = ""
     token: str = ""
-    #: Unlike that of any other write: tells whether a write came through that nobody answered for.
+    #: A random ID of the last write, which identifies a write that got no response.
     write: str = ""
-    #: Its number in the stream; 0 where it was never written.
+    #: The record's sequence in its stream; 0 if it was never written.
     revision: int = 0
 
     @classmethod
     def new(cls, message: Message) -> DeliveryRecord:
-        """Make the record of what was never handed out."""
-        delivery = evolve(message.delivery, body=_NOTHING)
-        return cls(message.id, delivery, message.sequence, message.at, message.at, crashes=message.crashes)
+        """Return the record of a delivery that was never leased."""
+        delivery = evolve(message.delivery, body=b"")
+        return cls(message.id, delivery, message.sequence, message.time, message.time, crashes=message.crashes)
 
     @classmethod
-    def read(cls, stored: StoredMessage) -> DeliveryRecord:
-        """Read a record that was `written`."""
-        fields, body = _parted(stored.data)
-        one = {name: values[0] for name, values in fields.items()}
+    def decode(cls, stored: StoredMessage) -> DeliveryRecord:
+        """Return the record; raise KeyError or ValueError if it is invalid."""
+        fields, body = _decode(stored.data)
+        first = {name: values[0] for name, values in fields.items()}
         return cls(
             id=int(stored.subject.rpartition(".")[2]),
-            delivery=_delivery(fields, body),
-            message=int(one["message"]),
-            due_at=float(one["due_at"]),
-            updated_at=float(one["updated_at"]),
-            state=one["state"],
-            attempt=int(one["attempt"]),
-            crashes=int(one["crashes"]),
+            delivery=_decode_delivery(fields, body),
+            message=int(first["message"]),
+            due_at=float(first["due_at"]),
+            updated_at=float(first["updated_at"]),
+            state=first["state"],
+            attempt=int(first["attempt"]),
+            crashes=int(first["crashes"]),
             completed=frozenset(fields.get("completed", ())),
-            reason=one["reason"],
-            event_key=one["event_key"],
-            token=one["token"],
-            write=one["write"],
+            reason=first["reason"],
+            event_key=first["event_key"],
+            token=first["token"],
+            write=first["write"],
             revision=stored.sequence,
         )
 
-    def written(self) -> bytes:
-        """Write it; its id is in the subject, and its revision what the stream makes of it."""
+    def encode(self) -> bytes:
+        """Return the data; the ID is in the subject, and the stream assigns the revision."""
         names = ("message", "due_at", "updated_at", "state", "attempt", "crashes", "reason", "event_key", "token")
         fields = [(name, str(getattr(self, name))) for name in (*names, "write")]
         completed = [("completed", name) for name in sorted(self.completed)]
-        return _joined([*_fields(self.delivery), *fields, *completed], self.delivery.body)
+        return _encode([*_delivery_fields(self.delivery), *fields, *completed], self.delivery.body)
 
     @property
     def is_open(self) -> bool:
-        """Whether there is still something to be done."""
+        """Whether the delivery is neither done nor dead."""
         return self.state in (READY, LEASED)
 
     def is_of(self, message: Message) -> bool:
-        """Tell whether a message carries this delivery: numbers begin again where a stream was made anew."""
-        return evolve(self.delivery, body=_NOTHING) == evolve(message.delivery, body=_NOTHING)
+        """Return whether *message* has this delivery: sequences start again if a stream is recreated."""
+        return evolve(self.delivery, body=b"") == evolve(message.delivery, body=b"")
 
     def reset(self, sequence: int, crashes: int, now: float) -> DeliveryRecord:
-        """Return it as new, carried by another message; what has succeeded stays."""
+        """Return the record of a replay by the message *sequence*; completed handlers are kept."""
         return evolve(self, state=READY, message=sequence, attempt=1, crashes=crashes, due_at=now, updated_at=now)
 
 
-def digestible(text: str) -> bytes:
-    """Return a text as bytes, whatever is in it: a server hands over what it could not decode as lone surrogates."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _fields(delivery: Delivery) -> list[tuple[str, str]]:
+def _delivery_fields(delivery: Delivery) -> list[tuple[str, str]]:
     fields = [("key", delivery.key), ("received_at", delivery.received_at.isoformat())]
     return fields if delivery.content_type is None else [*fields, ("content_type", delivery.content_type)]
 
 
-def _delivery(fields: dict[str, list[str]], body: bytes) -> Delivery:
+def _decode_delivery(fields: dict[str, list[str]], body: bytes) -> Delivery:
     (content_type,) = fields.get("content_type", [None])
     return Delivery(body, content_type, datetime.fromisoformat(fields["received_at"][0]), fields["key"][0])
 
 
-def _joined(fields: Iterable[tuple[str, str]], body: bytes) -> bytes:
+def _encode(fields: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    # Servers decode undecodable headers to lone surrogates.
     return urlencode(list(fields), errors="surrogatepass").encode() + b"\n" + body
 
 
-def _parted(data: bytes) -> tuple[dict[str, list[str]], bytes]:
+def _decode(data: bytes) -> tuple[dict[str, list[str]], bytes]:
     head, _, body = data.partition(b"\n")
     return parse_qs(head.decode("ascii"), keep_blank_values=True, errors="surrogatepass"), body

@@ -1,8 +1,4 @@
-"""
-What an inbox on JetStream knows of its deliveries: their records, and where their bodies lie.
-
-It imports `errors`, the protocol and, of the rooms beside it, those that speak with the servers.
-"""
+"""Reads and writes the records, bodies and dead letters of a `JetStreamInbox`, with optimistic concurrency."""
 
 from __future__ import annotations
 
@@ -20,152 +16,142 @@ from callfire_async.notifications.inbox.base import Clock, Delivery
 from callfire_async.notifications.inbox.jetstream._config import InboxStreams
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
-from callfire_async.notifications.inbox.jetstream._records import (
-    DEAD,
-    DONE,
-    DeliveryRecord,
-    Message,
-    StoredMessage,
-    digestible,
-)
+from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, DeliveryRecord, Message, StoredMessage
 from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, RevisionConflictError, Stream
 
 T = TypeVar("T")
 
-# So many questions about single deliveries are under way at once.
-_AT_ONCE = 64
+_MAX_CONCURRENCY = 64
 
 
 @frozen(eq=False)
 class OpenState:
-    """What an inbox has while it is open."""
+    """What exists only while an inbox is open."""
 
-    link: NatsConnection
+    connection: NatsConnection
     clock: Clock
-    queue: PullConsumer
-    messages: Stream
+    consumer: PullConsumer
+    queue: Stream
     records: Stream
     dead: Stream
 
 
 class DeliveryStore:
     """
-    Reads and writes what is known of each delivery.
+    Reads and writes the state of each delivery.
 
     Args:
-        settings: What the streams are called.
-        retention: Seconds for which the servers keep what is said of what is done.
+        streams: The names of the streams.
+        retention: Seconds for which the servers keep the records of handled deliveries.
     """
 
-    def __init__(self, settings: InboxStreams, retention: float) -> None:
-        self.settings = settings
+    def __init__(self, streams: InboxStreams, retention: float) -> None:
+        self.streams = streams
         #: None while the inbox is not open.
         self.state: OpenState | None = None
         self._retention = retention
 
     @property
     def opened(self) -> OpenState:
-        """What the inbox has while it is open; an `InboxError` while it is not."""
+        """The state of the open inbox; raises `InboxError` while it is not open."""
         if self.state is None:
             raise InboxError("this inbox is not open; use it inside 'async with'")
         return self.state
 
     def now(self) -> float:
-        """Return the time by the servers' clock, in seconds since 1970."""
+        """Return the servers' time, in seconds since 1970."""
         return self.opened.clock.seconds()
 
-    async def record(self, id: int) -> DeliveryRecord | None:
-        """Return what is known of a delivery that was handed out; None where it never was."""
-        stored = await self.opened.records.last(self.record_subject(id)) if id else None
-        try:
-            return None if stored is None else DeliveryRecord.read(stored)
-        except (KeyError, ValueError) as error:
-            raise InboxError(
-                f"the record of delivery {id} cannot be read; a later version may have written it"
-            ) from error
+    # --- records ------------------------------------------------------------------------------------------
 
-    async def write(self, changed: DeliveryRecord) -> DeliveryRecord | None:
+    async def get_record(self, id: int) -> DeliveryRecord | None:
+        """Return a delivery's record; None if the delivery was never leased."""
+        stored = await self.opened.records.get_last(self.record_subject(id)) if id else None
+        try:
+            return None if stored is None else DeliveryRecord.decode(stored)
+        except (KeyError, ValueError) as error:
+            message = f"cannot read the record of delivery {id}; a later version may have written it"
+            raise InboxError(message) from error
+
+    async def write(self, record: DeliveryRecord) -> DeliveryRecord | None:
         """
-        Write a record, if nobody has since it was read.
+        Write a record, unless another process has written it since it was read.
 
         Returns:
-            What the record is then: this one, which is to be told from another's by its ``write``.
+            The record as it is then. It is *record* if its ``write`` is the same.
         """
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(changed.revision)}
-        if changed.state == DONE:
-            headers |= self.lasting()
-        write = PendingMessage(self.record_subject(changed.id), changed.written(), headers)
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(record.revision)}
+        if record.state == DONE:
+            headers |= self.ttl_headers()
+        message = PendingMessage(self.record_subject(record.id), record.encode(), headers)
         try:
-            (taken,) = await self.opened.records.publish(write)
+            (ack,) = await self.opened.records.publish(message)
         except RevisionConflictError:
-            return await self.record(changed.id)
-        return evolve(changed, revision=taken.sequence)
+            return await self.get_record(record.id)
+        return evolve(record, revision=ack.sequence)
 
-    async def letter(self, id: int) -> StoredMessage | None:
-        """Return a dead letter with its body."""
-        return await self.opened.dead.last(self.dead_subject(id))
-
-    async def discard(self, letter: StoredMessage | None) -> None:
-        """Delete a dead letter as it was read: what was buried since stays."""
-        if letter is not None:
-            await self.opened.dead.delete(letter.sequence)
-
-    def lasting(self) -> dict[str, str]:
-        """Return the headers of what is to be forgotten after ``retention``."""
+    def ttl_headers(self) -> dict[str, str]:
+        """Return the headers of a message that the server deletes after ``retention``."""
         return {"Nats-TTL": f"{max(1, math.ceil(self._retention))}s"}
 
     def record_subject(self, id: int | str) -> str:
-        """Return the subject of a delivery's record; ``*`` is every delivery."""
-        return f"{self.settings.records}.record.{id}"
+        """Return the subject of a delivery's record; the ID ``*`` matches all deliveries."""
+        return f"{self.streams.records}.record.{id}"
 
     def event_subject(self, event_key: str, id: int | str) -> str:
-        """Return the subject that says that a delivery had this event; ``*`` is any delivery."""
-        return f"{self.settings.records}.event.{digest(event_key)}.{id}"
+        """Return the subject that marks an event as handled by a delivery; the ID ``*`` matches all deliveries."""
+        return f"{self.streams.records}.event.{digest(event_key)}.{id}"
+
+    # --- bodies -------------------------------------------------------------------------------------------
 
     def dead_subject(self, id: int) -> str:
         """Return the subject of a dead letter."""
-        return f"{self.settings.dead}.{id}"
+        return f"{self.streams.dead}.{id}"
 
-    async def delivery(self, record: DeliveryRecord) -> Delivery:
-        """Return a delivery with its body, from wherever that is."""
+    async def get_dead_letter(self, id: int) -> StoredMessage | None:
+        """Return the message of a dead letter, which has its body."""
+        return await self.opened.dead.get_last(self.dead_subject(id))
+
+    async def delete_dead_letter(self, dead_letter: StoredMessage | None) -> None:
+        """Delete a dead letter as it was read, and no later one of the same delivery."""
+        if dead_letter is not None:
+            await self.opened.dead.delete(dead_letter.sequence)
+
+    async def get_delivery(self, record: DeliveryRecord) -> Delivery:
+        """Return a record's delivery with its body, from the dead letters or the queue."""
         if record.state == DONE:
             return record.delivery
-        letter = await self.letter(record.id) if record.state == DEAD else None
-        stored = letter or await self.opened.messages.at(record.message)
-        return record.delivery if stored is None else Message.read(stored).delivery
+        dead_letter = await self.get_dead_letter(record.id) if record.state == DEAD else None
+        stored = dead_letter or await self.opened.queue.get(record.message)
+        return record.delivery if stored is None else Message.decode(stored).delivery
 
     async def requeue(self, record: DeliveryRecord, *, crashes: int) -> bool:
-        """Queue a dead letter anew; False: another has."""
-        delivery, letter = await self.delivery(record), await self.letter(record.id)
-        # Named after the revision that was dead: of several who do this, one does.
-        id = f"{record.id}@{record.revision}"
-        message = PendingMessage(self.settings.again, Message.written(delivery, record, crashes), {"Nats-Msg-Id": id})
-        (taken,) = await self.opened.messages.publish(message)
-        # Where this is refused, whoever was handed the message has been quicker.
-        await self.write(evolve(record.reset(taken.sequence, crashes, self.now()), write=secrets.token_hex(8)))
-        await self.discard(letter)
-        return not taken.duplicate
+        """Queue a dead letter again; return False if another process has."""
+        delivery, dead_letter = await self.get_delivery(record), await self.get_dead_letter(record.id)
+        # With the revision in its ID, concurrent replays of a dead letter are duplicates.
+        headers = {"Nats-Msg-Id": f"{record.id}@{record.revision}"}
+        data = Message.encode(delivery, record, crashes)
+        (ack,) = await self.opened.queue.publish(PendingMessage(self.streams.replay_subject, data, headers))
+        # A conflict means that the message was pulled already, and its record written.
+        await self.write(evolve(record.reset(ack.sequence, crashes, self.now()), write=secrets.token_hex(8)))
+        await self.delete_dead_letter(dead_letter)
+        return not ack.duplicate
 
 
 def digest(text: str) -> str:
-    """Return a name for a text that says nothing of it."""
-    return hashlib.sha256(digestible(text)).hexdigest()
+    """Return a SHA-256 of any text, including the lone surrogates of an undecodable header."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def pages(items: Sequence[T]) -> Iterable[Sequence[T]]:
-    """Divide questions into as many at a time as may be under way at once."""
-    return (items[first : first + _AT_ONCE] for first in range(0, len(items), _AT_ONCE))
+    """Split *items* into pages to process concurrently."""
+    return (items[first : first + _MAX_CONCURRENCY] for first in range(0, len(items), _MAX_CONCURRENCY))
 
 
-async def gather_all(questions: Sequence[Awaitable[T]]) -> list[T]:
-    """
-    Ask several things at once, and wait for all answers.
-
-    Raises:
-        InboxError: The first of those that there were, where nothing else was answered.
-    """
-    answers = await asyncio.gather(*questions, return_exceptions=True)
-    errors = [answer for answer in answers if isinstance(answer, BaseException)]
+async def gather_all(awaitables: Sequence[Awaitable[T]]) -> list[T]:
+    """Return all results in order; wait for all awaitables before the first error is raised."""
+    outcomes = await asyncio.gather(*awaitables, return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     if errors:
         raise errors[0]
-    return [answer for answer in answers if not isinstance(answer, BaseException)]
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]

@@ -1,47 +1,46 @@
-"""
-A stream as `JetStreamInbox` uses it: writes that share what they cost, reads, and lists in pages.
-
-It imports `_wire`, the connection and what is kept.
-"""
+"""One stream of a `JetStreamInbox`: batched publish, get, delete, and lists in pages."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from itertools import chain
 from typing import Any
 
 import nats.errors
 import nats.js.errors
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import Base, RawStreamMsg
 
 from callfire_async._codec.documents import write_json
+from callfire_async.notifications.inbox._batching import Batcher
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection, header
 from callfire_async.notifications.inbox.jetstream._records import StoredMessage
 
 __all__ = ["PendingMessage", "PublishAck", "RevisionConflictError", "Stream"]
 
-# A group is stored whole, and synced once; to make one costs as much as so many messages by themselves.
-_GROUP_SIZE = 16
-# So many the server takes in one group.
-_GROUP_MOST = 1000
-# A page of a list.
-_PAGE_MESSAGES = 256
-_PAGE_BYTES = 8 * 1024 * 1024
-# JetStream's words for: another has written under this subject since.
-_WRONG_REVISION = frozenset([10071, 10164])
+# JetStream stores a batch atomically with one disk sync, which costs about as much as this many single messages.
+_MIN_BATCH_MESSAGES = 16
+# The server's limit.
+_MAX_BATCH_MESSAGES = 1000
+_MAX_PAGE_MESSAGES = 256
+_MAX_PAGE_BYTES = 8 * 1024 * 1024
+# Error codes of JetStream: the expected last sequence of the subject is wrong.
+_WRONG_REVISION_ERRORS = frozenset([10071, 10164])
+# Error codes of JetStream: the stream has no message with this sequence.
+_NOT_FOUND_ERRORS = frozenset([10043, 10037, 10057, 10070])
 
 
-class RevisionConflictError(Exception):  # a signal between these rooms
-    """Another has written under this subject since."""
+class RevisionConflictError(Exception):  # internal: never raised to users
+    """Raised if another process has written to the subject since it was read."""
 
 
 @frozen
 class PendingMessage:
-    """A message to be stored."""
+    """A message to publish."""
 
     subject: str
     data: bytes
@@ -50,225 +49,181 @@ class PendingMessage:
 
 @frozen
 class PublishAck:
-    """What the server made of a write; of a duplicate, the number of the first."""
+    """The server's acknowledgement; a duplicate has the sequence of the first."""
 
     sequence: int
     duplicate: bool = False
 
 
-@frozen(eq=False)
-class _PendingPublish:
-    writes: Sequence[PendingMessage]
-    future: asyncio.Future[list[PublishAck]] = field(factory=lambda: asyncio.get_running_loop().create_future())
-
-
 class Stream:
     """
-    One stream.
+    A stream on the server.
 
-    What gathers while a group of writes is on its way is the next group: many share a sync of the disk, and one by
-    itself does not wait for others.
+    Messages that are published while a batch is in flight form the next batch and share a disk sync.
     """
 
-    def __init__(self, link: NatsConnection, name: str) -> None:
-        self._link = link
-        self._jetstream = link.jetstream
+    def __init__(self, connection: NatsConnection, name: str) -> None:
+        self._connection = connection
+        self._jetstream = connection.jetstream
+        self._batcher: Batcher[PendingMessage, PublishAck] = Batcher(self._write, max_items=_MAX_BATCH_MESSAGES)
         self.name = name
-        self._jobs: list[_PendingPublish] = []
-        self._gathered = asyncio.Event()
 
-    # --- writing ------------------------------------------------------------------------------------------
+    # --- publish ------------------------------------------------------------------------------------------
 
-    async def publish(self, *writes: PendingMessage) -> list[PublishAck]:
+    async def publish(self, *messages: PendingMessage) -> list[PublishAck]:
         """
-        Store messages: all or none, unless one repeats another or they are more than a thousand.
+        Store up to a thousand messages: all or none, unless one of them is a duplicate.
 
         Raises:
-            WrongRevision: Another has written under this subject since.
-            InboxUnavailableError: There was no answer in time; it may have happened.
+            RevisionConflictError: Another process has written to the subject since it was read.
+            InboxUnavailableError: No response in time; the messages may be stored.
         """
-        job = _PendingPublish(writes)
-        self._jobs.append(job)
-        self._gathered.set()
-        with self._link.told():
-            async with asyncio.timeout(self._link.timeout):
-                return await job.future
+        with self._connection.translate_errors():
+            async with asyncio.timeout(self._connection.timeout):
+                return await self._batcher.submit(messages)
 
-    async def keep_writing(self) -> None:
-        """Write what gathers, group after group, until cancelled."""
-        while True:
-            await self._gathered.wait()
-            self._gathered.clear()
-            while jobs := self._next_group():
-                await self._write(jobs)
+    async def close(self) -> None:
+        """Wait until pending messages are stored or have failed."""
+        await self._batcher.close()
 
-    def _next_group(self) -> list[_PendingPublish]:
-        """Take the first jobs, as many as fit into a group; whoever gave up waiting has none."""
-        waiting = [job for job in self._jobs if not job.future.done()]
-        size = taken = 0
-        while taken < len(waiting) and (taken == 0 or size + len(waiting[taken].writes) <= _GROUP_MOST):
-            size += len(waiting[taken].writes)
-            taken += 1
-        self._jobs = waiting[taken:]
-        return waiting[:taken]
+    async def _write(self, requests: Sequence[Sequence[PendingMessage]]) -> Sequence[PublishAck | BaseException]:
+        messages = list(chain.from_iterable(requests))
+        if len(messages) >= _MIN_BATCH_MESSAGES or any(len(request) > 1 for request in requests):
+            last = await self._publish_batch(messages)
+            if last is not None:
+                return [PublishAck(sequence) for sequence in range(last - len(messages) + 1, last + 1)]
+        return await asyncio.gather(*map(self._publish_one, messages), return_exceptions=True)
 
-    async def _write(self, jobs: Sequence[_PendingPublish]) -> None:
-        writes = [write for job in jobs for write in job.writes]
-        last = await self._write_as_one(writes) if _is_worth_a_group(jobs, len(writes)) else None
-        taken: Sequence[PublishAck | BaseException]
-        if last is not None:
-            taken = [PublishAck(number) for number in range(last - len(writes) + 1, last + 1)]
-        else:
-            taken = await asyncio.gather(*map(self._write_one, writes), return_exceptions=True)
-        first = 0
-        for job in jobs:
-            _tell(job, taken[first : first + len(job.writes)])
-            first += len(job.writes)
-
-    async def _write_as_one(self, writes: Sequence[PendingMessage]) -> int | None:
+    async def _publish_batch(self, messages: Sequence[PendingMessage]) -> int | None:
         """
-        Store messages as one group; return the number of the last.
+        Store messages atomically; return the sequence of the last.
 
-        None: not all could be stored, or nobody answered; each has to be asked for by itself, where it will be told
-        apart whether it is there already.
+        None means that they were not stored or that there was no response. Each message must then be published alone,
+        which also detects the ones that are stored.
         """
-        group = secrets.token_hex(16)
-        numbered = [
-            evolve(write, headers=write.headers | {"Nats-Batch-Id": group, "Nats-Batch-Sequence": str(number)})
-            for number, write in enumerate(writes, 1)
+        batch_id = secrets.token_hex(16)
+        *others, last = [
+            evolve(message, headers=message.headers | {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)})
+            for number, message in enumerate(messages, 1)
         ]
-        *others, last = numbered
-        client = self._link.client
+        headers = last.headers | {"Nats-Batch-Commit": "1"}
+        timeout = self._connection.timeout / 4
         try:
-            for write in others:
-                await client.publish(write.subject, write.data, headers=write.headers)
-            headers = last.headers | {"Nats-Batch-Commit": "1"}
-            answer = await self._jetstream.publish(
-                last.subject, last.data, headers=headers, timeout=self._link.timeout / 4
-            )
-        except Exception:  # noqa: BLE001  # whatever it is, each is told its own; nobody writes once this has ended
+            for message in others:
+                await self._connection.client.publish(message.subject, message.data, headers=message.headers)
+            ack = await self._jetstream.publish(last.subject, last.data, headers=headers, timeout=timeout)
+        except Exception:  # noqa: BLE001  # each message gets an error of its own
             return None
-        return answer.seq
+        return ack.seq
 
-    async def _write_one(self, write: PendingMessage) -> PublishAck:
-        def ask(seconds: float) -> Any:
-            return self._jetstream.publish(write.subject, write.data, headers=write.headers, timeout=seconds)
+    async def _publish_one(self, message: PendingMessage) -> PublishAck:
+        def publish(seconds: float) -> Any:
+            return self._jetstream.publish(message.subject, message.data, headers=message.headers, timeout=seconds)
 
         try:
-            answer = await self._link.request_with_retry(ask)
+            ack = await self._connection.request_with_retry(publish)
         except Exception as error:
-            if getattr(error.__cause__, "err_code", None) in _WRONG_REVISION:
+            if _error_code(error) in _WRONG_REVISION_ERRORS:
                 raise RevisionConflictError from error
             raise
-        return PublishAck(answer.seq, bool(answer.duplicate))
+        return PublishAck(ack.seq, bool(ack.duplicate))
 
-    # --- reading and deleting -----------------------------------------------------------------------------
+    # --- get and delete -----------------------------------------------------------------------------------
 
-    async def at(self, sequence: int) -> StoredMessage | None:
-        """Return a message by its number."""
-        return await self._message(seq=sequence)
+    async def get(self, sequence: int) -> StoredMessage | None:
+        """Return the message with a sequence, or None."""
+        return await self._get(seq=sequence)
 
-    async def last(self, subject: str) -> StoredMessage | None:
-        """Return the newest message under a subject, as the stream's leader knows it."""
-        return await self._message(subject=subject)
+    async def get_last(self, subject: str) -> StoredMessage | None:
+        """Return the newest message of a subject from the stream's leader, or None."""
+        return await self._get(subject=subject)
 
-    async def _message(self, **which: Any) -> StoredMessage | None:
+    async def _get(self, **query: Any) -> StoredMessage | None:
         try:
-            return _stored(await self._link.request_with_retry(lambda _: self._jetstream.get_msg(self.name, **which)))
+            message = await self._connection.request_with_retry(lambda _: self._jetstream.get_msg(self.name, **query))
         except Exception as error:
             if isinstance(error.__cause__, nats.js.errors.NotFoundError):
                 return None
             raise
+        return _stored_message(message)
 
     async def delete(self, sequence: int) -> bool:
-        """Delete a message; False: it is not there any more."""
+        """Delete a message; return False if it does not exist."""
         try:
-            return bool(await self._link.request_with_retry(lambda _: self._jetstream.delete_msg(self.name, sequence)))
+            deleted = await self._connection.request_with_retry(
+                lambda _: self._jetstream.delete_msg(self.name, sequence)
+            )
         except Exception as error:
-            if getattr(error.__cause__, "err_code", None) in _NO_SUCH_MESSAGE:
+            if _error_code(error) in _NOT_FOUND_ERRORS:
                 return False
             raise
+        return bool(deleted)
 
     async def delete_all(self, subject: str) -> None:
-        """Delete whatever stands under a subject."""
-        await self._link.request_with_retry(lambda _: self._jetstream.purge_stream(self.name, subject=subject))
+        """Delete all messages of a subject."""
+        await self._connection.request_with_retry(lambda _: self._jetstream.purge_stream(self.name, subject=subject))
 
     # --- lists --------------------------------------------------------------------------------------------
 
-    async def listed(self, subject: str, *, after: int = 0) -> AsyncIterator[StoredMessage]:
+    async def messages(self, subject: str, *, after: int = 0) -> AsyncIterator[StoredMessage]:
         """
-        Iterate over the messages under a subject, in order, in pages.
+        Iterate over the messages of a subject in order, in pages.
 
-        Any of the stream's servers may answer, so that it may be a moment behind.
+        Any replica may respond, so recent changes may be missing.
         """
         while True:
-            page, left = await self._page(subject, after + 1, _PAGE_MESSAGES)
+            page, remaining = await self._page(subject, after + 1, _MAX_PAGE_MESSAGES)
             for stored in page:
                 yield stored
-            if not left:
+            if not remaining:
                 return
             after = page[-1].sequence
 
     async def count(self, subject: str, *, after: int = 0) -> tuple[int, StoredMessage | None]:
-        """Return how many messages there are under a subject, and the first of them."""
-        page, left = await self._page(subject, after + 1, 1)
-        return len(page) + left, page[0] if page else None
+        """Return the number of messages of a subject, and the first message."""
+        page, remaining = await self._page(subject, after + 1, 1)
+        return len(page) + remaining, page[0] if page else None
 
-    async def _page(self, subject: str, start: int, most: int) -> tuple[list[StoredMessage], int]:
-        """Return a page, and how many there are beyond."""
-        ask = write_json({"seq": start, "next_by_subj": subject, "batch": most, "max_bytes": _PAGE_BYTES})
-        return await self._link.request_with_retry(lambda seconds: self._ask_for_page(ask, most, seconds))
+    async def _page(self, subject: str, start: int, limit: int) -> tuple[list[StoredMessage], int]:
+        """Return a page and the number of messages after it."""
+        query = write_json({"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": _MAX_PAGE_BYTES})
+        return await self._connection.request_with_retry(lambda seconds: self._request_page(query, limit, seconds))
 
-    async def _ask_for_page(self, ask: bytes, most: int, seconds: float) -> tuple[list[StoredMessage], int]:
-        client = self._link.client
-        answers = await client.subscribe(inbox := client.new_inbox())
+    async def _request_page(self, query: bytes, limit: int, seconds: float) -> tuple[list[StoredMessage], int]:
+        client = self._connection.client
+        responses = await client.subscribe(inbox := client.new_inbox())
         try:
-            await client.publish(f"$JS.API.DIRECT.GET.{self.name}", ask, reply=inbox)
-            return await _page_of(answers, most, seconds)
+            await client.publish(f"$JS.API.DIRECT.GET.{self.name}", query, reply=inbox)
+            return await _read_page(responses, limit, seconds)
         finally:
-            await answers.unsubscribe()
+            await responses.unsubscribe()
 
 
-# What the server says of a number that it has no message for.
-_NO_SUCH_MESSAGE = frozenset([10043, 10037, 10057, 10070])
+def _error_code(error: Exception) -> int | None:
+    """Return JetStream's code of the error that caused *error*."""
+    return getattr(error.__cause__, "err_code", None)
 
 
-def _is_worth_a_group(jobs: Sequence[_PendingPublish], size: int) -> bool:
-    together = any(len(job.writes) > 1 for job in jobs)
-    return size <= _GROUP_MOST and (together or size >= _GROUP_SIZE)
-
-
-def _tell(job: _PendingPublish, results: Sequence[PublishAck | BaseException]) -> None:
-    """Wake whoever waits, unless they have gone; of several errors the first is told."""
-    errors = [result for result in results if isinstance(result, BaseException)]
-    if job.future.done():
-        return
-    if errors:
-        job.future.set_exception(errors[0])
-    else:
-        job.future.set_result([result for result in results if isinstance(result, PublishAck)])
-
-
-async def _page_of(answers: Subscription, most: int, seconds: float) -> tuple[list[StoredMessage], int]:
+async def _read_page(responses: Subscription, limit: int, seconds: float) -> tuple[list[StoredMessage], int]:
     page: list[StoredMessage] = []
-    left = 0
-    while len(page) < most:
-        message = await answers.next_msg(timeout=seconds)
+    remaining = 0
+    while len(page) < limit:
+        message = await responses.next_msg(timeout=seconds)
         if (status := header(message, "Status")) is not None:
             if status == "503":
                 raise nats.errors.NoRespondersError
             break
-        left = int(header(message, "Nats-Num-Pending") or 0)
-        page.append(_of_page(message))
-    return page, left
+        remaining = int(header(message, "Nats-Num-Pending") or 0)
+        page.append(_listed_message(message))
+    return page, remaining
 
 
-def _of_page(message: Msg) -> StoredMessage:
+def _listed_message(message: Msg) -> StoredMessage:
     headers = message.headers or {}
-    at = Base._parse_utc_iso(headers["Nats-Time-Stamp"]).timestamp()  # noqa: SLF001  # the one reader of such times
-    return StoredMessage(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data, at)
+    time = Base._parse_utc_iso(headers["Nats-Time-Stamp"]).timestamp()  # noqa: SLF001  # nats-py has no public parser
+    return StoredMessage(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data, time)
 
 
-def _stored(message: RawStreamMsg) -> StoredMessage:
-    at = message.time.timestamp() if message.time is not None else 0.0
-    return StoredMessage(message.subject or "", message.seq or 0, message.data or b"", at)
+def _stored_message(message: RawStreamMsg) -> StoredMessage:
+    time = message.time.timestamp() if message.time is not None else 0.0
+    return StoredMessage(message.subject or "", message.seq or 0, message.data or b"", time)

@@ -1,10 +1,9 @@
 """
-`PostgresInbox`: an inbox in a PostgreSQL, for many machines.
+`PostgresInbox`: an inbox in PostgreSQL, shared by processes on any number of machines.
 
-Needs the extra ``postgres``. A delivery is acknowledged once the server has committed it. Every operation is one
-statement, and so one transaction: no lock outlives a host, and what stands between the server and the hosts may give
-each transaction to another session. Times are those of the server's clock. It imports `errors`, the protocol and the
-private rooms beside it.
+Requires the extra ``postgres``. A delivery is acknowledged after the server has committed it. Each operation is one
+statement and therefore one transaction, so no lock outlives a process, and a pooler may assign each transaction to
+another session. All times are the server's.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
 from callfire_async.errors import InboxUnavailableError
+from callfire_async.notifications.inbox._batching import Batcher
 from callfire_async.notifications.inbox.base import AppendResult, Delivery, InboxEntry, InboxStats, Lease, parse_row_id
 from callfire_async.notifications.inbox.postgres import _queries as sql
-from callfire_async.notifications.inbox.postgres._batching import AppendBatcher
 from callfire_async.notifications.inbox.postgres._notify import WorkNotifier
 from callfire_async.notifications.inbox.postgres._pool import Pool, PostgresPool, Row
 from callfire_async.notifications.inbox.postgres._schema import check_durability, check_name, prepare
@@ -29,37 +29,38 @@ __all__ = ["PostgresInbox"]
 
 _RETENTION_SECONDS = 30 * 86400.0
 
-STATES = ("ready", "leased", "done", "dead")
+# The first delivery of a larger batch would wait too long for the last.
+_MAX_BATCH_DELIVERIES = 500
+_MAX_BATCH_BYTES = 4 * 1024 * 1024
 
-# How often the inbox is looked at by who waits for work: hints are lost with their connection, and leases with a host.
+# `wait` also polls: a notification is lost with its connection, and an expired lease sends none.
 _POLL_SECONDS = 1.0
 
 
 class PostgresInbox:
     """
-    An inbox in a PostgreSQL, for any number of hosts.
+    An inbox in PostgreSQL, shared by processes on any number of machines.
 
-    Its tables are made when it is first opened, in a schema of their own. A host that ends loses its leases, not its
-    deliveries: others have those once the leases have run out. Hosts hint to each other that there is work; where a
-    pooler such as pgbouncer stands between them and the server those hints are not heard, and work that another host
-    brought is found within a second.
+    The tables are created in a schema of their own when the inbox is opened for the first time. If a machine crashes,
+    its leases expire and others pick up the deliveries. Processes notify each other of work; behind a pooler such as
+    pgbouncer notifications are not received, and work that another process stored is found within a second.
 
     Args:
-        source: The server's address (``postgresql://user@host/database``); or an `asyncpg.Pool` of the caller's own,
-            which is never closed here and of which one connection is used for hints, if it has several.
-        dedupe_window: Seconds within which two deliveries with one key are one; 0 turns it off.
-        retention: Seconds for which the keys of what is done are kept; 30 days, unless given.
-        keep_bodies: Whether what is done keeps its body.
-        schema: The schema with the tables; several inboxes in one database have one each.
-        timeout: Seconds that the server may take to answer.
-        allow_lossy_commits: Whether the server may have ``synchronous_commit`` or ``fsync`` off, and so may lose what
-            was acknowledged when it crashes; without it such a server is refused.
+        source: The server's URL (``postgresql://user@host/database``), or an `asyncpg.Pool` of the caller's. The inbox
+            never closes that pool, and uses one of its connections for notifications if it has several.
+        dedupe_window: Seconds within which two deliveries with the same key count as one; 0 disables deduplication.
+        retention: Seconds for which the keys of handled deliveries are kept. Default: 30 days.
+        keep_bodies: Whether handled deliveries keep their bodies.
+        schema: The schema of the tables. Inboxes that share a database need one each.
+        timeout: Seconds for any operation on the server.
+        allow_lossy_commits: Whether to accept a server with ``synchronous_commit`` or ``fsync`` off, which may lose
+            acknowledged deliveries in a crash.
 
     Raises:
-        ValueError: *schema* is not up to 40 of a-z, 0-9 and _, or begins with a digit.
+        ValueError: *schema* is longer than 40 characters, has others than a-z, 0-9 and _, or starts with a digit.
 
-    Opening it raises `InboxUnavailableError` where the server cannot be reached, and `InboxError` where it is refused,
-    or a later version of this library has made the tables.
+    Opening the inbox raises `InboxUnavailableError` if the server cannot be reached, and `InboxError` if the server is
+    refused or a later version of this library created the tables.
     """
 
     def __init__(
@@ -78,238 +79,239 @@ class PostgresInbox:
         self._retention = retention
         self._keep_bodies = keep_bodies
         self._allow_lossy_commits = allow_lossy_commits
-        self._database = PostgresPool(source, timeout=timeout)
-        self._gathering = AppendBatcher(self._append)
-        self._hints = WorkNotifier(self._database, f"callfire_async.{schema}", self._note_work)
-        self._closing = AsyncExitStack()
+        self._pool = PostgresPool(source, timeout=timeout)
+        self._batcher: Batcher[Delivery, AppendResult] = Batcher(
+            self._insert,
+            max_items=_MAX_BATCH_DELIVERIES,
+            max_bytes=_MAX_BATCH_BYTES,
+            size_of=lambda delivery: len(delivery.body),
+        )
         self._work = asyncio.Event()
-        # What was asked of which lease, and may have been done.
+        self._notifier = WorkNotifier(self._pool, f"callfire_async.{schema}", self._wake)
+        self._exit_stack = AsyncExitStack()
+        # Settlements without a response, as (id, token, statement): the server may have committed them.
         self._unanswered: set[tuple[int, str, str]] = set()
 
     @property
     def retention(self) -> float:
-        """Seconds for which the keys of what is done are kept: how far back ``handled`` knows everything."""
+        """Seconds for which the keys of handled deliveries are kept, and `handled` is complete."""
         return self._retention
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """
-        Connect, and make the tables where they are missing.
+        Connect, and create the tables if they are missing.
 
         Raises:
             InboxUnavailableError: The server cannot be reached, or fails.
-            InboxError: It may lose what it has committed, or a later version of this library has made the tables.
+            InboxError: The server may lose commits, or a later version of this library created the tables.
         """
-        # An event belongs to the loop in which it was first waited for.
+        # An event is bound to the loop in which it is first awaited.
         self._work = asyncio.Event()
         self._unanswered.clear()
-        async with AsyncExitStack() as opened:
-            await self._database.open()
-            opened.push_async_callback(self._database.close)
-            await check_durability(self._database, allow_lossy_commits=self._allow_lossy_commits)
-            await prepare(self._database, self._schema)
-            self._hints.start()
-            opened.push_async_callback(self._hints.stop)
-            opened.push_async_callback(self._gathering.finish)
-            self._closing = opened.pop_all()
+        async with AsyncExitStack() as stack:
+            await self._pool.open()
+            stack.push_async_callback(self._pool.close)
+            await check_durability(self._pool, allow_lossy_commits=self._allow_lossy_commits)
+            await prepare(self._pool, self._schema)
+            self._notifier.start()
+            stack.push_async_callback(self._notifier.stop)
+            stack.push_async_callback(self._batcher.close)
+            self._exit_stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it, once all that was appended is committed."""
-        await self._closing.aclose()
+        """Close the inbox after all pending appends are committed or have failed."""
+        await self._exit_stack.aclose()
 
     async def _fetch(self, statement: str, *arguments: object, repeatable: bool = False) -> list[Row]:
-        return await self._database.fetch(statement.format(schema=self._schema), *arguments, repeatable=repeatable)
+        return await self._pool.fetch(statement.format(schema=self._schema), *arguments, repeatable=repeatable)
 
-    def _note_work(self) -> None:
+    def _wake(self) -> None:
         self._work.set()
 
-    def _tell_of_work(self) -> None:
-        self._work.set()
-        self._hints.tell()
+    def _notify_work(self) -> None:
+        self._wake()
+        self._notifier.notify()
 
-    # --- taking in ----------------------------------------------------------------------------------------
+    # --- append -------------------------------------------------------------------------------------------
 
     async def append(self, delivery: Delivery) -> AppendResult:
-        """Keep a delivery; the server has committed it when this returns."""
+        """Store a delivery; return after the server has committed it."""
         (appended,) = await self.append_many([delivery])
         return appended
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
-        """Keep several, all or none; the server has committed them when this returns."""
-        return await self._gathering.append(deliveries)
+        """Store all deliveries or none; return after the server has committed them."""
+        return await self._batcher.submit(deliveries)
 
-    async def _append(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
+    async def _insert(self, requests: Sequence[Sequence[Delivery]]) -> list[AppendResult]:
+        deliveries = list(chain.from_iterable(requests))
         columns: list[list[object]] = [
-            [_escaped(delivery.key) for delivery in deliveries],
+            [_escape(delivery.key) for delivery in deliveries],
             [delivery.body for delivery in deliveries],
-            [delivery.content_type and _escaped(delivery.content_type) for delivery in deliveries],
+            [delivery.content_type and _escape(delivery.content_type) for delivery in deliveries],
             [delivery.received_at for delivery in deliveries],
         ]
         if self._dedupe_window > 0:
-            # Should a connection be found to be dead, it may have been done already: then it is a repeat.
+            # Repeatable, because deduplication recognizes deliveries that a lost connection did commit.
             rows = await self._fetch(sql.APPEND, *columns, self._dedupe_window, repeatable=True)
         else:
             rows = await self._fetch(sql.APPEND_ALL, *columns)
-        self._tell_of_work()
+        self._notify_work()
         return [AppendResult(row["id"], duplicate=row["duplicate"]) for row in rows]
 
-    # --- handing out and settling -------------------------------------------------------------------------
+    # --- claim and settle ---------------------------------------------------------------------------------
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
-        """Hand out what is due; and forget, a few at a time, what was done too long ago."""
+        """Lease deliveries that are due, and delete some of those that were handled before ``retention``."""
         rows = await self._fetch(sql.CLAIM, limit, secrets.token_hex(8), lease, self._retention)
-        return [
-            Lease(
-                row["id"], row["token"], row["attempt"], row["crashes"], _delivery(row), _decode_names(row["completed"])
-            )
-            for row in rows
-        ]
+        return [_lease(row) for row in rows]
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
-        """Let a lease end so many seconds from now."""
+        """Extend a lease to *seconds* from now."""
         return await self._settle(sql.EXTEND, lease, seconds)
 
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
-        """Note that a delivery was handled."""
-        return await self._settle(sql.ACK, lease, _escaped(event_key), self._keep_bodies)
+        """Mark a delivery as done."""
+        return await self._settle(sql.ACK, lease, _escape(event_key), self._keep_bodies)
 
     async def nack(
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
     ) -> bool:
-        """Put a delivery back for another attempt."""
-        settled = await self._settle(
-            sql.NACK, lease, delay, _encode_names(lease.completed | completed), _escaped(reason)
-        )
-        self._tell_of_work()
+        """Schedule another attempt at a delivery."""
+        names = _encode_names(lease.completed | completed)
+        settled = await self._settle(sql.NACK, lease, delay, names, _escape(reason))
+        self._notify_work()
         return settled
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
-        """Put a delivery back at once."""
+        """Return a delivery unattempted."""
         settled = await self._settle(sql.RELEASE, lease, _encode_names(lease.completed | completed))
-        self._tell_of_work()
+        self._notify_work()
         return settled
 
     async def dead_letter(self, lease: Lease, reason: str) -> bool:
-        """Make a delivery a dead letter."""
-        return await self._settle(sql.BURY, lease, _escaped(reason))
+        """Move a delivery to the dead letters."""
+        return await self._settle(sql.DEAD_LETTER, lease, _escape(reason))
 
     async def _settle(self, statement: str, lease: Lease, *values: object) -> bool:
-        """Change a delivery, if the lease is still its own; what was done so without an answer is done."""
+        """Change a delivery if the lease is valid, or if an earlier call without a response has changed it."""
         id, token = parse_row_id(lease.id), lease.token
-        asked = (id, token, statement)
+        settlement = (id, token, statement)
         try:
             settled = bool(await self._fetch(statement, id, token, *values))
-            if not settled and asked in self._unanswered:
-                # No other has the token, and a row keeps it until it is leased again.
+            if not settled and settlement in self._unanswered:
+                # A token is unique, and a row keeps its token until the next lease.
                 settled = bool(await self._fetch(sql.SETTLED, id, token, sql.STATE_AFTER[statement]))
         except (InboxUnavailableError, asyncio.CancelledError):
-            self._unanswered.add(asked)
+            self._unanswered.add(settlement)
             raise
-        self._unanswered.discard(asked)
+        self._unanswered.discard(settlement)
         return settled
 
-    # --- looking after it ---------------------------------------------------------------------------------
+    # --- administration -----------------------------------------------------------------------------------
 
     async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
-        """Return which of these events were acked, by any host, within ``retention``."""
-        keys = [_escaped(key) for key in event_keys]
-        return frozenset(_unescaped(row["event_key"]) for row in await self._fetch(sql.SEEN, keys))
+        """Return which of these events were acked by any process, within ``retention``."""
+        keys = [_escape(key) for key in event_keys]
+        return frozenset(_unescape(row["event_key"]) for row in await self._fetch(sql.HANDLED, keys))
 
     async def get(self, id: int | str) -> InboxEntry | None:
-        """Return what is known of one delivery."""
+        """Return one delivery, or None."""
         rows = await self._fetch(sql.GET, parse_row_id(id))
         return _entry(rows[0]) if rows else None
 
     async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
-        """Iterate over the deliveries, in pages; what arrives meanwhile comes last."""
-        number = STATES.index(state) if state in STATES else None if state is None else -1
-        last = 0
+        """Iterate over the deliveries in pages, in order of arrival."""
+        last_id = 0
         while True:
-            page = await self._fetch(sql.PAGE, last, number)
+            page = await self._fetch(sql.PAGE, last_id, state)
             for row in page:
                 yield _entry(row)
             if len(page) < sql.PAGE_ROWS:
                 return
-            last = page[-1]["id"]
+            last_id = page[-1]["id"]
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
-        ((replayed,),) = await self._fetch(sql.REPLAY, None if ids is None else [parse_row_id(id) for id in ids])
-        self._tell_of_work()
-        return int(replayed)
+        ((count,),) = await self._fetch(sql.REPLAY, None if ids is None else [parse_row_id(id) for id in ids])
+        self._notify_work()
+        return int(count)
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
-        """Delete what was done, or buried, before a time."""
-        limits = [(name, at) for name, at in (("done", done_before), ("dead", dead_before)) if at]
+        """Delete deliveries that became done or dead before a time."""
+        limits = [(state, time) for state, time in ((sql.DONE, done_before), (sql.DEAD, dead_before)) if time]
         if not limits:
-            raise TypeError("say done_before, dead_before or both")
-        return sum([await self._purge(STATES.index(name), at) for name, at in limits])
+            raise TypeError("pass done_before, dead_before or both")
+        return sum([await self._purge(state, time) for state, time in limits])
 
     async def _purge(self, state: int, before: datetime) -> int:
-        """Delete in parts, none of which takes long or holds anybody up."""
+        """Delete in parts, so that no statement blocks other operations for long."""
         purged = 0
         while True:
-            ((part,),) = await self._fetch(sql.PURGE, state, before)
-            purged += int(part)
-            if part < sql.PURGED_ROWS:
+            ((count,),) = await self._fetch(sql.PURGE, state, before)
+            purged += int(count)
+            if count < sql.PURGED_ROWS:
                 return purged
 
     async def stats(self) -> InboxStats:
-        """Count, on all hosts."""
+        """Count the deliveries in each state."""
         (row,) = await self._fetch(sql.STATS)
         age = row["age"] if row["ready"] else None
         return InboxStats(row["ready"], row["delayed"], row["leased"], row["done"], row["dead"], age)
 
     async def wait(self, timeout: float) -> None:
-        """Wait until there may be work."""
+        """Wait until a delivery may be due, or *timeout* seconds have passed."""
         self._work.clear()
-        ends_at = asyncio.get_running_loop().time() + timeout
-        left = await self._left(ends_at)
-        while left > 0 and not self._work.is_set():
+        deadline = asyncio.get_running_loop().time() + timeout
+        remaining = await self._seconds_until_due(deadline)
+        while remaining > 0 and not self._work.is_set():
             try:
-                async with asyncio.timeout(min(left, _POLL_SECONDS)):
+                async with asyncio.timeout(min(remaining, _POLL_SECONDS)):
                     await self._work.wait()
             except TimeoutError:
-                left = await self._left(ends_at) if left > _POLL_SECONDS else 0.0
+                remaining = await self._seconds_until_due(deadline) if remaining > _POLL_SECONDS else 0.0
 
-    async def _left(self, ends_at: float) -> float:
-        """Return the seconds until then, or until something is due."""
+    async def _seconds_until_due(self, deadline: float) -> float:
+        """Return the seconds until a delivery is due or a lease expires, at most until *deadline*."""
         ((due_in,),) = await self._fetch(sql.DUE_IN)
-        left = ends_at - asyncio.get_running_loop().time()
-        return left if due_in is None else min(left, due_in)
+        remaining = deadline - asyncio.get_running_loop().time()
+        return remaining if due_in is None else min(remaining, due_in)
+
+
+def _lease(row: Row) -> Lease:
+    completed = _decode_names(row["completed"])
+    return Lease(row["id"], row["token"], row["attempt"], row["crashes"], _delivery(row), completed)
 
 
 def _entry(row: Row) -> InboxEntry:
-    name, reason = STATES[row["shown"]], _unescaped(row["reason"])
-    return InboxEntry(row["id"], name, _delivery(row), row["attempt"], row["crashes"], reason, row["updated_at"])
-
-
-def _delivery(row: Row) -> Delivery:
-    content_type = row["content_type"]
-    return Delivery(
-        row["body"],
-        None if content_type is None else _unescaped(content_type),
-        row["received_at"],
-        _unescaped(row["key"]),
+    reason = _unescape(row["reason"])
+    return InboxEntry(
+        row["id"], row["state_name"], _delivery(row), row["attempt"], row["crashes"], reason, row["updated_at"]
     )
 
 
+def _delivery(row: Row) -> Delivery:
+    content_type = None if row["content_type"] is None else _unescape(row["content_type"])
+    return Delivery(row["body"], content_type, row["received_at"], _unescape(row["key"]))
+
+
 def _encode_names(names: Iterable[str]) -> str:
-    return "\n".join(map(_escaped, sorted(names)))
+    return "\n".join(map(_escape, sorted(names)))
 
 
 def _decode_names(names: str) -> frozenset[str]:
-    return frozenset(_unescaped(name) for name in names.split("\n") if name)
+    return frozenset(_unescape(name) for name in names.split("\n") if name)
 
 
-def _escaped(text: str) -> str:
-    """Return a text as any database keeps it: none takes NUL or lone surrogates, and some take one language only."""
+def _escape(text: str) -> str:
+    """Return *text* in ASCII: no database stores NUL or lone surrogates, and some encodings lack other characters."""
     return text.encode("unicode_escape").decode()
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     return text.encode().decode("unicode_escape")

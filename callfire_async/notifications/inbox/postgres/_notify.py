@@ -1,7 +1,7 @@
 """
-Hints between hosts that there may be work, by LISTEN and NOTIFY. Whatever fails here, work is looked for all the same.
+Notifications between processes that there may be work, by LISTEN and NOTIFY.
 
-It imports the connections.
+Every process also polls, so a lost notification only costs time.
 """
 
 from __future__ import annotations
@@ -16,91 +16,90 @@ from callfire_async.notifications.inbox.postgres._pool import Connection, Postgr
 
 _log = logging.getLogger("callfire_async.inbox")
 
-# All notifying transactions of a server are committed one after the other, so hints are transactions of their own, and
-# few: who is busy needs none.
+# The server commits notifying transactions one after the other, so NOTIFY has transactions of its own, and few.
 _PAUSE_SECONDS = 0.02
-_AGAIN_SECONDS = 5.0
-# A connection whose other end is gone without a word is found to be dead within this.
-_LOOK_SECONDS = 30.0
+_RETRY_SECONDS = 5.0
+# Interval of the checks that the other end of the listening connection is alive.
+_CHECK_SECONDS = 30.0
 
 
 class WorkNotifier:
     """
-    Tells other hosts of work, and hears from them.
+    Notifies other processes of work, and listens for their notifications.
 
     Args:
-        database: Where.
-        channel: What it is called there.
-        heard: Called when another host has work.
+        pool: The connections to the server.
+        channel: The channel for LISTEN and NOTIFY.
+        on_work: Called if another process may have work.
     """
 
-    def __init__(self, database: PostgresPool, channel: str, heard: Callable[[], None]) -> None:
-        self._database = database
+    def __init__(self, pool: PostgresPool, channel: str, on_work: Callable[[], None]) -> None:
+        self._pool = pool
         self._channel = channel
-        self._heard = heard
-        self._name = secrets.token_hex(8)
-        self._untold = asyncio.Event()
+        self._on_work = on_work
+        self._sender = secrets.token_hex(8)
+        self._pending = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to tell and to hear."""
-        # An event belongs to the loop in which it was first waited for.
-        self._untold = asyncio.Event()
-        self._tasks = [asyncio.create_task(work()) for work in (self._notify_loop, self._listen_loop)]
+        """Start to send and receive notifications."""
+        # An event is bound to the loop in which it is first awaited.
+        self._pending = asyncio.Event()
+        self._tasks = [asyncio.create_task(loop()) for loop in (self._notify_loop, self._listen_loop)]
 
     async def stop(self) -> None:
-        """Stop both."""
+        """Stop sending and receiving."""
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
 
-    def tell(self) -> None:
-        """Tell the others soon; one hint is enough for all there is to tell then."""
-        self._untold.set()
+    def notify(self) -> None:
+        """Notify the other processes soon; calls until then share one notification."""
+        self._pending.set()
 
     async def _notify_loop(self) -> None:
         while True:
-            await self._untold.wait()
-            self._untold.clear()
+            await self._pending.wait()
+            self._pending.clear()
             pause = _PAUSE_SECONDS
             try:
-                await self._database.fetch("SELECT pg_notify($1, $2)", self._channel, self._name)
-            except Exception as error:  # noqa: BLE001  # of whatever kind: there will be more to tell
-                _log.info("hints cannot be told for now (%s)", type(error).__name__)
-                pause = _AGAIN_SECONDS
+                await self._pool.fetch("SELECT pg_notify($1, $2)", self._channel, self._sender)
+            except Exception as error:  # noqa: BLE001  # the task must survive any error of the driver
+                _log.info("cannot send NOTIFY, retrying with the next work: %s", type(error).__name__)
+                pause = _RETRY_SECONDS
             await asyncio.sleep(pause)
 
     async def _listen_loop(self) -> None:
         while True:
             try:
-                async with self._database.own_connection() as connection:
+                async with self._pool.own_connection() as connection:
                     if connection is None or await _is_pooled(connection):
-                        _log.info("hints cannot be heard through a pooler, or with a single connection")
+                        _log.info("cannot LISTEN through a pooler or with a single connection, polling instead")
                         return
-                    await self._hear(connection)
-            except Exception as error:  # noqa: BLE001  # of the network, the server or the driver: it is tried again
-                _log.info("hints cannot be heard for now (%s)", type(error).__name__)
-            await asyncio.sleep(_AGAIN_SECONDS)
+                    await self._listen(connection)
+            except Exception as error:  # noqa: BLE001  # of the network, the server or the driver
+                _log.info("cannot LISTEN, retrying in %g s: %s", _RETRY_SECONDS, type(error).__name__)
+            await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _hear(self, connection: Connection) -> None:
+    async def _listen(self, connection: Connection) -> None:
         """Listen until the connection ends."""
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
-        await connection.add_listener(self._channel, self._take)
-        # Whatever was told while nobody listened.
-        self._heard()
+        await connection.add_listener(self._channel, self._on_notification)
+        # Notifications may have been missed before.
+        self._on_work()
         while not ended.is_set():
-            await connection.execute("SELECT 1", timeout=_LOOK_SECONDS)
+            await connection.execute("SELECT 1", timeout=_CHECK_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(_CHECK_SECONDS):
                     await ended.wait()
 
-    def _take(self, _connection: object, _process: int, _channel: str, name: object) -> None:
-        if name != self._name:
-            self._heard()
+    def _on_notification(self, _connection: object, _process: int, _channel: str, sender: object) -> None:
+        if sender != self._sender:
+            self._on_work()
 
 
 async def _is_pooled(connection: Connection) -> bool:
-    """Tell whether something between the server and us hands out its sessions: to listen is lost on those."""
-    process = await connection.fetchval("SELECT pg_backend_pid()", timeout=_LOOK_SECONDS)
+    """Return whether a pooler assigns sessions to this connection, which would lose the LISTEN."""
+    process = await connection.fetchval("SELECT pg_backend_pid()", timeout=_CHECK_SECONDS)
     return bool(process != connection.get_server_pid())

@@ -1,8 +1,4 @@
-"""
-Connections to a PostgreSQL: whose they are, how long anything may take, and what comes out when it fails.
-
-It imports `errors`. Nothing else imports asyncpg.
-"""
+"""Connections to PostgreSQL: pool, timeouts and error mapping."""
 
 from __future__ import annotations
 
@@ -29,15 +25,15 @@ else:  # generic only in their stubs
 Row: TypeAlias = asyncpg.Record
 Work: TypeAlias = Callable[[Connection], Awaitable[T]]
 
-# Whoever claims has one of them, whoever appends another; what is left settles.
-_MOST_CONNECTIONS = 8
-# Whoever stood in another's way comes through at the next attempt, or at the one after that.
-_ATTEMPTS = 5
+# One for the claim, one for the append in flight, the others for settlements.
+_MAX_CONNECTIONS = 8
+# A conflict with another transaction is over at the second or third attempt.
+_MAX_ATTEMPTS = 5
 
-# They say that nothing has happened: two stood in each other's way, or the server has become the copy of another.
-_INNOCENT = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.ReadOnlySQLTransactionError)
-# They say that nobody knows what has: the server was stopped, or an old connection was found to be dead.
-_LOST = (
+# The statement had no effect: a conflict with another transaction, or the server has become a replica.
+_CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.ReadOnlySQLTransactionError)
+# The statement may have been executed: the server was stopped, or the connection was dead.
+_CONNECTION_LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -45,11 +41,11 @@ _LOST = (
     asyncpg.InternalClientError,
     ConnectionError,
 )
-_RAISED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
-# What a statement can be told without anything being wrong with the server: of features, data, constraints, syntax or
-# rights, and limits. The words of those with data and constraints quote what was to be stored.
-_OF_THE_STATEMENT = ("0A", "22", "23", "42", "54")
-_QUOTING = ("22", "23", "54")
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
+# SQLSTATE classes of a refused statement on a healthy server: feature, data, constraint, syntax or privilege, limit.
+_STATEMENT_CLASSES = ("0A", "22", "23", "42", "54")
+# Their messages quote the values of the statement.
+_QUOTING_CLASSES = ("22", "23", "54")
 
 
 class PostgresPool:
@@ -57,8 +53,8 @@ class PostgresPool:
     A pool of connections to a server.
 
     Args:
-        source: The server's address, for a pool of our own; or a pool of the caller's, which is not closed here.
-        timeout: Seconds for anything as a whole, waiting for a connection included.
+        source: The server's URL, or a pool of the caller's, which is not closed here.
+        timeout: Seconds for any operation, including the wait for a connection.
     """
 
     def __init__(self, source: str | Pool, *, timeout: float) -> None:
@@ -69,59 +65,58 @@ class PostgresPool:
     # --- lifecycle ----------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Make the pool; it connects when something is asked of it."""
+        """Create the pool; it connects with the first operation."""
         if not isinstance(self._source, str):
             self._pool = self._source
             return
-        # No statement is kept, and there is nothing to reset: what stands between the server and us may give each
-        # transaction to another session.
+        # No cached statements and no reset: a pooler may assign each transaction to another session.
         self._pool = await asyncpg.create_pool(
-            self._source, min_size=0, max_size=_MOST_CONNECTIONS, statement_cache_size=0, reset=_no_reset
+            self._source, min_size=0, max_size=_MAX_CONNECTIONS, statement_cache_size=0, reset=_no_reset
         )
 
     async def close(self) -> None:
-        """Close the pool, unless it is the caller's; in bounded time."""
+        """Close the pool within the timeout, unless it is the caller's."""
         pool, self._pool = self._pool, None
         if pool is not None and pool is not self._source:
-            # A server that is silent takes no leave; asyncpg ends by force what it cannot close in time.
+            # If the server does not respond, asyncpg terminates the connections when the timeout cancels it.
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timeout):
                     await pool.close()
 
-    # --- asking -------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------
 
     async def fetch(self, statement: str, *arguments: object, repeatable: bool = False) -> list[Row]:
         """
-        Carry out a statement, which is a transaction by itself.
+        Execute a statement in a transaction of its own.
 
         Args:
             statement: The statement.
-            arguments: What its parameters are.
-            repeatable: Whether it may be carried out again where it is not known whether it was.
+            arguments: The values of its parameters.
+            repeatable: Whether to execute the statement again if its outcome is unknown.
 
         Raises:
-            InboxUnavailableError: The server cannot be reached, does not answer in time, or fails. It may have done
-                what it was told all the same.
-            InboxError: The server refuses what it was told, or the address cannot be read.
+            InboxUnavailableError: The server cannot be reached, does not respond in time, or fails. The statement may
+                have been executed.
+            InboxError: The server refuses the statement, or the URL is invalid.
         """
-        again = (*_INNOCENT, *_LOST) if repeatable else _INNOCENT
-        return await self._run(lambda connection: connection.fetch(statement, *arguments), again)
+        retried = (*_CONFLICTS, *_CONNECTION_LOST) if repeatable else _CONFLICTS
+        return await self._run(lambda connection: connection.fetch(statement, *arguments), retried)
 
     async def run(self, work: Work[T]) -> T:
-        """Do something, again from its start where it stood in another's way; raises what `fetch` does."""
-        return await self._run(work, _INNOCENT)
+        """Run a function with a connection, again after a conflict; raise the errors of `fetch`."""
+        return await self._run(work, _CONFLICTS)
 
-    async def _run(self, work: Work[T], again: tuple[type[Exception], ...]) -> T:
+    async def _run(self, work: Work[T], retried: tuple[type[Exception], ...]) -> T:
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._repeat(work, again)
-        except _RAISED as error:
-            translated = self._map_error(error)
-            raise translated from translated.__cause__
+                return await self._run_with_retry(work, retried)
+        except _DRIVER_ERRORS as error:
+            mapped = self._map_error(error)
+            raise mapped from mapped.__cause__
 
-    async def _repeat(self, work: Work[T], again: tuple[type[Exception], ...]) -> T:
-        for _ in range(_ATTEMPTS - 1):
-            with suppress(*again):
+    async def _run_with_retry(self, work: Work[T], retried: tuple[type[Exception], ...]) -> T:
+        for _ in range(_MAX_ATTEMPTS - 1):
+            with suppress(*retried):
                 return await self._run_once(work)
         return await self._run_once(work)
 
@@ -132,8 +127,7 @@ class PostgresPool:
         try:
             return await work(connection)
         except (asyncio.CancelledError, asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError):
-            # What it was told may be under way, and its answer may never come, or not be understood; and what the
-            # address stands for may be another server by now.
+            # A late response would be taken for the next statement's, and a replica's URL may lead to the new primary.
             connection.terminate()
             raise
         finally:
@@ -141,7 +135,7 @@ class PostgresPool:
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[Connection | None]:
-        """Yield a connection that nobody else has, and end it; None where the caller's pool has but one."""
+        """Yield a connection for the caller alone, then terminate it; None if the caller's pool has only one."""
         connection: Connection
         if isinstance(self._source, str):
             connection = await asyncpg.connect(self._source, timeout=self._timeout, statement_cache_size=0)
@@ -153,35 +147,35 @@ class PostgresPool:
         try:
             yield connection
         finally:
-            # Not handed back: it may listen still. A pool makes another when it needs one.
+            # Not released: it may still listen. The pool replaces it if needed.
             connection.terminate()
 
     def _map_error(self, error: Exception) -> InboxError:
-        """Word what has failed, without what was to be stored and without the address, which holds a password."""
+        """Return an error of ours, without the values of the statement and without the URL, which holds a password."""
         if isinstance(error, asyncpg.PostgresError):
             return _map_server_error(error)
         if isinstance(error, ValueError):
-            refused = InboxError(f"PostgreSQL's driver refuses this ({type(error).__name__})")
-            # Its own words quote what was refused.
-            refused.__cause__ = None
-            return refused
-        words = f"no answer within {self._timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-        unavailable = InboxUnavailableError(f"PostgreSQL cannot be used: {words}")
-        unavailable.__cause__ = error
-        return unavailable
+            # No cause: the driver's message quotes the value or the URL.
+            return InboxError(f"PostgreSQL's driver rejected a value or the URL ({type(error).__name__})")
+        message = f"no response within {self._timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+        return _with_cause(InboxUnavailableError(f"PostgreSQL is unavailable: {message}"), error)
 
 
 def _map_server_error(error: asyncpg.PostgresError) -> InboxError:
-    code = error.sqlstate or ""
-    words = type(error).__name__ if code[:2] in _QUOTING else error.args[0]
-    translated = (
-        InboxError(f"PostgreSQL refuses this: {words}")
-        if code[:2] in _OF_THE_STATEMENT
-        else InboxUnavailableError(f"PostgreSQL cannot be used: {words}")
-    )
-    translated.__cause__ = None if code[:2] in _QUOTING else error
-    return translated
+    code = (error.sqlstate or "")[:2]
+    is_quoting = code in _QUOTING_CLASSES
+    message = type(error).__name__ if is_quoting else error.args[0]
+    if code in _STATEMENT_CLASSES:
+        mapped = InboxError(f"PostgreSQL rejected the statement: {message}")
+    else:
+        mapped = InboxUnavailableError(f"PostgreSQL is unavailable: {message}")
+    return mapped if is_quoting else _with_cause(mapped, error)
+
+
+def _with_cause(mapped: InboxError, cause: Exception) -> InboxError:
+    mapped.__cause__ = cause
+    return mapped
 
 
 async def _no_reset(connection: Connection) -> None:
-    """Leave a connection as it is."""
+    """Do nothing."""

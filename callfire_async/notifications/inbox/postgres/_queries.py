@@ -1,31 +1,32 @@
-# ruff: noqa: S608  # whatever is put into a statement is put there in this file, but for a name that was checked
+# ruff: noqa: S608  # statements are built from parts of this file and a schema name that was validated
 """
-What an inbox tells PostgreSQL. Every statement is a transaction by itself; ``{schema}`` is put in by whoever sends it.
+SQL statements of `PostgresInbox`. Each is a transaction of its own; the caller formats ``{schema}``.
 
-It imports the protocol.
+States are stored as numbers: 0 ready or delayed, 1 leased, 2 done, 3 dead.
 """
 
 from __future__ import annotations
 
 from callfire_async.notifications.inbox.base import SUSPECT_CRASHES
 
+DONE, DEAD = 2, 3
 PAGE_ROWS = 200
 PURGED_ROWS = 1000
 
-# $1 to $4: what is appended, an array for each column.
+# $1 to $4: an array for each column of the deliveries.
 _GIVEN = """
     WITH given AS MATERIALIZED (
-        SELECT nextval('{schema}.delivery_ids') AS id, sha256(convert_to(key, 'UTF8')) AS digest, one.*
+        SELECT nextval('{schema}.delivery_ids') AS id, sha256(convert_to(key, 'UTF8')) AS digest, appended.*
         FROM unnest($1::text[], $2::bytea[], $3::text[], $4::timestamptz[])
-            WITH ORDINALITY AS one (key, body, content_type, received_at, number)
+            WITH ORDINALITY AS appended (key, body, content_type, received_at, number)
     )"""
 _INSERT = """
     INSERT INTO {schema}.deliveries (id, key, body, content_type, received_at, due_at, updated_at)
     SELECT given.id, key, body, content_type, received_at, statement_timestamp(), statement_timestamp() FROM given"""
 APPEND_ALL = f"{_GIVEN}, added AS ({_INSERT}) SELECT id, false AS duplicate FROM given ORDER BY number"
-# A known key is written once more, as it was: so whoever brings it waits for whoever brought it just before, and sees
-# which delivery that was. All write keys in one order, lest they wait for each other.
-APPEND = f"""{_GIVEN}, kept AS (
+# A known key is updated without a change, so that a concurrent append of the same key waits for the first and sees its
+# delivery. Keys are written in one order, so that two appends cannot deadlock.
+APPEND = f"""{_GIVEN}, claimed_keys AS (
         INSERT INTO {{schema}}.delivery_keys AS known (digest, delivery_id, appended_at)
         SELECT DISTINCT ON (digest) digest, id, statement_timestamp() FROM given ORDER BY digest, number
         ON CONFLICT (digest) DO UPDATE SET
@@ -35,37 +36,39 @@ APPEND = f"""{_GIVEN}, kept AS (
                 THEN known.appended_at ELSE excluded.appended_at END
         RETURNING digest, delivery_id
     ), added AS (
-        {_INSERT} JOIN kept ON kept.delivery_id = given.id
-    ), answers AS MATERIALIZED (
-        SELECT number, delivery_id, delivery_id <> id AS duplicate FROM given JOIN kept USING (digest)
+        {_INSERT} JOIN claimed_keys ON claimed_keys.delivery_id = given.id
+    ), results AS MATERIALIZED (
+        SELECT number, delivery_id, delivery_id <> id AS duplicate FROM given JOIN claimed_keys USING (digest)
     ), revived AS (
         UPDATE {{schema}}.deliveries
         SET state = 0, attempt = 1, due_at = statement_timestamp(), updated_at = statement_timestamp()
-        FROM (SELECT DISTINCT delivery_id FROM answers WHERE duplicate) AS repeated
+        FROM (SELECT DISTINCT delivery_id FROM results WHERE duplicate) AS repeated
         WHERE id = repeated.delivery_id AND state = 3
     )
-    SELECT delivery_id AS id, duplicate FROM answers ORDER BY number"""
+    SELECT delivery_id AS id, duplicate FROM results ORDER BY number"""
 
-# What was settled before a time, a few at a time: {state}, {before} and {most} are told by whoever uses it.
-_FORGET = """
+# Deletes up to {limit} deliveries that became done or dead before a time.
+_DELETE_OLD = """
     WITH old AS MATERIALIZED (
         SELECT id FROM {{schema}}.deliveries WHERE state = {state} AND state > 1 AND updated_at < {before}
-        ORDER BY updated_at LIMIT {most} FOR UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM {{schema}}.deliveries AS one USING old WHERE one.id = old.id RETURNING one.id, one.key
-    ), forgotten AS (
-        DELETE FROM {{schema}}.delivery_keys AS known USING gone
-        WHERE known.digest = sha256(convert_to(gone.key, 'UTF8')) AND known.delivery_id = gone.id
+        ORDER BY updated_at LIMIT {limit} FOR UPDATE SKIP LOCKED
+    ), deleted AS (
+        DELETE FROM {{schema}}.deliveries AS delivery USING old WHERE delivery.id = old.id
+        RETURNING delivery.id, delivery.key
+    ), deleted_keys AS (
+        DELETE FROM {{schema}}.delivery_keys AS known USING deleted
+        WHERE known.digest = sha256(convert_to(deleted.key, 'UTF8')) AND known.delivery_id = deleted.id
     )"""
 PURGE = (
-    _FORGET.format(state="$1::smallint", before="$2::timestamptz", most=PURGED_ROWS)
+    _DELETE_OLD.format(state="$1::smallint", before="$2::timestamptz", limit=PURGED_ROWS)
     + """
-    SELECT count(*) FROM gone"""
+    SELECT count(*) FROM deleted"""
 )
-_RETAINED = "statement_timestamp() - make_interval(secs => $4)"
-# More is forgotten than a claim can add. What is suspect ends the list before it; where it is the first, it goes alone.
+_RETENTION_START = "statement_timestamp() - make_interval(secs => $4)"
+# Deletes twice the number of deliveries that it can add. A suspect of crashes is leased alone: the list ends before it,
+# or after it if it is the first.
 CLAIM = (
-    _FORGET.format(state=2, before=_RETAINED, most="2 * $1::bigint")
+    _DELETE_OLD.format(state=DONE, before=_RETENTION_START, limit="2 * $1::bigint")
     + f""", due AS MATERIALIZED (
         SELECT id, due_at, crashes + state AS crashes FROM {{schema}}.deliveries
         WHERE state < 2 AND due_at <= statement_timestamp()
@@ -75,47 +78,52 @@ CLAIM = (
             count(*) FILTER (WHERE crashes >= {SUSPECT_CRASHES}) OVER (ORDER BY due_at, id) AS suspects
         FROM due
     ), leased AS (
-        UPDATE {{schema}}.deliveries AS one
+        UPDATE {{schema}}.deliveries AS delivery
         SET state = 1, crashes = listed.crashes, token = $2, updated_at = statement_timestamp(),
             due_at = statement_timestamp() + make_interval(secs => $3)
-        FROM listed WHERE one.id = listed.id AND (suspects = 0 OR number = 1)
-        RETURNING number, one.*
+        FROM listed WHERE delivery.id = listed.id AND (suspects = 0 OR number = 1)
+        RETURNING number, delivery.*
     )
     SELECT * FROM leased ORDER BY number"""
 )
 
-# $1: which one, $2: under which token.
+# $1: the id, $2: the lease's token.
 _SETTLE = """
     UPDATE {{schema}}.deliveries SET {change}, updated_at = statement_timestamp()
     WHERE id = $1 AND state = 1 AND token = $2
     RETURNING id"""
 EXTEND = _SETTLE.format(change="due_at = statement_timestamp() + make_interval(secs => $3)")
-ACK = _SETTLE.format(change="state = 2, event_key = $3, body = CASE WHEN $4 THEN body ELSE '' END")
+ACK = _SETTLE.format(change="state = 2, reason = '', event_key = $3, body = CASE WHEN $4 THEN body ELSE '' END")
 NACK = _SETTLE.format(
     change="state = 0, attempt = attempt + 1, due_at = statement_timestamp() + make_interval(secs => $3),"
     " completed = $4, reason = $5"
 )
 RELEASE = _SETTLE.format(change="state = 0, due_at = statement_timestamp(), completed = $3")
-BURY = _SETTLE.format(change="state = 3, reason = $3")
-# Whether it was done under that token; $3: the state that it leaves.
+DEAD_LETTER = _SETTLE.format(change="state = 3, reason = $3")
+# Whether a lease with this token led to the state $3.
 SETTLED = """
     SELECT id FROM {schema}.deliveries WHERE id = $1 AND token = $2 AND state = $3::smallint"""
-STATE_AFTER = {EXTEND: 1, ACK: 2, NACK: 0, RELEASE: 0, BURY: 3}
+STATE_AFTER = {EXTEND: 1, ACK: DONE, NACK: 0, RELEASE: 0, DEAD_LETTER: DEAD}
 
-SEEN = """
-    SELECT event_key FROM unnest($1::text[]) AS asked (event_key)
+HANDLED = """
+    SELECT event_key FROM unnest($1::text[]) AS wanted (event_key)
     WHERE event_key <> '' AND EXISTS (
-        SELECT FROM {schema}.deliveries AS one
-        WHERE one.event_key = asked.event_key AND one.event_key <> '' AND one.state = 2
+        SELECT FROM {schema}.deliveries AS delivery
+        WHERE delivery.event_key = wanted.event_key AND delivery.event_key <> '' AND delivery.state = 2
     )"""
 _ENTRIES = """
     SELECT * FROM (
-        SELECT *, CASE WHEN state = 1 AND due_at <= statement_timestamp() THEN 0 ELSE state END AS shown
-        FROM {schema}.deliveries
-    ) AS one """
+        SELECT *, CASE
+            WHEN state = 3 THEN 'dead'
+            WHEN state = 2 THEN 'done'
+            WHEN due_at <= statement_timestamp() THEN 'ready'
+            WHEN state = 1 THEN 'leased'
+            ELSE 'delayed'
+        END AS state_name FROM {schema}.deliveries
+    ) AS entries """
 GET = f"{_ENTRIES} WHERE id = $1"
-PAGE = f"{_ENTRIES} WHERE id > $1 AND ($2::smallint IS NULL OR shown = $2) ORDER BY id LIMIT {PAGE_ROWS}"
-# As new, but for what has succeeded.
+PAGE = f"{_ENTRIES} WHERE id > $1 AND ($2::text IS NULL OR state_name = $2) ORDER BY id LIMIT {PAGE_ROWS}"
+# Keeps the handlers that have succeeded.
 REPLAY = """
     WITH replayed AS (
         UPDATE {schema}.deliveries

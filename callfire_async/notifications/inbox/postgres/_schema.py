@@ -1,8 +1,4 @@
-"""
-The tables of an inbox in PostgreSQL: how they are made, and what a server must promise.
-
-It imports `errors` and the connections.
-"""
+"""The tables of an inbox in PostgreSQL, their migrations, and the check that the server's commits are durable."""
 
 from __future__ import annotations
 
@@ -14,11 +10,11 @@ from callfire_async.notifications.inbox.postgres._pool import Connection, Postgr
 
 _log = logging.getLogger("callfire_async.inbox")
 
-# An identifier that needs no quotes, and leaves room for the name of a channel.
+# An identifier that needs no quotes, and is short enough for the name of a channel with a prefix.
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 
-# A row is written three times: when it comes, when it is leased, when it is done. There is room for that where it
-# stands, and what was overwritten is cleared away before it slows down whoever claims, however many rows are done.
+# A row is written three times: appended, leased, done. The fill factor leaves space for the new versions in the same
+# page, and autovacuum runs before dead versions slow down claims, however many rows are done.
 _STORAGE = """
     fillfactor = 70,
     autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
@@ -47,9 +43,9 @@ _MIGRATIONS = (
     ) WITH ({_STORAGE});
     CREATE INDEX open_deliveries ON {{schema}}.deliveries (due_at, id) WHERE state < 2;
     CREATE INDEX closed_deliveries ON {{schema}}.deliveries (state, updated_at) WHERE state > 1;
-    -- A hash, since what a stranger has written may be longer than any other index allows.
+    -- A hash index, because a sender can make an event key longer than a B-tree allows.
     CREATE INDEX event_keys ON {{schema}}.deliveries USING hash (event_key) WHERE event_key <> '';
-    -- Which delivery is the newest with its key. Of two that bring one key at once, the second waits here.
+    -- The newest delivery of each key. The second of two concurrent appends of a key waits here.
     CREATE TABLE {{schema}}.delivery_keys (
         digest bytea PRIMARY KEY,
         delivery_id bigint NOT NULL,
@@ -60,75 +56,76 @@ _MIGRATIONS = (
 
 
 def check_name(schema: str) -> str:
-    """Return a schema's name, if it may be one; raise ValueError if not."""
+    """Return *schema*; raise ValueError if it is invalid."""
     if not _NAME.fullmatch(schema):
-        raise ValueError("schema must be up to 40 of a-z, 0-9 and _, and not begin with a digit")
+        raise ValueError("schema must be 1 to 40 characters of a-z, 0-9 and _, and must not start with a digit")
     return schema
 
 
-async def check_durability(database: PostgresPool, *, allow_lossy_commits: bool) -> None:
+async def check_durability(pool: PostgresPool, *, allow_lossy_commits: bool) -> None:
     """
-    Hold that what the server has committed outlives its crash.
+    Check that a crash of the server loses no commits.
 
     Raises:
-        InboxError: It does not.
+        InboxError: Commits are not durable, and *allow_lossy_commits* is false.
     """
     names = ("synchronous_commit", "fsync", "full_page_writes")
-    rows = await database.fetch("SELECT current_setting(name) FROM unnest($1::text[]) AS name", names)
+    rows = await pool.fetch("SELECT current_setting(name) FROM unnest($1::text[]) AS name", names)
     off = [name for name, row in zip(names, rows, strict=True) if row[0] == "off"]
+    # Some file systems never leave a torn page, so full_page_writes is the operator's decision.
     if off == ["full_page_writes"] or (off and allow_lossy_commits):
-        _log.warning("PostgreSQL may lose what it has committed when its machine fails: off is %s", ", ".join(off))
+        _log.warning("PostgreSQL may lose committed data on a crash: %s is off", ", ".join(off))
     elif off:
         raise InboxError(
-            f"PostgreSQL may lose what it has committed, and we have acknowledged: off is {', '.join(off)};"
-            " switch it on (ALTER ROLE, ALTER DATABASE or postgresql.conf), or say allow_lossy_commits=True"
+            f"PostgreSQL may lose committed data on a crash: {', '.join(off)} is off; switch it on"
+            " (ALTER ROLE, ALTER DATABASE or postgresql.conf), or pass allow_lossy_commits=True"
         )
 
 
-async def prepare(database: PostgresPool, schema: str) -> None:
+async def prepare(pool: PostgresPool, schema: str) -> None:
     """
-    Make the tables, or bring them up to date, if that has not been done.
+    Create or migrate the tables if needed.
 
     Raises:
-        InboxError: A later version of this library has made them.
+        InboxError: A later version of this library created them.
     """
 
     async def migrate(connection: Connection) -> None:
         if await _version(connection, schema) < len(_MIGRATIONS):
             await _migrate(connection, schema)
 
-    await database.run(migrate)
+    await pool.run(migrate)
 
 
 async def _version(connection: Connection, schema: str) -> int:
     version = 0
-    # The catalogue, and not `to_regclass`, which may know no more than what there was before we waited.
+    # The catalog, because `to_regclass` may use a snapshot from before the wait for the lock.
     if await connection.fetchval(f"{_EXISTS} pg_tables WHERE schemaname = $1 AND tablename = 'inbox_version')", schema):
-        version = await connection.fetchval(f"SELECT version FROM {schema}.inbox_version")  # noqa: S608  # a name checked
+        version = await connection.fetchval(f"SELECT version FROM {schema}.inbox_version")  # noqa: S608  # validated
     if version > len(_MIGRATIONS):
-        raise InboxError(f"the inbox in {schema} was made by a later version of callfire_async (schema {version})")
+        raise InboxError(f"schema {schema} was created by a later version of callfire_async (version {version})")
     return version
 
 
 async def _migrate(connection: Connection, schema: str) -> None:
-    """Do it in one transaction; of hosts that start at once one does it, and the others wait."""
+    """Migrate in one transaction; processes that start at the same time wait for the first."""
     async with connection.transaction(isolation="read_committed"):
-        # Should this host end in the middle, nobody waits for it until its connection is found to be dead.
+        # If this process hangs here, the server ends its transaction soon, and the others continue.
         await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '10s'")
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"callfire_async.{schema}")
         version = await _version(connection, schema)
         if version == 0:
-            await _begin(connection, schema)
+            await _create_schema(connection, schema)
         for migration in _MIGRATIONS[version:]:
             await connection.execute(migration.format(schema=schema))
-        await connection.execute(f"UPDATE {schema}.inbox_version SET version = $1", len(_MIGRATIONS))  # noqa: S608  # likewise
+        await connection.execute(f"UPDATE {schema}.inbox_version SET version = $1", len(_MIGRATIONS))  # noqa: S608  # validated
 
 
-async def _begin(connection: Connection, schema: str) -> None:
-    # Whoever may not make schemas may have been given one.
+async def _create_schema(connection: Connection, schema: str) -> None:
+    # CREATE SCHEMA IF NOT EXISTS needs the privilege even if the schema exists.
     if not await connection.fetchval(f"{_EXISTS} pg_namespace WHERE nspname = $1)", schema):
         await connection.execute(f"CREATE SCHEMA {schema}")
     await connection.execute(
-        f"CREATE TABLE {schema}.inbox_version (version integer NOT NULL);"  # noqa: S608  # likewise
+        f"CREATE TABLE {schema}.inbox_version (version integer NOT NULL);"  # noqa: S608  # validated
         f"INSERT INTO {schema}.inbox_version VALUES (0)"
     )

@@ -1,4 +1,4 @@
-"""Three servers, each stream on all of them: what is acknowledged outlasts any one, under load."""
+"""A cluster of three servers under load: acknowledged deliveries survive the loss of any one server."""
 
 import asyncio
 import contextlib
@@ -19,13 +19,13 @@ from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 DEADLINE = 60
 WRITERS = 8
 
-# Where a server dies in the middle of a handshake, nats-py lets go of the connection without closing it.
+# If a server dies during a handshake, nats-py drops the connection without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Collect such connections while the test runs that left them."""
+def collect_garbage() -> Iterator[None]:
+    """Collect such connections during the test that left them."""
     yield
     gc.collect()
 
@@ -41,30 +41,30 @@ async def inbox(cluster: list[NatsServer]) -> AsyncIterator[JetStreamInbox]:
     name = f"cluster_{secrets.token_hex(8)}"
     inbox = JetStreamInbox([server.url() for server in cluster], name=name, replicas=3, timeout=15.0)
     async with contextlib.AsyncExitStack() as opened:
-        # Which servers there are is known a moment after they have chosen a leader.
-        await until(lambda: is_opened(inbox, opened), deadline=DEADLINE)
+        # Shortly after the election, the leader does not know all servers yet.
+        await until(lambda: try_to_open(inbox, opened), deadline=DEADLINE)
         yield inbox
 
 
-async def is_opened(inbox: JetStreamInbox, opened: contextlib.AsyncExitStack) -> bool:
+async def try_to_open(inbox: JetStreamInbox, opened: contextlib.AsyncExitStack) -> bool:
     with contextlib.suppress(InboxError):
         await opened.enter_async_context(inbox)
         return True
     return False
 
 
-async def test_where_nothing_is_left_to_be_wished_for_nothing_is_said(cluster, caplog):
-    """Three replicas, and disks that are synced before the answer."""
+async def test_a_cluster_with_all_guarantees_logs_no_warning(cluster, caplog):
+    """Three replicas, and sync_interval: always."""
     async with contextlib.AsyncExitStack() as opened:
-        inbox = JetStreamInbox([cluster[0].url("open")], name="wished_for", replicas=3, timeout=15.0)
-        await until(lambda: is_opened(inbox, opened), deadline=DEADLINE)
+        inbox = JetStreamInbox([cluster[0].url("open")], name="all_guarantees", replicas=3, timeout=15.0)
+        await until(lambda: try_to_open(inbox, opened), deadline=DEADLINE)
         await inbox.append(Delivery(b"body"))
 
     assert [record for record in caplog.records if "guarantee" in record.getMessage()] == []
 
 
 class Load:
-    """Writers and a worker; notes what was acknowledged and what was handled."""
+    """Writers and a worker; records which deliveries were acknowledged and which were handled."""
 
     def __init__(self, inbox: JetStreamInbox) -> None:
         self._inbox = inbox
@@ -97,17 +97,17 @@ class Load:
                 return await self._inbox.ack(lease)
             await asyncio.sleep(0.1)
 
-    async def goes_on(self, count: int) -> None:
-        """Wait until so many more are acknowledged."""
+    async def wait_for_appends(self, count: int) -> None:
+        """Wait until *count* more deliveries are acknowledged."""
         wanted = len(self.acknowledged) + count
 
-        async def are_there() -> bool:
+        async def are_acknowledged() -> bool:
             return len(self.acknowledged) >= wanted
 
-        await until(are_there, deadline=DEADLINE)
+        await until(are_acknowledged, deadline=DEADLINE)
 
-    async def drained(self) -> None:
-        """Wait until all that was acknowledged is handled."""
+    async def wait_until_drained(self) -> None:
+        """Wait until all acknowledged deliveries are handled."""
 
         async def all_are_handled() -> bool:
             return self.acknowledged <= self.handled
@@ -115,45 +115,45 @@ class Load:
         await until(all_are_handled, deadline=DEADLINE)
 
 
-async def test_nothing_acknowledged_is_lost_with_a_server_nor_with_the_leader(cluster, inbox, seed, torture):
-    """Killed under load, first one that follows, then the leader, each started again: all that was taken is handled."""
+async def test_no_acknowledged_delivery_is_lost_if_a_server_is_killed(cluster, inbox, seed, torture):
+    """First a follower, then the leader; each is restarted before the next one is killed."""
     load = Load(inbox)
     chance = random.Random(seed)
-    name = inbox._settings.queue
+    name = inbox._streams.queue
     async with asyncio.TaskGroup() as tasks:
         working = [tasks.create_task(load.work())]
         writing = [tasks.create_task(load.write(number)) for number in range(WRITERS)]
         for killed in ["follower", "leader"] * (10 if torture else 1):
-            await load.goes_on(100)
-            first = await leader(inbox, name)
-            followers = [server for server in cluster if server.name != first]
-            server = chance.choice(followers) if killed == "follower" else lead_by(cluster, first)
+            await load.wait_for_appends(100)
+            leading = await leader_of(inbox, name)
+            followers = [server for server in cluster if server.name != leading]
+            server = chance.choice(followers) if killed == "follower" else server_called(cluster, leading)
             server.kill()
-            await load.goes_on(100)
+            await load.wait_for_appends(100)
             server.start()
             server.wait()
-            # Whoever was away has to have what the others have before one of them may go.
+            # A restarted server must catch up before another one may be killed.
             await until(lambda: are_current(inbox, name), deadline=DEADLINE)
         for task in writing:
             task.cancel()
-        await load.drained()
+        await load.wait_until_drained()
         for task in working:
             task.cancel()
 
     assert load.acknowledged <= load.handled
 
 
-def lead_by(cluster: list[NatsServer], name: str) -> NatsServer:
+def server_called(cluster: list[NatsServer], name: str) -> NatsServer:
     return next(server for server in cluster if server.name == name)
 
 
-async def leader(inbox: JetStreamInbox, stream: str) -> str:
-    """Wait until the others know who leads."""
+async def leader_of(inbox: JetStreamInbox, stream: str) -> str:
+    """Wait until the stream has a leader, and return its name."""
     found = []
 
     async def is_known() -> bool:
         with contextlib.suppress(Exception):
-            found.append((await inbox._ledger.opened.link.jetstream.stream_info(stream)).cluster.leader)
+            found.append((await inbox._store.opened.connection.jetstream.stream_info(stream)).cluster.leader)
         return any(found)
 
     await until(is_known, deadline=DEADLINE)
@@ -163,7 +163,7 @@ async def leader(inbox: JetStreamInbox, stream: str) -> str:
 async def are_current(inbox: JetStreamInbox, stream: str) -> bool:
     for name in (stream, f"{stream}-records", f"{stream}-dead"):
         with contextlib.suppress(Exception):
-            cluster = (await inbox._ledger.opened.link.jetstream.stream_info(name)).cluster
+            cluster = (await inbox._store.opened.connection.jetstream.stream_info(name)).cluster
             if cluster.leader and all(replica.current for replica in cluster.replicas):
                 continue
         return False

@@ -1,10 +1,11 @@
-"""What only an inbox on JetStream has: servers that come and go, several processes, several streams."""
+"""`JetStreamInbox` beyond the shared suite: server failures, several processes, several streams."""
 
 import asyncio
 import contextlib
 import gc
 import json
 import logging
+import re
 import runpy
 import ssl
 import subprocess
@@ -26,9 +27,7 @@ from notifications.inbox.waiting import until
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats, Lease
-from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-from callfire_async.notifications.inbox.jetstream import _connection as _jetstream_link
-from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_queue
+from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _connection, _consumer
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, DeliveryRecord, Message
 from callfire_async.notifications.inbox.jetstream._stream import PendingMessage
@@ -36,13 +35,13 @@ from callfire_async.notifications.inbox.jetstream._stream import PendingMessage
 SHORT = 0.05
 LOG = "callfire_async.inbox"
 
-# Where a server dies in the middle of a handshake, nats-py lets go of the connection without closing it.
+# If a server dies during a handshake, nats-py drops the connection without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Collect such connections while the test runs that left them."""
+def collect_garbage() -> Iterator[None]:
+    """Collect such connections during the test that left them."""
     yield
     gc.collect()
 
@@ -53,26 +52,26 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make(nats_server: NatsServer, name: str):
-    """Return what makes an inbox of this test's own."""
+def new_inbox(nats_server: NatsServer, name: str):
+    """Return a function that creates an inbox of this test's own."""
     return lambda **options: JetStreamInbox(nats_server.url(), **({"name": name} | options))
 
 
 @pytest.fixture
-async def inbox(make) -> AsyncIterator[JetStreamInbox]:
-    async with make() as inbox:
+async def inbox(new_inbox) -> AsyncIterator[JetStreamInbox]:
+    async with new_inbox() as inbox:
         yield inbox
 
 
 @pytest.fixture
-async def other(make) -> AsyncIterator[JetStreamInbox]:
-    """The same inbox in another process, as far as JetStream can tell."""
-    async with make() as other:
+async def other(new_inbox) -> AsyncIterator[JetStreamInbox]:
+    """The same inbox, as another process opens it."""
+    async with new_inbox() as other:
         yield other
 
 
 @asynccontextmanager
-async def administrator(server: NatsServer) -> AsyncIterator[nats.js.JetStreamContext]:
+async def admin(server: NatsServer) -> AsyncIterator[nats.js.JetStreamContext]:
     client = await nats.connect(server.url())
     try:
         yield client.jetstream()
@@ -81,7 +80,6 @@ async def administrator(server: NatsServer) -> AsyncIterator[nats.js.JetStreamCo
 
 
 async def next_lease(inbox: Inbox, *, lease: float = LEASE) -> Lease:
-    """Wait for a lease."""
     async with asyncio.timeout(DEADLINE):
         while not (leases := await inbox.claim(1, lease=lease)):
             await inbox.wait(LEASE)
@@ -89,53 +87,57 @@ async def next_lease(inbox: Inbox, *, lease: float = LEASE) -> Lease:
 
 
 async def messages_in(server: NatsServer, stream: str) -> int:
-    async with administrator(server) as jetstream:
+    async with admin(server) as jetstream:
         return (await jetstream.stream_info(stream)).state.messages
 
 
-async def hand_out_again(inbox: JetStreamInbox, lease: Lease) -> None:
-    """Let the consumer do what it does when nobody has said a word for long enough."""
-    await inbox._ledger.opened.queue.hand_out_after(lease.token.partition(" ")[2], 0)
+async def redeliver(inbox: JetStreamInbox, lease: Lease) -> None:
+    """Have the consumer redeliver a message, as it does after ``ack_wait``."""
+    await inbox._store.opened.consumer.nak(lease.token.partition(" ")[2], 0)
 
 
-def again(inbox: JetStreamInbox, lease: Lease, record: DeliveryRecord, id: str = "again") -> PendingMessage:
-    return PendingMessage(inbox._settings.again, Message.written(lease.delivery, record, 0), {"Nats-Msg-Id": id})
+def replay_message(inbox: JetStreamInbox, lease: Lease, record: DeliveryRecord, id: str = "replay") -> PendingMessage:
+    data = Message.encode(lease.delivery, record, 0)
+    return PendingMessage(inbox._streams.replay_subject, data, {"Nats-Msg-Id": id})
 
 
-# --- opening ----------------------------------------------------------------------------------------------
+# --- opening --------------------------------------------------------------------------------------------
 
 
-def test_without_the_client_it_says_which_extra_brings_it():
-    """Whoever imports it learns what to install."""
+MISSING_EXTRA = "JetStreamInbox needs nats-py: pip install 'callfire-async[nats]'"
+
+
+def test_without_nats_py_the_import_error_names_the_extra():
+    """The message is the command that installs it."""
     script = "import sys; sys.modules['nats'] = None; import callfire_async.notifications.inbox.jetstream"
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
 
-    assert done.stderr.splitlines()[-1] == "ImportError: JetStreamInbox needs nats-py: install callfire-async[nats]"
+    assert done.stderr.splitlines()[-1] == f"ImportError: {MISSING_EXTRA}"
 
 
-def test_the_room_that_needs_the_client_says_so_itself(monkeypatch):
-    """Whatever imports it first."""
+def test_the_module_that_is_imported_first_names_the_extra(monkeypatch):
+    """Other modules of the package would name only the missing module."""
     monkeypatch.setitem(sys.modules, "nats.errors", None)
 
-    with pytest.raises(ImportError, match=r"callfire-async\[nats\]"):
-        runpy.run_path(_jetstream_link.__file__)
+    with pytest.raises(ImportError, match=re.escape(MISSING_EXTRA)):
+        runpy.run_path(_connection.__file__)
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "a*", "ä"])
-def test_a_name_is_what_a_stream_may_be_called(name):
+def test_a_name_that_streams_cannot_have_is_rejected(name):
     """Before anything is sent."""
     with pytest.raises(ValueError, match="letters, digits"):
         JetStreamInbox("nats://localhost", name=name)
 
 
-def test_it_says_how_long_it_remembers():
-    """What reconciles events asks."""
+def test_retention_is_readable():
+    """Backfilling reads how far back `handled` is complete."""
     assert JetStreamInbox("localhost", retention=5.0).retention == 5.0
 
 
-async def test_one_that_is_not_open_says_so(make):
-    """Before and after."""
-    inbox = make()
+async def test_an_inbox_that_is_not_open_raises(new_inbox):
+    """Before it is opened, and after it is closed."""
+    inbox = new_inbox()
     with pytest.raises(InboxError, match="not open"):
         await inbox.append(Delivery(b"body"))
     async with inbox:
@@ -144,43 +146,43 @@ async def test_one_that_is_not_open_says_so(make):
         await inbox.claim(1, lease=LEASE)
 
 
-async def test_what_is_not_guaranteed_is_said_once(make, caplog):
-    """One replica, and a disk of which nothing is known."""
-    async with make():
+async def test_missing_guarantees_are_logged_once(new_inbox, caplog):
+    """One replica, and a sync_interval that cannot be read."""
+    async with new_inbox():
         pass
 
-    (said,) = [record.getMessage() for record in caplog.records if record.name == LOG]
-    assert "replicas: 1" in said
-    assert "cannot be seen from here; unless the servers have sync_interval: always" in said
-    assert PASSWORD not in said
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == LOG]
+    assert "replicas: 1" in warning
+    assert "cannot read sync_interval" in warning
+    assert PASSWORD not in warning
 
 
-async def test_where_the_servers_may_be_asked_they_are(nats_server, name, caplog):
-    """An account that the system account lets ask."""
+async def test_sync_interval_is_read_if_the_account_can(nats_server, name, caplog):
+    """The system account exports that service to this account."""
     async with JetStreamInbox(nats_server.url("open"), name=name):
         pass
 
-    (said,) = [record.getMessage() for record in caplog.records if record.name == LOG]
-    assert "synced after the answer" in said
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == LOG]
+    assert "synced after the ack" in warning
 
 
-async def test_a_server_that_syncs_gets_no_word_about_it(name, caplog):
-    """But one about bodies that it would refuse."""
+async def test_there_is_no_sync_warning_if_sync_interval_is_always(name, caplog):
+    """Only one about bodies that the server refuses."""
     with running_nats(sync_interval="always", max_payload="1MB") as server:
         async with JetStreamInbox(server.url("open"), name=name) as inbox:
-            with pytest.raises(InboxError, match="too large; NATS here takes"):
+            with pytest.raises(InboxError, match="too large: NATS accepts"):
                 await inbox.append(Delivery(b"x" * 1_000_000))
 
-    (said,) = [record.getMessage() for record in caplog.records if record.name == LOG]
-    assert "sync" not in said
-    assert "bodies of more than 917504 bytes are refused" in said
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == LOG]
+    assert "sync" not in warning
+    assert "bodies of more than 917504 bytes are refused" in warning
 
 
-async def test_what_an_operator_has_made_is_used_and_judged(nats_server, make, name, caplog):
-    """A stream in memory, one that forgets, one that makes room; one that takes no groups cannot be."""
-    async with make():
+async def test_existing_streams_are_used_and_checked(nats_server, new_inbox, name, caplog):
+    """Warnings name missing guarantees; a stream without batches is refused."""
+    async with new_inbox():
         pass
-    async with administrator(nats_server) as jetstream:
+    async with admin(nats_server) as jetstream:
         for stream, changes in {
             name: {"storage": StorageType.MEMORY, "discard": DiscardPolicy.OLD, "max_msgs": 1000},
             f"{name}-records": {"max_age": 3600.0},
@@ -191,80 +193,80 @@ async def test_what_an_operator_has_made_is_used_and_judged(nats_server, make, n
             await jetstream.add_stream(config, **changes)
     caplog.clear()
 
-    with pytest.raises(InboxError, match="not this inbox's: its allow_atomic is another"):
-        async with make():
+    with pytest.raises(InboxError, match="exists with a different allow_atomic; choose another name="):
+        async with new_inbox():
             pass
-    async with administrator(nats_server) as jetstream:
+    async with admin(nats_server) as jetstream:
         await jetstream.delete_stream(f"{name}-dead")
-    async with make():
+    async with new_inbox():
         pass
 
-    (said,) = [record.getMessage() for record in caplog.records if record.name == LOG]
-    assert "storage: memory" in said
-    assert "max_age" in said
-    assert "drops the oldest when it is full (discard: old)" in said
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == LOG]
+    assert "storage: memory" in warning
+    assert "max_age" in warning
+    assert "a full stream deletes its oldest messages (discard: old)" in warning
 
 
-async def test_records_that_cannot_be_forgotten_are_refused(nats_server, make, name):
-    """At once, and not when the first delivery is done: that note is to be kept for so long as retention says."""
-    async with make():
+async def test_a_record_stream_without_ttl_is_refused(nats_server, new_inbox, name):
+    """When the inbox is opened, not when the first delivery is done."""
+    async with new_inbox():
         pass
-    async with administrator(nats_server) as jetstream:
+    async with admin(nats_server) as jetstream:
         config = (await jetstream.stream_info(f"{name}-records")).config
         await jetstream.delete_stream(f"{name}-records")
         await jetstream.add_stream(config, allow_msg_ttl=False)
 
-    with pytest.raises(InboxError, match="not this inbox's: its allow_msg_ttl is another"):
-        async with make():
+    with pytest.raises(InboxError, match="exists with a different allow_msg_ttl"):
+        async with new_inbox():
             pass
 
 
-async def test_a_stream_in_memory_has_no_disk_to_sync(nats_server, make, name, caplog):
-    """So nothing is said of that."""
-    async with make():
+async def test_streams_in_memory_have_no_sync_warning(nats_server, new_inbox, name, caplog):
+    """They have no disk."""
+    async with new_inbox():
         pass
-    async with administrator(nats_server) as jetstream:
+    async with admin(nats_server) as jetstream:
         for stream in (name, f"{name}-records", f"{name}-dead"):
             config = (await jetstream.stream_info(stream)).config
             await jetstream.delete_stream(stream)
             await jetstream.add_stream(config, storage=StorageType.MEMORY)
     caplog.clear()
 
-    async with make():
+    async with new_inbox():
         pass
 
-    (said,) = [record.getMessage() for record in caplog.records if record.name == LOG]
-    assert ("storage: memory" in said, "sync" in said) == (True, False)
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == LOG]
+    assert ("storage: memory" in warning, "sync" in warning) == (True, False)
 
 
-async def test_another_ones_stream_is_left_alone(make, name):
-    """An inbox may not be called what another's stream is."""
-    async with make():
-        with pytest.raises(InboxError, match=f"the stream {name}-records is not this inbox's"):
-            async with make(name=f"{name}-records"):
+async def test_the_stream_of_another_inbox_is_refused(new_inbox, name):
+    """If one inbox has the name of a stream of another."""
+    async with new_inbox():
+        with pytest.raises(InboxError, match=f"stream {name}-records exists with a different"):
+            async with new_inbox(name=f"{name}-records"):
                 pass
 
 
-async def test_two_inboxes_on_one_server_are_two(inbox, make, name):
-    """By their names."""
-    async with make(name=f"{name}-b") as second:
+async def test_two_inboxes_on_one_server_are_independent(inbox, new_inbox, name):
+    """Their names differ."""
+    async with new_inbox(name=f"{name}-b") as second:
         await inbox.append(Delivery(b"1"))
         await second.append(Delivery(b"2"))
 
         assert (await bodies_of(inbox), await bodies_of(second)) == ([b"1"], [b"2"])
 
 
-async def test_the_window_may_be_changed_later(make):
-    """By whoever opens it next."""
-    async with make() as inbox:
+async def test_the_dedupe_window_can_be_changed(new_inbox):
+    """When the inbox is opened again."""
+    async with new_inbox() as inbox:
         await inbox.append(Delivery(b"same"))
-    async with make(dedupe_window=7200.0) as inbox:
+    async with new_inbox(dedupe_window=7200.0) as inbox:
         assert (await inbox.append(Delivery(b"same"))).duplicate
 
 
-async def test_after_a_short_window_identical_bytes_are_new(make):
-    """Shorter than what the servers would keep in mind by themselves."""
-    async with make(dedupe_window=0.5) as inbox:
+async def test_after_a_short_window_identical_bytes_are_a_new_delivery(new_inbox):
+    """Even if the window is shorter than the server's default."""
+    async with new_inbox(dedupe_window=0.5) as inbox:
         await inbox.append(Delivery(b"same"))
 
         async def is_new() -> bool:
@@ -274,11 +276,11 @@ async def test_after_a_short_window_identical_bytes_are_new(make):
         assert await bodies_of(inbox) == [b"same", b"same"]
 
 
-async def test_several_may_open_what_nobody_has_made(make):
-    """At once."""
+async def test_several_processes_can_create_the_streams_at_once(new_inbox):
+    """With different settings."""
     async with asyncio.TaskGroup() as tasks:
         for number in range(4):
-            tasks.create_task(opened_and_closed(make(dedupe_window=3600.0 + number)))
+            tasks.create_task(opened_and_closed(new_inbox(dedupe_window=3600.0 + number)))
 
 
 async def opened_and_closed(inbox: Inbox) -> None:
@@ -286,8 +288,8 @@ async def opened_and_closed(inbox: Inbox) -> None:
         pass
 
 
-async def test_servers_that_want_tls_get_it(name):
-    """As the caller's context says."""
+async def test_servers_that_require_tls_are_supported(name):
+    """With the caller's SSL context."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     with folder_of_nobody("certificate-") as folder:
@@ -301,47 +303,47 @@ async def test_servers_that_want_tls_get_it(name):
                 assert await bodies_of(inbox) == [b"body"]
 
 
-async def test_a_lease_is_extended_for_as_long_as_the_servers_wait(inbox):
-    """With their own word for it: that it is in progress."""
+async def test_a_lease_can_be_extended_by_ack_wait(inbox):
+    """With the protocol's in-progress ack."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox, lease=5.0)
 
-    assert await inbox.extend(lease, _jetstream_queue.ACK_WAIT_SECONDS)
+    assert await inbox.extend(lease, _consumer.ACK_WAIT_SECONDS)
     assert await inbox.ack(lease)
 
 
-async def test_what_is_settled_while_it_is_extended_is_let_go(inbox):
-    """By an inbox that is open for years."""
+async def test_a_lease_that_is_settled_during_an_extend_is_forgotten(inbox):
+    """So that an inbox does not grow while it is open."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
 
     assert await asyncio.gather(inbox.extend(lease, LEASE), inbox.ack(lease)) == [True, True]
-    assert inbox._claims._held == {}
+    assert inbox._leases._held == {}
 
 
-async def test_of_a_lease_that_was_lost_no_doubt_remains(inbox, other, monkeypatch):
-    """An ack got no answer, and another has the delivery when it is said again."""
+async def test_a_lost_lease_leaves_no_unanswered_write(inbox, other, monkeypatch):
+    """An ack gets no response, and another process has the delivery when it is repeated."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox, lease=SHORT)
 
-    async def no_answer(record: DeliveryRecord) -> DeliveryRecord | None:
-        raise InboxUnavailableError("no answer")
+    async def no_response(record: DeliveryRecord) -> DeliveryRecord | None:
+        raise InboxUnavailableError("no response")
 
-    with monkeypatch.context() as without_answers:
-        without_answers.setattr(inbox._ledger, "write", no_answer)
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox._store, "write", no_response)
         with pytest.raises(InboxUnavailableError):
             await inbox.ack(lease)
     assert (await next_lease(other)).delivery.body == b"body"
 
     assert not await inbox.ack(lease)
-    assert inbox._claims._doubtful == {}
+    assert inbox._leases._unanswered == {}
 
 
-# --- servers that come and go -----------------------------------------------------------------------------
+# --- server failures ------------------------------------------------------------------------------------
 
 
-async def test_a_server_that_is_not_there_is_said_to_be_unavailable():
-    """In time, and without what would open it."""
+async def test_an_unreachable_server_raises_in_time():
+    """The message has no credentials."""
     port = free_port()
     inbox = JetStreamInbox(f"nats://me:{PASSWORD}@127.0.0.1:{port}", timeout=0.5)
 
@@ -352,8 +354,8 @@ async def test_a_server_that_is_not_there_is_said_to_be_unavailable():
     assert PASSWORD not in f"{raised.value!r} {inbox!r}"
 
 
-async def test_a_wrong_password_is_said_to_be_one(nats_server):
-    """As far as the server says."""
+async def test_a_wrong_password_raises_without_the_password(nats_server):
+    """As an unavailable server."""
     url = nats_server.url().replace(PASSWORD, "a-wrong-secret")
 
     with pytest.raises(InboxUnavailableError) as raised:
@@ -363,8 +365,8 @@ async def test_a_wrong_password_is_said_to_be_one(nats_server):
     assert "wrong-secret" not in str(raised.value)
 
 
-async def test_a_server_that_says_nothing_is_given_up():
-    """Nobody waits for ever for what takes a connection and no more."""
+async def test_opening_times_out_on_a_server_that_never_responds():
+    """It accepts the connection and sends nothing."""
 
     async def silent(reader, writer):
         with contextlib.closing(writer):
@@ -373,13 +375,13 @@ async def test_a_server_that_says_nothing_is_given_up():
     async with await asyncio.start_server(silent, "127.0.0.1") as server:
         port = server.sockets[0].getsockname()[1]
         async with asyncio.timeout(DEADLINE):
-            with pytest.raises(InboxUnavailableError, match=r"did not answer in 0\.5 s|cannot be used"):
+            with pytest.raises(InboxUnavailableError, match=r"did not respond within 0\.5 s|is unavailable"):
                 async with JetStreamInbox([f"127.0.0.1:{port}"], timeout=0.5):
                     pass
 
 
-async def test_an_old_server_is_refused():
-    """What it lacks would be missed when it is too late."""
+async def test_a_server_that_is_too_old_is_refused():
+    """When the inbox is opened, not when a feature is missing."""
 
     async def old(reader, writer):
         with contextlib.closing(writer):
@@ -389,13 +391,13 @@ async def test_an_old_server_is_refused():
 
     async with await asyncio.start_server(old, "127.0.0.1") as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(InboxError, match=r"is version 2\.10; 2\.12 is needed"):
+        with pytest.raises(InboxError, match=r"has version 2\.10; version 2\.12 or later is required"):
             async with JetStreamInbox(f"nats://127.0.0.1:{port}"):
                 pass
 
 
-async def test_a_server_that_stands_still_is_an_error_in_time_and_no_end(name):
-    """Whatever is asked meanwhile; afterwards all goes on, and what was refused may have happened."""
+async def test_operations_time_out_on_an_unresponsive_server(name):
+    """They succeed again once the server responds; the ones that failed may have been executed."""
     with running_nats() as server:
         async with JetStreamInbox(server.url(), name=name, timeout=0.5) as inbox:
             await inbox.append(Delivery(b"leased"))
@@ -409,10 +411,10 @@ async def test_a_server_that_stands_still_is_an_error_in_time_and_no_end(name):
                     inbox.stats(),
                     inbox.get(1),
                     inbox.handled(["event"]),
-                    inbox._ledger.opened.records.delete(1),
+                    inbox._store.opened.records.delete(1),
                     inbox.ack(lease, event_key="event"),
                 ):
-                    with pytest.raises(InboxUnavailableError, match=r"did not answer in 0\.5 s"):
+                    with pytest.raises(InboxUnavailableError, match=r"did not respond within 0\.5 s"):
                         await ask
             server.thaw()
 
@@ -424,24 +426,24 @@ async def test_a_server_that_stands_still_is_an_error_in_time_and_no_end(name):
                 assert {(await next_lease(inbox)).delivery.body for _ in range(3)} == {b"new", b"a", b"b"}
 
 
-async def test_what_nobody_answered_for_may_come_between(inbox, monkeypatch):
-    """An ack that got no answer reaches the server while it is said again: it is this lease's own."""
+async def test_a_late_write_of_a_repeated_ack_counts_as_this_leases_own(inbox, monkeypatch):
+    """An ack without a response reaches the server while it is repeated."""
     await inbox.append(Delivery(b"leased"))
     lease = await lease_of(inbox)
-    ledger, late = inbox._ledger, []
-    write = ledger.write
+    store, late = inbox._store, []
+    write = store.write
 
-    async def no_answer(record: DeliveryRecord) -> DeliveryRecord | None:
-        monkeypatch.setattr(ledger, "write", after_the_late_one)
+    async def no_response(record: DeliveryRecord) -> DeliveryRecord | None:
+        monkeypatch.setattr(store, "write", after_the_late_one)
         late.append(record)
-        raise InboxUnavailableError("no answer")
+        raise InboxUnavailableError("no response")
 
     async def after_the_late_one(record: DeliveryRecord) -> DeliveryRecord | None:
-        monkeypatch.setattr(ledger, "write", write)
+        monkeypatch.setattr(store, "write", write)
         await write(*late)
         return await write(record)
 
-    monkeypatch.setattr(ledger, "write", no_answer)
+    monkeypatch.setattr(store, "write", no_response)
     with pytest.raises(InboxUnavailableError):
         await inbox.ack(lease, event_key="event")
 
@@ -450,8 +452,8 @@ async def test_what_nobody_answered_for_may_come_between(inbox, monkeypatch):
     assert not await inbox.ack(lease)
 
 
-async def test_a_server_that_was_killed_is_found_again(name, caplog):
-    """What was acknowledged is there; whoever waits is told to look."""
+async def test_a_killed_server_is_reconnected(name, caplog):
+    """Acknowledged deliveries are there, and waiting callers look for work."""
     with running_nats() as server:
         async with JetStreamInbox(server.url(), name=name) as inbox:
             await inbox.append(Delivery(b"kept"))
@@ -468,14 +470,14 @@ async def test_a_server_that_was_killed_is_found_again(name, caplog):
                 await appending
             assert await inbox.ack(lease)
             assert (await next_lease(inbox)).delivery.body == b"meanwhile"
-    said = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert any("was lost" in record.getMessage() for record in said)
-    assert any("reached again" in record.getMessage() for record in said)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert any("lost the connection" in warning for warning in warnings)
+    assert any("reconnected to NATS" in warning for warning in warnings)
 
 
-async def test_whatever_ends_a_group_ends_no_writing(inbox, monkeypatch):
-    """An answer that is none of the server's, say: each is asked for by itself, and the next ones are written too."""
-    jetstream = inbox._ledger.opened.messages._jetstream
+async def test_any_error_of_a_batch_is_followed_by_single_publishes(inbox, monkeypatch):
+    """For example after a malformed response; later batches are written too."""
+    jetstream = inbox._store.opened.queue._jetstream
     publish = jetstream.publish
 
     async def garbled(*args: object, **options: object) -> object:
@@ -490,63 +492,63 @@ async def test_whatever_ends_a_group_ends_no_writing(inbox, monkeypatch):
     assert await bodies_of(inbox) == [b"1", b"2", b"3", b"4"]
 
 
-async def test_a_queue_that_is_gone_is_an_error(nats_server, inbox, name):
-    """Somebody has deleted it; nothing is handed out, and that is said."""
+async def test_a_deleted_consumer_raises(nats_server, inbox, name):
+    """In `wait` and in `claim`."""
     waiting = asyncio.create_task(inbox.wait(LEASE))
     await inbox.stats()
-    async with administrator(nats_server) as jetstream:
+    async with admin(nats_server) as jetstream:
         await jetstream.delete_consumer(name, "workers")
 
-    with pytest.raises(InboxUnavailableError, match="hands out nothing"):
+    with pytest.raises(InboxUnavailableError, match=r"the consumer on NATS at .* failed with status"):
         await waiting
-    with pytest.raises(InboxUnavailableError, match="hands out nothing"):
+    with pytest.raises(InboxUnavailableError, match=r"the consumer on NATS at .* failed with status"):
         await inbox.claim(1, lease=LEASE)
 
 
-async def test_records_that_are_gone_are_an_error(nats_server, make, name):
-    """Somebody has deleted the stream; in time, whatever is asked."""
-    async with make(timeout=0.5) as inbox:
+async def test_a_deleted_stream_raises_in_time(nats_server, new_inbox, name):
+    """In each operation."""
+    async with new_inbox(timeout=0.5) as inbox:
         await inbox.append(Delivery(b"body"))
-        async with administrator(nats_server) as jetstream:
+        async with admin(nats_server) as jetstream:
             await jetstream.delete_stream(f"{name}-records")
 
-        with pytest.raises(InboxUnavailableError, match="did not answer"):
+        with pytest.raises(InboxUnavailableError, match="did not respond"):
             await inbox.handled(["event"])
-        with pytest.raises(InboxUnavailableError, match="did not answer"):
+        with pytest.raises(InboxUnavailableError, match="did not respond"):
             await inbox.claim(1, lease=LEASE)
 
 
-async def test_a_connection_that_somebody_has_closed_is_an_error(make):
-    """It says which."""
-    async with make() as inbox:
-        await inbox._ledger.opened.link.client.close()
+async def test_a_closed_connection_raises(new_inbox):
+    """The message names the error of nats-py."""
+    async with new_inbox() as inbox:
+        await inbox._store.opened.connection.client.close()
 
-        with pytest.raises(InboxUnavailableError, match="cannot be used: ConnectionClosedError"):
+        with pytest.raises(InboxUnavailableError, match="is unavailable: ConnectionClosedError"):
             await inbox.append(Delivery(b"body"))
 
 
-async def test_what_will_pass_is_asked_again():
-    """No leader yet, no answer yet; anything else is said at once."""
-    answers = [ServiceUnavailableError(code=503), nats.errors.NoRespondersError()]
+async def test_temporary_errors_are_retried():
+    """No leader yet, no response yet."""
+    errors = [ServiceUnavailableError(code=503), nats.errors.NoRespondersError()]
 
-    async def ask(seconds: float) -> str:
-        if answers:
-            raise answers.pop()
-        return "answer"
+    async def request(seconds: float) -> str:
+        if errors:
+            raise errors.pop()
+        return "response"
 
-    assert await NatsConnection(["nats://127.0.0.1"], 5.0, None).request_with_retry(ask) == "answer"
+    assert await NatsConnection(["nats://127.0.0.1"], 5.0, None).request_with_retry(request) == "response"
 
 
 @pytest.mark.parametrize("replicas", [3, 9])
-async def test_more_replicas_than_there_are_servers_are_refused(make, replicas):
-    """By the server, in its words."""
+async def test_more_replicas_than_servers_are_refused(new_inbox, replicas):
+    """With the server's message."""
     with pytest.raises(InboxError, match="replicas"):
-        async with make(replicas=replicas):
+        async with new_inbox(replicas=replicas):
             pass
 
 
-async def test_whoever_waits_for_less_long_is_told_too(inbox):
-    """The server was asked already."""
+async def test_concurrent_waits_all_end_with_an_append(inbox):
+    """The shorter one sends no request of its own."""
     waiting = [asyncio.create_task(inbox.wait(LEASE / number)) for number in (1, 2)]
     await inbox.stats()
     await inbox.append(Delivery(b"body"))
@@ -555,8 +557,8 @@ async def test_whoever_waits_for_less_long_is_told_too(inbox):
         await asyncio.gather(*waiting)
 
 
-async def test_a_wait_that_is_over_leaves_nothing_behind(inbox):
-    """The server says that it is over too, and that is no failure."""
+async def test_a_wait_that_ends_does_not_affect_the_next(inbox):
+    """The server's status for its end is not an error."""
     await inbox.wait(0.001)
     await inbox.claim(1, lease=LEASE)
 
@@ -564,8 +566,8 @@ async def test_a_wait_that_is_over_leaves_nothing_behind(inbox):
         await inbox.wait(0.001)
 
 
-async def test_a_claim_that_was_given_up_takes_nothing(inbox):
-    """What comes for it later is there for the next."""
+async def test_a_cancelled_claim_loses_no_message(inbox):
+    """A message that arrives later is spare for the next claim."""
     claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
     await inbox.get(1)
     claiming.cancel()
@@ -576,21 +578,21 @@ async def test_a_claim_that_was_given_up_takes_nothing(inbox):
     assert (await next_lease(inbox)).crashes == 0
 
 
-# --- several processes ------------------------------------------------------------------------------------
+# --- several processes ----------------------------------------------------------------------------------
 
 
-async def test_two_processes_share_what_there_is(inbox, other):
-    """Nothing is handed out twice."""
+async def test_processes_share_the_deliveries(inbox, other):
+    """No delivery is leased twice."""
     await inbox.append_many([Delivery(b"%d" % number) for number in range(40)])
 
-    lists = await asyncio.gather(*(one.claim(7, lease=LEASE) for one in (inbox, other) * 4))
+    lists = await asyncio.gather(*(process.claim(7, lease=LEASE) for process in (inbox, other) * 4))
 
     ids = [lease.id for leases in lists for lease in leases]
     assert (len(ids), len(set(ids))) == (40, 40)
 
 
-async def test_what_one_appends_another_is_told_of(inbox, other):
-    """The server tells; nobody polls."""
+async def test_a_process_is_notified_of_another_ones_append(inbox, other):
+    """Without polling."""
     waiting = asyncio.create_task(other.wait(LEASE))
     await other.stats()
     await inbox.append(Delivery(b"body"))
@@ -600,8 +602,8 @@ async def test_what_one_appends_another_is_told_of(inbox, other):
         assert (await next_lease(other)).delivery.body == b"body"
 
 
-async def test_what_was_found_while_waiting_is_given_back(inbox, other):
-    """Whoever waited and stops has taken nothing."""
+async def test_a_message_that_ended_a_wait_is_returned_on_close(inbox, other):
+    """Without a crash."""
     waiting = asyncio.create_task(inbox.wait(LEASE))
     await inbox.stats()
     await other.append(Delivery(b"body"))
@@ -612,8 +614,8 @@ async def test_what_was_found_while_waiting_is_given_back(inbox, other):
     await inbox.__aenter__()
 
 
-async def test_a_late_worker_is_fenced_off(inbox, other):
-    """Its lease has ended, another has the delivery, and the crash is counted."""
+async def test_a_late_worker_cannot_settle(inbox, other):
+    """Its lease has expired, another process has the delivery, and the crash is counted."""
     await inbox.append(Delivery(b"body"))
     late = await lease_of(inbox, lease=SHORT)
     lease = await next_lease(other)
@@ -629,8 +631,8 @@ async def test_a_late_worker_is_fenced_off(inbox, other):
     assert await other.ack(lease)
 
 
-async def test_a_late_worker_may_settle_what_nobody_was_given(inbox):
-    """The work is done, and done once."""
+async def test_an_expired_lease_can_be_settled_if_nobody_has_claimed_since(inbox):
+    """The handlers have run, so they do not run again."""
     await inbox.append(Delivery(b"body"))
     late = await lease_of(inbox, lease=SHORT)
     await until_ready(inbox)
@@ -646,9 +648,9 @@ async def until_ready(inbox: Inbox) -> None:
     await until(is_ready, deadline=DEADLINE)
 
 
-async def test_what_was_lost_is_not_given_up_when_it_closes(make, other):
-    """Another has it."""
-    async with make() as closed:
+async def test_closing_does_not_release_a_lost_lease(new_inbox, other):
+    """Another process has the delivery."""
+    async with new_inbox() as closed:
         await closed.append(Delivery(b"body"))
         await lease_of(closed, lease=SHORT)
         lease = await next_lease(other)
@@ -656,19 +658,19 @@ async def test_what_was_lost_is_not_given_up_when_it_closes(make, other):
     assert await other.ack(lease)
 
 
-async def test_of_two_who_were_handed_one_message_one_has_it(inbox, other):
-    """The slower of them hands out nothing."""
+async def test_of_two_processes_with_one_message_one_gets_the_lease(inbox, other):
+    """The slower one returns no lease."""
     await inbox.append(Delivery(b"body"))
-    (pulled,) = await inbox._ledger.opened.queue.take(1)
-    await inbox._ledger.opened.queue.hand_out_after(pulled.reply, 0)
+    (pulled,) = await inbox._store.opened.consumer.pull(1)
+    await inbox._store.opened.consumer.nak(pulled.reply, 0)
     lease = await next_lease(other)
 
-    assert await inbox._claims._claim([pulled], LEASE) == []
+    assert await inbox._leases._claim([pulled], LEASE) == []
     assert await other.ack(lease)
 
 
-async def test_another_process_may_settle_a_lease(inbox, other):
-    """Whoever has the lease has all that it takes."""
+async def test_another_process_can_settle_a_lease(inbox, other):
+    """A lease holds all that is needed."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
 
@@ -678,14 +680,14 @@ async def test_another_process_may_settle_a_lease(inbox, other):
 
 
 @pytest.mark.parametrize("lease", [SHORT, LEASE, 2 * LEASE])
-async def test_a_lease_is_as_long_as_was_asked_for(inbox, lease):
-    """Shorter than the consumer waits, just so long, or longer."""
+async def test_a_lease_has_the_requested_length(inbox, lease):
+    """Shorter than ``ack_wait``, equal or longer."""
     await inbox.append(Delivery(b"body"))
     leased = await lease_of(inbox, lease=LEASE)
     await inbox.extend(leased, lease)
 
-    # What the consumer hands out too early goes back.
-    await hand_out_again(inbox, leased)
+    # A message that is redelivered too early is delayed again.
+    await redeliver(inbox, leased)
     early = await inbox.claim(1, lease=LEASE)
 
     if lease == SHORT:
@@ -694,8 +696,8 @@ async def test_a_lease_is_as_long_as_was_asked_for(inbox, lease):
         assert (early, (await inbox.stats()).leased) == ([], 1)
 
 
-async def test_what_has_crashed_twice_is_handed_out_alone(inbox):
-    """Whatever else would be in flight is innocent."""
+async def test_a_delivery_that_crashed_twice_is_leased_alone(inbox):
+    """So that another crash does not affect other deliveries."""
     await inbox.append(Delivery(b"suspect"))
     for _ in range(2):
         await next_lease(inbox, lease=SHORT)
@@ -711,19 +713,30 @@ async def test_what_has_crashed_twice_is_handed_out_alone(inbox):
     assert sorted(body for bodies in lists for body in bodies) == [b"a", b"b", b"suspect"]
 
 
-async def test_what_was_put_back_comes_when_it_is_due(inbox):
-    """Not before, and then first."""
+async def test_a_nacked_delivery_is_claimed_when_it_is_due(inbox):
+    """Not before."""
     await inbox.append(Delivery(b"body"))
     await inbox.nack(await lease_of(inbox), delay=0.2, reason="it failed")
-    before = await inbox.stats()
+    before, (delayed,) = await inbox.stats(), await all_entries(inbox, "delayed")
 
     lease = await next_lease(inbox)
-    assert (before.delayed, lease.attempt) == (1, 2)
+    assert (before.delayed, delayed.id, delayed.attempt, lease.attempt) == (1, lease.id, 2, 2)
 
 
-async def test_leases_end_with_an_inbox_that_is_closed(make, other):
-    """Others have them at once, and they are crashes."""
-    async with make() as closed:
+async def test_an_ack_clears_the_reason_of_an_earlier_failure(inbox):
+    """A handled delivery shows none."""
+    await inbox.append(Delivery(b"body"))
+    await inbox.nack(await lease_of(inbox), delay=0, reason="it failed")
+    lease = await next_lease(inbox)
+    before = await inbox.get(lease.id)
+    await inbox.ack(lease)
+
+    assert (before.reason, (await inbox.get(lease.id)).reason) == ("it failed", "")
+
+
+async def test_closing_releases_the_leases(new_inbox, other):
+    """They are ready for others at once, and count as crashes."""
+    async with new_inbox() as closed:
         await closed.append(Delivery(b"body"))
         lost = await lease_of(closed)
 
@@ -732,9 +745,9 @@ async def test_leases_end_with_an_inbox_that_is_closed(make, other):
     assert not await other.ack(lost)
 
 
-async def test_a_late_worker_costs_nobody_the_lease_that_follows(make, other):
-    """Closed after that, the inbox gives up what it holds all the same."""
-    async with make() as closed:
+async def test_a_late_nack_does_not_affect_the_next_lease(new_inbox, other):
+    """Closing the inbox still releases that lease."""
+    async with new_inbox() as closed:
         await closed.append(Delivery(b"body"))
         late = await lease_of(closed)
         await closed.release(late)
@@ -744,54 +757,54 @@ async def test_a_late_worker_costs_nobody_the_lease_that_follows(make, other):
     assert (await next_lease(other)).crashes == 1
 
 
-# --- what is left when a process dies between two writes ---------------------------------------------------
+# --- crashes between two writes -------------------------------------------------------------------------
 
 
-async def test_what_was_pulled_and_not_recorded_is_no_crash(inbox, other):
-    """It is handed out again."""
+async def test_a_message_that_was_pulled_but_not_leased_is_no_crash(inbox, other):
+    """It is redelivered."""
     await inbox.append(Delivery(b"body"))
-    (pulled,) = await inbox._ledger.opened.queue.take(1)
-    await inbox._ledger.opened.queue.hand_out_after(pulled.reply, 0)
+    (pulled,) = await inbox._store.opened.consumer.pull(1)
+    await inbox._store.opened.consumer.nak(pulled.reply, 0)
 
     stats = await other.stats()
     lease = await next_lease(other)
     assert (stats.ready, lease.attempt, lease.crashes) == (1, 1, 0)
 
 
-async def test_a_burial_is_completed_by_the_next(nats_server, name, inbox, other):
-    """The record says dead, and the body is still in the queue: it is stored before it is deleted there."""
+async def test_a_dead_letter_is_completed_by_the_next_process(nats_server, name, inbox, other):
+    """The record is dead and the body in the queue: it is copied before it is deleted there."""
     await inbox.append(Delivery(b"body", "text/xml"))
     lease = await lease_of(inbox)
-    await inbox._claims.settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
-    letter = (await other.get(lease.id)).delivery
-    await hand_out_again(inbox, lease)
+    await inbox._leases.settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
+    stored = (await other.get(lease.id)).delivery
+    await redeliver(inbox, lease)
 
     assert await other.claim(1, lease=LEASE) == []
 
     assert [await messages_in(nats_server, stream) for stream in (name, f"{name}-dead")] == [0, 1]
-    assert letter == (await other.get(lease.id)).delivery == lease.delivery
+    assert stored == (await other.get(lease.id)).delivery == lease.delivery
     assert await other.stats() == InboxStats(dead=1)
 
 
-async def test_a_burial_that_lacks_only_the_end_is_ended(nats_server, name, inbox, other):
-    """The dead letter lies where it should, and in the queue still."""
+async def test_a_stored_dead_letter_is_deleted_from_the_queue_by_the_next_process(nats_server, name, inbox, other):
+    """The record is dead and the dead stored stored."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
-    record = await inbox._claims.settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
-    letter = Message.written(lease.delivery)
-    await inbox._ledger.opened.dead.publish(PendingMessage(inbox._ledger.dead_subject(record.id), letter, {}))
-    await hand_out_again(inbox, lease)
+    record = await inbox._leases.settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
+    stored = Message.encode(lease.delivery)
+    await inbox._store.opened.dead.publish(PendingMessage(inbox._store.dead_subject(record.id), stored, {}))
+    await redeliver(inbox, lease)
 
     assert await other.claim(1, lease=LEASE) == []
     assert [await messages_in(nats_server, stream) for stream in (name, f"{name}-dead")] == [0, 1]
 
 
-async def test_an_ack_is_completed_by_the_next(nats_server, name, inbox, other):
-    """The record says done: the event's key is noted, and the message deleted."""
+async def test_an_ack_is_completed_by_the_next_process(nats_server, name, inbox, other):
+    """The record is done: the event key is stored, and the message deleted."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
-    await inbox._claims.settle(lease, lambda record: evolve(record, state=DONE, event_key="event"))
-    await hand_out_again(inbox, lease)
+    await inbox._leases.settle(lease, lambda record: evolve(record, state=DONE, event_key="event"))
+    await redeliver(inbox, lease)
     before = await other.handled(["event"])
 
     assert await other.claim(1, lease=LEASE) == []
@@ -800,45 +813,45 @@ async def test_an_ack_is_completed_by_the_next(nats_server, name, inbox, other):
     assert await messages_in(nats_server, name) == 0
 
 
-async def test_a_replay_is_completed_by_the_next(nats_server, name, inbox, other):
-    """The message is queued, and the record says dead still."""
-    buried = await dead_letter(inbox)
-    record = await inbox._ledger.record(buried.id)
-    queued = again(inbox, buried, record)
-    await inbox._ledger.opened.messages.publish(queued)
+async def test_a_replay_is_completed_by_the_next_process(nats_server, name, inbox, other):
+    """The message is queued, and the record still dead."""
+    dead = await dead_letter(inbox)
+    record = await inbox._store.get_record(dead.id)
+    queued = replay_message(inbox, dead, record)
+    await inbox._store.opened.queue.publish(queued)
 
     lease = await next_lease(other)
 
-    assert (lease.id, lease.attempt, lease.delivery.body) == (buried.id, 1, b"dead")
+    assert (lease.id, lease.attempt, lease.delivery.body) == (dead.id, 1, b"dead")
     assert await messages_in(nats_server, f"{name}-dead") == 0
     assert await inbox.replay() == 0
     assert await other.ack(lease)
 
 
-async def test_what_is_leased_is_handed_over_though_its_letter_cannot_be_deleted(inbox, other, monkeypatch):
-    """Nobody would handle it before the lease ends, and that would be counted as a crash."""
-    buried = await dead_letter(inbox)
-    record = await inbox._ledger.record(buried.id)
-    await inbox._ledger.opened.messages.publish(again(inbox, buried, record))
+async def test_a_lease_is_returned_even_if_the_dead_letter_cannot_be_deleted(inbox, other, monkeypatch):
+    """Otherwise it would expire unattempted and count as a crash."""
+    dead = await dead_letter(inbox)
+    record = await inbox._store.get_record(dead.id)
+    await inbox._store.opened.queue.publish(replay_message(inbox, dead, record))
 
-    async def no_answer(sequence: int) -> bool:
-        raise InboxUnavailableError("no answer")
+    async def no_response(sequence: int) -> bool:
+        raise InboxUnavailableError("no response")
 
-    monkeypatch.setattr(other._ledger.opened.dead, "delete", no_answer)
+    monkeypatch.setattr(other._store.opened.dead, "delete", no_response)
     lease = await next_lease(other)
 
-    assert (lease.id, lease.delivery.body) == (buried.id, b"dead")
+    assert (lease.id, lease.delivery.body) == (dead.id, b"dead")
     assert await other.ack(lease)
 
 
-async def test_a_letter_that_a_replay_has_left_is_deleted_by_the_next(inbox, other, monkeypatch):
-    """The record says ready already: nobody would look for it, nor purge it."""
+async def test_a_dead_letter_that_a_replay_left_is_deleted_by_the_next_process(inbox, other, monkeypatch):
+    """The record is ready already, so neither replay nor purge would find it."""
     await dead_letter(inbox)
 
-    async def no_answer(sequence: int) -> bool:
-        raise InboxUnavailableError("no answer")
+    async def no_response(sequence: int) -> bool:
+        raise InboxUnavailableError("no response")
 
-    monkeypatch.setattr(inbox._ledger.opened.dead, "delete", no_answer)
+    monkeypatch.setattr(inbox._store.opened.dead, "delete", no_response)
     with pytest.raises(InboxUnavailableError):
         await inbox.replay()
 
@@ -846,8 +859,8 @@ async def test_a_letter_that_a_replay_has_left_is_deleted_by_the_next(inbox, oth
     assert await other.stats() == InboxStats(done=1)
 
 
-async def test_of_two_who_replay_one_does(inbox, other):
-    """And it is handed out once."""
+async def test_of_two_concurrent_replays_one_counts(inbox, other):
+    """The delivery is leased once."""
     await dead_letter(inbox)
 
     replayed = await asyncio.gather(inbox.replay(), other.replay())
@@ -858,12 +871,12 @@ async def test_of_two_who_replay_one_does(inbox, other):
     assert await inbox.claim(1, lease=LEASE) == []
 
 
-async def test_what_was_replayed_again_since_is_stale(inbox):
-    """A message whose place a later one has taken is deleted."""
-    buried = await dead_letter(inbox)
-    record = await inbox._ledger.record(buried.id)
+async def test_an_older_replay_message_is_deleted(inbox):
+    """A later message has replaced it."""
+    dead = await dead_letter(inbox)
+    record = await inbox._store.get_record(dead.id)
     for id in ("one", "two"):
-        await inbox._ledger.opened.messages.publish(again(inbox, buried, record, id))
+        await inbox._store.opened.queue.publish(replay_message(inbox, dead, record, id))
 
     first = await next_lease(inbox)
     assert await inbox.claim(10, lease=LEASE) == []
@@ -871,61 +884,61 @@ async def test_what_was_replayed_again_since_is_stale(inbox):
     assert await inbox.stats() == InboxStats(done=1)
 
 
-async def test_what_was_buried_again_is_kept_by_a_slow_replay(inbox, other):
-    """It deletes the letter that it has read, and no later one."""
-    buried = await dead_letter(inbox)
-    letter = await inbox._ledger.letter(buried.id)
+async def test_a_slow_replay_does_not_delete_a_later_dead_letter(inbox, other):
+    """It deletes the message that it has read."""
+    dead = await dead_letter(inbox)
+    stored = await inbox._store.get_dead_letter(dead.id)
     await other.replay()
     await other.dead_letter(await next_lease(other), "again")
 
-    await inbox._ledger.discard(letter)
+    await inbox._store.delete_dead_letter(stored)
 
-    assert (await inbox.get(buried.id)).delivery.body == b"dead"
+    assert (await inbox.get(dead.id)).delivery.body == b"dead"
 
 
-async def test_what_a_lagging_server_says_drops_nothing(inbox):
-    """A message that names a revision later than the record read is left for another time."""
-    buried = await dead_letter(inbox)
-    record = await inbox._ledger.record(buried.id)
-    await inbox._ledger.opened.messages.publish(again(inbox, buried, evolve(record, revision=record.revision + 10)))
+async def test_a_record_from_a_replica_that_is_behind_drops_no_message(inbox):
+    """A message that names a later revision than the record's is redelivered."""
+    dead = await dead_letter(inbox)
+    record = await inbox._store.get_record(dead.id)
+    await inbox._store.opened.queue.publish(replay_message(inbox, dead, evolve(record, revision=record.revision + 10)))
 
     assert await inbox.claim(1, lease=LEASE) == []
-    assert (await inbox._ledger.opened.messages.count(inbox._settings.queued))[0] == 1
+    assert (await inbox._store.opened.queue.count(inbox._streams.queue_subjects))[0] == 1
 
 
-async def test_a_replay_outlasts_a_purge(inbox, other):
-    """Whoever asks for both at once keeps the delivery."""
-    buried = await dead_letter(inbox)
-    record = await inbox._ledger.record(buried.id)
-    await inbox._ledger.opened.messages.publish(again(inbox, buried, record))
+async def test_a_delivery_survives_a_concurrent_replay_and_purge(inbox, other):
+    """The message is queued when its record is deleted."""
+    dead = await dead_letter(inbox)
+    record = await inbox._store.get_record(dead.id)
+    await inbox._store.opened.queue.publish(replay_message(inbox, dead, record))
     await other.purge(dead_before=datetime.now(UTC) + timedelta(days=1))
 
     assert (await next_lease(inbox)).delivery.body == b"dead"
 
 
-# --- what the streams hold --------------------------------------------------------------------------------
+# --- contents of the streams ----------------------------------------------------------------------------
 
 
-async def test_numbers_that_begin_again_mix_nothing_up(nats_server, make, name):
-    """The queue was lost and made anew; its first delivery is not what the records say of another."""
-    async with make() as inbox:
+async def test_sequences_that_start_again_do_not_match_old_records(nats_server, new_inbox, name):
+    """The queue was deleted and recreated."""
+    async with new_inbox() as inbox:
         await inbox.append(Delivery(b"before"))
         await inbox.ack(await lease_of(inbox))
-    async with administrator(nats_server) as jetstream:
+    async with admin(nats_server) as jetstream:
         await jetstream.delete_stream(name)
 
-    async with make() as inbox:
+    async with new_inbox() as inbox:
         await inbox.append(Delivery(b"after"))
-        (pulled,) = await inbox._ledger.opened.queue.take(1)
-        await inbox._ledger.opened.queue.hand_out_after(pulled.reply, 0)
+        (pulled,) = await inbox._store.opened.consumer.pull(1)
+        await inbox._store.opened.consumer.nak(pulled.reply, 0)
         lease = await next_lease(inbox)
         assert (lease.delivery.body, lease.attempt) == (b"after", 1)
         assert await inbox.ack(lease)
 
 
-async def test_what_somebody_else_has_queued_is_a_body(nats_server, inbox, name):
-    """Nothing is thrown away for being unreadable; whoever parses it will say."""
-    async with administrator(nats_server) as jetstream:
+async def test_a_message_that_this_library_did_not_write_is_a_body(nats_server, inbox, name):
+    """It becomes a dead stored when it cannot be parsed."""
+    async with admin(nats_server) as jetstream:
         await jetstream.publish(f"{name}.new", b"key=x&what is this")
         await jetstream.publish(f"{name}.new", b"\xff")
 
@@ -933,19 +946,19 @@ async def test_what_somebody_else_has_queued_is_a_body(nats_server, inbox, name)
     assert [lease.delivery.body for lease in leases] == [b"key=x&what is this", b"\xff"]
 
 
-async def test_a_record_that_cannot_be_read_is_an_error_of_ours(nats_server, inbox, name):
-    """And what is beside it goes on."""
+async def test_an_unreadable_record_raises_an_inbox_error(nats_server, inbox, name):
+    """The message names the delivery."""
     appended = await inbox.append(Delivery(b"body"))
-    async with administrator(nats_server) as jetstream:
+    async with admin(nats_server) as jetstream:
         await jetstream.publish(f"{name}-records.record.{appended.id}", b"from the future\n")
 
-    with pytest.raises(InboxError, match=f"the record of delivery {appended.id} cannot be read"):
+    with pytest.raises(InboxError, match=f"cannot read the record of delivery {appended.id}; a later version"):
         await inbox.get(appended.id)
 
 
-async def test_what_is_done_is_forgotten_in_the_end(make):
-    """By the servers, when its retention is over."""
-    async with make(retention=1.0, dedupe_window=3600.0) as inbox:
+async def test_a_done_delivery_is_deleted_after_retention(new_inbox):
+    """By the servers."""
+    async with new_inbox(retention=1.0, dedupe_window=3600.0) as inbox:
         appended = await inbox.append(Delivery(b"body"))
         await inbox.ack(await lease_of(inbox), event_key="event")
 
@@ -956,8 +969,8 @@ async def test_what_is_done_is_forgotten_in_the_end(make):
         assert not (await inbox.append(Delivery(b"body"))).duplicate
 
 
-async def test_a_purge_takes_what_belongs_to_it(nats_server, inbox, name):
-    """The keys of events, the bodies of dead letters; and leaves what is not old."""
+async def test_a_purge_deletes_event_keys_and_dead_letters(nats_server, inbox, name):
+    """And keeps deliveries that are not old enough."""
     await inbox.append(Delivery(b"done"))
     await inbox.ack(await lease_of(inbox), event_key="event")
     await inbox.append(Delivery(b"no event"))
@@ -972,8 +985,8 @@ async def test_a_purge_takes_what_belongs_to_it(nats_server, inbox, name):
     assert await messages_in(nats_server, f"{name}-dead") == 0
 
 
-async def test_of_two_who_purge_each_thing_is_one_ones(inbox, other):
-    """What is gone is nobody's."""
+async def test_concurrent_purges_count_each_delivery_once(inbox, other):
+    """The second one finds nothing to delete."""
     for number in range(5):
         await dead_letter(inbox, b"%d" % number)
     soon = datetime.now(UTC) + timedelta(days=1)
@@ -983,8 +996,8 @@ async def test_of_two_who_purge_each_thing_is_one_ones(inbox, other):
     assert sum(purged) == 5
 
 
-async def test_a_repeat_of_what_is_in_the_queue_changes_nothing(inbox):
-    """Nor does one beside it in the same call."""
+async def test_a_duplicate_of_a_queued_delivery_has_no_effect(inbox):
+    """Nor has one in the same call."""
     first = await inbox.append(Delivery(b"same"))
 
     assert await inbox.append_many([Delivery(b"same"), Delivery(b"other"), Delivery(b"same")]) == [
@@ -994,18 +1007,18 @@ async def test_a_repeat_of_what_is_in_the_queue_changes_nothing(inbox):
     ]
 
 
-async def test_many_at_once_are_all_kept(inbox):
-    """More than fit into one group, each by itself or all in one call."""
+async def test_more_appends_than_fit_in_a_batch_are_all_stored(inbox):
+    """From concurrent calls and from one call."""
     singly = await asyncio.gather(*(inbox.append(Delivery(b"%d" % number)) for number in range(300)))
     together = await inbox.append_many([Delivery(b"%d" % number) for number in range(300, 1500)])
 
-    ids = [one.id for one in (*singly, *together)]
+    ids = [result.id for result in (*singly, *together)]
     assert (len(set(ids)), ids[300:]) == (1500, sorted(ids[300:]))
     assert (await inbox.stats()).ready == 1500
 
 
-async def test_whoever_gives_up_waiting_for_an_append_leaves_no_trace(inbox):
-    """Cancelled at once, it takes nothing of the others' with it."""
+async def test_a_cancelled_append_does_not_affect_the_others(inbox):
+    """Whether it is in flight or waits for its batch."""
     appending = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(30)]
     await asyncio.sleep(0)
     for task in appending[::2]:
