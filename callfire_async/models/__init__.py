@@ -30,10 +30,10 @@ from callfire_async.models._enumerations import (
     BroadcastStatus,
     BroadcastType,
     NotificationFormat,
-    OpenEnum,
     Result,
     TriggerEvent,
 )
+from callfire_async.models._enumerations import OpenEnum as OpenEnum
 from callfire_async.models._masking import RedactedStr as RedactedStr
 from callfire_async.models._masking import masked_endpoint as masked_endpoint
 from callfire_async.models._masking import masked_number as masked_number

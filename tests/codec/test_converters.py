@@ -431,12 +431,12 @@ def test_other_scalars(field, value, read_value):
         ("Created", "2012-10-26", "not a time"),
         ("Created", "2012-13-26T21:32:52Z", "not a time"),
         ("Created", 1351287172, "not a time"),
-        ("FromNumber", [NUMBER, NUMBER], "not a text"),
-        ("FromNumber", {"value": {"x": NUMBER}}, "not a text"),
-        ("FromNumber", {"Stranger": NUMBER}, "not a text"),
-        ("State", ["READY"], "not a word"),
-        ("State", {"x": "READY"}, "not a word"),
-        ("Label", [{"Name": [NUMBER]}], "not a text"),
+        ("FromNumber", [NUMBER, NUMBER], "not a string"),
+        ("FromNumber", {"value": {"x": NUMBER}}, "not a string"),
+        ("FromNumber", {"Stranger": NUMBER}, "not a string"),
+        ("State", ["READY"], "not a string"),
+        ("State", {"x": "READY"}, "not a string"),
+        ("Label", [{"Name": [NUMBER]}], "not a string"),
         ("TextRecord", "text", "not an object"),
         ("TextRecord", [{"@id": 1}, NUMBER], "not an object"),
     ],
@@ -588,7 +588,7 @@ def test_many_problems_are_all_named():
     assert sorted(problems) == [
         "not a boolean @ Call.Inbound",
         "not a duration @ Call.CallRecord[0].Duration",
-        "not a text @ Call.CallRecord[2].QuestionResponse[0].Question",
+        "not a string @ Call.CallRecord[2].QuestionResponse[0].Question",
         "not an integer @ Call.CallRecord[0].RecordingMeta[0].@id",
         "not an object @ Call.CallRecord[1]",
     ]
@@ -726,7 +726,7 @@ def test_a_list_of_too_many_words_is_left_out(name):
 
     broadcast, problems = structure(Broadcast, content, "Broadcast")
 
-    assert problems == (f"too many words @ Broadcast.TextBroadcastConfig.RetryConfig.{name}",)
+    assert problems == (f"too many items @ Broadcast.TextBroadcastConfig.RetryConfig.{name}",)
     assert broadcast.config.retry_config == RetryConfig(2)
 
 

@@ -159,13 +159,13 @@ XML = [
         "a megabyte of results",
         lambda: BROADCAST % (b"<RetryResults>" + b"a " * (MEGABYTE // 2 - 100) + b"</RetryResults>"),
         "accepted",
-        problem("too many words @ Broadcast.TextBroadcastConfig.RetryConfig.RetryResults"),
+        problem("too many items @ Broadcast.TextBroadcastConfig.RetryConfig.RetryResults"),
     ),
     Case(
         "a megabyte of kinds of phones",
         lambda: BROADCAST % (b"<RetryPhoneTypes>" + b"a " * (MEGABYTE // 2 - 100) + b"</RetryPhoneTypes>"),
         "accepted",
-        problem("too many words @ Broadcast.TextBroadcastConfig.RetryConfig.RetryPhoneTypes"),
+        problem("too many items @ Broadcast.TextBroadcastConfig.RetryConfig.RetryPhoneTypes"),
     ),
     Case(
         "a megabyte of references to characters", lambda: b"<z>" + b"&#65;" * (MEGABYTE // 5 - 2) + b"</z>", "accepted"
@@ -392,8 +392,10 @@ VALUES = [
         "accepted",
         problem("not an integer @ Call.ContactId"),
     ),
-    Case("a mapping for text", call(FromNumber={"a": {"b": "c"}}), "accepted", problem("not a text @ Call.FromNumber")),
-    Case("a list for text", call(FromNumber=["1", "2"]), "accepted", problem("not a text @ Call.FromNumber")),
+    Case(
+        "a mapping for text", call(FromNumber={"a": {"b": "c"}}), "accepted", problem("not a string @ Call.FromNumber")
+    ),
+    Case("a list for text", call(FromNumber=["1", "2"]), "accepted", problem("not a string @ Call.FromNumber")),
     Case("a mapping for an id", call(**{"@id": {"a": 1}})),
     Case("text for a record", call(Label={"a": []}, ToNumber=None), "bounded"),
     Case(

@@ -13,7 +13,7 @@ from notifications.parsing import attacks, case_runner
 
 from callfire_async.notifications import MemoryInbox, Notification, Postback, Receiver, Router
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 PERSONAL = "12135551212"
 
 

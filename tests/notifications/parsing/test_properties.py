@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from callfire_async import models
-from callfire_async._codec.documents import normalised
+from callfire_async._codec.scalars import normalize
 from callfire_async.errors import NotificationError
 from callfire_async.notifications.events import (
     CallFinished,
@@ -133,7 +133,7 @@ def assert_is_a_value(event: Notification) -> None:
 
 # What XML can hold; what it cannot is for attacks.
 letters = st.characters(exclude_categories=["Cc", "Cs", "Cn"], include_characters="\n")
-words = st.none() | st.text(letters).map(normalised)
+words = st.none() | st.text(letters).map(normalize)
 names = st.text(string.ascii_letters, min_size=1, max_size=8)
 ids = st.integers(-(2**63), 2**63 - 1)
 some_ids = st.none() | ids
