@@ -269,7 +269,7 @@ def form_value(value: object) -> str:
 
 
 def form_fields(values: Mapping[str, object]) -> dict[str, str]:
-    """Return the fields of a form by name; None is left out, and a filter's fields stand beside the others."""
+    """Return the fields of a form by name; None is left out, and a filter is flattened."""
     flat = dict(values)
     filter_ = flat.pop("filter", None)
     if isinstance(filter_, SubscriptionFilter):
