@@ -23,7 +23,7 @@ All exceptions that public calls raise.
         ├── InboxLockedError         another process owns the inbox
         └── InboxUnavailableError    the inbox cannot be reached, or its disk fails
 
-Each can be pickled, copied and printed. A printed error contains no password, token, phone number, message text or body.
+Each can be pickled, copied and printed. A printed error has no password, token, phone number, message text or body.
 """
 
 from __future__ import annotations
