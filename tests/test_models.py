@@ -22,6 +22,7 @@ from callfire_async.models import (
     Page,
     QuestionResponse,
     RecordingMeta,
+    RedactedStr,
     ResourceReference,
     Result,
     RetryConfig,
@@ -123,6 +124,14 @@ def test_the_repr_of_a_subscription():
         "filter=SubscriptionFilter(broadcast_id=5, batch_id=None, from_number='***12', to_number='***12', "
         "inbound=None))"
     )
+
+
+def test_a_redacted_string_has_its_value_but_not_in_its_repr():
+    """A mapping that is printed shows the `repr`."""
+    secret = RedactedStr("Tok3n")
+
+    assert secret == "Tok3n"
+    assert f"{ {'token': secret} }" == "{'token': '***'}"
 
 
 @pytest.mark.parametrize(
