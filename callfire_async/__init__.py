@@ -1,7 +1,7 @@
 """
-Subscribe to CallFire's notifications, receive them and hand them to typed handlers.
+An asyncio client for CallFire's API, and a receiver that dispatches CallFire's postbacks to typed handlers.
 
-Here are the client, the errors and the models; what receives notifications is in `callfire_async.notifications`.
+This package has the client, the errors and the models. The receiver is in `callfire_async.notifications`.
 """
 
 from callfire_async.client import CallFire

@@ -1,4 +1,4 @@
-"""``python -m callfire_async``: the same as ``callfire-async``."""
+"""Run the command line: ``python -m callfire_async`` is the same as ``callfire-async``."""
 
 from callfire_async.cli import main
 

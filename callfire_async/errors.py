@@ -1,30 +1,29 @@
 """
-Every exception that a public call of this library raises, and nothing else.
+All exceptions that public calls raise.
 
 ::
 
     CallFireError
-    ├── APIError                     CallFire answered with an error
+    ├── APIError                     CallFire returned an error status
     │   ├── BadRequestError          400
     │   ├── AuthenticationError      401
     │   ├── PermissionDeniedError    403
     │   ├── NotFoundError            404
     │   ├── RateLimitError           429
     │   └── ServerError              5xx
-    ├── TransportError               no answer came
-    │   └── RequestTimeoutError      none came in time
-    ├── ResponseError                an answer that is not what API 1.1 promises
-    ├── ClientClosedError            the client cannot be used (any more, or here)
-    ├── NotificationError            an incoming body that is not a notification
-    │   ├── MalformedNotificationError   neither XML nor JSON, or hostile
-    │   └── InvalidNotificationError     well-formed, but no notification
-    ├── HandlerErrors                what the handlers of one event raised (an ExceptionGroup too)
-    └── InboxError                   the inbox could not keep its promise
-        ├── InboxLockedError         another process owns it
-        └── InboxUnavailableError    it cannot be reached, or its disk fails
+    ├── TransportError               no response was received
+    │   └── RequestTimeoutError      no complete response was received in time
+    ├── ResponseError                a response that does not match the API specification
+    ├── ClientClosedError            the client is closed, or belongs to another event loop or process
+    ├── NotificationError            the body of a postback is not a notification
+    │   ├── MalformedNotificationError   neither XML nor JSON, or beyond a limit
+    │   └── InvalidNotificationError     well-formed, but not a notification
+    ├── HandlerErrors                the exceptions of one event's handlers (also an ExceptionGroup)
+    └── InboxError                   an inbox operation failed
+        ├── InboxLockedError         another process owns the inbox
+        └── InboxUnavailableError    the inbox cannot be reached, or its disk fails
 
-Each can be pickled, copied and printed; none shows a password, a token, a phone number, a message or a body
-when it is printed. This module imports nothing of the package.
+Each can be pickled, copied and printed. A printed error has no password, token, phone number, message text or body.
 """
 
 from __future__ import annotations
@@ -57,10 +56,10 @@ __all__ = [
 
 
 class CallFireError(Exception):
-    """The root of all errors that this library raises on purpose; its only argument is a message safe to print."""
+    """Base class of all errors. Its only argument is a message without private data."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild from the safe arguments and the attributes, whatever the subclass's constructor asks for."""
+        """Return how to rebuild the error without the constructor, whose parameters differ between subclasses."""
         return _rebuild, (type(self), self._arguments(), self.__dict__.copy())
 
     def _arguments(self) -> tuple[Any, ...]:
@@ -75,17 +74,17 @@ def _rebuild(kind: type[CallFireError], arguments: tuple[Any, ...], attributes: 
 
 class APIError(CallFireError):
     """
-    CallFire answered with an error status.
+    Raised if CallFire returns an error status.
 
     Attributes:
         status_code: The HTTP status.
-        message: CallFire's own words, or None where it gave none. They may quote what was sent.
-        body: The answer as it came.
+        message: CallFire's error message, or None if it sent none. It may quote the request.
+        body: The body of the response.
         method: The HTTP method of the request.
-        path: Its path below the base URL, without the query.
-        request_id: The ``RequestId`` that was sent, or None.
-        attempts: How often the request was sent.
-        retry_after: Seconds that the server asked to wait, or None.
+        path: The request's path below the base URL, without the query.
+        request_id: The ``RequestId`` of the request, or None.
+        attempts: The number of times that the request was sent.
+        retry_after: The server's ``Retry-After`` in seconds, or None.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class APIError(CallFireError):
 
 
 class BadRequestError(APIError):
-    """Raised for status 400: CallFire did not accept a parameter."""
+    """Raised for status 400: a parameter is missing or invalid."""
 
 
 class AuthenticationError(APIError):
@@ -121,29 +120,29 @@ class AuthenticationError(APIError):
 
 
 class PermissionDeniedError(APIError):
-    """Raised for status 403: the account may not do this."""
+    """Raised for status 403: the account has no permission for the operation."""
 
 
 class NotFoundError(APIError):
-    """Raised for status 404: there is no such resource."""
+    """Raised for status 404: the resource does not exist."""
 
 
 class RateLimitError(APIError):
-    """Raised for status 429: too many requests; ``retry_after`` says how long to wait, where CallFire said so."""
+    """Raised for status 429: too many requests. Wait ``retry_after`` seconds, if that is not None."""
 
 
 class ServerError(APIError):
-    """Raised for status 5xx: CallFire, or something in front of it, failed."""
+    """Raised for status 5xx: CallFire or a proxy in front of it failed."""
 
 
 class TransportError(CallFireError):
     """
-    No answer came; the cause is in ``__cause__``.
+    Raised if no response was received; ``__cause__`` has the HTTP library's exception.
 
     Attributes:
         method: The HTTP method of the request.
-        path: Its path below the base URL, without the query.
-        attempts: How often the request was tried.
+        path: The request's path below the base URL, without the query.
+        attempts: The number of attempts.
     """
 
     def __init__(self, summary: str, *, method: str, path: str, attempts: int = 1) -> None:
@@ -154,18 +153,18 @@ class TransportError(CallFireError):
 
 
 class RequestTimeoutError(TransportError):
-    """Raised when no whole answer came within the timeout of an attempt."""
+    """Raised if no complete response was received within the timeout of an attempt."""
 
 
 class ResponseError(CallFireError):
     """
-    An answer that is not what API 1.1 promises, a redirect among them.
+    Raised if a response does not match the API specification, for example a redirect.
 
     Attributes:
         status_code: The HTTP status.
-        body: The answer as it came.
+        body: The body of the response.
         method: The HTTP method of the request.
-        path: Its path below the base URL, without the query.
+        path: The request's path below the base URL, without the query.
     """
 
     def __init__(self, summary: str, *, status_code: int, method: str, path: str, body: bytes = b"") -> None:
@@ -177,30 +176,30 @@ class ResponseError(CallFireError):
 
 
 class ClientClosedError(CallFireError):
-    """Raised when a client is used after it was closed, in a second event loop, or after a fork."""
+    """Raised if a client is used after it was closed, in a second event loop, or after a fork."""
 
 
 class NotificationError(CallFireError):
     """
-    An incoming body that is not a notification.
+    Raised if the body of a postback is not a notification.
 
     Attributes:
-        status_hint: The HTTP status that suits an answer to whoever sent it.
+        status_hint: The HTTP status for a response to the postback.
     """
 
     status_hint: ClassVar[int] = 400
 
 
 class MalformedNotificationError(NotificationError):
-    """Raised for a body that is neither XML nor JSON, or that is made to do harm."""
+    """Raised if a body is neither XML nor JSON, or exceeds a limit for hostile input."""
 
 
 class InvalidNotificationError(NotificationError):
     """
-    Raised for a well-formed body that is not a notification.
+    Raised if a well-formed body is not a notification.
 
     Attributes:
-        problems: What could not be read, as ``kind @ path`` in the wire's words, never with a value.
+        problems: The fields that could not be read, as ``kind @ path`` with CallFire's names, never a value.
     """
 
     status_hint: ClassVar[int] = 422
@@ -212,11 +211,11 @@ class InvalidNotificationError(NotificationError):
 
 class HandlerErrors(ExceptionGroup[Exception], CallFireError):
     """
-    What the handlers of one event raised.
+    Raised if at least one handler of an event failed.
 
     Attributes:
-        completed: The names of the handlers that returned.
-        failed: The names of those that raised, in the order of ``exceptions``.
+        completed: The names of the handlers that succeeded.
+        failed: The names of the handlers that failed, in the order of ``exceptions``.
     """
 
     completed: frozenset[str]
@@ -230,19 +229,19 @@ class HandlerErrors(ExceptionGroup[Exception], CallFireError):
         completed: frozenset[str] = frozenset(),
         failed: Sequence[str] = (),
     ) -> Self:
-        """Make the group; *failed* names the handlers in the order of *exceptions*."""
+        """Create the group; *failed* has the handlers' names in the order of *exceptions*."""
         self = super().__new__(cls, message, exceptions)
-        # The constructor of a group keeps the exceptions in args too, where repr would print their messages.
+        # ExceptionGroup also stores the exceptions in args, and repr would print their messages.
         self.args = (message,)
         self.completed = completed
         self.failed = tuple(failed)
         return self
 
     def __init__(self, *_: object, **__: object) -> None:
-        """Take what ``__new__`` has already kept."""
+        """Accept the arguments of ``__new__``."""
 
     def derive(self, excs: Sequence[Exception], /) -> HandlerErrors:  # type: ignore[override]  # narrower on purpose: handlers raise Exception only
-        """Make the group of some of these exceptions, each still beside its handler's name."""
+        """Return a group of some of the exceptions, with their handlers' names."""
         names = {id(error): name for error, name in zip(self.exceptions, self.failed, strict=False)}
         failed = [names[id(error)] for error in excs if id(error) in names]
         return HandlerErrors(self.message, excs, completed=self.completed, failed=failed)
@@ -252,26 +251,25 @@ class HandlerErrors(ExceptionGroup[Exception], CallFireError):
 
 
 class InboxError(CallFireError):
-    """Raised where an inbox could not keep its promise; nothing has changed, but see `InboxUnavailableError`."""
+    """Base class for inbox failures. The operation had no effect, except as noted for `InboxUnavailableError`."""
 
 
 class InboxLockedError(InboxError):
-    """Raised when an inbox is opened that another process owns."""
+    """Raised if an inbox is opened while another process owns it."""
 
 
 class InboxUnavailableError(InboxError):
     """
-    Raised when an inbox cannot be reached, or its disk is full or fails; it may be tried again.
+    Raised if an inbox cannot be reached, or its disk is full or fails. The operation can be retried.
 
-    Where that inbox is on a server, what was asked of it may have happened all the same: a repeated append is a
-    duplicate then.
+    An inbox on a server may have executed the operation; a repeated append is then recognized as a duplicate.
     """
 
 
 def _picklable(error: Exception) -> Exception:
-    """Return *error*, or where it cannot go through a pickle, a stand-in that bears its type's name."""
+    """Return *error*, or an exception with the name of its type if it cannot be pickled."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes, made in this line
-    except Exception:  # noqa: BLE001  # whatever a stranger's exception does when it is pickled
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # bytes from this line
+    except Exception:  # noqa: BLE001  # a user's exception can raise anything here
         return Exception(type(error).__qualname__)
     return error

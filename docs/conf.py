@@ -4,7 +4,9 @@ import inspect
 import re
 from collections.abc import Iterator
 from enum import EnumType
+from importlib import import_module
 from importlib.metadata import version as version_of
+from pkgutil import walk_packages
 from typing import Any
 
 import attrs
@@ -12,8 +14,10 @@ from docutils.nodes import Element
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 from typer.main import get_command
 
+import callfire_async
 from callfire_async.cli.app import app as command_line
 
 project = "callfire_async"
@@ -87,10 +91,20 @@ def add_commands(_: Sphinx, page: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     """Register the commands' descriptions and the corrections for attrs classes and docstrings."""
     app.connect("source-read", add_commands)
+    app.connect("builder-inited", share_attribute_comments)
     # Before napoleon, whose priority is 500.
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
     app.connect("autodoc-process-signature", show_defaults)
     app.connect("missing-reference", find_by_name)
+
+
+def share_attribute_comments(_: Sphinx) -> None:
+    """Let autodoc find the attribute comments of a class in the package that its ``__module__`` names."""
+    for _, name, _ in walk_packages(callfire_async.__path__, f"{project}."):
+        comments = ModuleAnalyzer.for_module(name).find_attr_docs()
+        for (class_name, attribute), comment in list(comments.items()):
+            public = getattr(getattr(import_module(name), class_name, None), "__module__", name)
+            ModuleAnalyzer.for_module(public).find_attr_docs()[class_name, attribute] = comment
 
 
 def keep_colons(_: Sphinx, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Every error can be pickled, copied and printed, and shows nothing that is nobody's business."""
+"""Tests of the errors: the tree, copies, pickles, and no private data when they are printed."""
 
 import copy
 import pickle
@@ -38,7 +38,7 @@ RESPONSE = {"method": "GET", "path": "/subscription/42", "status_code": 302, "bo
 
 
 def details(kind):
-    """Tell what an error of this kind is made with, besides its message."""
+    """Return the keyword arguments for an error class."""
     for parent, values in ((APIError, API), (TransportError, TRANSPORT), (ResponseError, RESPONSE)):
         if issubclass(kind, parent):
             return values
@@ -52,36 +52,36 @@ through_pickle = [
     pytest.param(lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol)), id=f"pickle-{protocol}")
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
 ]
-reproduce = pytest.mark.parametrize(
-    "reproduced", [*through_pickle, pytest.param(copy.copy, id="copy"), pytest.param(copy.deepcopy, id="deepcopy")]
+each_copy = pytest.mark.parametrize(
+    "copied", [*through_pickle, pytest.param(copy.copy, id="copy"), pytest.param(copy.deepcopy, id="deepcopy")]
 )
 
 
-@reproduce
+@each_copy
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_survives(error, reproduced):
-    """Its type, its message and each of its attributes, a note among them."""
+def test_an_error_can_be_copied_and_pickled(error, copied):
+    """Its type, message, attributes and notes are kept."""
     error = copy.copy(error)
     error.add_note("a note")
 
-    again = reproduced(error)
+    duplicate = copied(error)
 
-    assert type(again) is type(error)
-    assert (str(again), again.args) == ("what went wrong", ("what went wrong",))
-    assert vars(again) == vars(error)
-    assert again.__notes__ == ["a note"]
+    assert type(duplicate) is type(error)
+    assert (str(duplicate), duplicate.args) == ("what went wrong", ("what went wrong",))
+    assert vars(duplicate) == vars(error)
+    assert duplicate.__notes__ == ["a note"]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_prints_its_message_only(error):
-    """Attributes give what CallFire said; what is printed does not."""
+    """The attributes are not printed, because they may have CallFire's response."""
     assert str(error) == "what went wrong"
     assert repr(error) == f"{type(error).__name__}('what went wrong')"
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_is_of_the_tree_and_described(error):
-    """One `except CallFireError` catches all; its docstring says when it is raised."""
+def test_an_error_is_a_callfire_error_with_a_docstring(error):
+    """Its attributes are the arguments of its constructor."""
     assert isinstance(error, CallFireError)
     assert type(error).__doc__.strip()
     assert vars(error) == {
@@ -111,14 +111,14 @@ def test_an_error_is_of_the_tree_and_described(error):
         (errors.InboxUnavailableError, InboxError),
     ],
 )
-def test_the_tree(kind, parent):
-    """As the module's docstring draws it."""
+def test_the_tree_of_errors(kind, parent):
+    """Every class is in the tree in the module docstring."""
     assert issubclass(kind, parent)
     assert kind.__name__ in errors.__doc__
 
 
-def test_an_api_error_says_little_unless_told_more():
-    """A status and what was asked are enough."""
+def test_most_attributes_of_an_api_error_are_optional():
+    """A status, a method and a path suffice."""
     error = APIError("no", status_code=418, method="GET", path="/")
 
     assert (error.message, error.body, error.request_id, error.attempts, error.retry_after) == (
@@ -130,25 +130,25 @@ def test_an_api_error_says_little_unless_told_more():
     )
 
 
-def test_a_notification_error_knows_the_status_of_its_answer():
-    """400 for what is no document, 422 for what is no notification."""
+def test_a_notification_error_has_a_status_hint():
+    """The status is 400 for a body that is not a document, and 422 for one that is not a notification."""
     hints = [kind.status_hint for kind in (NotificationError, MalformedNotificationError, InvalidNotificationError)]
 
     assert hints == [400, 400, 422]
 
 
-# --- what handlers raised ---------------------------------------------------------------------------------
+# --- HandlerErrors ----------------------------------------------------------------------------------------
 
 
 class Unpicklable(Exception):
-    """Cannot be made again from its arguments."""
+    """An exception whose constructor does not accept its ``args``."""
 
     def __init__(self, number, reason):
         super().__init__(f"{number}: {reason}")
 
 
 def group():
-    """Make a group of three."""
+    """Return a group of three exceptions."""
     return HandlerErrors(
         "three handlers failed",
         [ValueError(SECRET), LookupError("b"), TypeError("c")],
@@ -157,23 +157,26 @@ def group():
     )
 
 
-@reproduce
-def test_a_group_survives(reproduced):
-    """With its exceptions, and the handlers' names."""
-    again = reproduced(group())
+@each_copy
+def test_a_group_can_be_copied_and_pickled(copied):
+    """Its exceptions and the handlers' names are kept."""
+    duplicate = copied(group())
 
-    assert type(again) is HandlerErrors
-    assert again.message == "three handlers failed"
-    assert [(type(error), error.args) for error in again.exceptions] == [
+    assert type(duplicate) is HandlerErrors
+    assert duplicate.message == "three handlers failed"
+    assert [(type(error), error.args) for error in duplicate.exceptions] == [
         (ValueError, (SECRET,)),
         (LookupError, ("b",)),
         (TypeError, ("c",)),
     ]
-    assert (again.completed, again.failed) == (frozenset(["shop.paid"]), ("shop.first", "shop.second", "shop.third"))
+    assert (duplicate.completed, duplicate.failed) == (
+        frozenset(["shop.paid"]),
+        ("shop.first", "shop.second", "shop.third"),
+    )
 
 
-def test_a_group_prints_no_word_of_a_handler():
-    """What a handler says in its exception may be about people."""
+def test_a_printed_group_has_no_message_of_a_handler():
+    """A handler's exception may have private data in its message."""
     error = group()
 
     assert str(error) == "three handlers failed (3 sub-exceptions)"
@@ -181,8 +184,8 @@ def test_a_group_prints_no_word_of_a_handler():
     assert SECRET not in repr(error)
 
 
-def test_what_cannot_be_pickled_leaves_its_name():
-    """A handler's exception of its own making does not make the group unfit to travel."""
+def test_an_exception_that_cannot_be_pickled_is_replaced():
+    """The replacement has the name of its type."""
     error = HandlerErrors("one handler failed", [Unpicklable(1, SECRET)], failed=["shop.first"])
 
     (stand_in,) = pickle.loads(pickle.dumps(error)).exceptions
@@ -190,8 +193,8 @@ def test_what_cannot_be_pickled_leaves_its_name():
     assert (type(stand_in), stand_in.args) == (Exception, ("Unpicklable",))
 
 
-def test_a_part_of_a_group_keeps_the_names_that_belong_to_it():
-    """`except*` and `split` take some exceptions out, each still beside its handler."""
+def test_a_part_of_a_group_has_the_names_of_its_handlers():
+    """`except*` and `split` select exceptions, and each keeps its handler."""
     matching, rest = group().split(LookupError)
 
     assert isinstance(matching, HandlerErrors)
@@ -199,8 +202,8 @@ def test_a_part_of_a_group_keeps_the_names_that_belong_to_it():
     assert matching.completed == rest.completed == frozenset(["shop.paid"])
 
 
-def test_a_group_derived_from_others_names_only_its_own():
-    """An exception that was never in the group has no handler."""
+def test_an_added_exception_has_no_handler():
+    """`derive` may be called with exceptions that are not in the group."""
     error = group()
 
     derived = error.derive([error.exceptions[2], OSError("new")])

@@ -1,4 +1,4 @@
-"""Values: frozen, equal by what they say, and silent about what is private."""
+"""Tests of the models: equality, immutability, masking and open enumerations."""
 
 import copy
 import pickle
@@ -22,6 +22,7 @@ from callfire_async.models import (
     Page,
     QuestionResponse,
     RecordingMeta,
+    RedactedStr,
     ResourceReference,
     Result,
     RetryConfig,
@@ -39,7 +40,7 @@ from callfire_async.models import (
 
 ENUMS = [NotificationFormat, TriggerEvent, ActionState, Result, BroadcastStatus, BroadcastType]
 NUMBER = "12135551212"
-VALUES = [
+MODELS = [
     Subscription(
         1,
         endpoint="https://h.example/callfire/Tok3n",
@@ -84,39 +85,39 @@ VALUES = [
     ),
     Broadcast(1, config=VoiceBroadcastConfig(live_sound_text="Tok3n", transfer_number=NUMBER)),
 ]
-each_value = pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+each_model = pytest.mark.parametrize("value", MODELS, ids=lambda value: type(value).__name__)
 each_enum = pytest.mark.parametrize("kind", ENUMS)
 
 
-@each_value
-@pytest.mark.parametrize("reproduced", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
-def test_a_value_survives(value, reproduced):
-    """A copy equals it, and has the same hash."""
-    again = reproduced(value)
+@each_model
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_model_can_be_copied_and_pickled(value, copied):
+    """The copy is equal and has the same hash."""
+    duplicate = copied(value)
 
-    assert again == value
-    assert hash(again) == hash(value)
+    assert duplicate == value
+    assert hash(duplicate) == hash(value)
 
 
-@each_value
-def test_a_value_is_frozen(value):
-    """Nobody changes it under somebody else's hands."""
+@each_model
+def test_a_model_is_immutable(value):
+    """Setting an attribute raises."""
     name = attrs.fields(type(value))[0].name
 
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(value, name, None)
 
 
-@each_value
-def test_a_repr_holds_nothing_private(value):
-    """No phone number, no message, no token."""
+@each_model
+def test_a_repr_has_no_private_data(value):
+    """It has no phone number, message or token."""
     assert NUMBER not in repr(value)
     assert "Tok3n" not in repr(value)
 
 
-def test_a_repr_shows_what_helps():
-    """Enough to tell one from another."""
-    assert repr(VALUES[0]) == (
+def test_the_repr_of_a_subscription():
+    """Private parts are masked; all other values are shown."""
+    assert repr(MODELS[0]) == (
         "Subscription(id=1, enabled=None, endpoint='https://h.example/callfire/***', non_strict_ssl=None, "
         "notification_format=<NotificationFormat.NEW: 'NEW'>, "
         "trigger_event=<TriggerEvent.CAMPAIGN_STARTED: 'CAMPAIGN_STARTED'>, "
@@ -125,8 +126,16 @@ def test_a_repr_shows_what_helps():
     )
 
 
+def test_a_redacted_string_has_its_value_but_not_in_its_repr():
+    """A mapping that is printed shows the `repr`."""
+    secret = RedactedStr("Tok3n")
+
+    assert secret == "Tok3n"
+    assert f"{ {'token': secret} }" == "{'token': '***'}"
+
+
 @pytest.mark.parametrize(
-    ("number", "shown"),
+    ("number", "masked"),
     [
         (None, "None"),
         ("", "'***'"),
@@ -140,22 +149,22 @@ def test_a_repr_shows_what_helps():
         ("withheld", "'***'"),
     ],
 )
-def test_a_number_shows_its_last_two_digits(number, shown):
-    """And never the whole of a short one."""
-    assert masked_number(number) == shown
+def test_a_masked_number_has_its_last_two_digits(number, masked):
+    """A number of two digits is masked completely."""
+    assert masked_number(number) == masked
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "masked"),
     [(None, "None"), ("", "''"), ("hello", "'***'"), ((), "()"), ((("a", "b"),), "'***'")],
 )
-def test_a_text_shows_whether_there_is_one(text, shown):
-    """Nothing more."""
-    assert masked_text(text) == shown
+def test_a_masked_text_shows_only_whether_it_is_empty(text, masked):
+    """None and empty values are not masked."""
+    assert masked_text(text) == masked
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "shown"),
+    ("endpoint", "masked"),
     [
         (None, "None"),
         ("", "'***'"),
@@ -173,14 +182,14 @@ def test_a_text_shows_whether_there_is_one(text, shown):
         ("https://[::1", "'***'"),
     ],
 )
-def test_an_endpoint_shows_where_it_leads(endpoint, shown):
-    """Its last path segment, its query, its userinfo and the name before the @ may be secret."""
-    assert masked_endpoint(endpoint) == shown
+def test_a_masked_endpoint_has_no_secret_parts(endpoint, masked):
+    """Its last path segment, query, fragment, userinfo and mailbox name can be secret."""
+    assert masked_endpoint(endpoint) == masked
 
 
 @given(st.text(max_size=80))
-def test_any_endpoint_can_be_shown(endpoint):
-    """Whatever CallFire keeps there."""
+def test_any_endpoint_can_be_masked(endpoint):
+    """An endpoint may be any text."""
     assert masked_endpoint(endpoint).startswith(("'", '"'))
 
 
@@ -189,7 +198,7 @@ def test_any_endpoint_can_be_shown(endpoint):
 
 @each_enum
 def test_a_known_value_is_its_member(kind):
-    """By name, by value, and as text."""
+    """It is found by its value, and equals its text."""
     for member in kind:
         assert kind(member.value) is member
         assert member == member.value == str(member)
@@ -198,7 +207,7 @@ def test_a_known_value_is_its_member(kind):
 
 @each_enum
 def test_an_unknown_value_is_kept(kind):
-    """It equals its text, says that it is unknown, and can be copied, pickled and a key."""
+    """It equals its text, is marked as unknown, and can be copied, pickled and used as a key."""
     value = kind("NEW_ONE")
 
     assert value == "NEW_ONE" == str(value)
@@ -210,8 +219,8 @@ def test_an_unknown_value_is_kept(kind):
 
 
 @each_enum
-def test_an_unknown_value_does_not_join_the_set(kind):
-    """What was seen once is as unknown the second time."""
+def test_an_unknown_value_does_not_become_a_member(kind):
+    """It is still unknown when it is created again."""
     kind("NEW_ONE")
 
     assert "NEW_ONE" not in list(kind)
@@ -220,14 +229,14 @@ def test_an_unknown_value_does_not_join_the_set(kind):
 
 @each_enum
 @pytest.mark.parametrize("wrong", ["", None, 1, b"READY"])
-def test_what_is_no_word_is_no_value(kind, wrong):
-    """Only text can be new."""
+def test_empty_and_non_text_values_are_rejected(kind, wrong):
+    """Only text can be an unknown value."""
     with pytest.raises(ValueError, match="is not a valid"):
         kind(wrong)
 
 
-def test_every_published_value_is_there():
-    """As the reference lists them."""
+def test_every_published_value_is_a_member():
+    """The values are those of CallFire's reference."""
     assert " ".join(TriggerEvent) == (
         "UNDEFINED_EVENT INBOUND_CALL_FINISHED INBOUND_TEXT_FINISHED OUTBOUND_CALL_FINISHED "
         "OUTBOUND_TEXT_FINISHED CAMPAIGN_STARTED CAMPAIGN_STOPPED CAMPAIGN_FINISHED"
@@ -237,5 +246,5 @@ def test_every_published_value_is_there():
 
 
 def test_every_public_model_has_a_docstring():
-    """The page of the reference is made of them."""
+    """The reference page is generated from the docstrings."""
     assert not [name for name in models.__all__ if not vars(models)[name].__doc__]

@@ -1,4 +1,4 @@
-"""What users import: complete, described, in order, and light."""
+"""Tests of the public names: complete, documented, sorted, and cheap to import."""
 
 import importlib
 import os
@@ -24,7 +24,7 @@ Text TextRecord Call CallRecord RecordingMeta
 Broadcast TextBroadcastConfig VoiceBroadcastConfig IvrBroadcastConfig
 NotificationFormat TriggerEvent ActionState Result BroadcastStatus BroadcastType
 """.split()
-DECLARED = ["ApplyResult", "SpecMatch", "Plan", "SubscriptionSpec"]
+PLANS = ["ApplyResult", "SpecMatch", "Plan", "SubscriptionSpec"]
 EVENTS = """
 Notification
 TextNotification TextFinished TextSent TextReceived
@@ -32,8 +32,8 @@ CallFinished
 CampaignNotification CampaignStarted CampaignStopped CampaignFinished
 UnknownNotification
 """.split()
-PROMISED = {
-    "callfire_async": {"CallFire", "Connection", "Subscriptions", "Texts", "Calls", *DECLARED, *ERRORS, *MODELS},
+DOCUMENTED = {
+    "callfire_async": {"CallFire", "Connection", "Subscriptions", "Texts", "Calls", *PLANS, *ERRORS, *MODELS},
     "callfire_async.notifications": {
         *("parse", "Router", "EndpointTokens", "Receiver", "Postback", "Reply"),
         *("Inbox", "MemoryInbox", "SqliteInbox", "Delivery", "AppendResult", "Lease", "InboxEntry", "InboxStats"),
@@ -41,7 +41,7 @@ PROMISED = {
         *EVENTS,
     },
 }
-NOT_FOR_EVERYBODY = "aiohttp asyncpg fastapi nats starlette uvicorn sqlite3 typer rich pytest opentelemetry".split()
+OPTIONAL_LIBRARIES = "aiohttp asyncpg fastapi nats starlette uvicorn sqlite3 typer rich pytest opentelemetry".split()
 
 # Every package that documents classes, the most general one last: a class belongs to the last one that exports it.
 PACKAGES = """
@@ -59,52 +59,52 @@ PUBLIC_CLASSES = {
 }
 
 each_class = pytest.mark.parametrize("public", PUBLIC_CLASSES, ids=lambda public: public.__name__)
-each_module = pytest.mark.parametrize("module", PROMISED)
+each_module = pytest.mark.parametrize("module", DOCUMENTED)
 
 
 @each_module
-def test_the_promised_names_are_public(module):
-    """Nothing that the documentation names is missing."""
+def test_documented_names_are_public(module):
+    """No documented name is missing."""
     public = set(importlib.import_module(module).__all__)
 
-    assert PROMISED[module] <= public
+    assert DOCUMENTED[module] <= public
 
 
 @each_module
 def test_public_names_are_sorted(module):
-    """`__all__` is in alphabetical order, so that a reader finds a name and a diff shows one line."""
+    """`__all__` is in alphabetical order."""
     public = importlib.import_module(module).__all__
 
     assert list(public) == sorted(set(public))
 
 
 @each_module
-def test_public_names_are_described(module):
-    """Every public name can be imported and has a docstring of its own."""
-    home = importlib.import_module(module)
+def test_public_names_have_docstrings(module):
+    """Every public name can be imported and has a docstring."""
+    package = importlib.import_module(module)
 
-    bare = [name for name in home.__all__ if not getattr(home, name).__doc__]
+    undocumented = [name for name in package.__all__ if not getattr(package, name).__doc__]
 
-    assert not bare
+    assert not undocumented
 
 
 @each_module
-def test_importing_is_light(module):
-    """An import loads no framework, driver, test runner or command-line library."""
+def test_an_import_loads_no_optional_library(module):
+    """No framework, driver, test runner or command-line library is loaded."""
     script = f"import sys, {module}; print(*sys.modules.keys() & set(sys.argv[1:]))"
 
-    # Whoever measures this process loads a database of his own.
+    # Coverage would load sqlite3 in the subprocess.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    command = [sys.executable, "-c", script, *NOT_FOR_EVERYBODY]
+    command = [sys.executable, "-c", script, *OPTIONAL_LIBRARIES]
     result = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
 
     assert result.stdout.split() == []
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
-    """Though one of the names is loaded only when it is asked for."""
+def test_an_unknown_name_is_an_attribute_error():
+    """The module has a `__getattr__` for a name that is loaded on demand."""
     with pytest.raises(AttributeError, match="Missing"):
-        getattr(importlib.import_module("callfire_async.notifications"), "Missing")  # noqa: B009  # asked as users ask
+        getattr(importlib.import_module("callfire_async.notifications"), "Missing")  # noqa: B009  # the name is not an attribute of the module
 
 
 @each_class

@@ -1,7 +1,7 @@
 """
-Uses of the public names that mypy and pyright check; nothing here runs.
+Uses of the public names for mypy and pyright, which only check this module.
 
-A use that must be rejected bears an ignore that names the error; that the ignore is needed is checked too.
+A use that must be rejected has an ignore comment with the error code; an unused ignore is an error, too.
 """
 
 from datetime import UTC, datetime
@@ -88,19 +88,21 @@ async def client() -> None:
         await callfire.subscriptions.create("https://a.example")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-async def by_itself(connection: Connection) -> None:
+async def use_connection(connection: Connection) -> None:
     await Subscriptions(connection).update(1, enabled=False)
     await Subscriptions(connection).update("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def declare(subscriptions: Subscriptions, tokens: EndpointTokens) -> None:
     specs = [SubscriptionSpec(tokens.url("https://a.example"), trigger) for trigger in router.trigger_events]
-    plan = await subscriptions.plan(specs, tokens=tokens, prune=True, owned=lambda one: one.enabled is True)
+    plan = await subscriptions.plan(
+        specs, tokens=tokens, prune=True, owned=lambda subscription: subscription.enabled is True
+    )
     assert_type(plan, Plan)
     assert_type(await subscriptions.apply(plan), ApplyResult)
     assert_type(await subscriptions.ensure(*specs, tokens=tokens), tuple[int, ...])
     await subscriptions.ensure(specs)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    assert_type(audit(router, [one async for one in subscriptions.all()]), AuditReport)
+    assert_type(audit(router, [subscription async for subscription in subscriptions.all()]), AuditReport)
 
 
 async def pull(callfire: CallFire, texts: Texts, inbox: Inbox) -> None:
@@ -125,4 +127,4 @@ async def receive(receiver: Receiver) -> None:
     assert_type(await router.dispatch(event), frozenset[str])
 
 
-Receiver(router)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # tokens must be said
+Receiver(router)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # tokens is required

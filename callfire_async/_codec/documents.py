@@ -1,10 +1,9 @@
 """
-Bytes to plain mappings and back: XML, JSON, SOAP and form fields, guarded against hostile input.
+Convert bytes to plain mappings and back: XML, JSON, SOAP and form fields, with limits for hostile input.
 
-A document becomes the local name of its root and a dict of what stands inside: attributes as ``@name``, text
-beside them as ``#text``, repeated elements as lists, no prefixes and no ``xmlns``. Reading gives that or raises
-`InvalidDocumentError` (whose words are safe to print), nothing else. The one importer of xmltodict and json; it imports
-nothing of the package.
+A document is read as the local name of its root and a dict of the root's content: attributes as ``@name``, text beside
+them as ``#text``, repeated elements as lists, without prefixes and ``xmlns``. Anything else is an
+`InvalidDocumentError`, whose message quotes nothing of the document.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ import hashlib
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeAlias
 from urllib.parse import parse_qsl, urlencode
 from xml.parsers import expat
 
 import xmltodict
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from callfire_async._codec.scalars import format_scalar, normalize
 
-# What stands in a document: a scalar, or mappings and lists of it.
+# A node of a document: a scalar, or a mapping or list of nodes.
 Tree: TypeAlias = Any
 
 DATA = "http://api.callfire.com/data"
@@ -32,33 +31,31 @@ RESOURCE = "http://api.callfire.com/resource"
 SOAP_11 = "http://schemas.xmlsoap.org/soap/envelope/"
 SOAP_12 = "http://www.w3.org/2003/05/soap-envelope"
 
-# A real notification has some forty elements; plain xmltodict spends a second and 65 MB on a megabyte of them.
+# A real notification has about forty elements; plain xmltodict needs a second and 65 MB for a megabyte of them.
 MAX_ELEMENTS = 10_000
-# A name of a namespace that is not CallFire's costs a second parse; a real document has none of them.
-MAX_STRANGE_NAMES = 1_000
-# CallFire's have some forty letters.
+# An unknown name in a namespace costs a second parse; a real document has none.
+MAX_UNKNOWN_NAMES = 1_000
+# CallFire's namespaces have about forty characters.
 MAX_NAMESPACE_LENGTH = 256
-# Expat puts the namespace before every name in it. No more bytes than this can come of a document whose length, times
-# its names, is less; of a longer one it is looked first how long its namespaces are. A notification comes to a tenth.
+# Expat copies the namespace into every name. The copies cannot exceed the product of a document's length and its number
+# of names; the length of its namespaces is checked first if that product is above this limit. A notification's product
+# is a tenth of it.
 _MAX_JOINED_BYTES = 8_000_000
-# The deepest known document has eight levels. Far below where comparing or printing a value meets the recursion limit.
+# The deepest known document has eight levels. Comparing or printing a value hits the recursion limit far above this.
 MAX_DEPTH = 64
 
-_WHITE = b" \t\r\n"
-_JSON_WHITE = _WHITE.decode()
-# What most bodies begin with: nothing stands before these.
-_BEGINNINGS = (b"{", b"<")
+_WHITE_SPACE = " \t\r\n"
 _ENCODINGS = frozenset(["utf-8", "utf-16", "utf-16le", "utf-16be", "iso-8859-1", "us-ascii", "windows-1252", "cp1252"])
+_SINGLE_BYTE_ENCODINGS = frozenset(["iso-8859-1", "latin-1", "windows-1252", "cp1252"])
 _CHARSET = re.compile(r"charset=[\"']?([\w-]+)", re.IGNORECASE)
-_SINGLE_BYTE = frozenset(["iso-8859-1", "latin-1", "windows-1252", "cp1252"])
 
 
-class InvalidDocumentError(ValueError):  # a signal between these rooms; callers see an error of errors.py
-    """The bytes are neither XML nor JSON, or are made to do harm."""
+class InvalidDocumentError(ValueError):
+    """Raised inside the package for bytes that are neither XML nor JSON, or that exceed a limit."""
 
 
 class UnexpectedDocumentError(InvalidDocumentError):
-    """The bytes are well-formed, but not one named object."""
+    """Raised inside the package for well-formed bytes that are not one named object."""
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -68,38 +65,37 @@ def read(
     body: bytes | str, content_type: str | None = None, *, max_elements: int = MAX_ELEMENTS
 ) -> tuple[str, dict[str, Any]]:
     """
-    Read one XML, JSON or SOAP document; the body decides which it is.
+    Read an XML, JSON or SOAP document; the format is detected from the body.
 
     Args:
-        body: As it came. In text, an encoding in the XML declaration is ignored.
-        content_type: A hint: its charset is used for a single-byte body that does not say its own.
-        max_elements: How many tags an XML document may have, or objects and lists a JSON one; of attributes or commas
-            twice as many.
+        body: The document. If it is text, an encoding in its XML declaration is ignored.
+        content_type: Its charset is used only for a single-byte body that declares no encoding.
+        max_elements: The maximum number of tags in XML, and of objects and lists in JSON. Twice as many attributes or
+            commas are allowed.
 
     Returns:
-        The root's local name, and what stands inside it.
+        The local name of the root, and the root's content.
 
     Raises:
-        NotADocument: Neither XML nor JSON, or hostile.
-        NotOneObject: A well-formed document of another shape, or a page of HTML.
+        InvalidDocumentError: The body is neither XML nor JSON, or exceeds a limit.
+        UnexpectedDocumentError: The body is well-formed, but not one named object, or it is an HTML page.
     """
     source = _strip_bom_and_decode(body, content_type)
     return _read_xml(source, max_elements) if _is_xml(source) else _read_json(source, max_elements)
 
 
 def _strip_bom_and_decode(body: bytes | str, content_type: str | None) -> bytes | str:
-    """Strip what may stand before a document; decode what the XML parser could not."""
+    """Strip a byte order mark and leading white space; decode what the XML parser cannot decode by itself."""
     if isinstance(body, str):
-        return body.lstrip("\ufeff \t\r\n")
-    if not body.startswith(_BEGINNINGS):
-        if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return _decoded(body, "utf-16").lstrip()
-        body = body.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE)
+        return body.lstrip("\ufeff" + _WHITE_SPACE)
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _decode(body, "utf-16").lstrip()
+    body = body.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE_SPACE.encode())
     if content_type is None or body.startswith(b"<?xml"):
         return body
     charset = _CHARSET.search(content_type)
-    if charset and charset[1].lower() in _SINGLE_BYTE and not _is_utf_8(body):
-        return _decoded(body, charset[1])
+    if charset and charset[1].lower() in _SINGLE_BYTE_ENCODINGS and not _is_utf_8(body):
+        return _decode(body, charset[1])
     return body
 
 
@@ -111,7 +107,7 @@ def _is_utf_8(body: bytes) -> bool:
     return True
 
 
-def _decoded(body: bytes, encoding: str) -> str:
+def _decode(body: bytes, encoding: str) -> str:
     try:
         return body.decode(encoding)
     except UnicodeDecodeError:
@@ -124,7 +120,7 @@ def _is_xml(source: bytes | str) -> bool:
 
 # --- XML --------------------------------------------------------------------------------------------------
 
-# The words of API 1.1. A name that is not here is read just as well, at twice the cost.
+# The names of API 1.1. A document with any other name in a namespace is parsed twice.
 _WORDS = """
     Resource ResourceList ResourceReference ResourceException Id Location HttpStatus Message
     TextNotification TextSent TextReceived TextFinished CallFinished BroadcastNotification BroadcastStarted
@@ -136,27 +132,26 @@ _WORDS = """
     TextBroadcastConfig IvrBroadcastConfig LocalTimeZoneRestriction BeginTime EndTime RetryConfig MaxAttempts
     MinutesBetweenAttempts RetryResults RetryPhoneTypes BigMessageStrategy DialplanXml
 """
-_NAMES = {f"{namespace} {word}": word for namespace in (DATA, NOTIFICATION, RESOURCE) for word in _WORDS.split()} | {
-    f"{namespace} {word}": word for namespace in (SOAP_11, SOAP_12) for word in ("Envelope", "Header", "Body")
-}
-# Expat adds to its table what is not in it, and so says that there was something: attributes have no namespace.
-_NAMES |= {attribute: attribute for attribute in ("id", "totalResults", "ClientData")}
+_LOCAL_NAMES = {f"{namespace} {word}": word for namespace in (DATA, NOTIFICATION, RESOURCE) for word in _WORDS.split()}
+_LOCAL_NAMES |= {f"{soap} {word}": word for soap in (SOAP_11, SOAP_12) for word in ("Envelope", "Header", "Body")}
+# Attributes have no namespace. Expat adds each name that is not in the table, so that a longer table shows that a
+# document has unknown names.
+_LOCAL_NAMES |= {attribute: attribute for attribute in ("id", "totalResults", "ClientData")}
 
 
 class _GuardedExpat:
     """
-    Stands in for the ``expat`` that xmltodict asks for, and keeps what it sets from reaching the parser unguarded.
+    A replacement for the ``expat`` module that xmltodict uses, which creates parsers with guards only.
 
-    Expat joins a namespace and a name with a space; its own table of names then gives the local name for both,
-    which costs nothing where xmltodict's mapping of namespaces would cost a third of the parse.
+    Expat joins a namespace and a name by a space. Its table of interned names then maps the result to the local name at
+    no cost; xmltodict's own mapping of namespaces takes a third of the parse.
     """
 
-    # Both are set by xmltodict. Attributes come as a dict whatever it says, since it would make one of their list: that
-    # takes a tenth of its time.
+    # xmltodict sets both. Attributes are always passed as a dict: with a list of them xmltodict takes a tenth longer.
     ordered_attributes = buffer_text = True
 
-    def __init__(self, names: dict[str, str], *, trust_declaration: bool) -> None:
-        self._names = names
+    def __init__(self, local_names: dict[str, str], *, trust_declaration: bool) -> None:
+        self._local_names = local_names
         self._trust_declaration = trust_declaration
 
     StartElementHandler: Callable[..., None]
@@ -168,8 +163,8 @@ class _GuardedExpat:
         return self
 
     def Parse(self, document: bytes, final: bool) -> None:  # noqa: N802, FBT001  # expat's own signature
-        parser = expat.ParserCreate(self._encoding, " ", self._names)
-        parser = _guarded(parser, trust_declaration=self._trust_declaration)
+        parser = expat.ParserCreate(self._encoding, " ", self._local_names)
+        _add_guards(parser, trust_declaration=self._trust_declaration)
         parser.buffer_text = self.buffer_text
         parser.StartElementHandler = self.StartElementHandler
         parser.EndElementHandler = self.EndElementHandler
@@ -177,75 +172,86 @@ class _GuardedExpat:
         parser.Parse(document, final)
 
 
-def _guarded(parser: expat.XMLParserType, *, trust_declaration: bool) -> expat.XMLParserType:
-    parser.StartDoctypeDeclHandler = _refuse_doctype
+def _add_guards(parser: expat.XMLParserType, *, trust_declaration: bool) -> None:
+    parser.StartDoctypeDeclHandler = _reject_doctype
     if trust_declaration:
         parser.XmlDeclHandler = _check_encoding
-    return parser
+
+
+def _reject_doctype(*_: object) -> NoReturn:
+    raise InvalidDocumentError("XML with a DOCTYPE is not accepted")
+
+
+def _check_encoding(_: str, encoding: str | None, __: int) -> None:
+    # Expat calls this before it looks the encoding up, so that no codec is searched for by a name from the document.
+    if encoding and encoding.lower() not in _ENCODINGS:
+        raise InvalidDocumentError("the encoding in the XML declaration is not supported")
 
 
 def _check_namespaces(_: str, attributes: dict[str, str]) -> None:
     for name, value in attributes.items():
         if len(value) > MAX_NAMESPACE_LENGTH and name.startswith("xmlns"):
-            raise InvalidDocumentError("an XML document with a long namespace is not read")
-
-
-def _refuse_doctype(*_: object) -> NoReturn:
-    raise InvalidDocumentError("an XML document with a DOCTYPE is not read")
-
-
-def _check_encoding(_: str, encoding: str | None, __: int) -> None:
-    # Called before expat looks an encoding up, so that no codec is ever searched for by a stranger's name.
-    if encoding and encoding.lower() not in _ENCODINGS:
-        raise InvalidDocumentError("the encoding that the XML declaration names is not read")
+            raise InvalidDocumentError("the XML document has a namespace that is too long")
 
 
 def _read_xml(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any]]:
     try:
         document = source if isinstance(source, bytes) else source.encode()
-        return _unwrap_soap(*_parsed(document, max_elements, trust_declaration=document is source))
+        ((root, content),) = _parse_xml(document, max_elements, trust_declaration=document is source).items()
     except expat.ExpatError as error:
         reason = expat.errors.messages[error.code]
-        raise InvalidDocumentError(f"not XML: {reason} at line {error.lineno}, column {error.offset + 1}") from None
+        raise InvalidDocumentError(f"invalid XML: {reason} at line {error.lineno}, column {error.offset + 1}") from None
     except UnicodeEncodeError:
-        raise InvalidDocumentError("not XML: a lone surrogate") from None
+        raise InvalidDocumentError("invalid XML: lone surrogate") from None
+    return _unwrap_soap(root, content)
 
 
-def _parsed(document: bytes, max_elements: int, *, trust_declaration: bool) -> tuple[str, Any]:
+def _parse_xml(document: bytes, max_elements: int, *, trust_declaration: bool) -> dict[str, Tree]:
     elements, attributes = document.count(b"<"), document.count(b"=")
     if elements > max_elements or attributes > 2 * max_elements:
-        raise InvalidDocumentError("an XML document with too many elements or attributes is not read")
-    encoding = None if trust_declaration else "utf-8"
+        raise InvalidDocumentError("the XML document has too many elements or attributes")
     if len(document) * (elements + attributes) > _MAX_JOINED_BYTES:
-        # A parser that knows no namespaces joins nothing. A handler of them would come too late: expat ends the tag.
-        parser = _guarded(expat.ParserCreate(encoding), trust_declaration=trust_declaration)
-        parser.StartElementHandler = _check_namespaces
-        parser.Parse(document, True)  # noqa: FBT003  # expat's own signature
-    names = dict(_NAMES)
+        _check_namespace_lengths(document, trust_declaration=trust_declaration)
+    tree = _parse_guarded(document, trust_declaration=trust_declaration)
+    if elements > MAX_DEPTH and _exceeds_max_depth(tree):
+        raise InvalidDocumentError("the XML document is nested too deeply")
+    return tree
 
-    def parse() -> Tree:
-        guarded = _GuardedExpat(names, trust_declaration=trust_declaration)
+
+def _check_namespace_lengths(document: bytes, *, trust_declaration: bool) -> None:
+    # Without a namespace separator expat joins no names. A namespace handler would be called after they are joined.
+    parser = expat.ParserCreate(None if trust_declaration else "utf-8")
+    _add_guards(parser, trust_declaration=trust_declaration)
+    parser.StartElementHandler = _check_namespaces
+    parser.Parse(document, True)  # noqa: FBT003  # expat's own signature
+
+
+def _parse_guarded(document: bytes, *, trust_declaration: bool) -> dict[str, Tree]:
+    """Parse a document, and parse it again with its unknown names in the table if it has any."""
+    local_names = dict(_LOCAL_NAMES)
+
+    def parse() -> dict[str, Tree]:
+        guarded = _GuardedExpat(local_names, trust_declaration=trust_declaration)
+        encoding = None if trust_declaration else "utf-8"
         return xmltodict.parse(document, encoding, expat=guarded, disable_entities=False)
 
     tree = parse()
-    strangers = [] if len(names) == len(_NAMES) else [name for name in names.keys() - _NAMES.keys() if " " in name]
-    if len(strangers) > MAX_STRANGE_NAMES:
-        raise InvalidDocumentError("an XML document with too many strange names is not read")
-    if strangers:
-        names.update((name, name.rpartition(" ")[2]) for name in strangers)
-        tree = parse()
-    if elements > MAX_DEPTH and _exceeds_max_depth(tree):
-        raise InvalidDocumentError("an XML document nested too deeply is not read")
-    ((root, content),) = tree.items()
-    return root, content
+    added = local_names.keys() - _LOCAL_NAMES.keys() if len(local_names) > len(_LOCAL_NAMES) else ()
+    unknown = [name for name in added if " " in name]
+    if not unknown:
+        return tree
+    if len(unknown) > MAX_UNKNOWN_NAMES:
+        raise InvalidDocumentError("the XML document has too many unknown names")
+    local_names.update((name, name.rpartition(" ")[2]) for name in unknown)
+    return parse()
 
 
 def _unwrap_soap(root: str, content: Tree) -> tuple[str, dict[str, Any]]:
-    """Take what a SOAP envelope holds; make what stands in an empty or simple root a mapping too."""
+    """Return the content of a SOAP envelope, or of any other root, as a mapping."""
     if root == "Envelope":
         root, content = _soap_body(content)
     if root.lower() == "html":
-        raise UnexpectedDocumentError("a page of HTML")
+        raise UnexpectedDocumentError("expected XML or JSON, got an HTML page")
     if isinstance(content, dict):
         return root, content
     return root, {"#text": content} if content else {}
@@ -253,68 +259,64 @@ def _unwrap_soap(root: str, content: Tree) -> tuple[str, dict[str, Any]]:
 
 def _soap_body(content: Tree) -> tuple[str, Tree]:
     body = content.get("Body") if isinstance(content, dict) else None
-    inside = [item for item in body.items() if item[0][0] not in "@#"] if isinstance(body, dict) else []
-    if len(inside) != 1 or isinstance(inside[0][1], list):
-        raise UnexpectedDocumentError("a SOAP envelope that does not hold one element")
-    return inside[0]
+    elements = [item for item in body.items() if item[0][0] not in "@#"] if isinstance(body, dict) else []
+    if len(elements) != 1 or isinstance(elements[0][1], list):
+        raise UnexpectedDocumentError("expected exactly one element in the body of the SOAP envelope")
+    return elements[0]
 
 
 # --- JSON -------------------------------------------------------------------------------------------------
 
 
-def _refuse_number(_: str) -> NoReturn:
-    raise InvalidDocumentError("not JSON: a number that is none")
+def _reject_constant(_: str) -> NoReturn:
+    raise InvalidDocumentError("invalid JSON: NaN and Infinity are not allowed")
 
 
-def _finite(digits: str) -> float:
+def _parse_float(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise InvalidDocumentError("not JSON: a number out of range")
+        raise InvalidDocumentError("invalid JSON: number out of range")
     return number
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_number, parse_float=_finite, strict=False)
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_float, strict=False)
 
 
 def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any]]:
-    if isinstance(source, str):
-        text = source
-    else:
-        # Every encoding but UTF-8 has a NUL there, since JSON begins with ASCII.
-        text = _decoded(source, json.detect_encoding(source) if 0 in source[:4] else "utf-8")
-    # Those in a text count too: no message has thousands.
+    text = source if isinstance(source, str) else _decode_json(source)
+    # Brackets and commas inside strings count too: no message has thousands of them.
     containers = text.count("{") + text.count("[")
-    if containers > max_elements or (len(text) > 2 * max_elements < text.count(",")):
-        raise InvalidDocumentError("a JSON document with too many values is not read")
-    tree = _decoded_json(text)
+    if containers > max_elements or text.count(",") > 2 * max_elements:
+        raise InvalidDocumentError("the JSON document has too many values")
+    tree = _parse_json(text)
     if containers > MAX_DEPTH and _exceeds_max_depth(tree):
-        raise InvalidDocumentError("a JSON document nested too deeply is not read")
+        raise InvalidDocumentError("the JSON document is nested too deeply")
     if not isinstance(tree, dict) or len(tree) != 1:
-        raise UnexpectedDocumentError("a JSON document that is not an object with one key")
+        raise UnexpectedDocumentError("expected a JSON object with exactly one key")
     ((root, content),) = tree.items()
     if not isinstance(content, dict):
-        raise UnexpectedDocumentError("a JSON document whose one value is not an object")
+        raise UnexpectedDocumentError("the value of the JSON document's only key is not an object")
     return root, content
 
 
-def _decoded_json(text: str) -> Tree:
+def _decode_json(body: bytes) -> str:
+    # JSON starts with an ASCII character, so that every encoding but UTF-8 has a NUL among the first four bytes.
+    return _decode(body, json.detect_encoding(body) if 0 in body[:4] else "utf-8")
+
+
+def _parse_json(text: str) -> Tree:
     try:
-        if text.startswith("{"):
-            tree, end = _DECODER.raw_decode(text)
-            if end == len(text) or not text[end:].strip(_JSON_WHITE):
-                return tree
-        # It passes over white space, and says where what is wrong stands.
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise InvalidDocumentError(f"neither XML nor JSON: at line {error.lineno}, column {error.colno}") from None
     except InvalidDocumentError:
         raise
     except (ValueError, RecursionError):
-        raise InvalidDocumentError("not JSON: a number or a nesting out of range") from None
+        raise InvalidDocumentError("invalid JSON: number or nesting out of range") from None
 
 
 def _exceeds_max_depth(tree: object) -> bool:
-    """Tell whether mappings (and what stands in their lists) are nested more than MAX_DEPTH deep."""
+    """Return whether mappings and lists are nested more than `MAX_DEPTH` deep."""
     level = [tree]
     for _ in range(MAX_DEPTH + 1):
         level = [child for node in level for child in _children(node) if isinstance(child, dict | list)]
@@ -336,7 +338,7 @@ def _children(node: Tree) -> list[Any]:
 
 
 def write_xml(tree: Mapping[str, Any]) -> bytes:
-    """Write a mapping with one root as XML; names bear the prefixes that its ``@xmlns`` attributes declare."""
+    """Write a mapping with one root as XML; names keep their prefixes, which ``@xmlns`` attributes declare."""
     return xmltodict.unparse(tree).encode()
 
 
@@ -357,25 +359,25 @@ def write_form(fields: Mapping[str, str]) -> bytes:
 
 
 def read_form(body: bytes) -> dict[str, str]:
-    """Read form fields; of a repeated name the last stays."""
+    """Read form fields; the last value of a repeated name wins."""
     return dict(parse_qsl(body.decode(), keep_blank_values=True))
 
 
-# --- what two documents have in common --------------------------------------------------------------------
+# --- comparing --------------------------------------------------------------------------------------------
 
 
-def canonical(content: Mapping[str, Any]) -> str:
+def canonicalize(content: Mapping[str, Any]) -> str:
     """
-    Word a document alike whatever format it came in.
+    Return a document in a form that does not depend on its format.
 
-    Scalars as text, keys sorted, lists of one like the item by itself, empty things left out.
+    Scalars are text, keys are sorted, a list of one equals its item, and empty values are left out.
     """
     return json.dumps(_canonical(content), sort_keys=True)
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a document in its canonical form, in hexadecimal digits."""
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+    """Return the SHA-256 of a document's canonical form, as hexadecimal digits."""
+    return hashlib.sha256(canonicalize(content).encode()).hexdigest()
 
 
 def _canonical(node: Tree) -> Tree:
@@ -385,26 +387,9 @@ def _canonical(node: Tree) -> Tree:
     if isinstance(node, list):
         items = [item for item in map(_canonical, node) if item is not None]
         return items[0] if len(items) == 1 else items or None
-    return normalised(scalar(node))
+    return normalize(format_scalar(node))
 
 
 def _collapse_text_node(mapping: dict[str, Any]) -> Tree:
-    """Make an element with nothing but text that text."""
+    """Return the text of an element that has nothing else, and None for an empty element."""
     return mapping["#text"] if mapping.keys() == {"#text"} else mapping or None
-
-
-def scalar(value: object) -> str:
-    """Word a scalar as XML would: ``true``, ``42``, nothing."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def normalised(text: str) -> str | None:
-    """Strip white space at both ends and make every line end a line feed; empty text is None."""
-    text = text.strip()
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text or None

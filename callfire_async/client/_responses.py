@@ -19,7 +19,8 @@ from typing import NoReturn, TypeVar
 from attrs import field, frozen
 
 from callfire_async._codec.converters import ConversionError
-from callfire_async._codec.documents import InvalidDocumentError, normalised
+from callfire_async._codec.documents import InvalidDocumentError
+from callfire_async._codec.scalars import normalize
 from callfire_async.client._operations.api_1_1 import Operation, Problems, parse_root
 from callfire_async.errors import (
     APIError,
@@ -170,7 +171,7 @@ def _callfire_message(answer: HttpResponse) -> str | None:
         message = parse_root("ResourceException", _decompress(answer), answer.content_type).get("Message")
     except InvalidDocumentError:
         return None
-    return normalised(message) if isinstance(message, str) else None
+    return normalize(message) if isinstance(message, str) else None
 
 
 def _decompress(answer: HttpResponse) -> bytes:

@@ -1,4 +1,4 @@
-"""Postbacks: parse what CallFire posts, and dispatch it to typed handlers."""
+"""Receive CallFire's postbacks, parse them into events and dispatch the events to typed handlers."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ for _name in set(__all__) - {"SqliteInbox"}:
 
 
 def __getattr__(name: str) -> Any:
-    # Whoever keeps deliveries elsewhere, or nowhere, does not load SQLite.
+    # Imported on demand, because sqlite3 is not needed with another inbox or without one.
     if name != "SqliteInbox":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module("callfire_async.notifications.inbox.sqlite").SqliteInbox

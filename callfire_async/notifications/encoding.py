@@ -1,8 +1,4 @@
-"""
-Events to the bytes that CallFire would post: the one writer of notifications.
-
-It knows what every event has, and no kind of event. It imports `_wire`, `_convert` and `models`.
-"""
+"""Encode events as postback bodies in CallFire's formats, for tests and tools."""
 
 from typing import Any, Literal, Protocol
 
@@ -11,7 +7,7 @@ from callfire_async.models import Broadcast, Call, NotificationFormat, Text
 
 __all__ = ["Encodable", "SoapVersion", "encode"]
 
-#: The two versions of SOAP that CallFire might speak.
+#: The SOAP versions that `encode` supports.
 SoapVersion = Literal["1.1", "1.2"]
 
 _SOAP = {
@@ -21,26 +17,26 @@ _SOAP = {
 
 
 class Encodable(Protocol):
-    """What can be written: every `Notification`."""
+    """The attributes of a `Notification` that `encode` reads."""
 
     @property
     def name(self) -> str:
-        """The root."""
+        """The name of the root."""
         ...
 
     @property
     def subscription_id(self) -> int | None:
-        """The subscription that sends it."""
+        """The id of the subscription."""
         ...
 
     @property
     def subject(self) -> Text | Call | Broadcast | None:
-        """What it is about."""
+        """The text, call or broadcast."""
         ...
 
     @property
     def payload(self) -> dict[str, Any]:
-        """What stands inside the root, where nothing is carried."""
+        """The content of the root, for an event without a subject."""
         ...
 
 
@@ -51,45 +47,45 @@ def encode(
     soap_version: SoapVersion = "1.1",
 ) -> tuple[str, bytes]:
     """
-    Write an event as CallFire posts it, under the root that its ``name`` says.
+    Encode an event as the body of a postback, with its ``name`` as the root.
 
     Args:
-        event: What is written is its model; the payload only of an `UnknownNotification`.
-        format: ``XML``, ``JSON`` or ``SOAP``; in JSON with CallFire's oddities (ids as text, numbers as objects).
-        soap_version: For ``SOAP`` only.
+        event: A `Notification`. Its subject is encoded; its payload only if it is an `UnknownNotification`.
+        format: ``XML``, ``JSON`` or ``SOAP``. JSON has CallFire's oddities: ids as text, phone numbers as objects.
+        soap_version: Used for ``SOAP`` only.
 
     Returns:
-        The content type, and the body.
+        The content type and the body.
 
     Raises:
-        ValueError: Nothing is posted in that format.
+        ValueError: *format* is not one of the three.
     """
     if format == NotificationFormat.JSON:
         return "application/json", documents.write_json({event.name: _apply_json_quirks(_content(event))})
     if format == NotificationFormat.XML:
         return "text/xml; charset=UTF-8", documents.write_xml(_element(event))
     if format != NotificationFormat.SOAP:
-        raise ValueError("an event is posted as XML, JSON or SOAP")
+        raise ValueError("format must be XML, JSON or SOAP")
     namespace, content_type = _SOAP[soap_version]
     envelope = {"@xmlns:soap": namespace, "soap:Body": _element(event)}
     return content_type, documents.write_xml({"soap:Envelope": envelope})
 
 
 def _content(event: Encodable) -> dict[str, Any]:
-    """Return what stands inside the root, in the names of the wire."""
+    """Return the content of the root, with the names of the wire."""
     subscription = {} if event.subscription_id is None else {"SubscriptionId": event.subscription_id}
-    return subscription | _subject_of(event)
+    return subscription | _subject_content(event)
 
 
-def _subject_of(event: Encodable) -> dict[str, Any]:
+def _subject_content(event: Encodable) -> dict[str, Any]:
     if event.subject is None:
         return {name: value for name, value in event.payload.items() if name.lower() != "subscriptionid"}
-    # The models are called by CallFire's words.
+    # The classes Text, Call and Broadcast have the names of their elements.
     return {type(event.subject).__name__: converters.unstructure(event.subject)}
 
 
 def _element(event: Encodable) -> dict[str, Any]:
-    """Put the content into the namespaces of the wire, with the prefixes that CallFire uses."""
+    """Return the root with its namespaces, under the prefixes that CallFire uses."""
     content = _content(event)
     if "SubscriptionId" in content:
         content = {"n:SubscriptionId": content.pop("SubscriptionId")} | content
@@ -97,13 +93,13 @@ def _element(event: Encodable) -> dict[str, Any]:
 
 
 def _apply_json_quirks(node: Any) -> Any:
-    """Word a tree as CallFire's JSON notifications do: ids as text, ``ToNumber`` as an object."""
+    """Return a tree as in CallFire's JSON postbacks: ids are text and ``ToNumber`` is an object."""
     if isinstance(node, dict):
-        return {name: _odd_value(name, value) for name, value in node.items()}
+        return {name: _quirky_value(name, value) for name, value in node.items()}
     return [_apply_json_quirks(item) for item in node] if isinstance(node, list) else node
 
 
-def _odd_value(name: str, value: Any) -> Any:
+def _quirky_value(name: str, value: Any) -> Any:
     if name == "@id":
         return str(value)
     return {"#text": value} if name == "ToNumber" and isinstance(value, str) else _apply_json_quirks(value)

@@ -1,5 +1,5 @@
 """
-The events that CallFire posts: `Notification` and its kinds.
+Events: the typed values that postbacks are parsed into.
 
 ::
 
@@ -13,9 +13,7 @@ The events that CallFire posts: `Notification` and its kinds.
     │   ├── CampaignStarted
     │   ├── CampaignStopped
     │   └── CampaignFinished
-    └── UnknownNotification      a root that API 1.1 does not name
-
-It imports `models`, `encoding` and, for what two unknown documents have in common, `_wire`.
+    └── UnknownNotification      a root that API 1.1 does not define
 """
 
 from datetime import UTC, datetime
@@ -50,66 +48,65 @@ def _fingerprint(payload: dict[str, Any]) -> str:
     return documents.fingerprint({name: value for name, value in payload.items() if name.lower() != "subscriptionid"})
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class Notification:
     """
-    What CallFire posted, whatever its format.
+    The base class of all events.
 
-    Two are equal when they say the same; the format, ``payload`` and ``problems`` are no part of that.
+    Events of equal content are equal, regardless of format, ``payload`` and ``problems``.
     """
 
-    #: The subscription that sent it; None where the notification does not say.
+    #: The id of the subscription, or None if the postback has none.
     subscription_id: int | None = None
-    #: The local name of the root as it was sent.
+    #: The local name of the postback's root.
     name: str = field(default=Factory(lambda self: self.root, takes_self=True))
-    #: Fields that could not be read and are None therefore: ``kind @ path`` in the wire's words, never a value.
+    #: The fields that are None because they could not be read, as ``kind @ path`` with CallFire's names, never a value.
     problems: tuple[str, ...] = field(default=(), eq=False)
-    #: All that stands inside the root: attributes as ``@name``, text beside them as ``#text``.
+    #: The content of the root: attributes as ``@name``, text beside them as ``#text``.
     payload: dict[str, Any] = field(factory=dict, eq=False, repr=False)
 
     root: ClassVar[str] = "Notification"
 
     def __init_subclass__(cls) -> None:
-        """Let an event that is made by hand bear the root that its class is named after."""
+        """Set the class name as the root of events that are created without a name."""
         if "root" not in cls.__dict__:
             cls.root = cls.__name__
 
     @property
     def key(self) -> Key:
         """
-        What happened, as text and numbers: alike across formats, deliveries and subscriptions.
+        The idempotency key of the event: the same for every format, delivery and subscription.
 
-        The idempotency key for a side effect. Where nothing better is known, ``("unknown", SHA-256 of the payload in a
-        canonical form)``.
+        For an unknown event it is ``("unknown", SHA-256 of the payload in a canonical form)``.
         """
         return "unknown", _fingerprint(self.payload)
 
     @property
     def subject(self) -> Text | Call | Broadcast | None:
-        """The text, call or broadcast that it is about; None where the root says nothing of that."""
+        """The event's text, call or broadcast; None for an unknown event."""
         return None
 
     def to_xml(self) -> bytes:
         """
-        Return the body that CallFire would post, under the root that ``name`` says.
+        Return the body of a postback in XML, with ``name`` as its root.
 
-        What the model does not know of the payload, and what could not be read, is left out; `parse` gives an equal
-        event back.
+        Fields of the payload that the model does not have, or that could not be read, are left out. `parse` returns an
+        equal event.
         """
         return encode(self, NotificationFormat.XML)[1]
 
     def to_json(self) -> bytes:
-        """Return that body as JSON, with CallFire's oddities: ids as text, numbers as objects."""
+        """Return the body of a postback in JSON, with CallFire's oddities: ids as text, phone numbers as objects."""
         return encode(self, NotificationFormat.JSON)[1]
 
     def to_soap(self, version: SoapVersion = "1.1") -> bytes:
-        """Return that body in a SOAP envelope."""
+        """Return the body of a postback in a SOAP envelope."""
         return encode(self, NotificationFormat.SOAP, soap_version=version)[1]
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class TextNotification(Notification):
-    """News of a text; by itself, of one that is not in its final state."""
+    """An event about a text. Of this class itself if the text is not in its final state."""
 
     text: Text
 
@@ -121,27 +118,27 @@ class TextNotification(Notification):
     @property
     def key(self) -> Key:
         """``("text", id, result or state)``."""
-        return "text", self.text.id, _outcome(self.text)
+        return "text", self.text.id, _result_or_state(self.text)
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class TextFinished(TextNotification):
-    """A text in its final state: what both text triggers send."""
+    """A text in its final state. Of this class itself if the text was neither sent nor received."""
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class TextSent(TextFinished):
     """An outbound text in its final state, with the result ``SENT``."""
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class TextReceived(TextFinished):
     """An inbound text in its final state."""
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class CallFinished(Notification):
-    """A call that has ended, either way."""
+    """A finished call, inbound or outbound."""
 
     call: Call
 
@@ -153,12 +150,12 @@ class CallFinished(Notification):
     @property
     def key(self) -> Key:
         """``("call", id, result or state)``."""
-        return "call", self.call.id, _outcome(self.call)
+        return "call", self.call.id, _result_or_state(self.call)
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class CampaignNotification(Notification):
-    """News of a campaign; by itself, of one that neither runs or is about to, nor was stopped, nor has finished."""
+    """An event about a campaign. Of this class itself if the campaign has not started, stopped or finished."""
 
     broadcast: Broadcast
 
@@ -172,54 +169,54 @@ class CampaignNotification(Notification):
 
     @property
     def key(self) -> Key:
-        """``("broadcast", id, kind, last_modified)``: seconds since 1970, or as text where no offset was given."""
+        """``("broadcast", id, kind, last_modified)``, in seconds since 1970, or as text if CallFire sent no offset."""
         kind = self._kind or str(self.broadcast.status or "")
-        return "broadcast", self.broadcast.id, kind, _instant(self.broadcast.last_modified)
+        return "broadcast", self.broadcast.id, kind, _timestamp(self.broadcast.last_modified)
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class CampaignStarted(CampaignNotification):
-    """A campaign runs, or is about to."""
+    """A campaign that has started or is about to start."""
 
     _kind: ClassVar[str] = "started"
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class CampaignStopped(CampaignNotification):
-    """A campaign was stopped."""
+    """A campaign that was stopped."""
 
     _kind: ClassVar[str] = "stopped"
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class CampaignFinished(CampaignNotification):
-    """A campaign has come to its end."""
+    """A campaign that has finished."""
 
     _kind: ClassVar[str] = "finished"
 
 
-@frozen(kw_only=True, slots=False)
+@frozen(kw_only=True)
 class UnknownNotification(Notification):
-    """A notification whose root API 1.1 does not name; ``payload`` has all of it, and counts for equality."""
+    """An event whose root API 1.1 does not define. Its ``payload`` has the content and takes part in equality."""
 
     payload: dict[str, Any] = field(factory=dict, eq=_fingerprint, repr=False)
 
 
 def result_of(action: Text | Call) -> Result | None:
-    """Return how a text or a call ended: its final result, else that of its last record."""
+    """Return the final result of a text or a call, or else the result of its last record."""
     return action.final_result or (action.records[-1].result if action.records else None)
 
 
 def is_final(action: Text | Call) -> bool:
-    """Tell whether a text or a call is in its final state."""
+    """Return whether a text or a call is in its final state."""
     return action.state == ActionState.FINISHED or action.final_result is not None
 
 
-def _outcome(action: Text | Call) -> str:
+def _result_or_state(action: Text | Call) -> str:
     return str(result_of(action) or action.state or "")
 
 
-def _instant(moment: datetime | None) -> str | float:
+def _timestamp(moment: datetime | None) -> str | float:
     if moment is None:
         return ""
     return moment.isoformat() if moment.tzinfo is None else (moment - _EPOCH).total_seconds()

@@ -58,9 +58,9 @@ def test_a_call_with_a_field_that_cannot_be_read_has_problems():
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ("<a>\n<b></a>", "not XML: mismatched tag at line 2, column 6"),
+        ("<a>\n<b></a>", "invalid XML: mismatched tag at line 2, column 6"),
         ('{"a":\n x}', "neither XML nor JSON: at line 2, column 2"),
-        ("[]", "a JSON document that is not an object with one key is not a notification"),
+        ("[]", "not a notification: expected a JSON object with exactly one key"),
     ],
 )
 def test_what_is_no_notification_is_status_2(body, problem):

@@ -442,7 +442,7 @@ def test_what_is_optional_and_cannot_be_read_is_left_out_and_named():
         "not an integer @ ResourceList.@totalResults",
         "not a boolean @ ResourceList.Subscription[0].Enabled",
         "not an integer @ ResourceList.Subscription[1].SubscriptionFilter.BatchId",
-        "not a text @ ResourceList.Subscription[1].SubscriptionFilter.ToNumber",
+        "not a string @ ResourceList.Subscription[1].SubscriptionFilter.ToNumber",
     )
 
 
@@ -455,7 +455,7 @@ def test_what_is_optional_and_cannot_be_read_is_left_out_and_named():
         (GET, "", "neither XML nor JSON"),
         (GET, "oops", "neither XML nor JSON"),
         (GET, '{"Resource": {"Subscription": {"@id": 1', "neither XML nor JSON"),
-        (GET, "<r:Resource", "not XML"),
+        (GET, "<r:Resource", "invalid XML"),
         (GET, "<html><body>Welcome</body></html>", "HTML"),
         (GET, "[]", "one key"),
         (GET, '{"Resource": null}', "not an object"),

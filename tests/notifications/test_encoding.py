@@ -1,4 +1,4 @@
-"""The writer of notifications: content types, namespaces, and CallFire's oddities."""
+"""Tests of the encoding of events: content types, namespaces, and CallFire's oddities."""
 
 import json
 import re
@@ -24,24 +24,24 @@ TEXT, CALL, CAMPAIGN = (samples.EVENTS[root] for root in ("TextSent", "CallFinis
     ],
 )
 def test_the_content_type_of_each_format(format, version, content_type):
-    """XML bears the one that a real postback had."""
+    """XML has the content type of a real postback."""
     assert encode(TEXT, format, soap_version=version)[0] == content_type
 
 
 def test_xml_is_the_default():
-    """As it is CallFire's."""
+    """It is also CallFire's default."""
     assert encode(TEXT) == encode(TEXT, NotificationFormat.XML)
 
 
 @pytest.mark.parametrize("format", ["EMAIL", "LEGACY", "xml", ""])
-def test_nothing_is_posted_in_other_formats(format):
-    """A mailbox gets a mail, and the rest does not exist."""
+def test_other_formats_are_rejected(format):
+    """EMAIL is sent to a mailbox, and LEGACY is not supported."""
     with pytest.raises(ValueError, match="XML, JSON or SOAP"):
         encode(TEXT, format)
 
 
 def test_xml_uses_the_namespaces_and_prefixes_of_callfire():
-    """The root and the subscription are in one namespace, what they carry is in the other."""
+    """The root and the subscription are in one namespace, the subject in another."""
     body = encode(TEXT)[1].decode()
 
     assert re.search(
@@ -56,14 +56,14 @@ def test_xml_uses_the_namespaces_and_prefixes_of_callfire():
     [("1.1", "http://schemas.xmlsoap.org/soap/envelope/"), ("1.2", "http://www.w3.org/2003/05/soap-envelope")],
 )
 def test_soap_is_the_xml_in_an_envelope(version, namespace):
-    """Each version has a namespace of its own."""
+    """Each version has its own namespace."""
     body = encode(TEXT, "SOAP", soap_version=version)[1].decode()
 
     assert f'<soap:Envelope xmlns:soap="{namespace}"><soap:Body><n:TextSent' in body
 
 
 def test_json_has_the_oddities_of_callfire():
-    """Ids are text, numbers are objects; other integers and booleans are what they are."""
+    """Ids are text and phone numbers are objects; other integers and booleans are unchanged."""
     call = json.loads(encode(CALL, "JSON")[1])["CallFinished"]["Call"]
 
     assert (call["@id"], call["CallRecord"][0]["@id"]) == ("896807884003", "537621191003")
@@ -71,8 +71,8 @@ def test_json_has_the_oddities_of_callfire():
     assert (call["ContactId"], call["Inbound"], call["FromNumber"]) == (175791874003, False, "12135551215")
 
 
-def test_a_bare_number_is_an_object_in_json_too():
-    """Even where nothing is attached to it."""
+def test_a_number_without_attributes_is_an_object_in_json():
+    """The text is under `value`."""
     text = json.loads(encode(samples.EVENTS["TextFinished"], "JSON")[1])["TextFinished"]["Text"]
 
     assert text["ToNumber"] == {"value": "12135551213"}
@@ -81,15 +81,15 @@ def test_a_bare_number_is_an_object_in_json_too():
 @pytest.mark.parametrize("event", [TEXT, CALL, CAMPAIGN])
 @pytest.mark.parametrize("format", ["XML", "JSON", "SOAP"])
 def test_the_root_is_the_name_of_the_event(event, format):
-    """Whatever the kind of the event is."""
+    """The class of the event does not matter."""
     name = "BroadcastNotification" if event is CAMPAIGN else event.name.replace("Sent", "Notification")
 
     assert parse(encode(evolve(event, name=name), format)[1]) == evolve(event, name=name)
 
 
 @pytest.mark.parametrize("format", ["XML", "JSON", "SOAP"])
-def test_an_unknown_notification_is_written_as_its_payload(format):
-    """The subscription is the event's, wherever the payload has one."""
+def test_an_unknown_notification_is_encoded_as_its_payload(format):
+    """The subscription id is the event's, not the payload's."""
     event = UnknownNotification(
         name="FaxFinished", subscription_id=8, payload={"subscriptionId": "7", "Fax": {"@id": "1", "#text": "a"}}
     )
@@ -98,14 +98,14 @@ def test_an_unknown_notification_is_written_as_its_payload(format):
 
 
 @pytest.mark.parametrize("format", ["XML", "JSON"])
-def test_without_a_subscription_there_is_none(format):
+def test_a_missing_subscription_id_is_left_out(format):
     """The element is optional."""
     assert b"SubscriptionId" not in encode(evolve(TEXT, subscription_id=None), format)[1]
 
 
 @pytest.mark.parametrize("event", samples.EVENTS.values(), ids=samples.EVENTS)
-def test_an_event_says_its_own_bodies(event):
-    """Each format has a method, which gives what would be posted; parsed, it is the event again."""
+def test_an_event_has_a_method_for_each_format(event):
+    """The method returns the encoded body, and parsing that returns an equal event."""
     bodies = {"XML": event.to_xml(), "JSON": event.to_json(), "SOAP": event.to_soap()}
 
     assert bodies == {format: encode(event, format)[1] for format in bodies}
@@ -113,8 +113,8 @@ def test_an_event_says_its_own_bodies(event):
     assert event.to_soap("1.2") == encode(event, "SOAP", soap_version="1.2")[1]
 
 
-def test_an_unknown_event_says_what_it_was_sent():
-    """There is nothing else to say of it."""
+def test_an_unknown_event_can_be_encoded_and_parsed():
+    """It has no subject."""
     event = UnknownNotification(name="FaxFinished", subscription_id=7, payload={"Fax": {"@id": "1"}})
 
     assert event.subject is None

@@ -1,4 +1,4 @@
-"""The events as values: what makes two of them equal, their keys, and what their `repr` shows."""
+"""Tests of the events as values: equality, keys, copies and `repr`."""
 
 import copy
 import pickle
@@ -30,12 +30,12 @@ each_event = pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
 
 
 def text(**fields) -> TextFinished:
-    """Make a finished text by hand."""
+    """Return a finished text."""
     return TextFinished(text=Text(id=1, **fields))
 
 
 def campaign(kind: type[CampaignNotification] = CampaignStarted, **fields) -> CampaignNotification:
-    """Make news of a campaign by hand."""
+    """Return a campaign event."""
     return kind(broadcast=Broadcast(id=1, **fields))
 
 
@@ -52,8 +52,8 @@ def campaign(kind: type[CampaignNotification] = CampaignStarted, **fields) -> Ca
         (UnknownNotification, []),
     ],
 )
-def test_the_kinds_form_a_tree(kind, parents):
-    """Whoever asks for a kind gets the kinds below it as well."""
+def test_the_classes_form_a_tree(kind, parents):
+    """A handler for a class also gets the events of its subclasses."""
     assert all(issubclass(kind, parent) for parent in [*parents, Notification])
 
 
@@ -68,8 +68,8 @@ def test_the_kinds_form_a_tree(kind, parents):
         (text(), "TextFinished"),
     ],
 )
-def test_an_event_made_by_hand_bears_the_root_of_its_kind(event, root):
-    """`name` need not be given."""
+def test_the_default_name_is_the_root_of_the_class(event, root):
+    """`name` is optional."""
     assert event.name == root
 
 
@@ -88,39 +88,39 @@ def test_an_event_made_by_hand_bears_the_root_of_its_kind(event, root):
         (campaign(last_modified=datetime(1970, 1, 2, tzinfo=UTC)), ("broadcast", 1, "started", 86400.0)),
         (campaign(CampaignStopped), ("broadcast", 1, "stopped", "")),
         (
-            campaign(CampaignFinished, last_modified=datetime(1970, 1, 2)),  # noqa: DTZ001  # some say no offset
+            campaign(CampaignFinished, last_modified=datetime(1970, 1, 2)),  # noqa: DTZ001  # CallFire may send no offset
             ("broadcast", 1, "finished", "1970-01-02T00:00:00"),
         ),
         (campaign(CampaignNotification, status=BroadcastStatus.PAUSED), ("broadcast", 1, "PAUSED", "")),
         (campaign(CampaignNotification), ("broadcast", 1, "", "")),
     ],
 )
-def test_a_key_says_what_happened_to_what(event, key):
-    """The key is plain text and numbers: the kind of thing, its id, and what became of it."""
+def test_a_key_has_the_subject_and_its_outcome(event, key):
+    """A key is a tuple of text and numbers: type, id, and result, state or kind."""
     assert event.key == key
 
 
 @each_event
 def test_a_key_does_not_depend_on_the_subscription(event):
-    """Two subscriptions that both get a thing give it one key."""
+    """Two subscriptions for the same event produce the same key."""
     assert evolve(event, subscription_id=1).key == evolve(event, subscription_id=None).key
 
 
-def test_keys_of_different_things_differ():
-    """No two samples of different things share a key."""
-    things = {name: event.key for name, event in EVENTS.items()}
+def test_different_subjects_have_different_keys():
+    """No two samples with different subjects share a key."""
+    keys = {name: event.key for name, event in EVENTS.items()}
 
-    # The same text and the same campaigns, under other roots.
-    assert things.pop("TextSent") == things.pop("TextNotification")
-    assert things.pop("BroadcastStarted") == things.pop("BroadcastNotification") == things.pop("CampaignStarted")
-    assert things.pop("BroadcastStopped") == things.pop("CampaignStopped")
-    assert things.pop("BroadcastFinished") == things.pop("CampaignFinished")
-    assert len(set(things.values())) == len(things)
+    # Samples of the same text or campaign with different roots.
+    assert keys.pop("TextSent") == keys.pop("TextNotification")
+    assert keys.pop("BroadcastStarted") == keys.pop("BroadcastNotification") == keys.pop("CampaignStarted")
+    assert keys.pop("BroadcastStopped") == keys.pop("CampaignStopped")
+    assert keys.pop("BroadcastFinished") == keys.pop("CampaignFinished")
+    assert len(set(keys.values())) == len(keys)
 
 
 @each_event
-def test_payload_and_problems_are_no_part_of_equality(event):
-    """What a format leaves behind does not make two events differ, but for an unknown one, which has nothing else."""
+def test_payload_and_problems_do_not_affect_equality(event):
+    """The payload of an unknown event is the exception."""
     other = evolve(event, problems=("not a time @ Call.Created",))
     if not isinstance(event, UnknownNotification):
         other = evolve(other, payload={"a": "b"})
@@ -129,14 +129,14 @@ def test_payload_and_problems_are_no_part_of_equality(event):
 
 
 @each_event
-def test_what_it_says_is_part_of_equality(event):
-    """Another subscription or another root makes another event."""
+def test_subscription_and_name_affect_equality(event):
+    """Another subscription or root is another event."""
     assert event != evolve(event, subscription_id=1)
     assert event != evolve(event, name="Other")
 
 
 def test_unknown_notifications_are_equal_in_canonical_form():
-    """Numbers and text, lists of one, empty things and the order of keys do not count; nor does ``SubscriptionId``."""
+    """Types of scalars, lists of one, empty values, the order of keys and ``SubscriptionId`` do not matter."""
     other = UnknownNotification(
         name="FaxFinished",
         subscription_id=7,
@@ -147,7 +147,7 @@ def test_unknown_notifications_are_equal_in_canonical_form():
 
 
 def test_unknown_notifications_with_other_content_differ():
-    """The payload is all that tells two unknown notifications apart."""
+    """The payload distinguishes unknown notifications."""
     other = evolve(UNKNOWN, payload={"Fax": {"@id": "1", "Pages": ["3", "2"]}})
 
     assert other != UNKNOWN
@@ -155,7 +155,7 @@ def test_unknown_notifications_with_other_content_differ():
 
 
 def test_the_key_of_an_unknown_notification_is_a_digest():
-    """It is short, whatever the notification holds, and shows nothing of it."""
+    """It has a fixed length and reveals nothing of the payload."""
     kind, digest = UNKNOWN.key
 
     assert kind == "unknown"
@@ -165,7 +165,7 @@ def test_the_key_of_an_unknown_notification_is_a_digest():
 @each_event
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda event: pickle.loads(pickle.dumps(event))])
 def test_events_can_be_copied_and_pickled(event, duplicate):
-    """They travel between processes, and nothing is lost."""
+    """Every attribute is kept."""
     other = duplicate(event)
 
     assert (other, hash(other), other.key) == (event, hash(event), event.key)
@@ -173,15 +173,15 @@ def test_events_can_be_copied_and_pickled(event, duplicate):
 
 
 @each_event
-def test_events_cannot_be_changed(event):
-    """One event goes to many handlers."""
+def test_events_are_immutable(event):
+    """An event is passed to several handlers."""
     with pytest.raises(AttributeError):
         event.subscription_id = 1
 
 
 @each_event
 def test_a_repr_masks_numbers_and_messages(event):
-    """A log of events holds no personal data."""
+    """Logged events have no personal data."""
     shown = repr(evolve(event, payload={"Text": {"Message": "Your order"}}))
 
     assert not any(secret in shown for secret in ("121355512", "order", "KEYWORD", "A. Caller", "a1b2c3"))

@@ -125,7 +125,7 @@ async def test_no_refusal_depends_on_what_stands_in_the_body(handlers, inbox):
 
     assert [(entry.state, entry.reason) for entry in entries] == [
         ("dead", "neither XML nor JSON: at line 1, column 1"),
-        ("dead", "a JSON document whose one value is not an object is not a notification"),
+        ("dead", "not a notification: the value of the JSON document's only key is not an object"),
         ("dead", "not a notification: missing @ Text.@id"),
         ("dead", "no handler takes this UnknownNotification"),
     ]

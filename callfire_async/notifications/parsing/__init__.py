@@ -1,5 +1,38 @@
-"""Parse a postback's body into an event, without I/O: one module per API generation."""
+"""
+Parse a postback's body into an event, without I/O.
 
-from callfire_async.notifications.parsing.api_1_1 import parse
+This module reads the document and maps errors, for every API generation. `api_1_1` creates the events of API 1.1.
+"""
+
+from callfire_async._codec import converters, documents
+from callfire_async.errors import InvalidNotificationError, MalformedNotificationError
+from callfire_async.notifications.events import Notification
+from callfire_async.notifications.parsing import api_1_1
 
 __all__ = ["parse"]
+
+
+def parse(body: bytes | str, content_type: str | None = None) -> Notification:
+    """
+    Parse the body of a postback in XML, JSON or SOAP.
+
+    Args:
+        body: The body as it was received.
+        content_type: The ``Content-Type`` header. The format is detected from the body; only the charset is used.
+
+    Returns:
+        The event. A field that cannot be read is None and is listed in ``problems``.
+
+    Raises:
+        MalformedNotificationError: The body is neither XML nor JSON, or exceeds a limit for hostile input.
+        InvalidNotificationError: The body is well-formed, but it is not one named object, its text, call or broadcast
+            is missing, or an id is missing or invalid.
+    """
+    try:
+        return api_1_1.create_event(*documents.read(body, content_type))
+    except documents.UnexpectedDocumentError as error:
+        raise InvalidNotificationError(f"not a notification: {error}") from None
+    except documents.InvalidDocumentError as error:
+        raise MalformedNotificationError(str(error)) from None
+    except converters.ConversionError as error:
+        raise InvalidNotificationError(f"not a notification: {error}", problems=error.problems) from None

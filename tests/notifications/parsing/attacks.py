@@ -1,8 +1,8 @@
 """
-Hostile and broken input, case by case, and what must come of it.
+Cases of hostile and broken input, and the expected outcome of each.
 
-*Bad* is a `NotificationError`; *accepted* an event that may be held against a condition; *bounded* either of the two.
-Bodies are made where they are parsed, in a process of their own.
+*Bad* is a `NotificationError`; *accepted* is an event, for which a case may have a condition; *bounded* is either one.
+The process that parses a body also creates it.
 """
 
 import codecs
@@ -23,35 +23,35 @@ NESTED_ENTITIES = "".join(f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for l
 
 @dataclass(frozen=True)
 class Case:
-    """One body, and what must come of it."""
+    """A body and its expected outcome."""
 
     name: str
     body: Callable[[], bytes]
     outcome: Literal["bad", "accepted", "bounded"] = "bad"
-    #: Asked of the event that is accepted.
-    holds: Callable[[Any], bool] = lambda event: True
+    #: The condition for an accepted event.
+    condition: Callable[[Any], bool] = lambda event: True
     content_type: str | None = None
 
 
 def xml(document: str) -> Callable[[], bytes]:
-    """Make a body of a document."""
+    """Return a function that encodes a document."""
     return document.encode
 
 
 def call(**fields: object) -> Callable[[], bytes]:
-    """Make a call with an id, some fields of its own, and one record that has the rest of them."""
+    """Return a function that encodes a call with these fields, of which some are put into a record."""
     record = {name: fields.pop(name) for name in ("Duration", "BilledAmount", "FinishTime") if name in fields}
     content = {"@id": 1, **fields, "CallRecord": {"@id": 2, **record}}
     return json.dumps({"CallFinished": {"Call": content}}).encode
 
 
-def problem(*problems: str) -> Callable[[Any], bool]:
-    """Ask for these problems, no others, in an event that says nowhere what was sent."""
+def has_problems(*problems: str) -> Callable[[Any], bool]:
+    """Return a function that checks the problems of an event."""
     return lambda event: event.problems == problems
 
 
 def deep_xml(depth: int) -> Callable[[], bytes]:
-    """Nest elements."""
+    """Return a function that nests elements."""
     return lambda: b"<a>" * depth + b"</a>" * depth
 
 
@@ -140,7 +140,7 @@ XML = [
         "accepted",
     ),
     Case(
-        "9,990 elements, each with two strange attributes",
+        "9,990 elements, each with two unknown attributes",
         lambda: b"<z xmlns:q='q'>" + b"".join(b"<b%d q:a%d='' q:b%d=''/>" % (n, n, n) for n in range(9_990)) + b"</z>",
     ),
     Case(
@@ -154,18 +154,18 @@ XML = [
         ),
     ),
     Case("9,990 empty records", lambda: CALL % (b"<CallRecord/>" * 9_990)),
-    Case("9,990 records with ids that are none", lambda: CALL % (b"<CallRecord id='x'/>" * 9_990)),
+    Case("9,990 records with ids that are invalid", lambda: CALL % (b"<CallRecord id='x'/>" * 9_990)),
     Case(
         "a megabyte of results",
         lambda: BROADCAST % (b"<RetryResults>" + b"a " * (MEGABYTE // 2 - 100) + b"</RetryResults>"),
         "accepted",
-        problem("too many words @ Broadcast.TextBroadcastConfig.RetryConfig.RetryResults"),
+        has_problems("too many items @ Broadcast.TextBroadcastConfig.RetryConfig.RetryResults"),
     ),
     Case(
         "a megabyte of kinds of phones",
         lambda: BROADCAST % (b"<RetryPhoneTypes>" + b"a " * (MEGABYTE // 2 - 100) + b"</RetryPhoneTypes>"),
         "accepted",
-        problem("too many words @ Broadcast.TextBroadcastConfig.RetryConfig.RetryPhoneTypes"),
+        has_problems("too many items @ Broadcast.TextBroadcastConfig.RetryConfig.RetryPhoneTypes"),
     ),
     Case(
         "a megabyte of references to characters", lambda: b"<z>" + b"&#65;" * (MEGABYTE // 5 - 2) + b"</z>", "accepted"
@@ -326,7 +326,7 @@ JSON = [
         ),
     ),
     Case(
-        "9,900 records with long ids that are none",
+        "9,900 records with long ids that are invalid",
         lambda: b'{"CallFinished":{"Call":{"@id":1,"CallRecord":[' + b'{"@id":"%s"},' % (b"x" * 38) * 9_900 + b"{}]}}}",
     ),
     Case(
@@ -374,34 +374,55 @@ JSON = [
 VALUES = [
     Case("the text false", call(Inbound="false"), "accepted", lambda event: event.call.inbound is False),
     Case("the text FALSE", call(Inbound="FALSE"), "accepted", lambda event: event.call.inbound is False),
-    Case("a boolean that is none", call(Inbound="no"), "accepted", problem("not a boolean @ Call.Inbound")),
-    Case("a boolean of a float", call(Inbound=0.0), "accepted", problem("not a boolean @ Call.Inbound")),
+    Case("an invalid boolean", call(Inbound="no"), "accepted", has_problems("not a boolean @ Call.Inbound")),
+    Case("a boolean of a float", call(Inbound=0.0), "accepted", has_problems("not a boolean @ Call.Inbound")),
     Case("an id that is true", call(**{"@id": True})),
-    Case("an integer that is true", call(ContactId=True), "accepted", problem("not an integer @ Call.ContactId")),
-    Case("an integer of 1.9", call(ContactId=1.9), "accepted", problem("not an integer @ Call.ContactId")),
+    Case("an integer that is true", call(ContactId=True), "accepted", has_problems("not an integer @ Call.ContactId")),
+    Case("an integer of 1.9", call(ContactId=1.9), "accepted", has_problems("not an integer @ Call.ContactId")),
     Case("an id of 1.0", call(**{"@id": 1.0})),
     Case(
-        "an integer with underscores", call(ContactId=" 1_000 "), "accepted", problem("not an integer @ Call.ContactId")
+        "an integer with underscores",
+        call(ContactId=" 1_000 "),
+        "accepted",
+        has_problems("not an integer @ Call.ContactId"),
     ),
     Case("an id in Arabic digits", call(**{"@id": "١٢٣"})),
-    Case("an integer in Arabic digits", call(ContactId="١٢٣"), "accepted", problem("not an integer @ Call.ContactId")),
-    Case("an integer of 65 bits", call(ContactId=2**64), "accepted", problem("not an integer @ Call.ContactId")),
+    Case(
+        "an integer in Arabic digits",
+        call(ContactId="١٢٣"),
+        "accepted",
+        has_problems("not an integer @ Call.ContactId"),
+    ),
+    Case("an integer of 65 bits", call(ContactId=2**64), "accepted", has_problems("not an integer @ Call.ContactId")),
     Case(
         "an integer of 4,000 digits",
         call(ContactId="1" * 4_000),
         "accepted",
-        problem("not an integer @ Call.ContactId"),
+        has_problems("not an integer @ Call.ContactId"),
     ),
-    Case("a mapping for text", call(FromNumber={"a": {"b": "c"}}), "accepted", problem("not a text @ Call.FromNumber")),
-    Case("a list for text", call(FromNumber=["1", "2"]), "accepted", problem("not a text @ Call.FromNumber")),
+    Case(
+        "a mapping for text",
+        call(FromNumber={"a": {"b": "c"}}),
+        "accepted",
+        has_problems("not a string @ Call.FromNumber"),
+    ),
+    Case("a list for text", call(FromNumber=["1", "2"]), "accepted", has_problems("not a string @ Call.FromNumber")),
     Case("a mapping for an id", call(**{"@id": {"a": 1}})),
     Case("text for a record", call(Label={"a": []}, ToNumber=None), "bounded"),
     Case(
-        "a number that is a phone number", call(Created="12135551212"), "accepted", problem("not a time @ Call.Created")
+        "a number that is a phone number",
+        call(Created="12135551212"),
+        "accepted",
+        has_problems("not a time @ Call.Created"),
     ),
-    Case("a time of digits", call(Created=20121026), "accepted", problem("not a time @ Call.Created")),
-    Case("a time of a week", call(Created="2012-W43-5T00:00"), "accepted", problem("not a time @ Call.Created")),
-    Case("a time out of range", call(Created="2012-13-41T25:61:61Z"), "accepted", problem("not a time @ Call.Created")),
+    Case("a time of digits", call(Created=20121026), "accepted", has_problems("not a time @ Call.Created")),
+    Case("a time of a week", call(Created="2012-W43-5T00:00"), "accepted", has_problems("not a time @ Call.Created")),
+    Case(
+        "a time out of range",
+        call(Created="2012-13-41T25:61:61Z"),
+        "accepted",
+        has_problems("not a time @ Call.Created"),
+    ),
     Case(
         "a time at the end of all times",
         call(Created="9999-12-31T23:59:59-14:00", Modified="0001-01-01T00:00:00+14:00"),
@@ -412,7 +433,7 @@ VALUES = [
             f"the decimal {number}",
             call(BilledAmount=number),
             "accepted",
-            problem("not a decimal @ Call.CallRecord[0].BilledAmount"),
+            has_problems("not a decimal @ Call.CallRecord[0].BilledAmount"),
         )
         for number in ("NaN", "Infinity", "1_0", "1e9999999", "0x10", "1,5", "\u0661")
     ),
@@ -421,14 +442,14 @@ VALUES = [
             f"the duration {number}",
             call(Duration=number),
             "accepted",
-            problem("not a duration @ Call.CallRecord[0].Duration"),
+            has_problems("not a duration @ Call.CallRecord[0].Duration"),
         )
         for number in ("1e99", "NaN", "PT5S", "-")
     ),
     Case("an error about a phone number", call(**{"@id": "12135551212x"})),
 ]
 
-#: The rows about HTTP, and which tests of the adapters, each behind a real server, show what must come of them.
+#: Attacks over HTTP, and the tests that cover them, for each adapter behind a real server.
 HTTP = {
     "chunked without end, 64 MB": ["test_an_endless_body_is_refused_and_its_sender_cut_off"],
     "the client goes on sending after its 413 or 408": [
@@ -452,7 +473,7 @@ HTTP = {
     "client gone while we store": ["test_what_is_being_stored_when_its_client_goes_is_stored"],
 }
 
-#: Likewise the rows about the client's side.
+#: Attacks on the client, and the tests that cover them.
 CLIENT = {
     "tasks cancelled while they wait for a connection": ["test_the_pool_is_healthy_after_many_cancellations"],
     "redirects": ["test_redirects_are_never_followed", "test_no_redirect_takes_the_credentials_elsewhere"],

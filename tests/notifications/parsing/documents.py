@@ -1,4 +1,4 @@
-"""Documents for the parser: the content of a sample as a plain tree, and such a tree in each format."""
+"""Documents for the tests of the parser: content of samples as plain trees, and trees in each format."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -12,28 +12,28 @@ Tree = dict[str, Any]
 
 
 def content_of(root: str) -> Tree:
-    """Return what stands inside the root of a sample, in the names of the wire."""
+    """Return the content of a sample's root, with the names of the wire."""
     return copy.deepcopy(encoding._content(samples.EVENTS[root]))
 
 
 def as_json(root: str, content: Tree) -> bytes:
-    """Write a tree as JSON, plainly."""
+    """Write a tree as JSON."""
     return documents.write_json({root: content})
 
 
 def as_xml(root: str, content: Tree) -> bytes:
-    """Write a tree as XML, with everything but the root in one namespace."""
+    """Write a tree as XML, with every element but the root in one namespace."""
     return documents.write_xml(_element(root, content))
 
 
 def as_soap(root: str, content: Tree) -> bytes:
-    """Write a tree as SOAP 1.1, with a header that says nothing."""
-    return _enveloped(documents.SOAP_11, root, content)
+    """Write a tree as SOAP 1.1, with an empty header."""
+    return _in_envelope(documents.SOAP_11, root, content)
 
 
 def as_soap_12(root: str, content: Tree) -> bytes:
     """Write a tree as SOAP 1.2."""
-    return _enveloped(documents.SOAP_12, root, content)
+    return _in_envelope(documents.SOAP_12, root, content)
 
 
 FORMATS: dict[str, Callable[[str, Tree], bytes]] = {
@@ -48,13 +48,13 @@ def _element(root: str, content: Tree) -> Tree:
     return {f"n:{root}": {"@xmlns": documents.DATA, "@xmlns:n": documents.NOTIFICATION} | content}
 
 
-def _enveloped(namespace: str, root: str, content: Tree) -> bytes:
+def _in_envelope(namespace: str, root: str, content: Tree) -> bytes:
     envelope = {"@xmlns:soap": namespace, "soap:Header": None, "soap:Body": _element(root, content)}
     return documents.write_xml({"soap:Envelope": envelope})
 
 
 def objects(node: Any) -> Iterator[Tree]:
-    """Yield every object in a tree, to be changed in place."""
+    """Yield every object in a tree, so that it can be changed."""
     children = node if isinstance(node, list) else list(node.values())
     if isinstance(node, dict):
         yield node
@@ -63,8 +63,8 @@ def objects(node: Any) -> Iterator[Tree]:
             yield from objects(child)
 
 
-def at(tree: Any, path: str) -> tuple[Any, Any]:
-    """Return the place that a dotted path leads to: what holds it, and its last step."""
+def locate(tree: Any, path: str) -> tuple[Any, Any]:
+    """Return the parent of the node locate a dotted path, and the last step of the path."""
     *steps, last = (int(step) if step.isdigit() else step for step in path.split("."))
     for step in steps:
         tree = tree[step]

@@ -1,8 +1,8 @@
 """
-Feed `parse` with whatever libFuzzer comes up with, and hold that an event or a `NotificationError` comes out.
+Fuzz `parse` with libFuzzer, and check that it returns an event or raises a `NotificationError`.
 
-Run as a program, with libFuzzer's options and the folder of a corpus: it ends with status 0 once ``-runs`` are done,
-and otherwise says what it found. ``-seed`` repeats a run; ``--write-corpus FOLDER`` writes what to begin from.
+The program takes libFuzzer's options and the directory of a corpus. It exits with status 0 after ``-runs`` inputs, or
+else prints the failing input. ``-seed`` repeats a run; ``--write-corpus DIRECTORY`` writes the initial corpus.
 """
 
 import sys
@@ -17,8 +17,8 @@ with atheris.instrument_imports(include=["callfire_async", "cattrs", "json", "xm
 CONTENT_TYPES = (None, "application/json", "text/xml; charset=latin-1", "text/xml; charset=windows-1252")
 
 
-def test_one(data: bytes) -> None:
-    """Parse one body; the first byte says of which content type, and whether it comes as text."""
+def parse_one(data: bytes) -> None:
+    """Parse one body. The first byte selects the content type, and whether the body is parsed as text."""
     kind, body = data[:1], data[1:]
     number = kind[0] if kind else 0
     content_type = CONTENT_TYPES[number % len(CONTENT_TYPES)]
@@ -30,11 +30,11 @@ def test_one(data: bytes) -> None:
         return
     repr((event, hash(event), event.key)).encode()
     if event != parse(document, content_type):
-        raise AssertionError("one body, two events")
+        raise AssertionError("parsing a body twice returned different events")
 
 
 def is_text(number: int, body: bytes) -> bool:
-    """Tell whether a body is to be parsed as text, and can be."""
+    """Return whether a body is to be parsed as text, and can be."""
     if not number & 8:
         return False
     try:
@@ -44,8 +44,8 @@ def is_text(number: int, body: bytes) -> bool:
     return True
 
 
-def write_corpus(folder: Path) -> None:
-    """Write one body of each event in each format, and the shorter attacks."""
+def write_corpus(directory: Path) -> None:
+    """Write the body of each event in each format, and the short hostile bodies."""
     from notifications.parsing.attacks import CASES
 
     from callfire_async.testing import samples
@@ -53,12 +53,12 @@ def write_corpus(folder: Path) -> None:
     bodies = [samples.body(root, form) for root in samples.EVENTS for form in ("XML", "JSON", "SOAP")]
     bodies += [body for case in CASES.values() if "megabyte" not in case.name and len(body := case.body()) < 4_000]
     for number, body in enumerate(bodies):
-        (folder / f"{number:03}").write_bytes(bytes([number % 32]) + body)
+        (directory / f"{number:03}").write_bytes(bytes([number % 32]) + body)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--write-corpus"]:
         write_corpus(Path(sys.argv[2]))
     else:
-        atheris.Setup(sys.argv, test_one)
+        atheris.Setup(sys.argv, parse_one)
         atheris.Fuzz()

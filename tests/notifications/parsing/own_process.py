@@ -1,8 +1,8 @@
 """
-A receiver behind a real server in a process of its own, so that its memory is that of nobody else.
+A receiver behind a real server in its own process, so that its memory can be measured.
 
-Run as a program, with the name of a way to embed a receiver, it prints port and prefix and serves until its standard
-input ends.
+The program takes the name of a framework to embed the receiver in, prints port and path prefix, and serves until its
+standard input ends.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ class OwnServer:
     endpoint: Endpoint
 
     async def post(self, body: bytes, *headers: str) -> int:
-        """Post a body; return the status."""
+        """Post a body and return the status."""
         async with connection(self.endpoint) as sender:
             sender.head(self.endpoint.path(TOKEN), f"Content-Length: {len(body)}", *headers)
             sender.send(body)
             return await sender.status()
 
     def memory(self) -> int:
-        """Return how many bytes it has in memory."""
+        """Return the resident memory in bytes."""
         return self._memory("VmRSS")
 
     def most_memory(self) -> int:
-        """Return how many bytes it had in memory at most."""
+        """Return the peak resident memory in bytes."""
         return self._memory("VmHWM")
 
     def _memory(self, line: str) -> int:
@@ -50,7 +50,7 @@ class OwnServer:
 
 @asynccontextmanager
 async def own_server(way: str) -> AsyncIterator[OwnServer]:
-    """Start one; stop it at the end, and hold that it was still alive."""
+    """Start a server; on exit, stop it and check that it was still running."""
     pipe = asyncio.subprocess.PIPE
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = (sys.executable, "-W", "error", __file__, way)
@@ -66,14 +66,14 @@ async def own_server(way: str) -> AsyncIterator[OwnServer]:
 
 
 async def serve(way: str) -> None:
-    """Serve until nobody wants it any more."""
+    """Serve until standard input ends."""
     router = Router()
 
     @router.on(Notification)
-    async def take(event: Notification) -> None: ...
+    async def handle(event: Notification) -> None: ...
 
     async with WAYS[way](Receiver(router, tokens=TOKEN)) as endpoint:
-        print(endpoint.port, endpoint.prefix, flush=True)  # noqa: T201  # for whoever has started it
+        print(endpoint.port, endpoint.prefix, flush=True)  # noqa: T201  # the parent process reads it
         await asyncio.to_thread(sys.stdin.read)
 
 

@@ -1,7 +1,7 @@
-"""What cannot be read: a problem where the event stands without it, an error where it does not."""
+"""Tests of unreadable content: a problem of the event if the event can exist without it, or else an error."""
 
 import pytest
-from notifications.parsing.documents import as_json, as_xml, at, content_of
+from notifications.parsing.documents import as_json, as_xml, content_of, locate
 
 from callfire_async.errors import InvalidNotificationError, MalformedNotificationError
 from callfire_async.models import Result
@@ -15,8 +15,8 @@ from callfire_async.notifications.parsing import parse
         ("CallFinished", "Call.Created", "yesterday", "not a time @ Call.Created"),
         ("CallFinished", "Call.Inbound", "maybe", "not a boolean @ Call.Inbound"),
         ("CallFinished", "Call.ContactId", "1.9", "not an integer @ Call.ContactId"),
-        ("CallFinished", "Call.ToNumber", {"Other": "x"}, "not a text @ Call.ToNumber"),
-        ("CallFinished", "Call.FromNumber", ["1", "2"], "not a text @ Call.FromNumber"),
+        ("CallFinished", "Call.ToNumber", {"Other": "x"}, "not a string @ Call.ToNumber"),
+        ("CallFinished", "Call.FromNumber", ["1", "2"], "not a string @ Call.FromNumber"),
         ("CallFinished", "Call.CallRecord.0.Duration", "long", "not a duration @ Call.CallRecord[0].Duration"),
         ("CallFinished", "Call.CallRecord.0.BilledAmount", "1,5", "not a decimal @ Call.CallRecord[0].BilledAmount"),
         ("CallFinished", "Call.CallRecord.0.@id", "x", "not an integer @ Call.CallRecord[0].@id"),
@@ -47,21 +47,21 @@ from callfire_async.notifications.parsing import parse
         ),
     ],
 )
-def test_a_field_that_cannot_be_read_is_a_problem(write, root, path, value, problem):
-    """It is left out and named, in the wire's words and without its value; all else is there."""
+def test_an_unreadable_field_is_a_problem(write, root, path, value, problem):
+    """It is left out and listed with its path, without its value; all other fields are kept."""
     content = content_of(root)
-    place, name = at(content, path)
-    place[name] = value
+    parent, name = locate(content, path)
+    parent[name] = value
 
     event = parse(write(root, content))
 
     assert event.problems == (problem,)
-    del place[name]
+    del parent[name]
     assert event == parse(write(root, content))
 
 
-def test_many_problems():
-    """Every one is named."""
+def test_every_problem_is_listed():
+    """Readable fields are kept."""
     content = content_of("CallFinished")
     content["Call"] |= {"Created": "x", "Modified": "y", "CallRecord": [{"Duration": "z"}, {"Result": "LA"}]}
 
@@ -93,8 +93,8 @@ def test_many_problems():
         ("FaxFinished", {"subscriptionId": "x"}, "not an integer @ subscriptionId"),
     ],
 )
-def test_without_its_identity_it_is_no_notification(write, root, content, problem):
-    """The thing that it is about, the ids of both: what cannot be read there is an error that names it."""
+def test_a_missing_subject_or_id_is_an_error(write, root, content, problem):
+    """The error lists the problem and quotes no value."""
     with pytest.raises(InvalidNotificationError) as caught:
         parse(write(root, content))
 
@@ -107,8 +107,8 @@ def test_without_its_identity_it_is_no_notification(write, root, content, proble
     "body",
     ["[]", "1", '"TextSent"', "null", "{}", '{"a": {}, "b": {}}', '{"TextSent": []}', '{"TextSent": 1}', "[{}]"],
 )
-def test_json_that_is_not_one_named_object_is_no_notification(body):
-    """Well-formed is not enough."""
+def test_json_that_is_not_one_named_object_is_invalid(body):
+    """It asks for status 422."""
     with pytest.raises(InvalidNotificationError) as caught:
         parse(body)
 
@@ -129,14 +129,14 @@ def test_json_that_is_not_one_named_object_is_no_notification(body):
         "<Envelope>text</Envelope>",
     ],
 )
-def test_pages_and_empty_envelopes_are_no_notifications(body):
-    """A page of HTML, or an envelope that does not hold one thing, is well-formed all the same."""
+def test_html_pages_and_empty_envelopes_are_invalid(body):
+    """They are well-formed, but not notifications."""
     with pytest.raises(InvalidNotificationError):
         parse(body)
 
 
 @pytest.mark.parametrize("body", [b"", "", " ", "hello", "<", "{", "<a>", b"\xff", b"\x00", "<a></b>", '{"a": }'])
-def test_what_is_neither_xml_nor_json_is_malformed(body):
+def test_a_body_that_is_neither_xml_nor_json_is_malformed(body):
     """It asks for status 400."""
     with pytest.raises(MalformedNotificationError) as caught:
         parse(body)
@@ -158,31 +158,31 @@ def test_what_is_neither_xml_nor_json_is_malformed(body):
         (b"[" * 100_000, "too many"),
         (b'{"a":{"b":' + b"1" * 4301 + b"}}", "out of range"),
         (b'{"a":[' + b"1," * 20_001 + b"1]}", "too many"),
-        (b'{"a":{"b":NaN}}', "number"),
+        (b'{"a":{"b":NaN}}', "NaN and Infinity"),
         (b'{"a":{"b":-1e999}}', "out of range"),
         (b'{"a":{"b":"\xe9"}}', "UTF-8"),
     ],
 )
-def test_what_is_made_to_do_harm_is_malformed(body, reason):
-    """It is refused for a reason that can be printed."""
+def test_hostile_bodies_are_malformed(body, reason):
+    """The reason quotes nothing of the body."""
     with pytest.raises(MalformedNotificationError, match=reason):
         parse(body)
 
 
-def test_a_number_that_is_not_an_integer_is_read():
-    """JSON's numbers with fractions are as good as the others."""
+def test_a_fraction_in_json_is_read():
+    """Nested lists are read, too."""
     assert parse('{"Ping":{"a":1.5,"b":[[{"c":2}]]}}').payload == {"a": 1.5, "b": [[{"c": 2}]]}
 
 
-def test_a_deep_document_below_the_limit_is_read():
-    """Many objects beside each other are not deep."""
+def test_siblings_do_not_count_as_depth():
+    """Only nesting is limited."""
     body = '{"Ping":{"a":[' + "{}," * 100 + '[{"b":{}}]]}}'
 
     assert len(parse(body).payload["a"]) == 101
 
 
-def test_an_error_says_where_the_document_breaks():
-    """Line and column, and no word of what stands there."""
+def test_a_parse_error_has_its_position():
+    """It has line and column, and quotes nothing."""
     with pytest.raises(MalformedNotificationError, match="line 2, column") as caught:
         parse("<TextSent>\n<Text>12135551212</Txt>")
 

@@ -1,4 +1,4 @@
-"""`parse` under a fuzzer that sees which branches it takes, and any bytes through a receiver and back."""
+"""Coverage-guided fuzzing of `parse`, and a round trip of any bytes through a receiver and its inbox."""
 
 import asyncio
 import importlib.util
@@ -28,13 +28,13 @@ from callfire_async.notifications import (
 FUZZER = Path(__file__).with_name("fuzz_parse.py")
 needs_atheris = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
-    reason="atheris is not installed (the group torture), or there is none for this Python",
+    reason="atheris is not installed (dependency group torture) or not available for this Python",
 )
 
 
 @needs_atheris
 def test_the_fuzzer_finds_nothing_but_events_and_our_errors(tmp_path, torture, seed):
-    """Twenty thousand bodies that look for new branches; ten million in the long form."""
+    """20,000 runs by default and 10 million with --torture, guided by branch coverage."""
     runs = 10_000_000 if torture else 20_000
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -49,9 +49,9 @@ def test_the_fuzzer_finds_nothing_but_events_and_our_errors(tmp_path, torture, s
     assert f"Done {runs} runs" in result.stderr
 
 
-# --- through a receiver -----------------------------------------------------------------------------------
+# --- round trip -------------------------------------------------------------------------------------------
 
-PLANTED = [b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\r\n", b"'; DROP TABLE deliveries; --", b"\x1f\x8b", b" " * 70_000]
+EXAMPLES = [b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\r\n", b"'; DROP TABLE deliveries; --", b"\x1f\x8b", b" " * 70_000]
 
 
 def rejecting() -> Router:
@@ -73,24 +73,24 @@ def sqlite(folder: str) -> SqliteInbox:
 
 
 @pytest.mark.parametrize(("make", "examples"), [(memory, 100), (sqlite, 25)], ids=["memory", "SQLite"])
-def test_any_bytes_come_back_from_replay_unchanged(make, examples, torture):
-    """Whatever they are: kept, buried, made ready again and handed out, byte for byte, with their content type."""
+def test_replay_returns_any_bytes_unchanged(make, examples, torture):
+    """Bodies are stored, dead-lettered, replayed and claimed with the same bytes and content type."""
 
     @settings(
         max_examples=examples * (40 if torture else 1), deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     @given(st.lists(st.binary(min_size=1), min_size=1, max_size=4, unique=True), st.none() | st.text())
-    @example(PLANTED, "text/xml; charset=\ud800")
-    @example(PLANTED, "\0")
+    @example(EXAMPLES, "text/xml; charset=\ud800")
+    @example(EXAMPLES, "\0")
     def check(bodies: list[bytes], content_type: str | None) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(come_back(bodies, content_type, lambda: make(folder)))
+            asyncio.run(assert_replayed(bodies, content_type, lambda: make(folder)))
 
     check()
 
 
-async def come_back(bodies: list[bytes], content_type: str | None, make: Callable) -> None:
-    """Send bodies through a receiver that rejects them, and hold what replay gives back."""
+async def assert_replayed(bodies: list[bytes], content_type: str | None, make: Callable) -> None:
+    """Send bodies to a receiver that rejects them, and check the replayed deliveries."""
     inbox = make()
     headers = {} if content_type is None else {"Content-Type": content_type}
     async with Receiver(rejecting(), tokens=None, inbox=inbox, retry=RetryPolicy(1)) as receiver:

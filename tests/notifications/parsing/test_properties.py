@@ -1,4 +1,4 @@
-"""`parse` under generated input: any bytes are an event or our error, and one event is one event in every format."""
+"""Property tests of `parse`: any input is an event or our error, and all formats of an event are equal."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from callfire_async import models
-from callfire_async._codec.documents import normalised
+from callfire_async._codec.scalars import normalize
 from callfire_async.errors import NotificationError
 from callfire_async.notifications.events import (
     CallFinished,
@@ -23,8 +23,8 @@ from callfire_async.notifications.events import (
 from callfire_async.notifications.parsing import parse
 from callfire_async.testing import encode, samples
 
-# The strategies are big, and the machine may be busy.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The strategies are large, and the machine may be busy.
+no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # --- any bytes --------------------------------------------------------------------------------------------
 
@@ -38,8 +38,8 @@ json_values = st.recursive(
 
 
 @st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """Draw a real notification with a piece of it replaced by something else."""
+def damaged_bodies(draw: st.DrawFn) -> bytes:
+    """Draw the body of a sample in which a few bytes are replaced."""
     body = draw(st.sampled_from(BODIES))
     start = draw(st.integers(0, len(body)))
     end = draw(st.integers(start, min(len(body), start + 20)))
@@ -48,31 +48,31 @@ def damaged(draw: st.DrawFn) -> bytes:
     )
 
 
-@patient
-@given(body=st.binary() | damaged(), content_type=content_types)
+@no_deadline
+@given(body=st.binary() | damaged_bodies(), content_type=content_types)
 @example(body=b"\xff\xfe", content_type=None)
 @example(body=b"<a>\xe9</a>", content_type="text/xml; charset=cp1252")
 @example(body=b"<a>\x81</a>", content_type="text/xml; charset=windows-1252")
 def test_any_bytes_are_an_event_or_our_error(body, content_type):
-    """Nothing else comes out, and what comes out can be used as a value."""
-    assert_one_of_ours(body, content_type)
+    """No other exception is raised, and the event can be used as a value."""
+    assert_event_or_our_error(body, content_type)
 
 
-@patient
+@no_deadline
 @given(body=st.text(), content_type=content_types)
 @example(body="\ud800", content_type=None)
 @example(body="<a>\ud800</a>", content_type=None)
 @example(body='{"TextSent":{"Text":{"@id":1,"Message":"\\ud800"}}}', content_type=None)
 def test_any_text_is_an_event_or_our_error(body, content_type):
-    """Text is taken like bytes."""
-    assert_one_of_ours(body, content_type)
+    """The same is true for text."""
+    assert_event_or_our_error(body, content_type)
 
 
-@patient
+@no_deadline
 @given(st.sampled_from([*samples.EVENTS, "FaxFinished"]), st.sampled_from(["Text", "Call", "Broadcast"]), json_values)
-def test_any_json_under_a_known_name_is_an_event_or_our_error(root, carried, content):
-    """What is carried may be of any shape."""
-    assert_one_of_ours(models_as_json(root, {carried: content}), None)
+def test_any_json_under_a_known_root_is_an_event_or_our_error(root, subject, content):
+    """The subject may be any JSON value."""
+    assert_event_or_our_error(as_json(root, {subject: content}), None)
 
 
 FIELDS = """
@@ -88,25 +88,25 @@ fields = st.recursive(
 )
 
 
-@patient
+@no_deadline
 @given(
     st.sampled_from([("TextFinished", "Text"), ("CallFinished", "Call"), ("BroadcastStarted", "Broadcast")]),
     st.dictionaries(st.sampled_from(FIELDS), fields),
 )
 @example(("BroadcastStarted", "Broadcast"), {"TextBroadcastConfig": True, "VoiceBroadcastConfig": 1})
 @example(("BroadcastStarted", "Broadcast"), {"Config": 5})
-def test_any_fields_are_read_or_named(kind, content):
-    """Whatever stands in the fields of a thing with an id, there is an event; what could not be read is a problem."""
-    root, carried = kind
+def test_any_fields_are_read_or_problems(kind, content):
+    """Any content with an id is an event; unreadable fields are problems."""
+    root, subject = kind
 
-    event = parse(models_as_json(root, {carried: {**content, "@id": 7}}))
+    event = parse(as_json(root, {subject: {**content, "@id": 7}}))
 
-    assert all(f" @ {carried}" in problem for problem in event.problems)
-    assert_is_a_value(event)
+    assert all(f" @ {subject}" in problem for problem in event.problems)
+    assert_value(event)
 
 
-def models_as_json(root: str, content: dict[str, object]) -> bytes:
-    """Write JSON of any shape through the writer of unknown notifications."""
+def as_json(root: str, content: dict[str, object]) -> bytes:
+    """Write any content as JSON by encoding an unknown notification."""
     return (
         encode(UnknownNotification(name=root, payload=content), "JSON")[1]
         .replace(b"NaN", b"1")
@@ -114,16 +114,16 @@ def models_as_json(root: str, content: dict[str, object]) -> bytes:
     )
 
 
-def assert_one_of_ours(body: bytes | str, content_type: str | None) -> None:
-    """Hold that a body is an event or our error."""
+def assert_event_or_our_error(body: bytes | str, content_type: str | None) -> None:
+    """Assert that a body is parsed into an event or raises our error."""
     try:
-        assert_is_a_value(parse(body, content_type))
+        assert_value(parse(body, content_type))
     except NotificationError as error:
         repr(pickle.loads(pickle.dumps(error))).encode()
 
 
-def assert_is_a_value(event: Notification) -> None:
-    """Hold that an event can be compared, hashed, printed, copied and pickled."""
+def assert_value(event: Notification) -> None:
+    """Assert that an event can be compared, hashed, printed, copied and pickled."""
     assert copy.deepcopy(event) == pickle.loads(pickle.dumps(event)) == event
     hash((event, event.key))
     repr(event)
@@ -131,9 +131,9 @@ def assert_is_a_value(event: Notification) -> None:
 
 # --- one event in every format ----------------------------------------------------------------------------
 
-# What XML can hold; what it cannot is for attacks.
+# Characters that XML allows; attacks.py tests the others.
 letters = st.characters(exclude_categories=["Cc", "Cs", "Cn"], include_characters="\n")
-words = st.none() | st.text(letters).map(normalised)
+words = st.none() | st.text(letters).map(normalize)
 names = st.text(string.ascii_letters, min_size=1, max_size=8)
 ids = st.integers(-(2**63), 2**63 - 1)
 some_ids = st.none() | ids
@@ -145,16 +145,16 @@ booleans = st.none() | st.booleans()
 
 
 def tuples(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
-    """Draw a tuple of a few items."""
+    """Draw a tuple of up to three items."""
     return st.lists(items, max_size=3).map(tuple)
 
 
-def open_set(kind: type[models.OpenEnum]) -> st.SearchStrategy[models.OpenEnum | None]:
-    """Draw a known value, a new one, or none."""
+def open_enums(kind: type[models.OpenEnum]) -> st.SearchStrategy[models.OpenEnum | None]:
+    """Draw a known value, an unknown value or None."""
     return st.none() | st.sampled_from(kind) | st.from_regex("[A-Z]{2,9}", fullmatch=True).map(kind)
 
 
-results = open_set(models.Result)
+results = open_enums(models.Result)
 record = {
     "id": ids,
     "result": results,
@@ -181,7 +181,7 @@ action = {
     "to_number_attributes": st.dictionaries(
         names.filter(lambda name: name[:3].lower() != "xml"), words.map(lambda text: text or "")
     ).map(lambda attached: tuple(sorted(attached.items()))),
-    "state": open_set(models.ActionState),
+    "state": open_enums(models.ActionState),
     "batch_id": some_ids,
     "broadcast_id": some_ids,
     "contact_id": some_ids,
@@ -220,9 +220,9 @@ broadcasts = st.builds(
     models.Broadcast,
     id=ids,
     name=words,
-    status=open_set(models.BroadcastStatus),
+    status=open_enums(models.BroadcastStatus),
     last_modified=moments,
-    type=open_set(models.BroadcastType),
+    type=open_enums(models.BroadcastType),
     labels=tuples(words.filter(bool)),
     config=configs,
 )
@@ -260,26 +260,30 @@ unknown_events = st.builds(
 FORMATS = [("XML", "1.1"), ("JSON", "1.1"), ("SOAP", "1.1"), ("SOAP", "1.2")]
 
 
-@patient
+@no_deadline
 @given(known_events)
-def test_an_event_survives_every_format(event):
-    """What was written is read: the same thing, the same root and subscription, no problem, one key."""
+def test_an_event_is_equal_in_every_format(event):
+    """Encoding and parsing keep subject, root and subscription, with one key and no problems."""
     read = [parse(encode(event, form, soap_version=version)[1]) for form, version in FORMATS]
 
     assert read == [read[0]] * len(FORMATS)
     assert {(found.problems, found.key) for found in read} == {((), read[0].key)}
-    assert (said(read[0]), read[0].subscription_id, read[0].name) == (said(event), event.subscription_id, event.name)
+    assert (subject_of(read[0]), read[0].subscription_id, read[0].name) == (
+        subject_of(event),
+        event.subscription_id,
+        event.name,
+    )
 
 
-def said(event: Notification) -> object:
-    """Return what an event is about."""
-    return getattr(event, "text", None) or getattr(event, "call", None) or event.broadcast
+def subject_of(event: Notification) -> object:
+    """Return the subject of an event."""
+    return event.subject
 
 
-@patient
+@no_deadline
 @given(unknown_events)
-def test_an_unknown_event_survives_every_format(event):
-    """Equal in canonical form, with one key."""
+def test_an_unknown_event_is_equal_in_every_format(event):
+    """The events are equal in canonical form and have one key."""
     read = [parse(encode(event, form, soap_version=version)[1]) for form, version in FORMATS]
 
     assert read == [event] * len(FORMATS)
@@ -287,10 +291,10 @@ def test_an_unknown_event_survives_every_format(event):
 
 
 @pytest.mark.parametrize("event", samples.EVENTS.values(), ids=samples.EVENTS)
-@patient
+@no_deadline
 @given(subscription_id=some_ids)
-def test_the_subscription_survives_every_format(event, subscription_id):
-    """It is there or missing, in every format."""
+def test_the_subscription_id_is_kept_in_every_format(event, subscription_id):
+    """It may be missing."""
     event = evolve(event, subscription_id=subscription_id)
 
     assert [parse(encode(event, form, soap_version=version)[1]) for form, version in FORMATS] == [event] * len(FORMATS)
