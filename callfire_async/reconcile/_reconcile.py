@@ -181,7 +181,7 @@ class _BackfillRun:
     async def take(self, service: TextsOrCalls[A], event_of: Callable[[A], Notification]) -> None:
         """List the texts or the calls of the window, from where it stands."""
         query = partial(service.query, interval_begin=self.at.since, interval_end=self.at.until)
-        listed = iter_pages(query, page_size=self._page_size, most=MAX_LISTED, first_result=self.at.next_result)
+        listed = iter_pages(query, page_size=self._page_size, max_items=MAX_LISTED, first_result=self.at.next_result)
         async for step in listed:
             await self._append_unseen([event_of(action) for action in step.items if is_final(action)])
             self.at = evolve(self.at, next_result=step.next_result, total_results=step.total_results)

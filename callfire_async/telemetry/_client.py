@@ -15,7 +15,7 @@ from opentelemetry.metrics import Meter, MeterProvider, get_meter
 from opentelemetry.trace import SpanKind, StatusCode, Tracer, TracerProvider, get_tracer
 
 from callfire_async.client import CallFire
-from callfire_async.client._operations.api_1_1 import ResponseFormat
+from callfire_async.client._operations.operation import ResponseFormat
 from callfire_async.client.connection import Connection, RequestAttempt, own_version
 from callfire_async.errors import APIError, ResponseError, TransportError
 from callfire_async.telemetry._common import SCOPE, Attributes, class_name

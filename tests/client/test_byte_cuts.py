@@ -84,7 +84,7 @@ async def client(request, server):
         "login", "password", base_url=server.url, response_format=request.param, ssl_context=CONTEXT
     ) as client:
         connection = client._connection
-        connection._clockwork = evolve(connection._clockwork, sleep=at_once)
+        connection._retry_hooks = evolve(connection._retry_hooks, sleep=at_once)
         yield client
 
 
@@ -170,7 +170,7 @@ async def test_what_is_not_tried_again_says_that_it_may_be_done(server, client, 
         try:
             await attempt(client, case, before)
         except CallFireError as error:
-            noted = "may have been carried out" in "".join(getattr(error, "__notes__", ()))
+            noted = "may have been executed" in "".join(getattr(error, "__notes__", ()))
             assert noted == case.changes, cut
             assert case.done(server.fake, before) == (side == "answer" or not case.changes), cut
         else:

@@ -224,8 +224,8 @@ async def doze(_):
 async def busy_client(server):
     """Make a client with one connection, which is taken at the moment."""
     async with CallFire("login", "password", base_url=server.url, ssl_context=CONTEXT, max_connections=1) as client:
-        client._connection._clockwork = evolve(client._connection._clockwork, sleep=doze)
-        slots = client._connection._pool._slots
+        client._connection._retry_hooks = evolve(client._connection._retry_hooks, sleep=doze)
+        slots = client._connection._transport._slots
         await slots.acquire()
         asyncio.get_running_loop().call_soon(slots.release)
         yield client
@@ -252,7 +252,7 @@ async def cancelled_call(server, call, watch, moment):
         task = asyncio.create_task(watch(call(client, there), moment))
         await asyncio.wait([task], timeout=DEADLINE)
         server.cuts.clear()
-        if client._connection._pool._closing is None:
+        if client._connection._transport._closing is None:
             await client.subscriptions.query()
     await server.until(lambda server: not server.open)
     return task

@@ -112,7 +112,7 @@ async def test_every_setting_reaches_the_connection():
 
         assert (connection._base_url, connection._response_format) == (BASE, "xml")
         assert (connection._timeout, connection._max_retries) == (7, 2)
-        assert (connection._pool.client, connection._pool._max_connections) == (http_client, 5)
+        assert (connection._transport.client, connection._transport._max_connections) == (http_client, 5)
 
 
 async def test_no_credentials_are_printed():

@@ -81,7 +81,7 @@ def connect(waits):
     def make(**settings):
         connection = Connection("login", "password", **SETTINGS | settings)
         now = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
-        connection._clockwork = evolve(connection._clockwork, sleep=waits.sleep, random=lambda: 1.0, now=lambda: now)
+        connection._retry_hooks = evolve(connection._retry_hooks, sleep=waits.sleep, random=lambda: 1.0, now=lambda: now)
         return connection
 
     return make
@@ -134,14 +134,14 @@ def test_a_setting_out_of_its_range_is_refused(settings, kind, words):
 async def test_a_pool_of_ones_own_has_settings_of_its_own(setting):
     """What would have no effect is refused."""
     async with httpx.AsyncClient(verify=SETTINGS["ssl_context"]) as http_client:
-        with pytest.raises(TypeError, match="give them to http_client"):
+        with pytest.raises(TypeError, match="cannot be used with http_client: configure that client"):
             Connection("login", "password", http_client=http_client, **setting)
 
 
 async def test_no_credentials_are_printed():
     """Neither login nor password, as they are or encoded, in a repr or in what the object holds."""
     async with Connection("my-login", "my-password", **SETTINGS) as connection:
-        printed = f"{connection!r} {connection} {vars(connection)} {vars(connection._pool)}"
+        printed = f"{connection!r} {connection} {vars(connection)} {vars(connection._transport)}"
 
     assert repr(connection) == "Connection('***', '***', base_url='http://localhost/rest')"
     assert not any(secret in printed for secret in ("my-login", "my-password", "bXktbG9naW"))
@@ -242,7 +242,7 @@ async def test_cookies_are_neither_kept_nor_sent_back(connect):
     async with serving(answer) as server, connect(base_url=server.url) as connection:
         await connection.execute(GET)
         await connection.execute(GET)
-        kept = list(connection._pool.client.cookies.jar)
+        kept = list(connection._transport.client.cookies.jar)
 
     assert kept == []
     assert not any("cookie" in request.headers.lower() for request in server.requests)
@@ -277,7 +277,7 @@ async def test_redirects_are_never_followed(http_client, connect):
     """Not even by a client that follows them: the credentials would go along."""
     connection = connect(http_client=http_client, ssl_context=None)
 
-    with pytest.raises(ResponseError, match="redirect") as caught:
+    with pytest.raises(ResponseError, match="redirects are never followed") as caught:
         await connection.execute(GET)
 
     assert (caught.value.status_code, caught.value.method, caught.value.path) == (302, "GET", "/subscription/42")
@@ -296,7 +296,7 @@ async def test_an_injected_client_that_was_closed_is_named(http_client, connect)
     connection = connect(http_client=http_client, ssl_context=None)
     await http_client.aclose()
 
-    with pytest.raises(ClientClosedError, match="http_client"):
+    with pytest.raises(ClientClosedError, match="http_client is closed: close it after this client"):
         await connection.execute(GET)
 
 
@@ -369,7 +369,7 @@ async def test_what_cannot_be_read_is_named_in_the_log_once(connection, callfire
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.name == "callfire_async.client"
     assert warning.getMessage() == (
-        "GET /subscription/42: left out what cannot be read: not a boolean @ Resource.Subscription.Enabled, "
+        "GET /subscription/42: ignored unreadable fields of the response: not a boolean @ Resource.Subscription.Enabled, "
         "not a boolean @ Resource.Subscription.SubscriptionFilter.Inbound"
     )
 
@@ -377,7 +377,7 @@ async def test_what_cannot_be_read_is_named_in_the_log_once(connection, callfire
 @pytest.mark.parametrize("encoding", ["", "Content-Encoding: gzip\r\n"])
 async def test_an_answer_without_end_is_not_read_to_its_end(connect, encoding, monkeypatch):
     """Reading stops at the cap, and the connection is closed."""
-    monkeypatch.setattr(_http, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(_http, "MAX_BODY_BYTES", 1000)
 
     async def endless(_, writer):
         writer.write(f"HTTP/1.1 200 OK\r\n{encoding}Transfer-Encoding: chunked\r\n\r\n".encode())
@@ -450,7 +450,7 @@ async def test_what_is_not_safe_to_repeat_is_not_repeated(connection, callfire, 
     with pytest.raises(CallFireError) as caught:
         await connection.execute(CREATE)
 
-    assert caught.value.__notes__ == ["POST /subscription may have been carried out all the same"]
+    assert caught.value.__notes__ == ["POST /subscription may have been executed"]
 
 
 @pytest.mark.parametrize("failure", IN_DOUBT, ids=repr)
@@ -505,7 +505,7 @@ async def test_a_refused_repetition_is_looked_for(connection, callfire):
 
 @pytest.mark.parametrize(("status", "kind"), [(400, BadRequestError), (503, ServerError)])
 async def test_a_refused_repetition_that_is_nowhere_is_an_error(connect, callfire, status, kind):
-    """With a note that it may have been carried out all the same."""
+    """With a note that it may have been executed."""
     callfire.side_effect = [httpx.ReadError("no"), httpx.Response(status)]
 
     async def recover():
@@ -621,7 +621,7 @@ async def test_a_long_retry_after_is_left_to_the_caller(connection, callfire, wa
 
 async def test_jitter_is_full(connection, callfire, waits):
     """Any wait from nothing to the backoff is drawn."""
-    connection._clockwork = evolve(connection._clockwork, random=iter([0.25, 0.5]).__next__)
+    connection._retry_hooks = evolve(connection._retry_hooks, random=iter([0.25, 0.5]).__next__)
     callfire.side_effect = [httpx.Response(503), httpx.Response(503), FOUND]
 
     await connection.execute(GET)
@@ -629,10 +629,10 @@ async def test_jitter_is_full(connection, callfire, waits):
     assert waits == [0.125, 0.5]
 
 
-async def test_the_clockwork_of_a_connection_is_the_real_one():
+async def test_the_retry_hooks_of_a_connection_is_the_real_one():
     """Nothing is left to be wound up by whoever uses it."""
     async with Connection("login", "password", **SETTINGS) as connection:
-        clockwork = connection._clockwork
+        clockwork = connection._retry_hooks
 
     assert clockwork.now().tzinfo is UTC
     assert 0 <= clockwork.random() < 1
@@ -656,9 +656,9 @@ async def test_whatever_fails_below_is_an_error_of_ours(connect, callfire, failu
     assert isinstance(error, RequestTimeoutError) is timed_out
     assert (error.method, error.path, error.attempts, error.__cause__) == ("GET", "/subscription/42", 2, failure)
     failed = rf"failed with {type(failure).__name__} after 0\.\d{{3}} s"
-    what = "had no whole answer within 30 s" if timed_out else failed
-    while_what = "connecting" if failure in NEVER_SENT else "waiting for the answer"
-    assert re.fullmatch(f"GET /subscription/42 {what}, while {while_what}, at attempt 2", str(error))
+    what = "got no complete response within 30 s" if timed_out else failed
+    while_what = "connecting" if failure in NEVER_SENT else "waiting for the response"
+    assert re.fullmatch(rf"GET /subscription/42 {what}, while {while_what} \(attempt 2\)", str(error))
 
 
 async def test_a_port_where_nobody_listens_is_never_sent(connect, waits):
@@ -667,7 +667,7 @@ async def test_a_port_where_nobody_listens_is_never_sent(connect, waits):
         pass
 
     async with connect(base_url=server.url) as connection:
-        words = "failed with ConnectError after .*, while connecting, at attempt 4"
+        words = r"failed with ConnectError after .*, while connecting \(attempt 4\)"
         with pytest.raises(TransportError, match=words) as caught:
             await connection.execute(CREATE)
 
@@ -685,7 +685,7 @@ async def test_a_server_that_hangs_is_given_up(connect):
             await connection.execute(GET)
 
     assert str(caught.value) == (
-        "GET /subscription/42 had no whole answer within 0.05 s, while waiting for the answer, at attempt 2"
+        "GET /subscription/42 got no complete response within 0.05 s, while waiting for the response (attempt 2)"
     )
     assert isinstance(caught.value.__cause__, TimeoutError)
 
@@ -701,7 +701,7 @@ async def test_an_answer_that_drips_is_given_up(connect):
             await asyncio.sleep(0.005)
 
     async with serving(drip) as server, connect(base_url=server.url, timeout=0.1, max_retries=0) as connection:
-        with pytest.raises(RequestTimeoutError, match=r"within 0.1 s, while reading the answer, at attempt 1"):
+        with pytest.raises(RequestTimeoutError, match=r"within 0\.1 s, while reading the response \(attempt 1\)"):
             await connection.execute(GET)
 
 
@@ -715,7 +715,7 @@ async def test_an_answer_that_ends_too_early_was_being_read_whatever_the_transpo
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=broken()))
     async with httpx.AsyncClient(transport=transport) as http_client:
         connection = connect(http_client=http_client, ssl_context=None, max_retries=0)
-        with pytest.raises(TransportError, match=r"ReadError .*, while reading the answer, at attempt 1"):
+        with pytest.raises(TransportError, match=r"ReadError .*, while reading the response \(attempt 1\)"):
             await connection.execute(GET)
 
 
@@ -746,7 +746,7 @@ async def test_a_server_that_does_not_take_connections_was_never_sent_anything(c
     listener = await asyncio.start_server(silent, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     async with listener, connect(base_url=url, timeout=0.05, max_retries=1) as connection:
-        with pytest.raises(RequestTimeoutError, match="while connecting, at attempt 2"):
+        with pytest.raises(RequestTimeoutError, match=r"while connecting \(attempt 2\)"):
             await connection.execute(CREATE)
         async with asyncio.timeout(5):
             await asyncio.gather(*(end.wait() for end in ends))
@@ -796,7 +796,7 @@ async def test_who_waits_too_long_is_told_how_many_were_ahead(connect, soon):
         await asyncio.wait([first])
 
         assert [str(error) for error in results] == [
-            f"POST /subscription waited 0.05 s for one of 1 connections, with {ahead} requests ahead, at attempt 1"
+            f"POST /subscription got none of 1 connections within 0.05 s, with {ahead} requests ahead (attempt 1)"
             for ahead in (0, 1)
         ]
         assert not any(hasattr(error, "__notes__") for error in results)
@@ -888,10 +888,10 @@ async def test_an_exchange_abandoned_while_it_is_being_ended_stays_so(connect, s
     """A cancellation that comes together with the timeout changes nothing."""
     answer, arrived = hung()
     async with serving(answer) as server, connect(base_url=server.url) as connection:
-        exchanging = connection._pool.exchange("GET", server.url, headers={}, content=None, timeout=5)
+        exchanging = connection._transport.request("GET", server.url, headers={}, content=None, timeout=5)
         task = asyncio.create_task(exchanging)
         await arrived.wait()
-        (exchange,) = connection._pool._under_way.values()
+        (exchange,) = connection._transport._in_flight.values()
         exchange.abandon(0)
         await asyncio.sleep(0)
         exchange.abandon(0)
@@ -903,7 +903,7 @@ async def test_an_exchange_abandoned_while_it_is_being_ended_stays_so(connect, s
 
 async def test_an_exchange_that_was_abandoned_before_it_began_has_its_time_cut(connection):
     """It starts with the shorter limit."""
-    exchange = _http._InFlightRequest(connection._pool.client, httpx.Request("GET", BASE), 70.0, 30.0)
+    exchange = _http._InFlightRequest(connection._transport.client, httpx.Request("GET", BASE), 70.0, 30.0)
 
     exchange.abandon(50.0)
 
@@ -939,7 +939,7 @@ async def test_what_is_cancelled_with_everything_else_ends(connect, caplog, step
         await asyncio.sleep(0)
         for _ in range(steps):
             await asyncio.sleep(0)
-        tasks = [call, *connection._pool._under_way]
+        tasks = [call, *connection._transport._in_flight]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -952,7 +952,7 @@ async def test_what_is_cancelled_with_everything_else_ends(connect, caplog, step
 # --- the end ----------------------------------------------------------------------------------------------
 
 
-async def test_closing_waits_for_what_is_under_way(connect):
+async def test_closing_waits_for_what_is_in_flight(connect):
     """It gets its answer; then no socket is left."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
@@ -1002,7 +1002,7 @@ async def test_closing_goes_on_when_its_caller_is_cancelled(connect, soon):
         await connection.aclose()
 
         assert closing.cancelled()
-        assert connection._pool.client.is_closed
+        assert connection._transport.client.is_closed
         await asyncio.wait([request])
         assert isinstance(request.exception(), RequestTimeoutError)
 
@@ -1035,9 +1035,9 @@ async def test_after_closing_a_call_says_that_it_was_closed(connect):
     await connection.aclose()
     await connection.aclose()
 
-    with pytest.raises(ClientClosedError, match="was closed: make another one"):
+    with pytest.raises(ClientClosedError, match="is closed: create a new one"):
         await connection.execute(GET)
-    with pytest.raises(ClientClosedError, match="was closed"):
+    with pytest.raises(ClientClosedError, match="is closed"):
         async with connection:
             pass
 
@@ -1045,7 +1045,7 @@ async def test_after_closing_a_call_says_that_it_was_closed(connect):
 async def test_a_call_that_sleeps_between_attempts_notices_the_end(connect, callfire):
     """It makes no further attempt."""
     connection = connect()
-    connection._clockwork = evolve(connection._clockwork, sleep=lambda _: connection.aclose())
+    connection._retry_hooks = evolve(connection._retry_hooks, sleep=lambda _: connection.aclose())
     callfire.mock(httpx.Response(503))
 
     with pytest.raises(ClientClosedError):
@@ -1061,7 +1061,7 @@ def test_a_connection_is_made_anywhere_and_used_in_one_loop(connect, callfire):
 
     with asyncio.Runner() as runner:
         assert runner.run(connection.execute(GET)) == SUBSCRIPTION
-        with pytest.raises(ClientClosedError, match=r"another event loop.*make one in each loop"):
+        with pytest.raises(ClientClosedError, match=r"another event loop.*create one client in each loop"):
             asyncio.run(connection.execute(GET))
         with pytest.raises(ClientClosedError, match="another event loop"):
             asyncio.run(connection.aclose())
@@ -1073,7 +1073,7 @@ async def test_after_a_fork_a_call_says_so(connection, monkeypatch):
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)
 
-    with pytest.raises(ClientClosedError, match=r"fork.*make one in each process"):
+    with pytest.raises(ClientClosedError, match=r"fork.*create one client in each process"):
         await connection.execute(GET)
 
     monkeypatch.undo()
@@ -1099,7 +1099,7 @@ def test_a_forgotten_close_is_warned_of_where_the_client_was_made():
     line = make.__code__.co_firstlineno + 1
     assert (warning.category, warning.filename, warning.lineno) == (ResourceWarning, __file__, line)
     assert str(warning.message) == (
-        f"a CallFire client made at {__file__}:{line} was never closed: use async with, or await aclose()"
+        f"the CallFire client created at {__file__}:{line} was never closed: use async with or await aclose()"
     )
 
 
@@ -1110,7 +1110,7 @@ def test_a_close_forgotten_until_the_end_is_warned_of(tmp_path):
 
     result = subprocess.run([sys.executable, "-W", "default", script], check=True, capture_output=True, text=True)
 
-    assert f"{script}:3: ResourceWarning: a CallFire client made at {script}:3 was never closed" in result.stderr
+    assert f"{script}:3: ResourceWarning: the CallFire client created at {script}:3 was never closed" in result.stderr
 
 
 def test_nothing_is_said_of_a_client_that_was_closed():
@@ -1148,7 +1148,7 @@ async def test_a_view_has_its_own_options_on_the_same_pool(connection, callfire)
     with pytest.raises(ServerError):
         await view.execute(GET)
     assert await connection.execute(GET) == SUBSCRIPTION
-    assert view._pool is connection._pool
+    assert view._transport is connection._transport
     assert (view._timeout, connection._timeout) == (1, 30.0)
 
 
@@ -1181,10 +1181,10 @@ async def test_each_request_is_one_line_and_each_retry_another(connection, callf
     lines = [(record.levelname, record.getMessage()) for record in records]
     assert [level for level, _ in lines] == ["DEBUG", "INFO", "DEBUG", "INFO", "DEBUG"]
     assert lines[0][1].startswith("GET /subscription: 503, attempt 1, ")
-    assert lines[1][1] == "GET /subscription: trying again in 0.50 s after ServerError"
-    assert lines[2][1].startswith("GET /subscription: no answer, attempt 2, ")
+    assert lines[1][1] == "GET /subscription: retrying in 0.50 s after ServerError"
+    assert lines[2][1].startswith("GET /subscription: no response, attempt 2, ")
     assert lines[2][1].endswith(" ms")
-    assert lines[3][1] == "GET /subscription: trying again in 1.00 s after TransportError"
+    assert lines[3][1] == "GET /subscription: retrying in 1.00 s after TransportError"
 
 
 async def test_no_log_holds_a_query(connection, callfire, caplog):

@@ -11,10 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callfire_async.client._operations.api_1_1 import (
-    Operation,
-    checked_base_url,
-    checked_count,
-    checked_timeout,
     create_subscription,
     delete_subscription,
     get_subscription,
@@ -23,8 +19,10 @@ from callfire_async.client._operations.api_1_1 import (
     same_subscription,
     update_subscription,
 )
+from callfire_async.client._operations.operation import Operation
+from callfire_async.client._operations.validation import checked_base_url, checked_count, checked_timeout
 from callfire_async.client._responses import (
-    MAX_ANSWER_BYTES,
+    MAX_BODY_BYTES,
     HttpResponse,
     RetrySafety,
     parse_response,
@@ -75,10 +73,10 @@ DELETE = delete_subscription(42)
 OPERATIONS = [CREATE, QUERY, GET, UPDATE, DELETE]
 
 
-def read(operation, body, status=200, *, in_doubt=False, **rest):
+def read(operation, body, status=200, *, maybe_executed=False, **rest):
     """Interpret an answer."""
     body = body if isinstance(body, bytes) else body.encode()
-    return parse_response(operation, HttpResponse(status, body, **rest), attempts=2, in_doubt=in_doubt, now=NOW)
+    return parse_response(operation, HttpResponse(status, body, **rest), attempts=2, maybe_executed=maybe_executed, now=NOW)
 
 
 def value(operation, body, status=200, **rest):
@@ -147,7 +145,7 @@ def test_what_changes_nothing_or_deletes_has_no_body(operation):
 
 def test_only_a_create_is_not_safe_to_repeat():
     """The other four give the same state when they are done twice."""
-    assert [operation.repeatable for operation in OPERATIONS] == [False, True, True, True, True]
+    assert [operation.is_idempotent for operation in OPERATIONS] == [False, True, True, True, True]
 
 
 def test_the_repr_of_an_operation_shows_no_form():
@@ -176,15 +174,15 @@ WELL = {"endpoint": "https://example.com", "trigger_event": TriggerEvent.CAMPAIG
         (lambda: create_subscription(WELL | {"endpoint": ""}), "endpoint"),
         (lambda: create_subscription(WELL | {"endpoint": " \t"}), "endpoint"),
         (lambda: create_subscription(WELL | {"endpoint": None}), "endpoint"),
-        (lambda: create_subscription(WELL | {"trigger_event": ""}), "TriggerEvent"),
-        (lambda: create_subscription(WELL | {"trigger_event": None}), "TriggerEvent"),
-        (lambda: create_subscription(WELL | {"notification_format": ""}), "NotificationFormat"),
-        (lambda: create_subscription(WELL | {"filter": SubscriptionFilter(broadcast_id=0)}), "BroadcastId"),
-        (lambda: create_subscription(WELL | {"filter": SubscriptionFilter(batch_id=-1)}), "BatchId"),
+        (lambda: create_subscription(WELL | {"trigger_event": ""}), "trigger_event"),
+        (lambda: create_subscription(WELL | {"trigger_event": None}), "trigger_event"),
+        (lambda: create_subscription(WELL | {"notification_format": ""}), "notification_format"),
+        (lambda: create_subscription(WELL | {"filter": SubscriptionFilter(broadcast_id=0)}), r"filter\.broadcast_id"),
+        (lambda: create_subscription(WELL | {"filter": SubscriptionFilter(batch_id=-1)}), r"filter\.batch_id"),
         (lambda: update_subscription(1, {"endpoint": ""}), "endpoint"),
-        (lambda: update_subscription(0, {}), "id of a subscription"),
-        (lambda: get_subscription(-5), "id of a subscription"),
-        (lambda: delete_subscription(0), "id of a subscription"),
+        (lambda: update_subscription(0, {}), "subscription_id"),
+        (lambda: get_subscription(-5), "subscription_id"),
+        (lambda: delete_subscription(0), "subscription_id"),
         (lambda: query_subscriptions(max_results=0, first_result=0), "max_results"),
         (lambda: query_subscriptions(max_results=1001, first_result=0), "max_results"),
         (lambda: query_subscriptions(max_results=1, first_result=-1), "first_result"),
@@ -280,7 +278,7 @@ def test_a_timeout_is_a_time_that_passes(seconds):
 
 def test_a_setting_in_its_range_is_kept():
     """What was checked comes back."""
-    assert (checked_timeout(0.5), checked_count("max_retries", 0, least=0)) == (0.5, 0)
+    assert (checked_timeout(0.5), checked_count("max_retries", 0, minimum=0)) == (0.5, 0)
 
 
 # --- successes --------------------------------------------------------------------------------------------
@@ -418,7 +416,7 @@ def test_an_update_and_a_delete_answer_nothing(operation, status):
 
 def test_a_404_to_a_repeated_delete_is_success():
     """An earlier attempt may have deleted it: that it is gone is what was wanted."""
-    assert value(DELETE, "<html>", 404, in_doubt=True) is None
+    assert value(DELETE, "<html>", 404, maybe_executed=True) is None
 
 
 def test_a_404_to_a_first_delete_is_an_error():
@@ -459,8 +457,8 @@ def test_what_is_optional_and_cannot_be_read_is_left_out_and_named():
         (GET, "<html><body>Welcome</body></html>", "HTML"),
         (GET, "[]", "one key"),
         (GET, '{"Resource": null}', "not an object"),
-        (GET, '{"Resource": {}}', "0 resources"),
-        (GET, '{"Resource": {"Subscription": [{"@id": 1}, {"@id": 2}]}}', "2 resources"),
+        (GET, '{"Resource": {}}', "expected one resource, got 0"),
+        (GET, '{"Resource": {"Subscription": [{"@id": 1}, {"@id": 2}]}}', "expected one resource, got 2"),
         (GET, '{"Resource": {"Subscription": "text"}}', "not an object @ Resource.Subscription"),
         (GET, '{"Resource": {"Subscription": {"Enabled": true}}}', "missing @ Resource.Subscription.@id"),
         (GET, '{"Resource": {"Subscription": {"@id": "x"}}}', "not an integer @ Resource.Subscription.@id"),
@@ -493,7 +491,7 @@ def test_a_success_of_the_wrong_shape_is_a_response_error(operation, body, reaso
 @pytest.mark.parametrize("operation", [GET, CREATE], ids=str)
 def test_a_status_that_nobody_promised_is_a_response_error(operation, status):
     """A redirect, a success that is not documented, and a status from nowhere."""
-    with pytest.raises(ResponseError, match=r"redirect" if 300 <= status < 400 else r"neither"):
+    with pytest.raises(ResponseError, match=r"redirects are never" if 300 <= status < 400 else "unexpected status"):
         read(operation, "", status)
 
 
@@ -510,9 +508,9 @@ def test_a_page_that_is_unreadable_all_over_is_a_response_error():
 def test_an_answer_that_is_too_long_is_refused():
     """The error does not keep more of it than the limit."""
     with pytest.raises(ResponseError, match="longer than 16777216 bytes") as caught:
-        read(GET, b"x" * (MAX_ANSWER_BYTES + 1))
+        read(GET, b"x" * (MAX_BODY_BYTES + 1))
 
-    assert len(caught.value.body) == MAX_ANSWER_BYTES
+    assert len(caught.value.body) == MAX_BODY_BYTES
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP ", "deflate"])
@@ -527,11 +525,11 @@ def test_a_compression_that_nobody_asked_for_is_undone(encoding):
 @pytest.mark.parametrize(
     ("body", "encoding", "reason"),
     [
-        (gzip.compress(b" " * (MAX_ANSWER_BYTES + 1)), "gzip", "longer than"),
-        (gzip.compress(b" " * 1000)[:-9], "gzip", "cut short"),
-        (b"plain", "gzip", "not what its content encoding says"),
-        (b"plain", "br", "not asked for"),
-        (gzip.compress(gzip.compress(b"{}")), "gzip, gzip", "not asked for"),
+        (gzip.compress(b" " * (MAX_BODY_BYTES + 1)), "gzip", "longer than"),
+        (gzip.compress(b" " * 1000)[:-9], "gzip", "truncated"),
+        (b"plain", "gzip", "does not match its content encoding"),
+        (b"plain", "br", "unsupported content encoding"),
+        (gzip.compress(gzip.compress(b"{}")), "gzip, gzip", "unsupported content encoding"),
     ],
     ids=["too long", "cut short", "not compressed", "unknown", "twice"],
 )
@@ -612,7 +610,7 @@ def test_an_error_says_what_was_asked_and_what_to_do():
         read(GET, '{"ResourceException": {"Message": "Unauthorized"}}', 401)
 
     assert str(caught.value) == (
-        "GET /subscription/42 answered 401, at attempt 2: Unauthorized: check the API login and password"
+        "GET /subscription/42 returned 401 (attempt 2): Unauthorized: check the API login and password"
     )
 
 
@@ -672,12 +670,12 @@ def raised(status, operation=GET, **rest):
     [
         (200, RetrySafety.UNKNOWN),
         (202, RetrySafety.UNKNOWN),
-        (302, RetrySafety.FINAL),
-        (400, RetrySafety.FINAL),
-        (401, RetrySafety.FINAL),
-        (404, RetrySafety.FINAL),
-        (409, RetrySafety.FINAL),
-        (429, RetrySafety.NOT_DONE),
+        (302, RetrySafety.POINTLESS),
+        (400, RetrySafety.POINTLESS),
+        (401, RetrySafety.POINTLESS),
+        (404, RetrySafety.POINTLESS),
+        (409, RetrySafety.POINTLESS),
+        (429, RetrySafety.SAFE),
         (500, RetrySafety.UNKNOWN),
         (503, RetrySafety.UNKNOWN),
     ],
@@ -689,7 +687,7 @@ def test_an_answer_tells_whether_it_was_done(status, outcome):
 
 def test_the_outcome_of_no_answer_is_not_told_by_the_error():
     """Only the connection knows how far a request came."""
-    assert retry_safety_of(TransportError("", method="GET", path="/")) is RetrySafety.FINAL
+    assert retry_safety_of(TransportError("", method="GET", path="/")) is RetrySafety.POINTLESS
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class Listed:
 
 
 async def ids_of(query, **options):
-    options = {"page_size": 2, "most": 1000} | options
+    options = {"page_size": 2, "max_items": 1000} | options
     return [item.id async for step in iter_pages(query, **options) for item in step.items]
 
 
@@ -36,7 +36,7 @@ async def test_every_item_comes_once(total):
 async def test_a_step_says_where_the_next_begins():
     """So that a reader can go on there later, short pages or not."""
     listed = Listed([1, 2, 3, 4], shown=1)
-    ends = [step.next_result async for step in iter_pages(listed.query, page_size=2, most=1000)]
+    ends = [step.next_result async for step in iter_pages(listed.query, page_size=2, max_items=1000)]
 
     assert (ends, await ids_of(listed.query, first_result=ends[1])) == ([1, 2, 3, 4], [3, 4])
 
@@ -47,7 +47,7 @@ async def test_the_same_page_for_ever_ends():
     async def query(*, max_results, first_result):
         return Page((ResourceReference(1), ResourceReference(2)), None, first_result)
 
-    assert await ids_of(query, most=10**9) == [1, 2]
+    assert await ids_of(query, max_items=10**9) == [1, 2]
 
 
 async def test_a_list_without_an_end_ends():
@@ -56,7 +56,7 @@ async def test_a_list_without_an_end_ends():
     async def query(*, max_results, first_result):
         return Page((ResourceReference(first_result),), 10**9, first_result)
 
-    assert len(await ids_of(query, most=10)) == 10
+    assert len(await ids_of(query, max_items=10)) == 10
 
 
 async def test_what_is_remembered_is_bounded(monkeypatch):

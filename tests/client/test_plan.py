@@ -63,7 +63,7 @@ def test_what_is_as_wanted_is_left():
     """There is nothing to do."""
     plan = plan_of([spec()], [found()])
 
-    assert plan == Plan(leave=(SpecMatch(spec(), found()),))
+    assert plan == Plan(unchanged=(SpecMatch(spec(), found()),))
     assert plan.is_empty
 
 
@@ -141,7 +141,7 @@ def test_without_tokens_an_endpoint_is_compared_as_it_is():
 
 def test_two_specs_that_differ_in_their_token_contradict_each_other():
     """Both want one subscription, at two endpoints; the message holds no token."""
-    with pytest.raises(ValueError, match="different things of one subscription") as raised:
+    with pytest.raises(ValueError, match="conflicting specs for the same subscription") as raised:
         index_specs([spec(CURRENT), spec(PREVIOUS)], TOKENS)
 
     assert CURRENT not in str(raised.value)
@@ -177,7 +177,7 @@ def test_what_is_left_open_or_not_told_is_no_difference():
 
 def test_two_specs_that_contradict_each_other_are_refused():
     """Neither can be right."""
-    with pytest.raises(ValueError, match="different things of one subscription"):
+    with pytest.raises(ValueError, match="conflicting specs for the same subscription"):
         index_specs([spec(), spec(enabled=False)], None)
 
 
@@ -317,24 +317,24 @@ def test_a_plan_reads_like_a_diff_without_secrets():
 
     assert str(plan).splitlines() == [
         f"+ INBOUND_TEXT_FINISHED to {BASE}/*** where to_number='***76'",
-        f"~ 1 CAMPAIGN_STARTED to {BASE}/***: another token; enabled False -> True",
+        f"~ 1 CAMPAIGN_STARTED to {BASE}/***: new token; enabled False -> True",
         (
             f"± 2 OUTBOUND_TEXT_FINISHED to {BASE}/*** where batch_id=9, from_number='***12': "
             "filter batch_id=9, from_number='***12' -> all"
         ),
         f"- 3 CAMPAIGN_STOPPED to {BASE}/***",
         "- 7 OUTBOUND_TEXT_FINISHED to None",
-        f"- 5 CAMPAIGN_FINISHED to {BASE}/***: a duplicate",
+        f"- 5 CAMPAIGN_FINISHED to {BASE}/***: duplicate",
         f"= 4 CAMPAIGN_FINISHED to {BASE}/***",
-        f"= 6 CAMPAIGN_FINISHED to {BASE}/***: a duplicate",
-        "1 to create, 1 to update, 1 to replace, 3 to delete, 1 as wanted, 2 there twice",
+        f"= 6 CAMPAIGN_FINISHED to {BASE}/***: duplicate",
+        "1 to create, 1 to update, 1 to replace, 3 to delete, 1 unchanged, 2 duplicate",
     ]
 
 
 def test_a_plan_without_anything_says_so():
     """An empty line would be overlooked."""
-    assert str(plan_of([], [])) == "nothing"
-    assert str(plan_of([], [found()])) == "1 of others"
+    assert str(plan_of([], [])) == "no subscriptions"
+    assert str(plan_of([], [found()])) == "1 unmanaged"
 
 
 @pytest.mark.parametrize("show", [str, repr])

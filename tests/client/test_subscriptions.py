@@ -29,7 +29,7 @@ async def no_sleep(_):
 
 def impatient(connection):
     """Let a connection try again at once."""
-    connection._clockwork = evolve(connection._clockwork, sleep=no_sleep)
+    connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
     return connection
 
 
@@ -199,7 +199,7 @@ async def test_a_look_is_one_attempt(fake, subscriptions):
 
     assert (caught.value.method, caught.value.__notes__) == (
         "POST",
-        ["POST /subscription may have been carried out all the same"],
+        ["POST /subscription may have been executed"],
     )
     assert len(fake.subscriptions) == 1
 
@@ -247,7 +247,7 @@ async def test_an_update_that_was_refused_for_another_reason_is_an_error(fake, s
         await subscriptions.update(reference.id, enabled=False)
 
     path = f"/subscription/{reference.id}"
-    assert caught.value.__notes__ == [f"PUT {path} may have been carried out all the same"]
+    assert caught.value.__notes__ == [f"PUT {path} may have been executed"]
     assert fake.subscriptions[0].enabled is True
 
 
@@ -270,7 +270,7 @@ async def test_an_update_of_what_was_deleted_meanwhile_is_an_error(fake, subscri
     async def delete_meanwhile(_):
         fake._account.delete(reference.id)
 
-    subscriptions._connection._clockwork = evolve(subscriptions._connection._clockwork, sleep=delete_meanwhile)
+    subscriptions._connection._retry_hooks = evolve(subscriptions._connection._retry_hooks, sleep=delete_meanwhile)
     with pytest.raises(NotFoundError) as caught:
         await subscriptions.update(reference.id, enabled=False)
 

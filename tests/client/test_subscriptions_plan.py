@@ -44,7 +44,7 @@ async def no_sleep(_):
 async def opened(fake, **options):
     """Give the subscriptions of a fake's account, tried again at once."""
     async with fake.client(**options) as client:
-        client._connection._clockwork = evolve(client._connection._clockwork, sleep=no_sleep)
+        client._connection._retry_hooks = evolve(client._connection._retry_hooks, sleep=no_sleep)
         yield client.subscriptions
 
 
@@ -220,7 +220,7 @@ async def test_specs_that_contradict_each_other_are_never_sent(fake, subscriptio
     """The account is not even read."""
     fake.fail_next(Fault(status=401))
 
-    with pytest.raises(ValueError, match="different things"):
+    with pytest.raises(ValueError, match="conflicting specs"):
         await subscriptions.plan([SPEC, evolve(SPEC, enabled=False)])
 
 
@@ -262,7 +262,7 @@ async def test_what_cannot_be_ensured_is_raised_after_the_rest_was_tried(fake, s
     with pytest.raises(BadRequestError) as raised:
         await subscriptions.ensure(SPEC, OTHER)
 
-    assert raised.value.__notes__ == ["1 of 2 subscriptions could not be ensured; the others are as they should be"]
+    assert raised.value.__notes__ == ["1 of 2 subscriptions failed; the others are up to date"]
     assert len(fake.subscriptions) == 1
 
 
@@ -326,7 +326,7 @@ class Case:
         self.owned = draw(st.sampled_from(OWNERS))
 
     def owns(self, subscription):
-        return self.owned(subscription) if self.owned else named(subscription).place.has_token
+        return self.owned(subscription) if self.owned else named(subscription).endpoint_key.has_token
 
     def plan(self, subscriptions):
         return subscriptions.plan(self.specs, tokens=TOKENS, prune=self.prune, owned=self.owned)

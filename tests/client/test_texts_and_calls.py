@@ -48,7 +48,7 @@ def fake():
 async def callfire(fake, response_format):
     async with fake.client(response_format=response_format) as client:
         view = client._connection
-        view._clockwork = evolve(view._clockwork, sleep=no_sleep)
+        view._retry_hooks = evolve(view._retry_hooks, sleep=no_sleep)
         yield client
 
 
@@ -335,7 +335,7 @@ async def test_a_text_that_never_left_is_sent_again():
         answer = httpx.Response(201, json={"ResourceReference": {"Id": 5}})
         route = network.route().mock(side_effect=[httpx.ConnectError("refused"), answer])
         async with Connection("login", "password", base_url=BASE) as connection:
-            connection._clockwork = evolve(connection._clockwork, sleep=no_sleep)
+            connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
             broadcast = await Texts(connection).send("12135550142", "Hello")
 
     assert (broadcast.id, route.call_count) == (5, 2)

@@ -75,7 +75,7 @@ def fake():
 async def callfire(fake, observed):
     """A client of it that is observed."""
     async with fake.client() as callfire:
-        callfire._connection._clockwork = evolve(callfire._connection._clockwork, sleep=at_once)
+        callfire._connection._retry_hooks = evolve(callfire._connection._retry_hooks, sleep=at_once)
         observed.instrument(callfire)
         yield callfire
 
@@ -221,7 +221,7 @@ async def test_a_span_is_current_while_its_attempt_lasts(fake, observed):
 
     tracer = observed.tracer_provider.get_tracer("test")
     async with fake.client() as callfire:
-        callfire._connection._pool.client.event_hooks = {"request": [hook]}
+        callfire._connection._transport.client.event_hooks = {"request": [hook]}
         observed.instrument(callfire)
         with tracer.start_as_current_span("outer") as outer:
             await callfire.subscriptions.query()
