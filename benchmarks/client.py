@@ -61,18 +61,6 @@ async def _many_at_once(effort: Effort) -> Costs:
             return await compare_async(_at_once(_create, callfire), _at_once(_post, client), effort)
 
 
-async def _many_over_aiohttp(effort: Effort) -> Costs:
-    from httpx_aiohttp import HttpxAiohttpClient  # noqa: PLC0415  # not everybody's
-
-    with server() as url:
-        async with (
-            HttpxAiohttpClient(trust_env=False, limits=httpx.Limits(max_connections=None)) as underneath,
-            _callfire(url, http_client=underneath) as callfire,
-            _httpx(url) as client,
-        ):
-            return await compare_async(_at_once(_create, callfire), _at_once(_post, client), effort)
-
-
 async def _many_idle(effort: Effort) -> Costs:
     with server() as url:
         async with _callfire(url, max_connections=AT_ONCE) as many, _callfire(url) as one:
@@ -100,12 +88,6 @@ ROWS = (
         f"httpx, {AT_ONCE} at once",
         1.0,
         lambda effort: asyncio.run(_many_at_once(effort)),
-    ),
-    Row(
-        f"the same, {AT_ONCE} at once, over httpx-aiohttp, which breaks promises",
-        f"httpx, {AT_ONCE} at once",
-        0.25,
-        lambda effort: asyncio.run(_many_over_aiohttp(effort)),
     ),
     Row(
         f"a request after {AT_ONCE} at once",
