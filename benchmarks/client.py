@@ -61,18 +61,6 @@ async def _concurrent(effort: Effort) -> Costs:
             return await compare_async(_concurrently(_create, callfire), _concurrently(_post, client), effort)
 
 
-async def _concurrent_over_aiohttp(effort: Effort) -> Costs:
-    from httpx_aiohttp import HttpxAiohttpClient  # noqa: PLC0415  # may not be installed
-
-    with server() as url:
-        async with (
-            HttpxAiohttpClient(trust_env=False, limits=httpx.Limits(max_connections=None)) as http_client,
-            _callfire(url, http_client=http_client) as callfire,
-            _httpx(url) as client,
-        ):
-            return await compare_async(_concurrently(_create, callfire), _concurrently(_post, client), effort)
-
-
 async def _after_concurrency(effort: Effort) -> Costs:
     with server() as url:
         async with _callfire(url, max_connections=CONCURRENCY) as many, _callfire(url) as one:
@@ -100,12 +88,6 @@ ROWS = (
         f"httpx, {CONCURRENCY} concurrent",
         1.0,
         lambda effort: asyncio.run(_concurrent(effort)),
-    ),
-    Row(
-        f"`subscriptions.create`, {CONCURRENCY} concurrent, over httpx-aiohttp (without its guarantees)",
-        f"httpx, {CONCURRENCY} concurrent",
-        0.25,
-        lambda effort: asyncio.run(_concurrent_over_aiohttp(effort)),
     ),
     Row(
         f"a request after {CONCURRENCY} concurrent requests",

@@ -26,7 +26,7 @@ DOCS = HERE.parent / "docs"
 RESULTS = HERE / "results.json"
 PEERS = HERE / "peers.json"
 
-_LIBRARIES = ("attrs", "cattrs", "httpx", "httpcore", "httpx-aiohttp", "xmltodict", "pydantic-xml", "xsdata")
+_LIBRARIES = ("attrs", "cattrs", "httpx", "httpcore", "xmltodict", "pydantic-xml", "xsdata")
 _HEAD = "| operation | compared with | ratio | spread | target | met |\n| --- | --- | --- | --- | --- | --- |\n"
 
 

@@ -173,7 +173,7 @@ async def use(callfire: CallFire, said: Said) -> None:
             said.printed("result", await operation)
         except CallFireError as error:
             said.error(error)
-    said.printed("client", callfire, subscriptions, vars(callfire._connection), vars(callfire._connection._pool))
+    said.printed("client", callfire, subscriptions, vars(callfire._connection), vars(callfire._connection._transport))
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -203,7 +203,7 @@ async def test_the_client_keeps_to_itself_what_did_not_arrive(said, fault):
     async with serving(answer) as server:
         url = server.url.replace("http:", "https:") if fault == "speaks no TLS" else server.url
         callfire = CallFire(LOGIN, PASSWORD, base_url=url, timeout=0.1, max_retries=1)
-        callfire._connection._clockwork = type(callfire._connection._clockwork)(random=lambda: 0.0)
+        callfire._connection._retry_hooks = type(callfire._connection._retry_hooks)(random=lambda: 0.0)
         if fault == "closed":
             await callfire.aclose()
         if fault != "refuses":

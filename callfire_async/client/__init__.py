@@ -1,7 +1,7 @@
 """
-`CallFire`: one connection and the services on it.
+`CallFire`: the services of one account on one connection.
 
-Nothing else reads the environment but the command line.
+The only module besides the command line that reads environment variables.
 """
 
 from __future__ import annotations
@@ -9,17 +9,12 @@ from __future__ import annotations
 import os
 import ssl
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
-from callfire_async.client._operations.api_1_1 import ResponseFormat
-from callfire_async.client.connection import DEFAULT_BASE_URL, Connection
+from callfire_async.client._operations.operation import ResponseFormat
+from callfire_async.client.connection import DEFAULT_BASE_URL, Connection, HttpClient
 from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.client.texts_and_calls import Calls, Texts
-
-if TYPE_CHECKING:
-    from callfire_async.client._http import HttpClient
-else:
-    HttpClient = Any  # importing httpx takes long, and a receiver has no use for it
 
 __all__ = ["CallFire"]
 
@@ -28,22 +23,21 @@ class CallFire:
     """
     A client of the CallFire API 1.1 for one account.
 
-    Takes what `Connection` takes. Build it anywhere, use it in one event loop, and close it with ``async with`` or
-    `aclose`.
+    Create it anywhere, use it in one event loop, and close it with ``async with`` or `aclose`.
 
     Args:
-        login: The API login; the environment's ``CALLFIRE_API_LOGIN`` unless given.
-        password: The API password; the environment's ``CALLFIRE_API_PASSWORD`` unless given.
-        base_url: See `Connection`, as for all that follow.
+        login: The API login; default: the environment variable ``CALLFIRE_API_LOGIN``.
+        password: The API password; default: the environment variable ``CALLFIRE_API_PASSWORD``.
+        base_url: See `Connection`, as for all further parameters.
 
     Attributes:
-        subscriptions: The operations on subscriptions.
-        texts: What became of texts, and sending them.
-        calls: What became of calls.
+        subscriptions: The account's subscriptions.
+        texts: The account's texts, and sending texts.
+        calls: The account's calls.
 
     Raises:
-        ValueError: A setting is missing or out of its range.
-        TypeError: *http_client* is not an `httpx.AsyncClient`, or stands beside a setting that belongs to it.
+        ValueError: A setting is missing or out of range.
+        TypeError: *http_client* is not an `httpx.AsyncClient`, or is given together with a setting that belongs to it.
     """
 
     subscriptions: Subscriptions
@@ -64,7 +58,7 @@ class CallFire:
         ssl_context: ssl.SSLContext | None = None,
         http_client: HttpClient | None = None,
     ) -> None:
-        self._connect(
+        self._set_connection(
             Connection(
                 _credential(login, "CALLFIRE_API_LOGIN"),
                 _credential(password, "CALLFIRE_API_PASSWORD"),
@@ -81,12 +75,13 @@ class CallFire:
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
         """Return a view with other settings on the same pool; closing either closes both."""
+        connection = self._connection.with_options(timeout=timeout, max_retries=max_retries)
         view = type(self).__new__(type(self))
-        view._connect(self._connection.with_options(timeout=timeout, max_retries=max_retries))  # noqa: SLF001  # our own
+        view._set_connection(connection)  # noqa: SLF001  # our own
         return view
 
     async def aclose(self) -> None:
-        """Close the pool once what is under way has ended, which its timeout bounds; twice is as good as once."""
+        """Wait for requests in flight, bounded by their timeout, then close the pool. Idempotent."""
         await self._connection.aclose()
 
     async def __aenter__(self) -> Self:
@@ -101,15 +96,15 @@ class CallFire:
     def __repr__(self) -> str:
         return repr(self._connection).replace(type(self._connection).__name__, type(self).__name__, 1)
 
-    def _connect(self, connection: Connection) -> None:
+    def _set_connection(self, connection: Connection) -> None:
         self._connection = connection
         self.subscriptions = Subscriptions(connection)
         self.texts = Texts(connection)
         self.calls = Calls(connection)
 
 
-def _credential(given: str | None, variable: str) -> str:
-    credential = os.environ.get(variable) if given is None else given
+def _credential(value: str | None, variable: str) -> str:
+    credential = os.environ.get(variable) if value is None else value
     if not credential:
         raise ValueError(f"no credentials: pass login and password, or set {variable} in the environment")
     return credential

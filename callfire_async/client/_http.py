@@ -1,8 +1,7 @@
 """
-The pool: one HTTP client, whose turn it is, and what is under way.
+`HttpTransport`: sends requests through httpx, with a concurrency limit and a total timeout, safe to cancel.
 
-The one importer of httpx in the client, and slow to import for that (httpx brings in rich and click where they are
-installed): `connection` imports it when the first connection is made. It imports `_answers` and `errors`.
+The only module of the client that imports httpx, which takes long: `Connection` imports it on first use.
 """
 
 from __future__ import annotations
@@ -16,210 +15,166 @@ import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import aclosing
-from functools import lru_cache
+from contextvars import ContextVar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeAlias
 
 import httpx
 
-from callfire_async.client._responses import MAX_ANSWER_BYTES, HttpResponse, RequestFailedError, RetrySafety
+from callfire_async.client._responses import MAX_BODY_BYTES, HttpResponse, RequestFailedError, RetrySafety
 from callfire_async.errors import ClientClosedError
 
 HttpClient: TypeAlias = httpx.AsyncClient
 
 _PACKAGE = __name__.partition(".")[0]
-# Long enough for an answer that is on its way; short enough that a hung server does not keep the others waiting.
+# Enough for most responses to arrive; a hung server blocks a connection only this much longer.
 ABANDONED_SECONDS = 2.0
-_MOST_IDLE = 10
-# What httpx sends of itself, and a limit that is not its own business.
-_USUAL = {"Accept": "*/*", "Connection": "keep-alive"}
-_NO_TIMEOUT = httpx.Timeout(None).as_dict()
+_MAX_IDLE_CONNECTIONS = 10
 
 
-def make_pool(
+def make_transport(
     max_connections: int,
     *,
     trust_env: bool,
     ssl_context: ssl.SSLContext | None,
-    http_client: httpx.AsyncClient | None,
+    http_client: HttpClient | None,
 ) -> HttpTransport:
-    """Make a pool on a client of our own or of the caller's; an error where the settings do not fit."""
-    logging.getLogger("httpx").addFilter(_without_query)
+    """Create a transport over an HTTP client of its own or over *http_client*, or raise ValueError or TypeError."""
+    logging.getLogger("httpx").addFilter(_redact_query)
     if ssl_context is not None and ssl_context.verify_mode is not ssl.CERT_REQUIRED:
-        raise ValueError("ssl_context must verify certificates: load the authority of yours into it instead")
+        raise ValueError("ssl_context must verify certificates: to trust an authority of your own, load it into it")
     if http_client is None:
-        return HttpTransport(
-            _http_client(max_connections, ssl_context, trust_env=trust_env), max_connections, owned=True
-        )
-    if not isinstance(http_client, httpx.AsyncClient):
+        own_client = _http_client(max_connections, ssl_context, trust_env=trust_env)
+        return HttpTransport(own_client, max_connections, owned=True)
+    if not isinstance(http_client, HttpClient):
         raise TypeError("http_client must be an httpx.AsyncClient")
     if ssl_context is not None or trust_env:
-        raise TypeError("ssl_context and trust_env belong to the pool: give them to http_client instead")
+        raise TypeError("ssl_context and trust_env cannot be used with http_client: configure that client instead")
     return HttpTransport(http_client, max_connections, owned=False)
 
 
-def _http_client(max_connections: int, ssl_context: ssl.SSLContext | None, *, trust_env: bool) -> httpx.AsyncClient:
-    # The pool's own limit is off: a slot of it can stick for ever, and what waits in it makes every request dearer. So
-    # does what is idle: httpcore counts all its connections for each of them, and a request after a hundred at once
-    # would be four times as dear.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=min(max_connections, _MOST_IDLE))
-    return _CookielessClient(verify=ssl_context or True, trust_env=trust_env, limits=limits)
+def _http_client(max_connections: int, ssl_context: ssl.SSLContext | None, *, trust_env: bool) -> HttpClient:
+    # httpx's own connection limit can deadlock when waiting requests are cancelled, so it is off. httpcore checks all
+    # idle connections on each request: with 100 of them a request takes four times as long.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=min(max_connections, _MAX_IDLE_CONNECTIONS))
+    no_cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.AsyncClient(verify=ssl_context or True, trust_env=trust_env, limits=limits, cookies=no_cookies)
 
 
-class _NullCookies(httpx.Cookies):
-    """Stays empty: none is sent back, and to look for some in each answer takes a fourteenth of a request's time."""
-
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """Leave them where they are."""
+# True in the task that sends a request of this library: httpx's log line about any other request is left unchanged.
+_is_own_request: ContextVar[bool] = ContextVar("_is_own_request", default=False)
 
 
-_NO_COOKIES = _NullCookies()
-
-
-class _CookielessClient(httpx.AsyncClient):
-    """httpx's client, which keeps no cookies here."""
-
-    cookies = property(lambda _: _NO_COOKIES)  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody sets them
-
-
-class _QueryRedactedURL(httpx.URL):
-    """Marks a URL as ours, so that httpx's log shows it without its query."""
-
-
-@lru_cache(maxsize=64)
-def _parsed(url: str) -> _QueryRedactedURL:
-    """Parse a URL without a query, of which there are few; httpx takes a twentieth of a request's time for one."""
-    return _QueryRedactedURL(url)
-
-
-def _build_request(method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
-    """Make a request as a client of ours would, with nothing to merge into it; httpx makes the headers twice."""
-    parsed = _parsed(url) if "?" not in url else _QueryRedactedURL(url)
-    length = {} if content is None else {"Content-Length": str(len(content))}
-    request = httpx.Request(
-        method,
-        parsed,
-        headers={"Host": parsed.netloc.decode(), **_USUAL, **headers, **length},
-        stream=httpx.ByteStream(content or b""),
-        extensions={"timeout": _NO_TIMEOUT},
-    )
-    request.url = parsed
-    return request
-
-
-def _without_query(record: logging.LogRecord) -> bool:
-    """Drop the query, which may hold phone numbers, from what httpx logs of our requests at INFO."""
-    if isinstance(record.args, tuple):
-        record.args = tuple(
-            value.copy_with(query=None) if isinstance(value, _QueryRedactedURL) else value for value in record.args
-        )
+def _redact_query(record: logging.LogRecord) -> bool:
+    """Remove the query, which can contain phone numbers, from httpx's INFO line about a request."""
+    if _is_own_request.get() and isinstance(record.args, tuple):
+        record.args = tuple(arg.copy_with(query=None) if isinstance(arg, httpx.URL) else arg for arg in record.args)
     return True
 
 
 def _creation_site() -> tuple[str, int]:
-    """Find the file and line, outside of this library, that a pool is being made for."""
-    frame = sys._getframe()  # noqa: SLF001  # a whole stack, as inspect makes it, reads files
+    """Return the file and line, outside this library, that create the client."""
+    frame = sys._getframe()  # noqa: SLF001  # inspect.stack reads source files
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
 
 
-# --- one exchange ---------------------------------------------------------------------------------------------
+# --- one request ------------------------------------------------------------------------------------------
 
-# What is believed of a transport that does not say how far it is. A timeout while connecting is not: httpcore says that
-# it connects, and httpx-aiohttp raises ConnectTimeout for a connection that ends after the request was carried out.
+# The errors that prove by themselves that nothing was sent. ConnectTimeout does not: some transports raise it for a
+# connection that ends after the request was executed.
 _NEVER_SENT = (httpx.ConnectError, httpx.PoolTimeout)
 _CONNECTING = "connecting"
-_READING = "reading the answer"
-# What httpcore says that it starts to do, after the name of its room.
+_WAITING = "waiting for the response"
+_READING = "reading the response"
+# The phase that each trace event of httpcore starts; the events are prefixed with the protocol.
 _PHASES: Mapping[str, str] = {
     "connect_tcp.started": _CONNECTING,
     "start_tls.started": _CONNECTING,
     "send_request_headers.started": "sending the request",
-    "receive_response_headers.started": "waiting for the answer",
+    "receive_response_headers.started": _WAITING,
     "receive_response_body.started": _READING,
 }
 
 
-# The representation of bytes, as h11 words them; where there are quotes of both kinds in it, one is escaped.
-_QUOTED = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"[^"]*")""")
-
-
 class _InFlightRequest:
-    """One request on its way, in a task of its own: how far it has come, and until when it may take."""
+    """One request: its current phase and its deadline."""
 
-    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, started: float, timeout: float) -> None:
+    def __init__(self, client: HttpClient, request: httpx.Request, started: float, timeout: float) -> None:
         self._client = client
         self._request = request
-        # A transport that does not say how far it is may have sent all of it.
-        self._phase = "waiting for the answer"
+        # A transport without trace events may have sent the whole request.
+        self._phase = _WAITING
         self._limit: asyncio.Timeout | None = None
         self._socket: Any = None
         self._started = started
         self._timeout = timeout
         self.deadline = started + timeout
-        request.extensions["trace"] = self._follow
+        request.extensions["trace"] = self._trace
 
     async def run(self) -> HttpResponse:
-        """Send the request and read the answer to its end."""
+        """Send the request and read the whole response."""
+        _is_own_request.set(True)
         async with asyncio.timeout_at(self.deadline) as self._limit:
             response = await self._client.send(self._request, stream=True, auth=None, follow_redirects=False)
             self._phase = _READING
-            # What httpcore would say from here on is known, and each word is a coroutine.
-            self._request.extensions.pop("trace", None)
             try:
                 return await _read(response)
             finally:
                 await response.aclose()
 
     def abandon(self, deadline: float) -> None:
-        """End it at *deadline* from inside, if it has not ended by then: whoever asked is gone."""
+        """Move the deadline forward to *deadline*: the caller was cancelled."""
         self.deadline = min(self.deadline, deadline)
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self.deadline)
 
-    def failure(self, error: Exception, now: float) -> RequestFailedError:
-        """Put in words what *error*, raised by `run`, means."""
+    def to_error(self, error: Exception, now: float) -> RequestFailedError:
+        """Convert an exception of `run`."""
         expired = self._limit is not None and self._limit.expired()
         timed_out = expired or isinstance(error, httpx.TimeoutException)
         never_sent = self._phase == _CONNECTING or isinstance(error, _NEVER_SENT)
-        failed = f"failed with {type(error).__name__} after {now - self._started:.3f} s"
-        what = f"had no whole answer within {self._timeout:g} s" if timed_out else failed
+        failure = f"failed with {type(error).__name__} after {now - self._started:.3f} s"
+        reason = f"got no complete response within {self._timeout:g} s" if timed_out else failure
         return RequestFailedError(
-            f"{what}, while {_CONNECTING if never_sent else self._phase}",
-            outcome=RetrySafety.NOT_DONE if never_sent else RetrySafety.UNKNOWN,
+            f"{reason}, while {_CONNECTING if never_sent else self._phase}",
+            retry_safety=RetrySafety.SAFE if never_sent else RetrySafety.UNKNOWN,
             timed_out=timed_out,
         )
 
-    async def _follow(self, event: str, info: Mapping[str, Any]) -> None:
-        """Note what httpcore says that it does."""
+    async def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         step = event.partition(".")[2]
         self._phase = _PHASES.get(step, self._phase)
         if step == "connect_tcp.complete":
             self._socket = info["return_value"]
         elif step == "start_tls.failed":
-            # httpcore 1.0.9 leaves the socket open when it is cancelled in the middle of a handshake.
+            # httpcore 1.0.9 does not close the socket if it is cancelled during a TLS handshake.
             await self._socket.aclose()
 
 
+# The repr of bytes, as in h11's messages; if the bytes contain quotes of both kinds, one kind is escaped.
+_BYTES_REPR = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"[^"]*")""")
+
+
 def _scrub_exception(error: BaseException | None) -> None:
-    """Take out of protocol errors, and their causes, what they quote of an answer: it may be a phone number."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:  # one may be its own cause
-        seen.add(id(error))
-        error.args = tuple(_QUOTED.sub("***", text) if isinstance(text, str) else text for text in error.args)
+    """Mask what protocol errors and their causes quote of a response: it can be a phone number."""
+    scrubbed: set[int] = set()
+    while error is not None and id(error) not in scrubbed:  # an exception can be its own cause
+        scrubbed.add(id(error))
+        error.args = tuple(_BYTES_REPR.sub("***", arg) if isinstance(arg, str) else arg for arg in error.args)
         error = error.__cause__ or error.__context__
 
 
 async def _read(response: httpx.Response) -> HttpResponse:
-    """Read a response, and no more than one byte above what is allowed."""
+    # A hook or a custom transport may have read and decoded the body already.
+    is_decoded = response.is_stream_consumed
     headers = response.headers
-    # A hook or a transport of the caller's may have read it all, and undone its encoding.
-    consumed = response.is_stream_consumed
     return HttpResponse(
         status=response.status_code,
-        body=response.content if consumed else await _read_capped(response),
+        body=response.content if is_decoded else await _read_capped(response),
         content_type=headers.get("Content-Type"),
-        content_encoding="" if consumed else headers.get("Content-Encoding", ""),
+        content_encoding="" if is_decoded else headers.get("Content-Encoding", ""),
         retry_after=headers.get("Retry-After"),
     )
 
@@ -229,138 +184,133 @@ async def _read_capped(response: httpx.Response) -> bytes:
     async with aclosing(response.aiter_raw()) as chunks:  # type: ignore[type-var]  # a generator, typed as an iterator
         async for chunk in chunks:
             body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
+            if len(body) > MAX_BODY_BYTES:
                 break
-    return bytes(body[: MAX_ANSWER_BYTES + 1])
+    return bytes(body[: MAX_BODY_BYTES + 1])
 
 
-# --- the pool -------------------------------------------------------------------------------------------------
+# --- all requests -----------------------------------------------------------------------------------------
 
 
 class HttpTransport:
-    """What a connection and its views share: the client, whose turn it is, and what is under way."""
+    """The state that a connection and its views share: the HTTP client, its free slots and the requests in flight."""
 
-    def __init__(self, client: httpx.AsyncClient, max_connections: int, *, owned: bool) -> None:
+    def __init__(self, client: HttpClient, max_connections: int, *, owned: bool) -> None:
         self.client = client
         self._owned = owned
         self._max_connections = max_connections
-        # First come, first served; a caller that is cancelled while it waits leaves the queue.
+        # Serves waiting callers in order; a cancelled caller leaves the queue.
         self._slots = asyncio.Semaphore(max_connections)
         self._waiting = 0
-        self._under_way: dict[asyncio.Task[HttpResponse], _InFlightRequest] = {}
+        self._in_flight: dict[asyncio.Task[HttpResponse], _InFlightRequest] = {}
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._made_at = _creation_site()
+        self._created_at = _creation_site()
 
     def __del__(self) -> None:
-        """Warn, as of a line of whoever made it, where it was never closed; a fork leaves that to the parent."""
+        """Warn if the client was never closed, except in a forked child process."""
         if self._owned and self._closing is None and os.getpid() == self._process:
-            file, line = self._made_at
-            message = f"a CallFire client made at {file}:{line} was never closed: use async with, or await aclose()"
+            file, line = self._created_at
+            message = f"the CallFire client created at {file}:{line} was never closed: use async with or await aclose()"
             warnings.warn_explicit(message, ResourceWarning, file, line, source=self)
 
-    def check(self) -> None:
-        """Raise `ClientClosedError` unless requests can be sent from here."""
+    def check_usable(self) -> None:
+        """Raise `ClientClosedError` if no request can be sent from here."""
         if self._closing is not None:
-            raise ClientClosedError("this client was closed: make another one")
-        self._check_place()
+            raise ClientClosedError("this client is closed: create a new one")
+        self._check_process_and_loop()
         if self.client.is_closed:
-            raise ClientClosedError("the http_client that was handed in was closed: close it after this client")
+            raise ClientClosedError("http_client is closed: close it after this client")
 
-    def _check_place(self) -> None:
+    def _check_process_and_loop(self) -> None:
         if os.getpid() != self._process:
             raise ClientClosedError(
-                "this client was made before a fork, and its connections belong to the parent: make one in each process"
+                "this client was created before a fork and its connections belong to the parent: "
+                "create one client in each process"
             )
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
             raise ClientClosedError(
-                "this client was used in another event loop, to which its connections belong: make one in each loop"
+                "this client was used in another event loop and its connections belong to it: "
+                "create one client in each loop"
             )
 
-    async def exchange(
+    async def request(
         self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None, timeout: float
     ) -> HttpResponse:
         """
-        Send a request and read the answer, all within *timeout* seconds.
+        Send a request and return the complete response, within *timeout* seconds.
 
-        A cancelled caller leaves at once; the exchange then has `ABANDONED_SECONDS` to end by itself, since one that
-        is cancelled in the middle can leave the pool in a state from which it does not recover.
+        If the caller is cancelled, it returns at once and the request gets `ABANDONED_SECONDS` to finish: httpcore's
+        pool may not recover from a request that is cancelled in the middle.
         """
-        self.check()
+        self.check_usable()
         started = asyncio.get_running_loop().time()
-        request = self._request(method, url, headers, content)
-        if self._slots.locked():
-            await self._wait_for_slot(started + timeout, timeout)
-        else:
-            await self._slots.acquire()
-        return await self._shielded(_InFlightRequest(self.client, request, started, timeout))
-
-    def _request(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> httpx.Request:
-        if self._owned:
-            return _build_request(method, url, headers, content)
-        # The timeout of the attempt as a whole is kept in _Exchange; httpx knows only those of its phases.
+        # httpx only knows timeouts of single phases; the total is enforced by _InFlightRequest.
         request = self.client.build_request(method, url, headers=headers, content=content, timeout=None)
-        request.url = _QueryRedactedURL(request.url)
-        return request
+        await self._acquire_slot(started + timeout, timeout)
+        return await self._send_shielded(_InFlightRequest(self.client, request, started, timeout))
 
-    async def _shielded(self, exchange: _InFlightRequest) -> HttpResponse:
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(exchange.run())
-        self._under_way[task] = exchange
-        task.add_done_callback(self._settle)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.done():
-                exchange.abandon(loop.time() + ABANDONED_SECONDS)
-            raise
-        except Exception as error:
-            # Whatever it is: httpx lets errors of ssl and anyio pass, and a transport may be the caller's own.
-            _scrub_exception(error)
-            raise exchange.failure(error, loop.time()) from error
-
-    async def _wait_for_slot(self, deadline: float, timeout: float) -> None:
+    async def _acquire_slot(self, deadline: float, timeout: float) -> None:
         ahead = self._waiting
         self._waiting += 1
         try:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
         except TimeoutError as error:
-            reason = f"waited {timeout:g} s for one of {self._max_connections} connections, with {ahead} requests ahead"
-            raise RequestFailedError(reason, outcome=RetrySafety.NOT_DONE, timed_out=True) from error
+            reason = (
+                f"got none of {self._max_connections} connections within {timeout:g} s, with {ahead} requests ahead"
+            )
+            raise RequestFailedError(reason, retry_safety=RetrySafety.SAFE, timed_out=True) from error
         finally:
             self._waiting -= 1
         try:
-            self.check()
+            self.check_usable()
         except ClientClosedError:
             self._slots.release()
             raise
 
-    def _settle(self, task: asyncio.Task[HttpResponse]) -> None:
-        """Give the slot to the next; take note of the outcome, which nobody may be there to take."""
-        del self._under_way[task]
+    async def _send_shielded(self, request: _InFlightRequest) -> HttpResponse:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(request.run())
+        self._in_flight[task] = request
+        task.add_done_callback(self._finish)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                request.abandon(loop.time() + ABANDONED_SECONDS)
+            raise
+        except Exception as error:
+            # Any exception: httpx lets errors of ssl and anyio through, and hooks and transports can be the user's.
+            _scrub_exception(error)
+            raise request.to_error(error, loop.time()) from error
+
+    def _finish(self, task: asyncio.Task[HttpResponse]) -> None:
+        del self._in_flight[task]
         self._slots.release()
         if not task.cancelled():
+            # Without this, asyncio logs the exception if the caller was cancelled.
             task.exception()
 
     async def aclose(self) -> None:
-        """Close, in a task of its own, so that a caller who is cancelled leaves nothing half closed."""
+        """Wait for requests in flight, then close the HTTP client if it is owned. Idempotent."""
         if self._closing is None:
-            self._check_place()
+            self._check_process_and_loop()
+            # In a task, so that closing continues if the caller is cancelled.
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         try:
-            if self._under_way:
+            if self._in_flight:
                 now = asyncio.get_running_loop().time()
-                last = max(exchange.deadline for exchange in self._under_way.values())
-                # Past its own limit an exchange has only its socket to close.
-                await asyncio.wait(self._under_way, timeout=last - now + ABANDONED_SECONDS)
+                last = max(request.deadline for request in self._in_flight.values())
+                # After its deadline a request only has to close its socket.
+                await asyncio.wait(self._in_flight, timeout=last - now + ABANDONED_SECONDS)
         finally:
             if self._owned:
                 await self.client.aclose()

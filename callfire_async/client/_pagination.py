@@ -1,8 +1,4 @@
-"""
-Lists that come in pages, and change while they are read.
-
-It imports `models`.
-"""
+"""Iterate over paged lists that can change meanwhile."""
 
 from __future__ import annotations
 
@@ -15,9 +11,9 @@ from callfire_async.models import Page
 
 __all__ = ["PageDelta", "iter_pages"]
 
-# A page can be all known because others were added before it meanwhile; so much in a row is the same page for ever.
+# Items that are added before the current page shift known items into it. More of those in a row is an endless list.
 _MAX_STALE = 100
-# What is added while a list is read moves the rest on by some pages at most; this many ids are 10 MB.
+# Items that are added meanwhile shift the others by a few pages only; 100,000 IDs take 10 MB.
 _MAX_REMEMBERED = 100_000
 
 
@@ -30,16 +26,16 @@ I = TypeVar("I", bound=_HasId)  # noqa: E741  # an item
 
 
 class PageFetcher(Protocol[I]):
-    """Fetches one page."""
+    """A function that fetches one page."""
 
     async def __call__(self, *, max_results: int, first_result: int) -> Page[I]:
-        """Fetch *max_results* items at most, from number *first_result*."""
+        """Return at most *max_results* items, starting at index *first_result*."""
         ...
 
 
 @frozen
 class PageDelta(Generic[I]):
-    """What one page had that those before it had not, and where the next one begins."""
+    """The items of a page that no earlier page had, and the index at which the next page starts."""
 
     items: tuple[I, ...]
     next_result: int
@@ -47,34 +43,34 @@ class PageDelta(Generic[I]):
 
 
 async def iter_pages(
-    query: PageFetcher[I], *, page_size: int, most: int, first_result: int = 0
+    fetch: PageFetcher[I], *, page_size: int, max_items: int, first_result: int = 0
 ) -> AsyncIterator[PageDelta[I]]:
     """
-    Read a list, a page a step, no item twice.
+    Yield the pages of a list, each item once.
 
-    Always ends, also where CallFire says no total, gives short pages, or the same one for ever.
+    Always ends, even if CallFire returns no total, short pages, or the same page over and over.
 
     Args:
-        query: Fetches a page.
-        page_size: How many items to ask for at a time.
-        most: How many items no list has.
-        first_result: Where to begin.
+        fetch: Fetches a page.
+        page_size: Number of items to request per page.
+        max_items: Index at which to stop; larger than any real list.
+        first_result: Index at which to start.
     """
     remembered: dict[int, None] = {}
     stale = 0
-    while first_result < most and stale < max(_MAX_STALE, 3 * page_size):
-        page = await query(max_results=page_size, first_result=first_result)
-        fresh = {item.id: item for item in page.items if item.id not in remembered}
-        _remember_ids(remembered, fresh)
+    while first_result < max_items and stale < max(_MAX_STALE, 3 * page_size):
+        page = await fetch(max_results=page_size, first_result=first_result)
+        new = {item.id: item for item in page.items if item.id not in remembered}
+        _remember_ids(remembered, new)
         first_result += len(page.items)
-        stale = 0 if fresh else stale + page_size
-        yield PageDelta(tuple(fresh.values()), first_result, page.total_results)
-        if not page.items or first_result >= (most if page.total_results is None else page.total_results):
+        stale = 0 if new else stale + page_size
+        yield PageDelta(tuple(new.values()), first_result, page.total_results)
+        if not page.items or first_result >= (max_items if page.total_results is None else page.total_results):
             return
 
 
-def _remember_ids(remembered: dict[int, None], fresh: dict[int, I]) -> None:
-    """Add ids; those that were added first are the first to go."""
-    remembered.update(dict.fromkeys(fresh))
+def _remember_ids(remembered: dict[int, None], new: dict[int, I]) -> None:
+    """Add IDs, and forget the oldest ones above the limit."""
+    remembered.update(dict.fromkeys(new))
     while len(remembered) > _MAX_REMEMBERED:
         del remembered[next(iter(remembered))]

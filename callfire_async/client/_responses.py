@@ -1,9 +1,4 @@
-"""
-An answer becomes a value or an error, and tells what that means for another attempt.
-
-No input or output, no clock and no randomness: who calls hands in what time it is. It imports `_protocol` and what
-stands above that.
-"""
+"""Turn HTTP responses into values or errors, and decide whether and when to retry; without I/O, clock or randomness."""
 
 from __future__ import annotations
 
@@ -21,7 +16,8 @@ from attrs import field, frozen
 from callfire_async._codec.converters import ConversionError
 from callfire_async._codec.documents import InvalidDocumentError
 from callfire_async._codec.scalars import normalize
-from callfire_async.client._operations.api_1_1 import Operation, Problems, parse_root
+from callfire_async.client._operations.api_1_1 import parse_root
+from callfire_async.client._operations.operation import Operation, Problems
 from callfire_async.errors import (
     APIError,
     AuthenticationError,
@@ -30,28 +26,29 @@ from callfire_async.errors import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
+    RequestTimeoutError,
     ResponseError,
     ServerError,
+    TransportError,
 )
 from callfire_async.models import masked_endpoint, masked_number
 
 T = TypeVar("T")
 
-# The longest list has 1000 subscriptions, half a megabyte at most; the rest is for what nobody foresaw.
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# The longest list, 1000 subscriptions, takes half a megabyte at most.
+MAX_BODY_BYTES = 16 * 1024 * 1024
 
-# A server that asks for a longer pause is obeyed by whoever called: nobody wants a call to sleep for minutes.
+# A caller expects a call to return within minutes, so a longer Retry-After is raised instead of obeyed.
 MAX_RETRY_AFTER_SECONDS = 60.0
 _INITIAL_DELAY_SECONDS = 0.5
-# A doubling more has little to give to whoever waits, and nothing to a server that takes so long to recover.
 _MAX_DELAY_SECONDS = 16.0
-# Longer than anybody means, and short enough for a timedelta.
+# Longer than any real Retry-After, and within the range of a timedelta.
 _MAX_PARSED_SECONDS = timedelta(days=365).total_seconds()
 
 
 @frozen
 class HttpResponse:
-    """An HTTP response, as far as it matters: a body of up to one byte more than `MAX_ANSWER_BYTES` among it."""
+    """An HTTP response; its body is cut after `MAX_BODY_BYTES` + 1 bytes."""
 
     status: int
     body: bytes = field(default=b"", repr=False)
@@ -61,75 +58,74 @@ class HttpResponse:
 
 
 class RetrySafety(Enum):
-    """What a failed attempt means for another one."""
+    """Whether a failed attempt can be repeated."""
 
-    NOT_DONE = auto()  # it never left, or was turned away: repeating is always safe
-    UNKNOWN = auto()  # it may have been carried out
-    FINAL = auto()  # the same will be answered again
+    SAFE = auto()  # it was not executed
+    UNKNOWN = auto()  # it may have been executed
+    POINTLESS = auto()  # the response would be the same
 
 
 class RequestFailedError(Exception):
-    """An exchange failed: why, while what, and what that means for another attempt."""
+    """Internal signal: no complete response arrived."""
 
-    def __init__(self, reason: str, *, outcome: RetrySafety, timed_out: bool) -> None:
+    def __init__(self, reason: str, *, retry_safety: RetrySafety, timed_out: bool) -> None:
         super().__init__(reason)
-        self.outcome = outcome
+        self.retry_safety = retry_safety
         self.timed_out = timed_out
 
 
-# --- what it means ----------------------------------------------------------------------------------------------
+# --- values and errors ------------------------------------------------------------------------------------
 
 
 def parse_response(
-    operation: Operation[T], answer: HttpResponse, *, attempts: int, in_doubt: bool, now: datetime
+    operation: Operation[T], response: HttpResponse, *, attempts: int, maybe_executed: bool, now: datetime
 ) -> tuple[T, Problems]:
     """
-    Turn an answer into a value, or raise what it means.
+    Return the value of a successful response, or raise an error.
 
     Args:
-        operation: What was asked.
-        answer: What was answered.
-        attempts: How often it was sent, this time included.
-        in_doubt: Whether an earlier attempt may have been carried out.
-        now: The present, aware, to tell how far off a date in ``Retry-After`` is.
+        operation: The operation that was sent.
+        response: Its response.
+        attempts: Number of attempts made so far, including this one.
+        maybe_executed: Whether an earlier attempt may have been executed.
+        now: The current time, aware; ``Retry-After`` can be a date.
 
     Returns:
-        The value, and what in it could not be read and was left out, as ``kind @ path``.
+        The value, and the fields that could not be read and were left out, as ``problem @ path``.
 
     Raises:
-        APIError: The answer says that it failed.
-        ResponseError: The answer is not what API 1.1 promises.
+        APIError: The response has an error status.
+        ResponseError: The response does not match the API's specification.
     """
-    repeated = operation.success_if_repeated if in_doubt else frozenset[int]()
-    if answer.status not in operation.success | repeated:
-        _raise_error(operation, answer, attempts, now)
+    repeated = operation.repeat_success_statuses if maybe_executed else frozenset[int]()
+    if response.status not in operation.success_statuses | repeated:
+        _raise_error(operation, response, attempts, now)
     try:
-        return operation.read(_decompress(answer), answer.content_type)
+        return operation.read(_decompress(response), response.content_type)
     except (InvalidDocumentError, ConversionError) as error:
-        raise _response_error(operation, answer, attempts, str(error)) from error
+        raise _response_error(operation, response, attempts, str(error)) from error
 
 
-def _raise_error(operation: Operation[T], answer: HttpResponse, attempts: int, now: datetime) -> NoReturn:
-    if 400 <= answer.status < 600:
-        raise _api_error(operation, answer, attempts, now)
-    if 300 <= answer.status < 400:
-        raise _response_error(operation, answer, attempts, "a redirect, which is never followed")
-    reason = "a status that says neither that it was done nor that it failed"
-    raise _response_error(operation, answer, attempts, reason)
+def _raise_error(operation: Operation[T], response: HttpResponse, attempts: int, now: datetime) -> NoReturn:
+    if 400 <= response.status < 600:
+        raise _api_error(operation, response, attempts, now)
+    is_redirect = 300 <= response.status < 400
+    reason = "redirects are never followed" if is_redirect else "unexpected status code"
+    raise _response_error(operation, response, attempts, reason)
 
 
-def _answered(operation: Operation[T], answer: HttpResponse, attempts: int) -> str:
-    which = f", at attempt {attempts}" if attempts > 1 else ""
-    return f"{operation} answered {answer.status}{which}"
+def _summary(operation: Operation[T], response: HttpResponse, attempts: int) -> str:
+    suffix = f" (attempt {attempts})" if attempts > 1 else ""
+    return f"{operation} returned {response.status}{suffix}"
 
 
-def _response_error(operation: Operation[T], answer: HttpResponse, attempts: int, reason: str) -> ResponseError:
+def _response_error(operation: Operation[T], response: HttpResponse, attempts: int, reason: str) -> ResponseError:
     return ResponseError(
-        f"{_answered(operation, answer, attempts)}: {reason}",
-        status_code=answer.status,
+        f"{_summary(operation, response, attempts)}: {reason}",
+        status_code=response.status,
         method=operation.method,
         path=operation.path,
-        body=answer.body[:MAX_ANSWER_BYTES],
+        body=response.body[:MAX_BODY_BYTES],
     )
 
 
@@ -140,109 +136,143 @@ _ERRORS: Mapping[int, type[APIError]] = {
     404: NotFoundError,
     429: RateLimitError,
 }
-_WAYS_OUT = {
+_HINTS = {
     401: "check the API login and password",
-    403: "the account may not do this",
-    429: "too many requests, try again later",
+    403: "the account lacks the permission",
+    429: "too many requests, retry later",
 }
 
 
-def _api_error(operation: Operation[T], answer: HttpResponse, attempts: int, now: datetime) -> APIError:
-    message = _callfire_message(answer)
-    words = (redact(message) if message else None, _WAYS_OUT.get(answer.status))
-    summary = ": ".join([_answered(operation, answer, attempts), *filter(None, words)])
-    kind = _ERRORS.get(answer.status, ServerError if answer.status >= 500 else APIError)
-    return kind(
-        summary,
-        status_code=answer.status,
+def _api_error(operation: Operation[T], response: HttpResponse, attempts: int, now: datetime) -> APIError:
+    message = _callfire_message(response)
+    details = (redact(message) if message else None, _HINTS.get(response.status))
+    error_class = _ERRORS.get(response.status, ServerError if response.status >= 500 else APIError)
+    return error_class(
+        ": ".join([_summary(operation, response, attempts), *filter(None, details)]),
+        status_code=response.status,
         method=operation.method,
         path=operation.path,
         message=message,
-        body=answer.body[:MAX_ANSWER_BYTES],
+        body=response.body[:MAX_BODY_BYTES],
         request_id=operation.request_id,
         attempts=attempts,
-        retry_after=parse_retry_after(answer.retry_after, now),
+        retry_after=parse_retry_after(response.retry_after, now),
     )
 
 
-def _callfire_message(answer: HttpResponse) -> str | None:
-    """Find CallFire's own words in a ``ResourceException``; a page of HTML from a proxy has none."""
+def _callfire_message(response: HttpResponse) -> str | None:
+    """Return the message of a ``ResourceException``; None for any other body, such as a proxy's HTML page."""
     try:
-        message = parse_root("ResourceException", _decompress(answer), answer.content_type).get("Message")
+        message = parse_root("ResourceException", _decompress(response), response.content_type).get("Message")
     except InvalidDocumentError:
         return None
     return normalize(message) if isinstance(message, str) else None
 
 
-def _decompress(answer: HttpResponse) -> bytes:
-    """Undo a compression that nobody asked for, no further than `MAX_ANSWER_BYTES`."""
-    encoding = answer.content_encoding.strip().lower()
+def _decompress(response: HttpResponse) -> bytes:
+    """Return the decoded body; a proxy may compress it although only ``identity`` is accepted."""
+    encoding = response.content_encoding.strip().lower()
     if encoding in ("gzip", "x-gzip", "deflate"):
-        body = _inflated(answer.body)
+        body = _inflate(response.body)
     elif encoding in ("", "identity"):
-        body = answer.body
+        body = response.body
     else:
-        raise InvalidDocumentError("in a content encoding that was not asked for")
-    if len(body) > MAX_ANSWER_BYTES:
-        raise InvalidDocumentError(f"longer than {MAX_ANSWER_BYTES} bytes")
+        raise InvalidDocumentError("unsupported content encoding")
+    if len(body) > MAX_BODY_BYTES:
+        raise InvalidDocumentError(f"the body is longer than {MAX_BODY_BYTES} bytes")
     return body
 
 
-def _inflated(body: bytes) -> bytes:
-    # 32 added to the window's size: the header says whether it is gzip or zlib.
+def _inflate(body: bytes) -> bytes:
+    # 32 added to the window's size: the header tells gzip from zlib.
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
-        plain = inflater.decompress(body, MAX_ANSWER_BYTES + 1)
+        plain = inflater.decompress(body, MAX_BODY_BYTES + 1)
     except zlib.error:
-        raise InvalidDocumentError("not what its content encoding says") from None
-    if not inflater.eof and len(plain) <= MAX_ANSWER_BYTES:
-        raise InvalidDocumentError("cut short")
+        raise InvalidDocumentError("the body does not match its content encoding") from None
+    if not inflater.eof and len(plain) <= MAX_BODY_BYTES:
+        raise InvalidDocumentError("the compressed body is truncated")
     return plain
+
+
+def transport_error(operation: Operation[T], failure: RequestFailedError, attempts: int) -> TransportError:
+    """Return the error for an attempt without a complete response."""
+    return (RequestTimeoutError if failure.timed_out else TransportError)(
+        f"{operation} {failure} (attempt {attempts})",
+        method=operation.method,
+        path=operation.path,
+        attempts=attempts,
+    )
 
 
 _SECRET = re.compile(
     r"(?P<endpoint>\S+(?:://|@|/)\S*)"
-    # What looks like a token: long, and letters and digits in it.
+    # Probably a token: at least 16 characters, with letters and digits.
     r"|(?P<token>\b(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,})"
     r"|(?P<number>\+?\(?\d[\d ().-]{3,}\d)"
 )
 
 
 def redact(message: str) -> str:
-    """Mask what in CallFire's words may be a number, an endpoint or a token, and cut them to some lines' length."""
-    # Cut between words, so that no secret loses the half by which it is known; and first roughly, for speed.
+    """Mask possible phone numbers, endpoints and tokens in CallFire's message, and shorten it."""
+    # Cut at white space, so that no half of a secret escapes the pattern. The slice bounds the time that this takes.
     return _SECRET.sub(_mask, shorten(message[:1000], 300, placeholder=" ...", break_on_hyphens=False))
 
 
 def _mask(match: re.Match[str]) -> str:
     if match["endpoint"]:
-        # What an endpoint may show of itself may be a number too.
-        return re.sub(r"\d{5,}", _masked_number, masked_endpoint(match[0]).strip("'\""))
-    return _masked_number(match) if match["number"] else "***"
+        # The parts of an endpoint that stay visible can contain a phone number.
+        return re.sub(r"\d{5,}", _mask_number, masked_endpoint(match[0]).strip("'\""))
+    return _mask_number(match) if match["number"] else "***"
 
 
-def _masked_number(match: re.Match[str]) -> str:
+def _mask_number(match: re.Match[str]) -> str:
     return masked_number(match[0]).strip("'")
 
 
-# --- trying again -----------------------------------------------------------------------------------------
+# --- retries ----------------------------------------------------------------------------------------------
 
 
 def retry_safety_of(error: CallFireError) -> RetrySafety:
-    """Tell what an answer that became *error* means for another attempt."""
+    """Return whether an attempt can be repeated whose response was *error*."""
     if isinstance(error, RateLimitError):
-        return RetrySafety.NOT_DONE
-    # A success that cannot be read, or a failure on the way back, says nothing about what was done.
+        return RetrySafety.SAFE
     if isinstance(error, ServerError) or (isinstance(error, ResponseError) and 200 <= error.status_code < 300):
         return RetrySafety.UNKNOWN
-    return RetrySafety.FINAL
+    return RetrySafety.POINTLESS
+
+
+def should_retry(
+    operation: Operation[T], error: BaseException, retry_safety: RetrySafety, *, is_recoverable: bool
+) -> bool:
+    """
+    Return whether another attempt is safe and can succeed.
+
+    Args:
+        operation: The operation that failed.
+        error: The error of the last attempt.
+        retry_safety: Whether the last attempt can be repeated.
+        is_recoverable: Whether a lookup finds out if an earlier attempt was executed.
+    """
+    if not isinstance(error, CallFireError) or (retry_after_of(error) or 0) > MAX_RETRY_AFTER_SECONDS:
+        return False
+    if operation.is_at_most_once and isinstance(error, APIError):
+        return False
+    if retry_safety is RetrySafety.UNKNOWN:
+        return operation.is_idempotent or is_recoverable
+    return retry_safety is RetrySafety.SAFE
+
+
+def retry_after_of(error: BaseException | None) -> float | None:
+    """Return the Retry-After of an error response, in seconds."""
+    return error.retry_after if isinstance(error, APIError) else None
 
 
 _SECONDS = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?")
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Read a ``Retry-After``: seconds (a fraction too) or an HTTP date; from 0 to a year, None where it is neither."""
+    """Parse ``Retry-After``, a number of seconds or an HTTP date, into 0 seconds to a year; None if it is neither."""
     if not value:
         return None
     value = value.strip()
@@ -252,25 +282,25 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
 
 def _seconds_until(date: str, now: datetime) -> float | None:
     try:
-        moment = parsedate_to_datetime(date)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+        time = parsedate_to_datetime(date)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() - now.timestamp()
     except (ValueError, OverflowError):
         return None
 
 
 def retry_delay(attempt: int, retry_after: float | None, random: Callable[[], float]) -> float:
     """
-    Choose how long to wait before the next attempt.
+    Return how long to wait before the next attempt, in seconds.
 
     Args:
-        attempt: Attempts made so far, from 1.
-        retry_after: What the server asked for, in seconds, or None.
-        random: Gives a number from 0 up to 1.
+        attempt: Number of attempts made so far, starting at 1.
+        retry_after: The server's Retry-After in seconds, if it sent one.
+        random: Returns a number from 0 up to 1.
 
     Returns:
-        Seconds: what the server asked for, else a full-jitter exponential backoff.
+        *retry_after*; otherwise an exponential backoff with full jitter.
     """
     if retry_after is not None:
         return retry_after
-    # Ten doublings are past the ceiling; 2 ** 10_000 would be no float.
+    # Ten doublings exceed the maximum already; 2.0 ** 10_000 would overflow.
     return random() * min(_MAX_DELAY_SECONDS, _INITIAL_DELAY_SECONDS * 2.0 ** min(attempt - 1, 10))

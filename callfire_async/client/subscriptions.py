@@ -1,8 +1,4 @@
-"""
-The operations on subscriptions.
-
-It imports `declare`, `connection`, `_protocol`, `paging` and what stands above them.
-"""
+"""`Subscriptions`: create, list, change and delete subscriptions, and apply plans."""
 
 from __future__ import annotations
 
@@ -18,7 +14,6 @@ from attrs import asdict
 
 from callfire_async.client._operations.api_1_1 import (
     MAX_RESULTS,
-    Operation,
     create_subscription,
     delete_subscription,
     get_subscription,
@@ -28,6 +23,7 @@ from callfire_async.client._operations.api_1_1 import (
     same_subscription,
     update_subscription,
 )
+from callfire_async.client._operations.operation import Operation
 from callfire_async.client._pagination import iter_pages
 from callfire_async.client.connection import Connection
 from callfire_async.client.plan import (
@@ -56,18 +52,18 @@ __all__ = ["Subscriptions"]
 
 C = TypeVar("C", bound=SubscriptionSpec | SpecMatch | Subscription)
 
-# A list that still goes on at ten times what an account may hold is none.
+# Ten times the maximum of an account; a longer list is an error of the server.
 _MAX_LISTED = 100_000
-# How many changes of a plan are under way at once: most of the pool stays free for others.
-_CHANGES_AT_ONCE = 4
+# Leaves most of the pool to other callers.
+_MAX_CONCURRENT_CHANGES = 4
 
 
 class Subscriptions:
     """
-    The subscriptions of an account: which events CallFire posts, and where to.
+    The subscriptions of an account: which events CallFire posts to which endpoints.
 
-    Each method raises what `Connection.execute` does; ids below 1 and other parameters out of their range raise
-    `ValueError` before anything is sent.
+    Each method raises the errors of `Connection.execute`, and `ValueError` for parameters out of range, before
+    anything is sent.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -85,24 +81,24 @@ class Subscriptions:
         request_id: str | None = None,
     ) -> ResourceReference:
         """
-        Subscribe *endpoint* to an event.
+        Create a subscription.
 
-        Where the outcome of an attempt is unknown, a subscription with the same endpoint, trigger and filter counts
-        as created, an older one too; it is created once more only if there is none.
+        If the outcome of an attempt is unknown, a subscription with the same endpoint, trigger and filter counts as
+        created, even an older one; the create is repeated only if there is none.
 
-        An ``http://`` endpoint that is not on loopback, and ``non_strict_ssl=True``, are warned of (`UserWarning`).
+        An ``http://`` endpoint that is not on loopback, and ``non_strict_ssl=True``, cause a `UserWarning`.
 
         Args:
-            endpoint: A URL, best made by `EndpointTokens.url`, or an e-mail address.
-            trigger_event: What is posted.
-            notification_format: CallFire's default, by its reference, is XML.
-            enabled: Whether CallFire posts to it yet; CallFire's default, unless given.
-            non_strict_ssl: Whether CallFire skips certificate checks when it posts; likewise.
-            filter: Which texts, calls or campaigns it is for; all, unless given.
-            request_id: CallFire's protection against duplicates; made up unless given, the same in each attempt.
+            endpoint: A URL, best created with `EndpointTokens.url`, or an e-mail address.
+            trigger_event: The event to post.
+            notification_format: Format of the postbacks; default: CallFire's, which is XML by its reference.
+            enabled: Whether CallFire posts to the endpoint; default: CallFire's.
+            non_strict_ssl: Whether CallFire skips certificate checks when it posts; default: CallFire's.
+            filter: The texts, calls or campaigns to post; default: all.
+            request_id: CallFire's protection against duplicates, the same in all attempts; default: a random one.
 
         Returns:
-            The new subscription's id, and its URL; the URL is None where one was found after an unknown outcome.
+            The subscription's ID and URL; the URL is None if it was found after an unknown outcome.
         """
         operation = create_subscription(
             {
@@ -115,27 +111,27 @@ class Subscriptions:
                 "request_id": _request_id(request_id),
             }
         )
-        _warn_of_risks(operation)
+        _warn_if_insecure(operation)
         return await self._connection.execute(operation, recover=partial(self._find, operation))
 
     async def query(self, *, max_results: int = MAX_RESULTS, first_result: int = 0) -> Page[Subscription]:
-        """Fetch one page: *max_results* subscriptions at most, 1 to 1000, from number *first_result*, from 0."""
+        """Return one page: at most *max_results* (1 to 1000) subscriptions, from index *first_result* (from 0)."""
         operation = query_subscriptions(max_results=max_results, first_result=first_result)
         return await self._connection.execute(operation)
 
     async def all(self, *, page_size: int = MAX_RESULTS) -> AsyncIterator[Subscription]:
         """
-        Yield every subscription, none twice, *page_size* (1 to 1000) at a time.
+        Yield all subscriptions, each once, fetching *page_size* (1 to 1000) at a time.
 
-        Always ends, also where CallFire says no total or gives short pages. One may be missed if others are deleted
-        meanwhile.
+        Always ends, even if CallFire returns no total or short pages. A subscription can be missed if others are
+        deleted meanwhile.
         """
-        async for step in iter_pages(self.query, page_size=page_size, most=_MAX_LISTED):
-            for subscription in step.items:
+        async for page in iter_pages(self.query, page_size=page_size, max_items=_MAX_LISTED):
+            for subscription in page.items:
                 yield subscription
 
     async def get(self, subscription_id: int) -> Subscription:
-        """Fetch one subscription; `NotFoundError` where there is none."""
+        """Return one subscription; raise `NotFoundError` if it does not exist."""
         return await self._connection.execute(get_subscription(subscription_id))
 
     async def update(
@@ -151,10 +147,10 @@ class Subscriptions:
         request_id: str | None = None,
     ) -> None:
         """
-        Change what is given; None is not sent, so nothing can be cleared this way. The parameters of `create`.
+        Change the given fields of a subscription; the parameters are those of `create`.
 
-        Where CallFire refuses to repeat an attempt of unknown outcome, it is a success if all that was to change is
-        found as it was to be.
+        None is not sent, so no field can be cleared. If CallFire rejects the repetition of an attempt of unknown
+        outcome, the update has succeeded if the subscription has all the new values.
         """
         operation = update_subscription(
             subscription_id,
@@ -168,14 +164,14 @@ class Subscriptions:
                 "request_id": _request_id(request_id),
             },
         )
-        _warn_of_risks(operation)
+        _warn_if_insecure(operation)
         await self._connection.execute(operation, recover=partial(self._confirm, subscription_id, operation))
 
     async def delete(self, subscription_id: int) -> None:
-        """Delete one subscription; that it is gone when an attempt of unknown outcome is repeated is a success."""
+        """Delete one subscription; a 404 after an attempt of unknown outcome is a success."""
         await self._connection.execute(delete_subscription(subscription_id))
 
-    # --- declaring ----------------------------------------------------------------------------------------
+    # --- plans --------------------------------------------------------------------------------------------
 
     async def plan(
         self,
@@ -186,133 +182,132 @@ class Subscriptions:
         owned: Owned | None = None,
     ) -> Plan:
         """
-        Compare what the account is to have with what it has; nothing is changed.
+        Diff the desired subscriptions against the account's. Read-only.
 
-        Two are the same when endpoint, trigger and filter are; one that is the same as a spec is that spec's, whoever
-        made it.
+        A spec and a subscription are the same if endpoint, trigger and filter are equal.
 
         Args:
-            specs: What the account is to have.
-            tokens: The `EndpointTokens`. Given, endpoints are compared without a last segment that is one of these,
-                so that a subscription with an older token is updated, and another application's is another.
-            prune: Whether to delete what is owned and not wanted. Where only the filter differs, it is changed to what
-                is wanted instead.
-            owned: Tells what may be pruned; default: endpoints that *tokens* recognises, and nothing without them.
+            specs: The desired subscriptions.
+            tokens: The `EndpointTokens`. If given, endpoints are compared without a last segment that is one of the
+                tokens, so that a subscription with an older token is updated, and another application's stays.
+            prune: Whether to delete owned subscriptions without a spec. One that differs from a spec in its filter
+                only is changed instead.
+            owned: Returns whether a subscription is owned; default: if its endpoint has one of the *tokens*.
 
         Raises:
-            ValueError: Two specs say different things of one subscription.
+            ValueError: Two specs conflict.
         """
-        wanted = index_specs(specs, tokens)
-        return compare(wanted, [item async for item in self.all()], tokens=tokens, prune=prune, owned=owned)
+        indexed = index_specs(specs, tokens)
+        return compare(indexed, [item async for item in self.all()], tokens=tokens, prune=prune, owned=owned)
 
     async def apply(self, plan: Plan) -> ApplyResult:
         """
-        Carry out a plan, four changes at a time; after an error it goes on with the rest.
+        Apply a plan, four changes at a time, deletions last; continue after an error.
 
-        The account is read once more where something is to be created, so that a plan that has become old, or is
-        applied again, creates nothing twice. Deletions come last. What is gone already counts as deleted.
+        If there is something to create, the account is read again first, so that an outdated plan, or one that is
+        applied twice, creates no duplicates. A subscription that does not exist any more counts as deleted.
 
         Returns:
-            The ids, and the errors of what failed. Planning and applying once more tries that again.
+            The IDs, and the errors of the changes that failed. To retry those, plan and apply again.
 
         Raises:
             CallFireError: The account could not be read; nothing was changed.
         """
-        applying = _PlanExecutor(self, plan.tokens, await self._existing_ids(plan))
-        return await applying.run(plan)
+        executor = _PlanExecutor(self, plan.tokens, await self._existing_ids(plan))
+        return await executor.run(plan)
 
     async def ensure(self, *specs: SubscriptionSpec, tokens: TokenMatcher | None = None) -> tuple[int, ...]:
         """
-        Make sure that the account has these subscriptions: `plan` and `apply` in one. Nothing is deleted.
+        Create or update subscriptions so that the account has all *specs*: `plan` and `apply` without deletions.
 
         Returns:
-            Their ids, in the order of *specs*.
+            The subscription IDs, in the order of *specs*.
 
         Raises:
-            ValueError: Two specs say different things of one subscription.
-            CallFireError: What failed first, once all the others were tried; a note says how many failed. It is safe
-                to try again.
+            ValueError: Two specs conflict.
+            CallFireError: The first error, after all changes were tried; its note has the number of failed ones. It
+                is safe to call `ensure` again.
         """
-        applied = await self.apply(await self.plan(specs, tokens=tokens))
-        if applied.errors:
-            raise _first_error(applied.errors.values(), of=len(specs))
-        ids = {key_of(spec, tokens): subscription_id for spec, subscription_id in applied.ids.items()}
+        result = await self.apply(await self.plan(specs, tokens=tokens))
+        if result.errors:
+            raise _first_error(result.errors.values(), len(specs))
+        ids = {key_of(spec, tokens): subscription_id for spec, subscription_id in result.ids.items()}
         return tuple(ids[key_of(spec, tokens)] for spec in specs)
 
     async def _existing_ids(self, plan: Plan) -> dict[SubscriptionKey, int]:
-        """Look which of a plan's new subscriptions there are meanwhile."""
+        """Return the IDs of all subscriptions by key, if the plan creates any."""
         if not (plan.create or plan.replace):
             return {}
         return {key_of(item, plan.tokens): item.id async for item in self.all()}
 
     async def _find(self, operation: Operation[ResourceReference]) -> ResourceReference | None:
-        """Look for what a create would make, once: it is part of an attempt that has its own retries."""
-        listed = Subscriptions(self._connection.with_options(max_retries=0)).all()
-        async for subscription in listed:
+        """Return the subscription that a create would make, if it exists."""
+        # Without retries: the lookup is part of an attempt, which is retried as a whole.
+        subscriptions = Subscriptions(self._connection.with_options(max_retries=0))
+        async for subscription in subscriptions.all():
             if same_subscription(operation.form or {}, subscription):
                 return ResourceReference(subscription.id)
         return None
 
     async def _confirm(self, subscription_id: int, operation: Operation[Subscription | None]) -> Subscription | None:
-        """Return the subscription if it is as an update wants it."""
-        found = await self.get(subscription_id)
-        return found if matches_update(operation.form or {}, found) else None
+        """Return the subscription if it has the values of an update."""
+        subscription = await self.get(subscription_id)
+        return subscription if matches_update(operation.form or {}, subscription) else None
 
 
 def _request_id(given: str | None) -> str:
     return uuid4().hex if given is None else given
 
 
-def _warn_of_risks(operation: Operation[Any]) -> None:
-    # Not in the log: like a token that is too short, it belongs to a line of code, at which a warning points.
-    for risk in insecure_settings(operation.form or {}):
-        warn(risk, stacklevel=3)
+def _warn_if_insecure(operation: Operation[Any]) -> None:
+    # A warning rather than a log line: it points at the line of the user's code that has to change.
+    for warning in insecure_settings(operation.form or {}):
+        warn(warning, stacklevel=3)
 
 
-def _first_error(errors: Collection[CallFireError], *, of: int) -> CallFireError:
+def _first_error(errors: Collection[CallFireError], total: int) -> CallFireError:
     first = next(iter(errors))
-    first.add_note(f"{len(errors)} of {of} subscriptions could not be ensured; the others are as they should be")
+    first.add_note(f"{len(errors)} of {total} subscriptions failed; the others are up to date")
     return first
 
 
 class _PlanExecutor:
-    """A plan being carried out, and what has come of it so far."""
+    """Applies one plan and collects the IDs and errors."""
 
     def __init__(
-        self, subscriptions: Subscriptions, tokens: TokenMatcher | None, there: Mapping[SubscriptionKey, int]
+        self, subscriptions: Subscriptions, tokens: TokenMatcher | None, existing_ids: Mapping[SubscriptionKey, int]
     ) -> None:
         self._subscriptions = subscriptions
         self._tokens = tokens
-        self._there = there
+        self._existing_ids = existing_ids
         self._ids: dict[SubscriptionSpec, int] = {}
         self._errors: dict[SubscriptionSpec | Subscription, CallFireError] = {}
 
     async def run(self, plan: Plan) -> ApplyResult:
-        """Carry it out; what is new is there before what is old goes, so that no event falls between the two."""
+        """Apply the plan; create before deleting, so that no event is missed in between."""
         self._ids |= {match.spec: match.subscription.id for match in (*plan.unchanged, *plan.update)}
-        await self._each(plan.create, self._create)
-        await self._each(plan.update, self._update)
-        await self._each(plan.replace, self._replace)
-        await self._each(plan.delete, self._delete)
+        await self._apply_all(plan.create, self._create)
+        await self._apply_all(plan.update, self._update)
+        await self._apply_all(plan.replace, self._replace)
+        await self._apply_all(plan.delete, self._delete)
         return ApplyResult(self._ids, self._errors)
 
-    async def _each(self, items: Sequence[C], change: Callable[[C], Awaitable[None]]) -> None:
-        """Change a few at a time; keep what each raises."""
-        waiting = iter(items)
+    async def _apply_all(self, items: Sequence[C], change: Callable[[C], Awaitable[None]]) -> None:
+        remaining = iter(items)
 
         async def work() -> None:
-            for item in waiting:
+            for item in remaining:
                 try:
                     await change(item)
                 except CallFireError as error:
                     self._errors[item.spec if isinstance(item, SpecMatch) else item] = error
 
         async with asyncio.TaskGroup() as tasks:
-            for _ in items[:_CHANGES_AT_ONCE]:
+            for _ in items[:_MAX_CONCURRENT_CHANGES]:
                 tasks.create_task(work())
 
     async def _create(self, spec: SubscriptionSpec) -> None:
-        subscription_id = self._there.get(key_of(spec, self._tokens))
+        subscription_id = self._existing_ids.get(key_of(spec, self._tokens))
         if subscription_id is None:
             created = await self._subscriptions.create(**asdict(spec, recurse=False))
             subscription_id = created.id

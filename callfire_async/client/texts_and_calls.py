@@ -1,4 +1,4 @@
-"""List, fetch and send texts; list and fetch calls."""
+"""`Texts` and `Calls`: list, fetch and send texts; list and fetch calls."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from callfire_async.models import ActionState, Call, Page, ResourceReference, Re
 
 __all__ = ["Calls", "Filters", "Texts", "TextsOrCalls"]
 
-# More than an account can have: whatever CallFire answers, a list ends.
+# More than any account can have, so that a list ends whatever CallFire returns.
 MAX_LISTED = 10**9
 
 
 class Filters(TypedDict, total=False):
-    """Which texts or calls are listed; described at `Texts.query`, and alike for calls."""
+    """The filters of texts and of calls; `Texts.query` describes each."""
 
     broadcast_id: int | None
     batch_id: int | None
@@ -37,7 +37,7 @@ class TextsOrCalls(Generic[A]):
     """
     The texts, or the calls, of an account.
 
-    Each method raises what `Connection.execute` does; parameters out of their range raise `ValueError` before
+    Each method raises the errors of `Connection.execute`, and `ValueError` for parameters out of range, before
     anything is sent.
     """
 
@@ -47,7 +47,7 @@ class TextsOrCalls(Generic[A]):
         self._connection = connection
 
     async def get(self, id: int) -> A:
-        """Fetch one; `NotFoundError` where there is none."""
+        """Return one text or call; raise `NotFoundError` if it does not exist."""
         return await self._connection.execute(get_action(self._kind, id))
 
     async def query(
@@ -67,22 +67,22 @@ class TextsOrCalls(Generic[A]):
         label_name: str | None = None,
     ) -> Page[A]:
         """
-        Fetch one page of those that fit every filter that is given.
+        Return one page of the items that match all given filters.
 
         Args:
-            max_results: How many at most, 1 to 1000.
-            first_result: The number of the first one in the whole list, from 0.
-            broadcast_id: The broadcast they belong to: what `Texts.send` answers.
-            batch_id: The batch of contacts they belong to.
+            max_results: Maximum number of items, 1 to 1000.
+            first_result: Index of the first item in the whole list, from 0.
+            broadcast_id: ID of the broadcast, as returned by `Texts.send`.
+            batch_id: ID of the batch of contacts.
             state: One state or several.
             result: One result or several.
-            inbound: Whether they came in; both, unless given.
-            interval_begin: Not earlier than this, to the second; a time without an offset is sent as it is. Which of
-                their times CallFire compares is not documented.
-            interval_end: Not later, likewise.
-            from_number: Who they are from.
-            to_number: Who they are to, one or several.
-            label_name: A label that they bear.
+            inbound: Whether to return inbound or outbound items only; default: both.
+            interval_begin: Earliest time, truncated to the second; a naive time is sent without an offset. CallFire
+                does not document which timestamp it is compared with.
+            interval_end: Latest time, rounded up to the second; otherwise as *interval_begin*.
+            from_number: The sender's number.
+            to_number: The recipient's number, one or several.
+            label_name: Name of a label of the item.
         """
         filters = {
             "broadcast_id": broadcast_id,
@@ -101,20 +101,21 @@ class TextsOrCalls(Generic[A]):
 
     async def all(self, *, page_size: int = MAX_RESULTS, **filters: Unpack[Filters]) -> AsyncIterator[A]:
         """
-        Yield every one that fits, none twice, *page_size* (1 to 1000) at a time; the filters are those of `query`.
+        Yield all items that match the filters of `query`, each once, fetching *page_size* (1 to 1000) at a time.
 
-        Always ends, also where CallFire says no total or gives short pages.
+        Always ends, even if CallFire returns no total or short pages.
         """
-        async for step in iter_pages(partial(self.query, **_once(filters)), page_size=page_size, most=MAX_LISTED):
-            for action in step.items:
+        query = partial(self.query, **_reusable(filters))
+        async for page in iter_pages(query, page_size=page_size, max_items=MAX_LISTED):
+            for action in page.items:
                 yield action
 
 
 class Texts(TextsOrCalls[Text]):
     """
-    The texts of an account: what became of them, and sending them.
+    The texts of an account, and sending texts.
 
-    Each method raises what `Connection.execute` does; parameters out of their range raise `ValueError` before
+    Each method raises the errors of `Connection.execute`, and `ValueError` for parameters out of range, before
     anything is sent.
     """
 
@@ -132,19 +133,19 @@ class Texts(TextsOrCalls[Text]):
         """
         Send a text to one number or several, as a broadcast of its own.
 
-        It is never sent again once a byte may have left, since CallFire documents no protection against duplicates for
-        it: an error of unknown outcome bears a note that the text may have been sent.
+        CallFire documents no protection against duplicates for this operation, so it is never retried after any part
+        of the request may have been sent. An error of unknown outcome has a note that the text may have been sent.
 
         Args:
-            to: The recipients' numbers, one or several, without white space or commas in them.
-            message: What it says; not empty.
-            from_number: Your number or short code that it comes from; CallFire's choice, unless given.
-            broadcast_name: What the broadcast is to be called.
-            big_message_strategy: What is done with a message that is too long for one text: ``SEND_MULTIPLE``,
+            to: The recipients' numbers, one or several, without white space or commas.
+            message: The message; not empty.
+            from_number: Your number or short code to send from; default: CallFire chooses.
+            broadcast_name: Name of the new broadcast.
+            big_message_strategy: How CallFire handles a message that is too long for one text: ``SEND_MULTIPLE``,
                 ``DO_NOT_SEND`` or ``TRIM``.
 
         Returns:
-            The broadcast; its id is the ``broadcast_id`` of the texts, one for each recipient.
+            The broadcast; its ID is the ``broadcast_id`` of the texts, one for each recipient.
         """
         values = {
             "to": to,
@@ -158,19 +159,19 @@ class Texts(TextsOrCalls[Text]):
 
 class Calls(TextsOrCalls[Call]):
     """
-    The calls of an account: what became of them.
+    The calls of an account.
 
-    Each method raises what `Connection.execute` does; parameters out of their range raise `ValueError` before
+    Each method raises the errors of `Connection.execute`, and `ValueError` for parameters out of range, before
     anything is sent.
     """
 
     _kind = Call
 
 
-def _once(filters: Filters) -> Filters:
-    """Keep what can be iterated over only once: each page asks for it anew."""
-    kept: Any = {
+def _reusable(filters: Filters) -> Filters:
+    """Return filters with iterators replaced by tuples, since each page is a new request."""
+    reusable: Any = {
         name: tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
         for name, value in filters.items()
     }
-    return kept  # type: ignore[no-any-return]  # the names are those of the filters
+    return reusable  # type: ignore[no-any-return]  # the keys are those of the filters

@@ -169,7 +169,7 @@ class _BackfillRun:
         """List the texts or the calls of the window from the current position."""
         start = self.progress
         query = partial(service.query, interval_begin=start.since, interval_end=start.until)
-        pages = iter_pages(query, page_size=self._page_size, most=MAX_LISTED, first_result=start.next_result)
+        pages = iter_pages(query, page_size=self._page_size, max_items=MAX_LISTED, first_result=start.next_result)
         async for page in pages:
             await self._append_unhandled([to_event(action) for action in page.items if is_final(action)])
             self.progress = evolve(self.progress, next_result=page.next_result, total_results=page.total_results)

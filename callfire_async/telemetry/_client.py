@@ -11,7 +11,7 @@ from opentelemetry.metrics import Meter, MeterProvider
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
 
 from callfire_async.client import CallFire
-from callfire_async.client._operations.api_1_1 import ResponseFormat
+from callfire_async.client._operations.operation import ResponseFormat
 from callfire_async.client.connection import Connection, RequestAttempt
 from callfire_async.errors import APIError, ResponseError, TransportError
 from callfire_async.telemetry._common import Attributes, create_histogram, create_meter, create_tracer, error_type

@@ -1,4 +1,4 @@
-"""A CallFire on loopback whose connections end at a byte of a test's choosing."""
+"""A fake CallFire on loopback whose connections end at a chosen byte."""
 
 import asyncio
 import re
@@ -13,19 +13,19 @@ from loopback import Server
 
 from callfire_async.testing import FakeCallFire
 
-#: How an answer says where it ends: by its length, in chunks, or by the end of the connection.
+#: How the end of a response is marked: by its length, in chunks, or by the end of the connection.
 Framing = Literal["length", "chunked", "close"]
 
 
 @frozen
 class Cut:
     """
-    Where a connection ends.
+    The point at which a connection ends.
 
     Attributes:
-        side: In the request, which then never comes to the fake, or in the answer to one that was carried out.
-        byte: So many bytes come through.
-        reset: With a reset, and not with an orderly end.
+        side: In the request, which then never reaches the fake, or in the response to an executed request.
+        byte: The number of bytes that are transferred.
+        reset: Whether it ends with a reset.
     """
 
     side: Literal["request", "answer"]
@@ -34,18 +34,18 @@ class Cut:
 
 
 class CuttingServer(Server):
-    """Hands each request to a fake, whole or not at all, and cuts one connection for each of `cuts`."""
+    """Passes complete requests to a fake, and cuts one connection for each of `cuts`."""
 
     def __init__(self, fake: FakeCallFire) -> None:
         super().__init__()
         self.fake = fake
         self.framing: Framing = "length"
         self.cuts: deque[Cut] = deque()
-        #: How long the last request was that came whole, and its answer.
+        #: The lengths of the last complete request and of its response.
         self.lengths = {"request": 0, "answer": 0}
 
     async def exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take one request and answer it, as far as the next cut allows."""
+        """Read one request and respond, up to the next cut."""
         start = await reader.readexactly(1)
         cut = self.cuts.popleft() if self.cuts else None
         request = await read_up_to(cut.byte if cut is not None and cut.side == "request" else None, start, reader)
@@ -69,11 +69,11 @@ class CuttingServer(Server):
         return answer
 
 
-async def read_up_to(most: int | None, start: bytes, reader: asyncio.StreamReader) -> bytes | None:
-    """Read one request that begins with *start*; None once there are *most* bytes of one that is longer."""
+async def read_up_to(limit: int | None, start: bytes, reader: asyncio.StreamReader) -> bytes | None:
+    """Read one request that begins with *start*; return None after *limit* bytes of a longer one."""
     request = start
-    while not is_whole(request):
-        left = 2**16 if most is None else max(most - len(request), 0)
+    while not is_complete(request):
+        left = 2**16 if limit is None else max(limit - len(request), 0)
         if left == 0:
             return None
         if not (more := await reader.read(left)):
@@ -82,15 +82,15 @@ async def read_up_to(most: int | None, start: bytes, reader: asyncio.StreamReade
     return request
 
 
-def is_whole(request: bytes) -> bool:
-    """Tell whether all of a request is there."""
+def is_complete(request: bytes) -> bool:
+    """Return whether a request is complete."""
     head, end, body = request.partition(b"\r\n\r\n")
     length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
     return bool(end) and len(body) == (int(length[1]) if length else 0)
 
 
 async def frame(response: httpx.Response, framing: Framing) -> bytes:
-    """Word an answer as it goes over the wire."""
+    """Serialize a response."""
     body = await response.aread()
     headers = dict(response.headers)
     if framing != "length" and headers.pop("content-length", None):
@@ -103,7 +103,7 @@ async def frame(response: httpx.Response, framing: Framing) -> bytes:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection with a reset."""
+    """Close a connection with a reset."""
     linger = struct.pack("ii", 1, 0)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     writer.transport.abort()

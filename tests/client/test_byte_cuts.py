@@ -1,4 +1,4 @@
-"""Connections that end at any byte of a request or an answer: what was asked is done once, or an error says so."""
+"""Connections that end at any byte of a request or response: the operation is executed once, or is an error."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from callfire_async.testing import FakeCallFire
 
 DEADLINE = 10
 CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-WANTED = {
+SPEC = {
     "endpoint": "https://hooks.example.com/callfire/Tok3n",
     "trigger_event": TriggerEvent.OUTBOUND_TEXT_FINISHED,
     "filter": SubscriptionFilter(broadcast_id=896807881003, to_number="67076:WORD"),
@@ -33,64 +33,64 @@ class Case:
     One operation.
 
     Attributes:
-        call: Calls it, given the id of the one subscription that is there.
-        done: Tells from the fake, and from the subscription that was there, whether it was carried out.
-        value: What it returns then.
-        there: Whether one is there before.
-        changes: Whether it changes anything.
+        call: Calls it, given the ID of the only subscription.
+        done: Returns whether it was executed, given the fake and the subscription before.
+        value: The value that it returns then.
+        exists: Whether there is a subscription before.
+        changes: Whether it changes the account.
     """
 
     call: Callable[[Subscriptions, int], Awaitable[Any]]
     done: Callable[[FakeCallFire, Any], bool] = lambda fake, before: fake.subscriptions == (before,)
     value: Callable[[FakeCallFire, Any], Any] = lambda _, __: None
-    there: bool = True
+    exists: bool = True
     changes: bool = True
 
 
 CASES = {
     "create": Case(
-        lambda subscriptions, _: subscriptions.create(**WANTED),
+        lambda subscriptions, _: subscriptions.create(**SPEC),
         lambda fake, _: len(fake.subscriptions) == 1,
         lambda fake, _: fake.subscriptions[0].id,
-        there=False,
+        exists=False,
     ),
     "query": Case(
         lambda subscriptions, _: subscriptions.query(), value=lambda _, before: Page((before,), 1, 0), changes=False
     ),
-    "get": Case(lambda subscriptions, there: subscriptions.get(there), value=lambda _, before: before, changes=False),
+    "get": Case(lambda subscriptions, number: subscriptions.get(number), value=lambda _, before: before, changes=False),
     "update": Case(
-        lambda subscriptions, there: subscriptions.update(there, enabled=False, endpoint="me@example.com"),
+        lambda subscriptions, number: subscriptions.update(number, enabled=False, endpoint="me@example.com"),
         lambda fake, before: fake.subscriptions == (evolve(before, enabled=False, endpoint="me@example.com"),),
     ),
-    "delete": Case(lambda subscriptions, there: subscriptions.delete(there), lambda fake, _: not fake.subscriptions),
+    "delete": Case(lambda subscriptions, number: subscriptions.delete(number), lambda fake, _: not fake.subscriptions),
 }
 
 
-async def at_once(_):
-    """Let no time pass between attempts."""
+async def no_sleep(_):
+    """Retry without a delay."""
 
 
 @pytest.fixture
 async def server():
-    """A CallFire on loopback; in the end no connection to it is open."""
+    """A fake CallFire on loopback; at the end all connections are closed."""
     async with running(CuttingServer(FakeCallFire())) as server:
         yield server
 
 
 @pytest.fixture(params=["json", "xml"])
 async def client(request, server):
-    """A client of the server that tries again at once."""
+    """A client of the server that retries without delays."""
     async with CallFire(
         "login", "password", base_url=server.url, response_format=request.param, ssl_context=CONTEXT
     ) as client:
         connection = client._connection
-        connection._clockwork = evolve(connection._clockwork, sleep=at_once)
+        connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
         yield client
 
 
 @pytest.fixture
 def spread(torture, seed):
-    """Choose where to cut: at every byte, or at the ends and at some between; each second time with a reset."""
+    """Choose the bytes at which to cut: all, or the first, the last and some between; every second one with a reset."""
     draw = random.Random(seed)
 
     def cuts(side, whole):
@@ -101,7 +101,7 @@ def spread(torture, seed):
     return cuts
 
 
-# What is done with a RequestId that was seen before matters where one is sent.
+# The treatment of a known RequestId only matters for operations that send one.
 MODES = [
     (name, mode)
     for name in CASES
@@ -111,20 +111,20 @@ MODES = [
 
 @pytest.fixture(params=MODES, ids="-".join)
 def case(request, server):
-    """Each of the five operations, in each way of treating a repeated RequestId, with an account of its own."""
+    """Each operation, with each way of treating a repeated RequestId, and an account of its own."""
     name, mode = request.param
 
     def new_account():
         server.fake = FakeCallFire(repeated_request_id=mode)
-        if CASES[name].there:
-            server.fake._subscription_store.create(create_subscription({**WANTED, "request_id": "older"}).form)
+        if CASES[name].exists:
+            server.fake._subscription_store.create(create_subscription({**SPEC, "request_id": "older"}).form)
         return next(iter(server.fake.subscriptions), None)
 
     return CASES[name], new_account
 
 
 async def attempt(client, case, before):
-    """Call the operation in bounded time; a reference is its id, since that of an adopted one has no location."""
+    """Call the operation with a deadline; return the ID of a reference, whose location can be missing."""
     async with asyncio.timeout(DEADLINE):
         value = await case.call(client.subscriptions, before.id if before else 0)
     return value.id if isinstance(value, ResourceReference) else value
@@ -141,8 +141,8 @@ async def attempt(client, case, before):
         ("answer", "close", 1),
     ],
 )
-async def test_what_was_cut_is_carried_out_once(server, client, case, spread, *, side, framing, times):
-    """Whatever byte was the last, and if it happens twice in a row: the fake is as if nothing had happened."""
+async def test_a_cut_request_is_executed_once(server, client, case, spread, *, side, framing, times):
+    """At any byte, once or twice in a row: the account is as without the cut."""
     case, new_account = case
     server.framing = framing
     await attempt(client, case, new_account())
@@ -157,8 +157,10 @@ async def test_what_was_cut_is_carried_out_once(server, client, case, spread, *,
 
 
 @pytest.mark.parametrize(("side", "framing"), [("request", "length"), ("answer", "length"), ("answer", "close")])
-async def test_what_is_not_tried_again_says_that_it_may_be_done(server, client, case, spread, *, side, framing):
-    """With one attempt, nothing is done where the request did not come whole; the error is ours and leaves it open."""
+async def test_without_retries_the_error_says_that_it_may_have_been_executed(
+    server, client, case, spread, *, side, framing
+):
+    """A request that was cut is not executed; the error's note is the same in either case."""
     case, new_account = case
     server.framing = framing
     client = client.with_options(max_retries=0)
@@ -170,7 +172,7 @@ async def test_what_is_not_tried_again_says_that_it_may_be_done(server, client, 
         try:
             await attempt(client, case, before)
         except CallFireError as error:
-            noted = "may have been carried out" in "".join(getattr(error, "__notes__", ()))
+            noted = "may have been executed" in "".join(getattr(error, "__notes__", ()))
             assert noted == case.changes, cut
             assert case.done(server.fake, before) == (side == "answer" or not case.changes), cut
         else:

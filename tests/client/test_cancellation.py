@@ -1,4 +1,4 @@
-"""Callers who give up, wherever they are, leave the pool healthy, no socket open and nothing to retrieve."""
+"""Callers that are cancelled at any point leave the pool usable, no socket open and no exception unretrieved."""
 
 import asyncio
 import gc
@@ -27,26 +27,26 @@ DEADLINE = 10
 
 
 def sockets():
-    """Count the sockets that this process has open."""
+    """Return the number of open sockets of this process."""
     return sum(file.is_socket() for file in Path("/dev/fd").iterdir())
 
 
 @pytest.fixture
-async def quiet():
-    """Nothing is said of exceptions that nobody retrieved, and no task is left."""
-    said = []
+async def no_leaks():
+    """No exception stays unretrieved, and no task is left."""
+    contexts = []
     before = asyncio.all_tasks()
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
     yield
     gc.collect()
     await asyncio.sleep(0)
-    assert not said
+    assert not contexts
     assert not asyncio.all_tasks() - before - {asyncio.current_task()}
 
 
 @pytest.fixture
 def draw(seed):
-    """Chance, from the seed of the run."""
+    """A random generator with the seed of the run."""
     return random.Random(seed)
 
 
@@ -54,7 +54,7 @@ def draw(seed):
 
 
 async def by_cancel(call, seconds):
-    """Cancel the call's own task."""
+    """Cancel the call's task."""
     task = asyncio.create_task(call)
     asyncio.get_running_loop().call_later(seconds, task.cancel)
     await asyncio.wait([task])
@@ -62,7 +62,7 @@ async def by_cancel(call, seconds):
 
 
 async def by_timeout(call, seconds):
-    """Put a limit on it."""
+    """Wrap the call in a timeout."""
     try:
         async with asyncio.timeout(seconds):
             await call
@@ -88,33 +88,33 @@ async def by_group(call, seconds):
     return False
 
 
-@pytest.mark.parametrize("release_all", [by_cancel, by_timeout, by_group])
-@pytest.mark.usefixtures("quiet")
-async def test_the_pool_is_healthy_after_many_cancellations(release_all, torture, draw):
-    """Twenty tasks over ten connections give up at random; then fifty of fifty succeed, and no socket is left."""
-    at_first, to_come = sockets(), 20_000 if torture else 1_000
+@pytest.mark.parametrize("cancel_call", [by_cancel, by_timeout, by_group])
+@pytest.mark.usefixtures("no_leaks")
+async def test_the_pool_is_healthy_after_many_cancellations(cancel_call, torture, draw):
+    """After cancellations at random times, fifty of fifty calls succeed, and no socket is open."""
+    sockets_before, remaining = sockets(), 20_000 if torture else 1_000
 
     async def answer(_, writer):
         await asyncio.sleep(draw.random() * 0.002)
         writer.write(answer_bytes())
 
-    async def give_up_often(connection):
-        nonlocal to_come
-        while to_come > 0:
-            # Before its turn, while it is sent and answered, or after that.
-            if await release_all(connection.execute(GET), draw.random() * draw.choice((0.002, 0.02, 0.1))):
-                to_come -= 1
+    async def cancel_often(connection):
+        nonlocal remaining
+        while remaining > 0:
+            # While it is queued, while it is in flight, or after that.
+            if await cancel_call(connection.execute(GET), draw.random() * draw.choice((0.002, 0.02, 0.1))):
+                remaining -= 1
 
     async with serving(answer) as server:
         async with Connection(
             "login", "password", base_url=server.url, ssl_context=CONTEXT, max_connections=CONNECTIONS
         ) as connection:
-            await asyncio.gather(*(give_up_often(connection) for _ in range(TASKS)))
+            await asyncio.gather(*(cancel_often(connection) for _ in range(TASKS)))
             results = await asyncio.gather(*(connection.execute(GET) for _ in range(50)))
         await server.until(lambda server: not server.open)
 
     assert results == [Subscription(42)] * 50
-    assert sockets() == at_first
+    assert sockets() == sockets_before
 
 
 # --- at every await ---------------------------------------------------------------------------------------
@@ -122,19 +122,19 @@ async def test_the_pool_is_healthy_after_many_cancellations(release_all, torture
 
 class Moment:
     """
-    The n-th time that something waits, at which its task is cancelled.
+    The n-th wait, at which the task is cancelled.
 
     Args:
-        number: Which time, from 1.
-        late: Not as the wait begins, but when what it is for has come and the task is about to go on.
+        number: The number of the wait, from 1.
+        late: Whether to cancel when the awaited future is done instead of when the wait begins.
     """
 
     def __init__(self, number, *, late):
         self.left = number
         self.late = late
 
-    def pass_by(self, future):
-        """Note that the current task is about to wait for *future*."""
+    def count_wait(self, future):
+        """Count a wait of the current task for *future*, and cancel the task if it is the n-th."""
         self.left -= 1
         if self.left:
             return
@@ -146,7 +146,7 @@ class Moment:
 
 
 class Watched:
-    """Awaits something, and tells a moment each time that it waits."""
+    """Awaits something and counts its waits."""
 
     def __init__(self, awaitable, moment):
         self.awaitable = awaitable
@@ -160,43 +160,43 @@ class Watched:
                 future = step(value)
             except StopIteration as end:
                 return end.value
-            self.moment.pass_by(future)
+            self.moment.count_wait(future)
             try:
                 step, value = steps.send, (yield future)
-            except BaseException as error:  # noqa: BLE001  # whatever is thrown in is handed on
+            except BaseException as error:  # noqa: BLE001  # anything thrown in is passed on
                 step, value = steps.throw, error
 
 
 async def watched(awaitable, moment):
-    """Await it in a task of its own."""
+    """Await in a task of its own, counting the waits."""
     return await Watched(awaitable, moment)
 
 
-@pytest.fixture(params=["caller", "exchange"])
+@pytest.fixture(params=["caller", "request"])
 def watch(request, monkeypatch):
-    """Watch the caller's own waits, or those of the exchanges that it is behind: those end with the event loop."""
+    """Count the waits of the caller, or those of the request tasks, whose last one is the event loop's."""
     if request.param == "caller":
         return watched
     run = _http._InFlightRequest.run
 
-    async def watch_exchanges(call, moment):
-        monkeypatch.setattr(_http._InFlightRequest, "run", lambda exchange: watched(run(exchange), moment))
+    async def watch_requests(call, moment):
+        monkeypatch.setattr(_http._InFlightRequest, "run", lambda request: watched(run(request), moment))
         try:
             return await call
         finally:
             monkeypatch.setattr(_http._InFlightRequest, "run", run)
 
-    return watch_exchanges
+    return watch_requests
 
 
 async def list_all(client):
-    """List to the end."""
+    """List all subscriptions."""
     async with aclosing(client.subscriptions.all(page_size=1)) as subscriptions:
         return [subscription async for subscription in subscriptions]
 
 
 async def enter(client):
-    """Enter a client, use it and leave it."""
+    """Use a client with `async with`."""
     async with client:
         await client.subscriptions.query()
 
@@ -205,27 +205,27 @@ METHODS = {
     "create": lambda client, _: client.subscriptions.create("https://h.example/2", TriggerEvent.CAMPAIGN_STARTED),
     "query": lambda client, _: client.subscriptions.query(),
     "all": lambda client, _: list_all(client),
-    "get": lambda client, there: client.subscriptions.get(there),
-    "update": lambda client, there: client.subscriptions.update(there, enabled=False),
-    "delete": lambda client, there: client.subscriptions.delete(there),
-    "execute": lambda client, there: client._connection.execute(get_subscription(there)),
+    "get": lambda client, number: client.subscriptions.get(number),
+    "update": lambda client, number: client.subscriptions.update(number, enabled=False),
+    "delete": lambda client, number: client.subscriptions.delete(number),
+    "execute": lambda client, number: client._connection.execute(get_subscription(number)),
     "aclose": lambda client, _: client.aclose(),
     "async with": lambda client, _: enter(client),
 }
-CUTS = {"well": [], "cut": [Cut("answer", 0)], "cut twice": [Cut("answer", 0), Cut("answer", 40)]}
+CUTS = {"none": [], "cut": [Cut("answer", 0)], "cut twice": [Cut("answer", 0), Cut("answer", 40)]}
 
 
-async def doze(_):
-    """Wait between attempts, for as little as there is."""
+async def short_sleep(_):
+    """Yield to the event loop once."""
     await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def busy_client(server):
-    """Make a client with one connection, which is taken at the moment."""
+    """Yield a client whose only connection is in use at first."""
     async with CallFire("login", "password", base_url=server.url, ssl_context=CONTEXT, max_connections=1) as client:
-        client._connection._clockwork = evolve(client._connection._clockwork, sleep=doze)
-        slots = client._connection._pool._slots
+        client._connection._retry_hooks = evolve(client._connection._retry_hooks, sleep=short_sleep)
+        slots = client._connection._transport._slots
         await slots.acquire()
         asyncio.get_running_loop().call_soon(slots.release)
         yield client
@@ -233,26 +233,26 @@ async def busy_client(server):
 
 @pytest.fixture
 def step(torture, draw):
-    """Choose the next wait: each one, or of the many of an exchange each eighth or so."""
+    """Return the distance to the next wait to cancel: every one, or for request tasks about every eighth."""
     return lambda watch: 1 if torture or watch is watched else draw.randint(1, 15)
 
 
 @pytest.fixture
 async def server():
-    """A CallFire on loopback."""
+    """A fake CallFire on loopback."""
     async with running(CuttingServer(FakeCallFire())) as server:
         yield server
 
 
 async def cancelled_call(server, call, watch, moment):
-    """Call something that is cancelled at *moment*; return its task once the client has worked and was closed."""
+    """Make a call that is cancelled at *moment*; return its task after the client was used again and closed."""
     server.fake = FakeCallFire()
-    there = server.fake._account.create(FORM)
+    subscription_id = server.fake._subscription_store.create(FORM)
     async with busy_client(server) as client:
-        task = asyncio.create_task(watch(call(client, there), moment))
+        task = asyncio.create_task(watch(call(client, subscription_id), moment))
         await asyncio.wait([task], timeout=DEADLINE)
         server.cuts.clear()
-        if client._connection._pool._closing is None:
+        if client._connection._transport._closing is None:
             await client.subscriptions.query()
     await server.until(lambda server: not server.open)
     return task
@@ -261,9 +261,9 @@ async def cancelled_call(server, call, watch, moment):
 @pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
 @pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("no_leaks")
 async def test_cancellation_at_any_await_leaves_nothing_behind(server, watch, step, *, method, cuts, late):
-    """Wherever it comes, the call ends, the next one on the only connection succeeds, and no socket is left."""
+    """The call ends, the next call on the only connection succeeds, and no socket is open."""
     wait, left = 0, 0
     while left <= 0:
         wait += step(watch)

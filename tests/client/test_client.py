@@ -1,4 +1,4 @@
-"""`CallFire`: where the credentials come from, and how it hands everything on to one connection."""
+"""`CallFire`: its credentials, and the settings that it passes to its connection."""
 
 import asyncio
 import ssl
@@ -19,24 +19,24 @@ ENVIRONMENT = {"CALLFIRE_API_LOGIN": "env-login", "CALLFIRE_API_PASSWORD": "env-
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """No credentials but what a test sets."""
+    """No credentials except those that a test sets."""
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def route():
-    """CallFire at httpx's edge."""
+    """A respx route for one subscription."""
     with respx.mock(assert_all_called=False) as network:
         yield network.get(f"{BASE}/subscription/42.json").respond(json={"Resource": {"Subscription": {"@id": 42}}})
 
 
 def sent_credentials(route):
-    """Read who the last request said it was."""
+    """Return the Authorization header of the last request."""
     return route.calls.last.request.headers["Authorization"]
 
 
-async def test_credentials_are_given(route):
+async def test_credentials_can_be_passed(route):
     """As the first two arguments."""
     async with CallFire("login", "password", **SETTINGS) as callfire:
         assert await callfire.subscriptions.get(42) == Subscription(42)
@@ -45,7 +45,7 @@ async def test_credentials_are_given(route):
 
 
 async def test_credentials_come_from_the_environment(route, monkeypatch):
-    """Where none are given."""
+    """If none are passed."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 
@@ -63,14 +63,14 @@ async def test_credentials_come_from_the_environment(route, monkeypatch):
         (None, "password", "CALLFIRE_API_LOGIN"),
     ],
 )
-def test_missing_credentials_are_refused(login, password, missing):
-    """The error names what to set."""
+def test_missing_credentials_are_an_error(login, password, missing):
+    """The error names the environment variable."""
     with pytest.raises(ValueError, match=f"no credentials.*{missing}"):
         CallFire(login, password)
 
 
 def test_empty_credentials_are_not_replaced(monkeypatch):
-    """Whoever gives an empty login has lost one; that of another account would be worse."""
+    """An empty login is a mistake; using another account's would be worse."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 
@@ -89,14 +89,14 @@ def test_empty_credentials_are_not_replaced(monkeypatch):
         ({"http_client": object()}, TypeError),
     ],
 )
-def test_settings_are_those_of_the_connection(settings, kind):
-    """They are checked there."""
+def test_settings_are_validated(settings, kind):
+    """By the connection."""
     with pytest.raises(kind):
         CallFire("login", "password", **settings)
 
 
 async def test_every_setting_reaches_the_connection():
-    """None is swallowed on the way."""
+    """No parameter is dropped."""
     async with httpx.AsyncClient(verify=SETTINGS["ssl_context"]) as http_client:
         callfire = CallFire(
             "login",
@@ -112,7 +112,7 @@ async def test_every_setting_reaches_the_connection():
 
         assert (connection._base_url, connection._response_format) == (BASE, "xml")
         assert (connection._timeout, connection._max_retries) == (7, 2)
-        assert (connection._pool.client, connection._pool._max_connections) == (http_client, 5)
+        assert (connection._transport.client, connection._transport._max_connections) == (http_client, 5)
 
 
 async def test_no_credentials_are_printed():
@@ -139,15 +139,15 @@ async def test_a_view_shares_the_pool(route):
         await callfire.subscriptions.get(42)
 
 
-async def test_services_are_there_from_the_start(route):
-    """They can be kept and passed on."""
+async def test_services_are_created_once(route):
+    """They can be stored and passed on."""
     async with CallFire("login", "password", **SETTINGS) as callfire:
         assert isinstance(callfire.subscriptions, Subscriptions)
         assert callfire.subscriptions is callfire.subscriptions
 
 
 async def test_a_closed_client_cannot_be_entered():
-    """The error comes at the door."""
+    """`async with` raises."""
     callfire = CallFire("login", "password", **SETTINGS)
     await callfire.aclose()
 
@@ -156,8 +156,8 @@ async def test_a_closed_client_cannot_be_entered():
             pass
 
 
-def test_a_client_is_built_outside_a_loop(route):
-    """And used in one."""
+def test_a_client_can_be_created_outside_a_loop(route):
+    """It belongs to the loop that uses it first."""
     callfire = CallFire("login", "password", **SETTINGS)
 
     async def main():

@@ -1,4 +1,4 @@
-"""What the client does not let itself be talked into: by redirects, the environment, certificates and large answers."""
+"""Limits of the client: redirects, the environment, certificates, large responses and insecure subscriptions."""
 
 import asyncio
 import gzip
@@ -31,14 +31,14 @@ def connect(url: str, **settings: object) -> Connection:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_no_redirect_takes_the_credentials_elsewhere(status):
-    """Another server is never asked, whatever kind of redirect it is."""
+async def test_no_redirect_is_followed(status):
+    """The other server gets no request, whatever the kind of redirect."""
 
     async def answer(_, writer):
         writer.write(answer_bytes(b"", f"{status} Elsewhere", f"Location: {elsewhere.url}\r\n"))
 
     async with serving(well) as elsewhere, serving(answer) as server, connect(server.url) as connection:
-        with pytest.raises(ResponseError, match="a redirect, which is never followed"):
+        with pytest.raises(ResponseError, match="redirects are never followed"):
             await connection.execute(GET)
 
     assert (len(server.requests), elsewhere.requests) == (1, [])
@@ -48,8 +48,8 @@ async def test_no_redirect_takes_the_credentials_elsewhere(status):
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
-async def test_proxies_of_the_environment_are_not_obeyed_unless_asked(monkeypatch, variable):
-    """`trust_env` asks."""
+async def test_proxies_of_the_environment_need_trust_env(monkeypatch, variable):
+    """They are ignored by default."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     async with serving(well) as proxy, serving(well) as server:
@@ -62,8 +62,8 @@ async def test_proxies_of_the_environment_are_not_obeyed_unless_asked(monkeypatc
 
 
 @pytest.mark.parametrize("trust_env", [False, True])
-async def test_netrc_gives_no_credentials(monkeypatch, tmp_path, trust_env):
-    """Those that were passed are sent, whatever a file in somebody's home says."""
+async def test_netrc_is_ignored(monkeypatch, tmp_path, trust_env):
+    """The credentials that were passed are sent."""
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login other password other\ndefault login other password other\n")
     netrc.chmod(0o600)
@@ -89,7 +89,7 @@ def authority() -> trustme.CA:
 
 @asynccontextmanager
 async def https(certificate: object) -> AsyncIterator[Server]:
-    """Serve on loopback behind TLS."""
+    """Serve on loopback with TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     server = Server(well)
@@ -106,8 +106,8 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-async def test_an_authority_of_ones_own_is_trusted_through_ssl_context(authority):
-    """The certificate is for this server, and the authority is in the context."""
+async def test_ssl_context_can_trust_another_authority(authority):
+    """The server's certificate is from the authority in the context."""
     async with (
         https(authority.issue_cert("127.0.0.1")) as server,
         connect(server.url, ssl_context=trusting(authority)) as connection,
@@ -116,7 +116,7 @@ async def test_an_authority_of_ones_own_is_trusted_through_ssl_context(authority
 
 
 class SelfSigned:
-    """A certificate that vouches for itself."""
+    """A self-signed certificate."""
 
     def configure_cert(self, context: ssl.SSLContext) -> None:
         own = trustme.CA()
@@ -124,18 +124,21 @@ class SelfSigned:
             context.load_cert_chain(certificate, key)
 
 
-# The authority of all of them is in SSL_CERT_FILE, which counts with `trust_env` only.
+# The authority of all of them is in SSL_CERT_FILE, which is used with `trust_env` only.
 UNTRUSTED = {
     "self-signed": lambda _: (SelfSigned(), None),
-    "an authority that certifi does not know": lambda known: (known.issue_cert("127.0.0.1"), None),
-    "an authority that is not in the context": lambda known: (known.issue_cert("127.0.0.1"), trusting(trustme.CA())),
-    "of another host": lambda known: (known.issue_cert("other.example.com"), trusting(known)),
+    "an authority unknown to certifi": lambda authority: (authority.issue_cert("127.0.0.1"), None),
+    "an authority that is not in the context": lambda authority: (
+        authority.issue_cert("127.0.0.1"),
+        trusting(trustme.CA()),
+    ),
+    "for another host": lambda authority: (authority.issue_cert("other.example.com"), trusting(authority)),
 }
 
 
 @pytest.mark.parametrize("case", UNTRUSTED)
-async def test_a_certificate_that_is_not_trusted_gets_no_password(authority, monkeypatch, tmp_path, case):
-    """Nobody's word is taken for it."""
+async def test_an_untrusted_certificate_gets_no_request(authority, monkeypatch, tmp_path, case):
+    """The connection fails before credentials are sent."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     certificate, context = UNTRUSTED[case](authority)
@@ -147,8 +150,8 @@ async def test_a_certificate_that_is_not_trusted_gets_no_password(authority, mon
     assert server.requests == []
 
 
-async def test_the_authorities_of_the_environment_count_when_asked_for(authority, monkeypatch, tmp_path):
-    """With `trust_env`."""
+async def test_authorities_of_the_environment_need_trust_env(authority, monkeypatch, tmp_path):
+    """`SSL_CERT_FILE` is used with it."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     async with https(authority.issue_cert("127.0.0.1")) as server, connect(server.url, trust_env=True) as connection:
@@ -156,8 +159,8 @@ async def test_the_authorities_of_the_environment_count_when_asked_for(authority
 
 
 @pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_OPTIONAL])
-def test_checks_cannot_be_turned_off(mode):
-    """A context that would send the password to anybody is refused."""
+def test_certificate_checks_cannot_be_disabled(mode):
+    """A context that verifies nothing is an error."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = mode
@@ -166,7 +169,7 @@ def test_checks_cannot_be_turned_off(mode):
         connect("https://www.callfire.com", ssl_context=context)
 
 
-# --- large answers ----------------------------------------------------------------------------------------
+# --- large responses --------------------------------------------------------------------------------------
 
 MEBIBYTE = 1024 * 1024
 
@@ -176,8 +179,8 @@ def compressed(encoding: str, plain: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-async def test_an_answer_that_inflates_to_200_megabytes_is_capped(encoding):
-    """The server compresses although nothing compressed was asked for: no more than the cap is ever in memory."""
+async def test_a_decompression_bomb_is_capped(encoding):
+    """The server compresses 200 MB without being asked to; memory stays bounded."""
     bomb = compressed(encoding, bytes(200_000_000))
 
     async def answer(request, writer):
@@ -189,15 +192,15 @@ async def test_an_answer_that_inflates_to_200_megabytes_is_capped(encoding):
         try:
             with pytest.raises(ResponseError, match="longer than 16777216 bytes"):
                 await connection.execute(GET)
-            _, most = tracemalloc.get_traced_memory()
+            _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
 
-    assert most < 64 * MEBIBYTE
+    assert peak < 64 * MEBIBYTE
 
 
-async def test_an_answer_above_16_mebibytes_is_capped():
-    """Before it is decompressed, too."""
+async def test_a_response_above_16_mebibytes_is_capped():
+    """Before decompression too."""
 
     async def answer(_, writer):
         writer.write(answer_bytes(b"<a>" + b" " * (17 * MEBIBYTE)))
@@ -209,8 +212,8 @@ async def test_an_answer_above_16_mebibytes_is_capped():
     assert len(caught.value.body) == 16 * MEBIBYTE
 
 
-async def test_a_compressed_answer_that_is_small_is_read():
-    """A server may not know what was asked."""
+async def test_a_small_compressed_response_is_read():
+    """A server may ignore Accept-Encoding."""
 
     async def answer(_, writer):
         body = gzip.compress(b'{"Resource":{"Subscription":{"@id":42}}}')
@@ -220,7 +223,7 @@ async def test_a_compressed_answer_that_is_small_is_read():
         assert await connection.execute(GET) == SUBSCRIPTION
 
 
-# --- risky subscriptions ----------------------------------------------------------------------------------
+# --- insecure subscriptions --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -229,18 +232,18 @@ async def callfire() -> AsyncIterator[CallFire]:
         yield callfire
 
 
-async def warned(callfire: CallFire, endpoint: str, *, non_strict_ssl: bool | None = None) -> list[str]:
-    """Create, then change to the same; return what each warned of, and hold that this line is named."""
+async def warnings_of(callfire: CallFire, endpoint: str, *, non_strict_ssl: bool | None = None) -> list[str]:
+    """Create, then update to the same values; return the warnings, which must be equal and point at this file."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         filter_ = SubscriptionFilter(to_number="12135551212")
         create, update = callfire.subscriptions.create, callfire.subscriptions.update
-        made = await create(endpoint, TriggerEvent.CAMPAIGN_STARTED, non_strict_ssl=non_strict_ssl, filter=filter_)
-        await update(made.id, endpoint=endpoint, non_strict_ssl=non_strict_ssl)
-    said = [str(warning.message) for warning in caught]
+        created = await create(endpoint, TriggerEvent.CAMPAIGN_STARTED, non_strict_ssl=non_strict_ssl, filter=filter_)
+        await update(created.id, endpoint=endpoint, non_strict_ssl=non_strict_ssl)
+    messages = [str(warning.message) for warning in caught]
     assert {(warning.category, warning.filename) for warning in caught} <= {(UserWarning, __file__)}
-    assert said[: len(said) // 2] == said[len(said) // 2 :]
-    return said[: len(said) // 2]
+    assert messages[: len(messages) // 2] == messages[len(messages) // 2 :]
+    return messages[: len(messages) // 2]
 
 
 @pytest.mark.parametrize(
@@ -253,9 +256,9 @@ async def warned(callfire: CallFire, endpoint: str, *, non_strict_ssl: bool | No
         "http://[Tok3n",
     ],
 )
-async def test_an_endpoint_in_the_open_is_warned_of(callfire, endpoint):
-    """Phone numbers and the token itself would travel readable; the warning quotes nothing."""
-    (warning,) = await warned(callfire, endpoint)
+async def test_an_http_endpoint_causes_a_warning(callfire, endpoint):
+    """The warning does not quote the endpoint."""
+    (warning,) = await warnings_of(callfire, endpoint)
 
     assert ("http://" in warning, "Tok3n" in warning) == (True, False)
 
@@ -263,21 +266,21 @@ async def test_an_endpoint_in_the_open_is_warned_of(callfire, endpoint):
 @pytest.mark.parametrize(
     "endpoint", [HTTPS, MAIL, "http://127.0.0.1:8000/Tok3n", "http://localhost/Tok3n", "http://[::1]:80/Tok3n"]
 )
-async def test_an_endpoint_that_nobody_overhears_is_not_warned_of(callfire, endpoint):
-    """TLS, loopback, and an address for mail."""
-    assert await warned(callfire, endpoint) == []
+async def test_a_safe_endpoint_causes_no_warning(callfire, endpoint):
+    """TLS, loopback, and e-mail addresses."""
+    assert await warnings_of(callfire, endpoint) == []
 
 
 @pytest.mark.parametrize(("non_strict_ssl", "number"), [(True, 1), (False, 0), (None, 0)])
-async def test_non_strict_ssl_is_warned_of(callfire, non_strict_ssl, number):
-    """CallFire would post to whoever claims to be the endpoint."""
-    said = await warned(callfire, HTTPS, non_strict_ssl=non_strict_ssl)
+async def test_non_strict_ssl_causes_a_warning(callfire, non_strict_ssl, number):
+    """Anybody could impersonate the endpoint."""
+    messages = await warnings_of(callfire, HTTPS, non_strict_ssl=non_strict_ssl)
 
-    assert [warning.startswith("non_strict_ssl=True") for warning in said] == [True] * number
+    assert [warning.startswith("non_strict_ssl=True") for warning in messages] == [True] * number
 
 
-async def test_a_warning_that_is_an_error_comes_before_anything_is_sent(callfire):
-    """A test run that refuses warnings has made nothing."""
+async def test_a_warning_precedes_the_request(callfire):
+    """If warnings are errors, nothing is created."""
     with pytest.raises(UserWarning):
         await callfire.subscriptions.create(
             "http://hooks.example.com", TriggerEvent.CAMPAIGN_STARTED, notification_format=NotificationFormat.JSON

@@ -1,4 +1,4 @@
-"""The pool against respx and real servers on loopback: what is sent, tried again, given up, and left behind."""
+"""`Connection` and `HttpTransport`, against respx and real servers on loopback."""
 
 import asyncio
 import gc
@@ -62,7 +62,7 @@ SETTINGS = {"base_url": BASE, "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLI
 
 
 class Waits(list):
-    """A clock that nobody has to wait for: it notes what it was asked to sleep."""
+    """Records the delays instead of sleeping."""
 
     async def sleep(self, seconds):
         self.append(seconds)
@@ -70,18 +70,20 @@ class Waits(list):
 
 @pytest.fixture
 def waits():
-    """What was slept between attempts."""
+    """The delays between attempts."""
     return Waits()
 
 
 @pytest.fixture
 def connect(waits):
-    """Make connections that sleep in no time, and draw the longest jitter."""
+    """Create connections that sleep in no time, with maximum jitter."""
 
     def make(**settings):
         connection = Connection("login", "password", **SETTINGS | settings)
         now = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
-        connection._clockwork = evolve(connection._clockwork, sleep=waits.sleep, random=lambda: 1.0, now=lambda: now)
+        connection._retry_hooks = evolve(
+            connection._retry_hooks, sleep=waits.sleep, random=lambda: 1.0, now=lambda: now
+        )
         return connection
 
     return make
@@ -96,14 +98,14 @@ async def connection(connect):
 
 @pytest.fixture
 def callfire():
-    """CallFire at httpx's edge: one route for all requests."""
+    """One respx route for all requests."""
     with respx.mock(assert_all_called=False) as network:
         yield network.route(url__startswith=BASE)
 
 
 @pytest.fixture
-def soon(monkeypatch):
-    """Abandoned exchanges are ended soon."""
+def short_grace(monkeypatch):
+    """Abandoned requests end short_grace."""
     monkeypatch.setattr(_http, "ABANDONED_SECONDS", 0.05)
 
 
@@ -111,7 +113,7 @@ def soon(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind", "words"),
+    ("settings", "kind", "message"),
     [
         ({"login": ""}, ValueError, "login and password"),
         ({"password": ""}, ValueError, "login and password"),
@@ -124,40 +126,40 @@ def soon(monkeypatch):
         ({"http_client": httpx.Client}, TypeError, "AsyncClient"),
     ],
 )
-def test_a_setting_out_of_its_range_is_refused(settings, kind, words):
-    """At once, with what to do about it."""
-    with pytest.raises(kind, match=words):
+def test_a_setting_out_of_range_is_an_error(settings, kind, message):
+    """The error names the parameter and what was expected."""
+    with pytest.raises(kind, match=message):
         Connection(**{"login": "login", "password": "password"} | SETTINGS | settings)
 
 
 @pytest.mark.parametrize("setting", [{"trust_env": True}, {"ssl_context": SETTINGS["ssl_context"]}])
-async def test_a_pool_of_ones_own_has_settings_of_its_own(setting):
-    """What would have no effect is refused."""
+async def test_settings_of_the_http_client_are_rejected_beside_it(setting):
+    """A setting without effect is an error."""
     async with httpx.AsyncClient(verify=SETTINGS["ssl_context"]) as http_client:
-        with pytest.raises(TypeError, match="give them to http_client"):
+        with pytest.raises(TypeError, match="cannot be used with http_client: configure that client"):
             Connection("login", "password", http_client=http_client, **setting)
 
 
 async def test_no_credentials_are_printed():
-    """Neither login nor password, as they are or encoded, in a repr or in what the object holds."""
+    """Neither plain nor encoded credentials appear in a repr or in the object's attributes."""
     async with Connection("my-login", "my-password", **SETTINGS) as connection:
-        printed = f"{connection!r} {connection} {vars(connection)} {vars(connection._pool)}"
+        printed = f"{connection!r} {connection} {vars(connection)} {vars(connection._transport)}"
 
     assert repr(connection) == "Connection('***', '***', base_url='http://localhost/rest')"
     assert not any(secret in printed for secret in ("my-login", "my-password", "bXktbG9naW"))
 
 
-async def test_by_default_certificates_are_checked_against_certifi():
-    """A context is made where none is given."""
+async def test_a_default_ssl_context_is_created():
+    """Without `ssl_context`, httpx creates one."""
     async with Connection("login", "password") as connection:
         assert connection._base_url == "https://www.callfire.com/api/1.1/rest"
 
 
-# --- what is sent -----------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------
 
 
-async def test_a_request_carries_credentials_and_names_the_library(connection, callfire):
-    """HTTP Basic, without waiting to be asked; nothing compressed is asked for."""
+async def test_a_request_has_credentials_and_a_user_agent(connection, callfire):
+    """HTTP Basic is sent without a challenge, and only uncompressed responses are accepted."""
     callfire.mock(FOUND)
 
     await connection.execute(GET)
@@ -171,7 +173,7 @@ async def test_a_request_carries_credentials_and_names_the_library(connection, c
 
 
 async def test_credentials_are_sent_as_utf_8(connect, callfire):
-    """A password with letters beyond ASCII opens the account too."""
+    """Non-ASCII passwords work."""
     callfire.mock(FOUND)
 
     async with Connection("login", "pässword", **SETTINGS) as connection:
@@ -181,8 +183,8 @@ async def test_credentials_are_sent_as_utf_8(connect, callfire):
 
 
 @pytest.mark.parametrize(("installed", "named"), [("1.2.3", "1.2.3"), (None, "unknown")])
-async def test_a_version_that_nobody_installed_is_unknown(monkeypatch, installed, named):
-    """The library runs from a folder too."""
+async def test_the_version_of_a_source_tree_is_unknown(monkeypatch, installed, named):
+    """The library also runs without being installed."""
 
     def version(_):
         if installed is None:
@@ -198,7 +200,7 @@ async def test_a_version_that_nobody_installed_is_unknown(monkeypatch, installed
 
 @pytest.mark.parametrize(("response_format", "ending"), [("json", ".json"), ("xml", "")])
 async def test_a_form_is_sent_as_bytes(connect, callfire, response_format, ending):
-    """With its content type; the path asks for the format."""
+    """The request has the form's content type, and the path selects the response format."""
     callfire.mock(DONE)
 
     async with connect(response_format=response_format) as connection:
@@ -221,8 +223,8 @@ async def test_a_query_is_sent(connection, callfire):
 
 
 @pytest.mark.parametrize(("operation", "lengths"), [(GET, []), (UPDATE, ["Content-Length: 24"]), (DELETE, [])], ids=str)
-async def test_a_request_names_its_host_and_how_long_it_is(connect, operation, lengths):
-    """Nothing is said of the length of a body that there is not."""
+async def test_a_request_has_host_and_content_length(connect, operation, lengths):
+    """A request without a body has no Content-Length."""
     async with serving(well) as server, connect(base_url=server.url) as connection:
         await connection.execute(operation)
 
@@ -233,23 +235,23 @@ async def test_a_request_names_its_host_and_how_long_it_is(connect, operation, l
     assert request.body == (operation.content() or b"")
 
 
-async def test_cookies_are_neither_kept_nor_sent_back(connect):
-    """However many an answer sets, a client that lives for months does not grow of them."""
+async def test_cookies_are_neither_stored_nor_sent(connect):
+    """A long-lived client does not accumulate cookies."""
 
     async def answer(_, writer):
-        writer.write(answer_bytes(headers="Set-Cookie: seen=1; Path=/\r\n"))
+        writer.write(answer_bytes(headers="Set-Cookie: visited=1; Path=/\r\n"))
 
     async with serving(answer) as server, connect(base_url=server.url) as connection:
         await connection.execute(GET)
         await connection.execute(GET)
-        kept = list(connection._pool.client.cookies.jar)
+        stored = list(connection._transport.client.cookies.jar)
 
-    assert kept == []
+    assert stored == []
     assert not any("cookie" in request.headers.lower() for request in server.requests)
 
 
-async def test_the_environment_is_not_obeyed_unless_asked(monkeypatch, connect):
-    """A proxy that the environment names is used with `trust_env` only."""
+async def test_the_environment_is_ignored_by_default(monkeypatch, connect):
+    """Its proxy is used with `trust_env` only."""
     async with serving(well) as proxy, serving(well) as server:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
@@ -260,12 +262,12 @@ async def test_the_environment_is_not_obeyed_unless_asked(monkeypatch, connect):
         assert (len(server.requests), len(proxy.requests)) == (1, 1)
 
 
-# --- an injected client -----------------------------------------------------------------------------------
+# --- a custom client ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 async def http_client():
-    """A client of the caller's, with everything that must not be obeyed."""
+    """A custom client with settings that must be ignored."""
     transport = httpx.MockTransport(lambda request: httpx.Response(302, headers={"Location": "https://evil.example/"}))
     async with httpx.AsyncClient(
         transport=transport, follow_redirects=True, auth=("other", "other"), headers={"X-Own": "1"}
@@ -274,50 +276,50 @@ async def http_client():
 
 
 async def test_redirects_are_never_followed(http_client, connect):
-    """Not even by a client that follows them: the credentials would go along."""
+    """Not even by a client that follows redirects, since the credentials would be sent along."""
     connection = connect(http_client=http_client, ssl_context=None)
 
-    with pytest.raises(ResponseError, match="redirect") as caught:
+    with pytest.raises(ResponseError, match="redirects are never followed") as caught:
         await connection.execute(GET)
 
     assert (caught.value.status_code, caught.value.method, caught.value.path) == (302, "GET", "/subscription/42")
 
 
-async def test_an_injected_client_is_never_closed(http_client, connect):
-    """Whoever made it closes it."""
+async def test_a_custom_client_is_never_closed(http_client, connect):
+    """The caller closes it."""
     async with connect(http_client=http_client, ssl_context=None):
         pass
 
     assert not http_client.is_closed
 
 
-async def test_an_injected_client_that_was_closed_is_named(http_client, connect):
-    """The error says what to do about it."""
+async def test_a_closed_custom_client_is_an_error(http_client, connect):
+    """The error names it and the remedy."""
     connection = connect(http_client=http_client, ssl_context=None)
     await http_client.aclose()
 
-    with pytest.raises(ClientClosedError, match="http_client"):
+    with pytest.raises(ClientClosedError, match="http_client is closed: close it after this client"):
         await connection.execute(GET)
 
 
-async def test_an_injected_client_adds_to_a_request(http_client, connect):
-    """Its own headers are sent, its hooks are called, and the credentials are ours."""
-    seen = []
+async def test_a_custom_client_adds_headers_and_hooks(http_client, connect):
+    """Its headers are sent and its hooks are called; the credentials are the connection's."""
+    requests = []
 
     async def hook(request):
-        seen.append(request)
+        requests.append(request)
 
     http_client.event_hooks = {"request": [hook]}
 
     with suppress(ResponseError):
         await connect(http_client=http_client, ssl_context=None).execute(GET)
 
-    (request,) = seen
+    (request,) = requests
     assert (request.headers["X-Own"], request.headers["Authorization"]) == ("1", "Basic bG9naW46cGFzc3dvcmQ=")
 
 
-async def test_an_answer_that_a_hook_has_read_is_read_all_the_same(connect):
-    """A hook may look at the body; what httpx has inflated is not inflated twice."""
+async def test_a_response_that_a_hook_has_read_is_parsed(connect):
+    """A body that httpx has decompressed is not decompressed twice."""
 
     async def look(response):
         await response.aread()
@@ -333,12 +335,12 @@ async def test_an_answer_that_a_hook_has_read_is_read_all_the_same(connect):
     assert result == SUBSCRIPTION
 
 
-# --- answers ----------------------------------------------------------------------------------------------
+# --- responses --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operation", [GET, DELETE, UPDATE], ids=str)
-async def test_a_success_is_a_value(connection, callfire, operation):
-    """What the operation reads of the answer is what comes back."""
+async def test_a_success_returns_a_value(connection, callfire, operation):
+    """It is the value that the operation reads from the response."""
     callfire.mock(FOUND)
 
     assert await connection.execute(operation) == (SUBSCRIPTION if operation is GET else None)
@@ -349,8 +351,8 @@ async def test_a_success_is_a_value(connection, callfire, operation):
     [(400, BadRequestError), (401, AuthenticationError), (403, PermissionDeniedError), (404, NotFoundError)],
 )
 @pytest.mark.parametrize("operation", [GET, CREATE], ids=str)
-async def test_what_will_be_answered_again_is_not_tried_again(connection, callfire, operation, status, kind):
-    """An error that is ours to mend is raised at once."""
+async def test_a_client_error_is_not_retried(connection, callfire, operation, status, kind):
+    """It is raised after the first attempt."""
     callfire.mock(httpx.Response(status))
 
     with pytest.raises(kind) as caught:
@@ -359,8 +361,8 @@ async def test_what_will_be_answered_again_is_not_tried_again(connection, callfi
     assert (callfire.call_count, caught.value.attempts) == (1, 1)
 
 
-async def test_what_cannot_be_read_is_named_in_the_log_once(connection, callfire, caplog):
-    """One warning an answer says what was left out and where, never what stood there."""
+async def test_unreadable_fields_are_logged_once(connection, callfire, caplog):
+    """One warning per response lists the fields, without their values."""
     subscription = {"@id": 42, "Enabled": "12135551212", "SubscriptionFilter": {"Inbound": "x"}}
     callfire.mock(httpx.Response(200, json={"Resource": {"Subscription": subscription}}))
 
@@ -369,15 +371,16 @@ async def test_what_cannot_be_read_is_named_in_the_log_once(connection, callfire
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.name == "callfire_async.client"
     assert warning.getMessage() == (
-        "GET /subscription/42: left out what cannot be read: not a boolean @ Resource.Subscription.Enabled, "
+        "GET /subscription/42: ignored unreadable fields of the response: "
+        "not a boolean @ Resource.Subscription.Enabled, "
         "not a boolean @ Resource.Subscription.SubscriptionFilter.Inbound"
     )
 
 
 @pytest.mark.parametrize("encoding", ["", "Content-Encoding: gzip\r\n"])
-async def test_an_answer_without_end_is_not_read_to_its_end(connect, encoding, monkeypatch):
-    """Reading stops at the cap, and the connection is closed."""
-    monkeypatch.setattr(_http, "MAX_ANSWER_BYTES", 1000)
+async def test_an_endless_response_is_capped(connect, encoding, monkeypatch):
+    """Reading stops at the limit, and the connection is closed."""
+    monkeypatch.setattr(_http, "MAX_BODY_BYTES", 1000)
 
     async def endless(_, writer):
         writer.write(f"HTTP/1.1 200 OK\r\n{encoding}Transfer-Encoding: chunked\r\n\r\n".encode())
@@ -393,14 +396,14 @@ async def test_an_answer_without_end_is_not_read_to_its_end(connect, encoding, m
     assert len(caught.value.body) == 1001
 
 
-# --- trying again -----------------------------------------------------------------------------------------
+# --- retries ----------------------------------------------------------------------------------------------
 
-NEVER_SENT = [httpx.ConnectError("no"), httpx.PoolTimeout("no")]
-IN_DOUBT = [
+NOT_SENT = [httpx.ConnectError("no"), httpx.PoolTimeout("no")]
+AMBIGUOUS = [
     httpx.ReadError("no"),
     httpx.WriteError("no"),
     httpx.ReadTimeout("no"),
-    httpx.ConnectTimeout("no"),  # while nothing was said of connecting
+    httpx.ConnectTimeout("no"),  # without a trace event for connecting
     httpx.RemoteProtocolError("no"),
     ssl.SSLError("no"),
     RuntimeError("no"),
@@ -411,18 +414,18 @@ IN_DOUBT = [
 ]
 
 
-REPEATED = [
+RETRIED = [
     (operation, failure)
     for operation in (GET, UPDATE, DELETE)
-    for failure in (*NEVER_SENT, *IN_DOUBT, httpx.Response(429))
-    # To the others a 200 is a success, whatever the body.
+    for failure in (*NOT_SENT, *AMBIGUOUS, httpx.Response(429))
+    # For the other operations a 200 with any body is a success.
     if operation is GET or getattr(failure, "status_code", 0) != 200
 ]
 
 
-@pytest.mark.parametrize(("operation", "failure"), REPEATED, ids=str)
-async def test_what_is_safe_to_repeat_is_repeated(connection, callfire, waits, operation, failure):
-    """Whatever went wrong; the backoff doubles."""
+@pytest.mark.parametrize(("operation", "failure"), RETRIED, ids=str)
+async def test_an_idempotent_operation_is_retried(connection, callfire, waits, operation, failure):
+    """After any failure, with a doubling backoff."""
     callfire.side_effect = [failure, failure, FOUND]
 
     await connection.execute(operation)
@@ -430,9 +433,9 @@ async def test_what_is_safe_to_repeat_is_repeated(connection, callfire, waits, o
     assert (callfire.call_count, waits) == (3, [0.5, 1.0])
 
 
-@pytest.mark.parametrize("failure", [*NEVER_SENT, httpx.Response(429)], ids=repr)
-async def test_a_create_that_was_not_carried_out_is_repeated(connection, callfire, failure):
-    """It never left, or it was turned away: nobody has to look."""
+@pytest.mark.parametrize("failure", [*NOT_SENT, httpx.Response(429)], ids=repr)
+async def test_a_create_that_was_not_executed_is_retried(connection, callfire, failure):
+    """No lookup is needed if the request was not sent, or was rejected with a 429."""
     callfire.side_effect = [failure, MADE]
 
     async def recover():
@@ -442,20 +445,20 @@ async def test_a_create_that_was_not_carried_out_is_repeated(connection, callfir
     assert callfire.call_count == 2
 
 
-@pytest.mark.parametrize("failure", IN_DOUBT, ids=repr)
-async def test_what_is_not_safe_to_repeat_is_not_repeated(connection, callfire, failure):
-    """The error says that it may have been carried out."""
+@pytest.mark.parametrize("failure", AMBIGUOUS, ids=repr)
+async def test_a_create_without_lookup_is_not_retried(connection, callfire, failure):
+    """The error's note says that it may have been executed."""
     callfire.side_effect = [failure]
 
     with pytest.raises(CallFireError) as caught:
         await connection.execute(CREATE)
 
-    assert caught.value.__notes__ == ["POST /subscription may have been carried out all the same"]
+    assert caught.value.__notes__ == ["POST /subscription may have been executed"]
 
 
-@pytest.mark.parametrize("failure", IN_DOUBT, ids=repr)
-async def test_a_create_in_doubt_is_looked_for_and_adopted(connection, callfire, failure):
-    """What is found is the result; nothing is sent again."""
+@pytest.mark.parametrize("failure", AMBIGUOUS, ids=repr)
+async def test_a_create_of_unknown_outcome_returns_what_the_lookup_finds(connection, callfire, failure):
+    """The request is not repeated."""
     callfire.side_effect = [failure]
 
     async def recover():
@@ -465,47 +468,47 @@ async def test_a_create_in_doubt_is_looked_for_and_adopted(connection, callfire,
     assert callfire.call_count == 1
 
 
-@pytest.mark.parametrize("failure", IN_DOUBT, ids=repr)
-async def test_a_create_in_doubt_that_is_not_found_is_repeated(connection, callfire, failure):
+@pytest.mark.parametrize("failure", AMBIGUOUS, ids=repr)
+async def test_a_create_of_unknown_outcome_that_is_not_found_is_repeated(connection, callfire, failure):
     """With the same RequestId."""
     callfire.side_effect = [failure, failure, MADE]
-    looks = []
+    lookups = []
 
     async def recover():
-        looks.append(callfire.call_count)
+        lookups.append(callfire.call_count)
 
     assert await connection.execute(CREATE, recover=recover) == ResourceReference(7)
-    assert looks == [1, 2]
+    assert lookups == [1, 2]
     assert len({call.request.content for call in callfire.calls}) == 1
 
 
-async def test_doubt_remains_after_an_attempt_that_was_turned_away(connection, callfire):
-    """An attempt that was not carried out says nothing about the one before it."""
+async def test_a_429_does_not_clear_an_unknown_outcome(connection, callfire):
+    """The attempt before it may still have been executed."""
     callfire.side_effect = [httpx.Response(500), httpx.Response(429), MADE]
-    looks = []
+    lookups = []
 
     async def recover():
-        looks.append(callfire.call_count)
+        lookups.append(callfire.call_count)
 
     await connection.execute(CREATE, recover=recover)
 
-    assert looks == [1, 2]
+    assert lookups == [1, 2]
 
 
-async def test_a_refused_repetition_is_looked_for(connection, callfire):
-    """CallFire may refuse a RequestId that it has seen: then the earlier attempt did it, a little late."""
+async def test_a_rejected_repetition_is_looked_up(connection, callfire):
+    """CallFire may reject a RequestId that it knows; then an earlier attempt was executed."""
     callfire.side_effect = [httpx.ReadError("no"), httpx.Response(400)]
-    looks = iter([None, ResourceReference(9)])
+    lookups = iter([None, ResourceReference(9)])
 
     async def recover():
-        return next(looks)
+        return next(lookups)
 
     assert await connection.execute(CREATE, recover=recover) == ResourceReference(9)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(400, BadRequestError), (503, ServerError)])
-async def test_a_refused_repetition_that_is_nowhere_is_an_error(connect, callfire, status, kind):
-    """With a note that it may have been carried out all the same."""
+async def test_a_rejected_repetition_that_is_not_found_is_an_error(connect, callfire, status, kind):
+    """Its note says that it may have been executed."""
     callfire.side_effect = [httpx.ReadError("no"), httpx.Response(status)]
 
     async def recover():
@@ -518,40 +521,40 @@ async def test_a_refused_repetition_that_is_nowhere_is_an_error(connect, callfir
     assert (caught.value.attempts, len(caught.value.__notes__)) == (2, 1)
 
 
-async def test_a_look_that_fails_leaves_the_doubt(connection, callfire, waits):
-    """The create is not repeated blindly; looking is, as often as there are attempts."""
+async def test_a_failing_lookup_leaves_the_outcome_unknown(connection, callfire, waits):
+    """The create is not repeated; the lookup is, once per attempt."""
     callfire.side_effect = [httpx.ReadError("no")]
-    looks = []
+    lookups = []
 
     async def recover():
-        looks.append(1)
+        lookups.append(1)
         raise ServerError("no", status_code=503, method="GET", path="/subscription")
 
     with pytest.raises(TransportError) as caught:
         await connection.execute(CREATE, recover=recover)
 
-    assert (len(looks), callfire.call_count, len(waits)) == (3, 1, 3)
+    assert (len(lookups), callfire.call_count, len(waits)) == (3, 1, 3)
     assert (caught.value.method, caught.value.attempts) == ("POST", 1)
     assert isinstance(caught.value.__cause__, httpx.ReadError)
 
 
-async def test_a_look_that_succeeds_at_last_is_adopted(connection, callfire):
-    """A service that comes back tells what became of the create."""
+async def test_a_lookup_that_succeeds_later_returns_its_value(connection, callfire):
+    """After errors of the lookup itself."""
     callfire.side_effect = [httpx.ReadError("no")]
-    looks = iter(
+    lookups = iter(
         [TransportError("no", method="GET", path="/"), ResponseError("no", status_code=200, method="", path="")]
     )
 
     async def recover():
-        for error in looks:
+        for error in lookups:
             raise error
         return ResourceReference(9)
 
     assert await connection.execute(CREATE, recover=recover) == ResourceReference(9)
 
 
-async def test_an_error_in_a_look_that_is_not_callfires_comes_out(connection, callfire):
-    """A closed client is not a doubt."""
+async def test_an_unexpected_error_in_a_lookup_is_raised(connection, callfire):
+    """A closed client is not an unknown outcome."""
     callfire.side_effect = [httpx.ReadError("no")]
 
     async def recover():
@@ -569,8 +572,8 @@ async def test_a_404_to_a_repeated_delete_is_success(connection, callfire):
 
 
 @pytest.mark.parametrize("failure", [httpx.ConnectError("no"), httpx.Response(429)], ids=repr)
-async def test_a_404_to_a_delete_that_was_not_carried_out_before_is_an_error(connection, callfire, failure):
-    """Then it was not there in the first place."""
+async def test_a_404_to_a_delete_that_was_not_executed_before_is_an_error(connection, callfire, failure):
+    """The subscription did not exist in the first place."""
     callfire.side_effect = [failure, GONE]
 
     with pytest.raises(NotFoundError):
@@ -581,8 +584,8 @@ async def test_a_404_to_a_delete_that_was_not_carried_out_before_is_an_error(con
 @pytest.mark.parametrize(
     ("failure", "kind"), [(httpx.Response(503), ServerError), (httpx.ConnectError("no"), TransportError)], ids=repr
 )
-async def test_attempts_end(connect, callfire, max_retries, failure, kind):
-    """After `max_retries` repetitions the last error comes out and says how many attempts there were."""
+async def test_retries_are_limited(connect, callfire, max_retries, failure, kind):
+    """After `max_retries` the last error is raised, with the number of attempts."""
     callfire.side_effect = [failure] * (max_retries + 1)
 
     async with connect(max_retries=max_retries) as connection:
@@ -594,10 +597,10 @@ async def test_attempts_end(connect, callfire, max_retries, failure, kind):
 
 @pytest.mark.parametrize(
     ("header", "waited"),
-    [("0", 0.0), ("2.5", 2.5), ("60", 60.0), ("Mon, 06 May 2024 07:08:39 GMT", 30.0), ("soon", 0.5)],
+    [("0", 0.0), ("2.5", 2.5), ("60", 60.0), ("Mon, 06 May 2024 07:08:39 GMT", 30.0), ("short_grace", 0.5)],
 )
 async def test_retry_after_is_obeyed(connection, callfire, waits, header, waited):
-    """Seconds, fractions and dates up to a minute; what cannot be read is as if it were not there."""
+    """Seconds, fractions and dates up to a minute; an unreadable value is ignored."""
     headers = {"Retry-After": header}
     answers = [httpx.Response(429, headers=headers), FOUND, httpx.Response(503, headers=headers), FOUND]
     callfire.side_effect = answers
@@ -609,8 +612,8 @@ async def test_retry_after_is_obeyed(connection, callfire, waits, header, waited
 
 
 @pytest.mark.parametrize(("status", "kind"), [(429, RateLimitError), (503, ServerError)])
-async def test_a_long_retry_after_is_left_to_the_caller(connection, callfire, waits, status, kind):
-    """The error comes at once and says how long."""
+async def test_a_long_retry_after_is_raised(connection, callfire, waits, status, kind):
+    """The error is raised at once and has the delay."""
     callfire.mock(httpx.Response(status, headers={"Retry-After": "61"}))
 
     with pytest.raises(kind) as caught:
@@ -620,8 +623,8 @@ async def test_a_long_retry_after_is_left_to_the_caller(connection, callfire, wa
 
 
 async def test_jitter_is_full(connection, callfire, waits):
-    """Any wait from nothing to the backoff is drawn."""
-    connection._clockwork = evolve(connection._clockwork, random=iter([0.25, 0.5]).__next__)
+    """The delay is any value between zero and the backoff."""
+    connection._retry_hooks = evolve(connection._retry_hooks, random=iter([0.25, 0.5]).__next__)
     callfire.side_effect = [httpx.Response(503), httpx.Response(503), FOUND]
 
     await connection.execute(GET)
@@ -629,22 +632,22 @@ async def test_jitter_is_full(connection, callfire, waits):
     assert waits == [0.125, 0.5]
 
 
-async def test_the_clockwork_of_a_connection_is_the_real_one():
-    """Nothing is left to be wound up by whoever uses it."""
+async def test_the_retry_hooks_of_a_connection_are_real():
+    """They are asyncio's sleep, an aware clock and a random number."""
     async with Connection("login", "password", **SETTINGS) as connection:
-        clockwork = connection._clockwork
+        hooks = connection._retry_hooks
 
-    assert clockwork.now().tzinfo is UTC
-    assert 0 <= clockwork.random() < 1
-    assert clockwork.sleep is asyncio.sleep
+    assert hooks.now().tzinfo is UTC
+    assert 0 <= hooks.random() < 1
+    assert hooks.sleep is asyncio.sleep
 
 
 # --- errors -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failure", [*NEVER_SENT, *IN_DOUBT[:7]], ids=repr)
-async def test_whatever_fails_below_is_an_error_of_ours(connect, callfire, failure):
-    """With method, path and attempts, and the cause behind it; a timeout is told apart."""
+@pytest.mark.parametrize("failure", [*NOT_SENT, *AMBIGUOUS[:7]], ids=repr)
+async def test_any_transport_failure_is_a_transport_error(connect, callfire, failure):
+    """It has method, path, attempts and cause; a timeout has a class of its own."""
     callfire.side_effect = [failure] * 2
 
     async with connect(max_retries=1) as connection:
@@ -656,42 +659,42 @@ async def test_whatever_fails_below_is_an_error_of_ours(connect, callfire, failu
     assert isinstance(error, RequestTimeoutError) is timed_out
     assert (error.method, error.path, error.attempts, error.__cause__) == ("GET", "/subscription/42", 2, failure)
     failed = rf"failed with {type(failure).__name__} after 0\.\d{{3}} s"
-    what = "had no whole answer within 30 s" if timed_out else failed
-    while_what = "connecting" if failure in NEVER_SENT else "waiting for the answer"
-    assert re.fullmatch(f"GET /subscription/42 {what}, while {while_what}, at attempt 2", str(error))
+    reason = "got no complete response within 30 s" if timed_out else failed
+    phase = "connecting" if failure in NOT_SENT else "waiting for the response"
+    assert re.fullmatch(rf"GET /subscription/42 {reason}, while {phase} \(attempt 2\)", str(error))
 
 
-async def test_a_port_where_nobody_listens_is_never_sent(connect, waits):
-    """A create is tried again, since it cannot have been carried out."""
+async def test_a_refused_connection_is_retried_for_a_create(connect, waits):
+    """The create cannot have been executed."""
     async with serving(well) as server:
         pass
 
     async with connect(base_url=server.url) as connection:
-        words = "failed with ConnectError after .*, while connecting, at attempt 4"
-        with pytest.raises(TransportError, match=words) as caught:
+        message = r"failed with ConnectError after .*, while connecting \(attempt 4\)"
+        with pytest.raises(TransportError, match=message) as caught:
             await connection.execute(CREATE)
 
     assert not hasattr(caught.value, "__notes__")
 
 
-# --- time -------------------------------------------------------------------------------------------------
+# --- timeouts ---------------------------------------------------------------------------------------------
 
 
-async def test_a_server_that_hangs_is_given_up(connect):
-    """The error says how long, while what, and which attempt."""
+async def test_a_hanging_server_causes_a_timeout(connect):
+    """The error has the limit, the phase and the attempt."""
     answer, _ = hung()
     async with serving(answer) as server, connect(base_url=server.url, timeout=0.05, max_retries=1) as connection:
         with pytest.raises(RequestTimeoutError) as caught:
             await connection.execute(GET)
 
     assert str(caught.value) == (
-        "GET /subscription/42 had no whole answer within 0.05 s, while waiting for the answer, at attempt 2"
+        "GET /subscription/42 got no complete response within 0.05 s, while waiting for the response (attempt 2)"
     )
     assert isinstance(caught.value.__cause__, TimeoutError)
 
 
-async def test_an_answer_that_drips_is_given_up(connect):
-    """The timeout is for the whole answer, not for the pause between two bytes."""
+async def test_a_slow_response_causes_a_timeout(connect):
+    """The timeout covers the whole response, not the pause between two bytes."""
 
     async def drip(_, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
@@ -701,12 +704,12 @@ async def test_an_answer_that_drips_is_given_up(connect):
             await asyncio.sleep(0.005)
 
     async with serving(drip) as server, connect(base_url=server.url, timeout=0.1, max_retries=0) as connection:
-        with pytest.raises(RequestTimeoutError, match=r"within 0.1 s, while reading the answer, at attempt 1"):
+        with pytest.raises(RequestTimeoutError, match=r"within 0\.1 s, while reading the response \(attempt 1\)"):
             await connection.execute(GET)
 
 
-async def test_an_answer_that_ends_too_early_was_being_read_whatever_the_transport_says(connect):
-    """One that says nothing of what it does has at least handed over a status."""
+async def test_a_response_that_ends_early_fails_while_reading(connect):
+    """A transport without trace events has at least returned a status."""
 
     async def broken():
         yield b"{"
@@ -715,12 +718,12 @@ async def test_an_answer_that_ends_too_early_was_being_read_whatever_the_transpo
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=broken()))
     async with httpx.AsyncClient(transport=transport) as http_client:
         connection = connect(http_client=http_client, ssl_context=None, max_retries=0)
-        with pytest.raises(TransportError, match=r"ReadError .*, while reading the answer, at attempt 1"):
+        with pytest.raises(TransportError, match=r"ReadError .*, while reading the response \(attempt 1\)"):
             await connection.execute(GET)
 
 
-async def test_an_error_that_is_its_own_cause_is_told_all_the_same(connect):
-    """A hook or a transport of the caller's may say ``raise error from error``."""
+async def test_an_error_that_is_its_own_cause_is_converted(connect):
+    """A custom hook or transport may execute ``raise error from error``."""
 
     def fail(_: httpx.Request) -> httpx.Response:
         error = OSError("broken")
@@ -732,8 +735,8 @@ async def test_an_error_that_is_its_own_cause_is_told_all_the_same(connect):
             await connection.execute(GET)
 
 
-async def test_a_server_that_does_not_take_connections_was_never_sent_anything(connect):
-    """A handshake that hangs is a timeout while connecting: even a create is repeated, and no socket is left."""
+async def test_a_hanging_handshake_counts_as_not_sent(connect):
+    """It is a timeout while connecting: even a create is retried, and no socket is left open."""
     ends = [asyncio.Event(), asyncio.Event()]
     to_come = iter(ends)
 
@@ -746,14 +749,14 @@ async def test_a_server_that_does_not_take_connections_was_never_sent_anything(c
     listener = await asyncio.start_server(silent, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     async with listener, connect(base_url=url, timeout=0.05, max_retries=1) as connection:
-        with pytest.raises(RequestTimeoutError, match="while connecting, at attempt 2"):
+        with pytest.raises(RequestTimeoutError, match=r"while connecting \(attempt 2\)"):
             await connection.execute(CREATE)
         async with asyncio.timeout(5):
             await asyncio.gather(*(end.wait() for end in ends))
 
 
-async def test_a_limit_for_the_whole_call_is_the_callers(connect):
-    """`asyncio.timeout` ends it at once, in the middle of an attempt."""
+async def test_asyncio_timeout_limits_the_whole_call(connect):
+    """It ends the call in the middle of an attempt."""
     answer, _ = hung()
     async with serving(answer) as server, connect(base_url=server.url, timeout=0.3) as connection:
         with pytest.raises(TimeoutError):
@@ -761,17 +764,17 @@ async def test_a_limit_for_the_whole_call_is_the_callers(connect):
                 await connection.execute(GET)
 
 
-# --- pressure ---------------------------------------------------------------------------------------------
+# --- concurrency ------------------------------------------------------------------------------------------
 
 
-async def test_no_more_requests_are_under_way_than_allowed(connect):
-    """The others wait, and come in order."""
-    busy, most, order = 0, 0, []
+async def test_concurrent_requests_are_limited(connect):
+    """The others wait, and are served in order."""
+    busy, max_busy, order = 0, 0, []
 
     async def answer(request, writer):
-        nonlocal busy, most
+        nonlocal busy, max_busy
         busy += 1
-        most = max(most, busy)
+        max_busy = max(max_busy, busy)
         order.append(request.target)
         await asyncio.sleep(0)
         busy -= 1
@@ -780,12 +783,12 @@ async def test_no_more_requests_are_under_way_than_allowed(connect):
     async with serving(answer) as server, connect(base_url=server.url, max_connections=3) as connection:
         await asyncio.gather(*(connection.execute(get_subscription(number)) for number in range(1, 31)))
 
-    assert most <= 3
+    assert max_busy <= 3
     assert sorted(order[3:], key=order.index) == [f"/subscription/{number}.json" for number in range(4, 31)]
 
 
-async def test_who_waits_too_long_is_told_how_many_were_ahead(connect, soon):
-    """The request never left."""
+async def test_a_timeout_in_the_queue_names_the_requests_ahead(connect, short_grace):
+    """The request was not sent."""
     answer, arrived = hung()
     async with serving(answer) as server, connect(base_url=server.url, max_connections=1, max_retries=0) as connection:
         first = asyncio.create_task(connection.execute(GET))
@@ -796,7 +799,7 @@ async def test_who_waits_too_long_is_told_how_many_were_ahead(connect, soon):
         await asyncio.wait([first])
 
         assert [str(error) for error in results] == [
-            f"POST /subscription waited 0.05 s for one of 1 connections, with {ahead} requests ahead, at attempt 1"
+            f"POST /subscription got none of 1 connections within 0.05 s, with {ahead} requests ahead (attempt 1)"
             for ahead in (0, 1)
         ]
         assert not any(hasattr(error, "__notes__") for error in results)
@@ -806,8 +809,8 @@ async def test_who_waits_too_long_is_told_how_many_were_ahead(connect, soon):
 # --- cancellation -----------------------------------------------------------------------------------------
 
 
-async def test_a_cancelled_caller_leaves_at_once_and_the_exchange_ends(connect, soon):
-    """Nobody waits for a hung server, and it does not keep its connection."""
+async def test_a_cancelled_caller_returns_at_once_and_its_request_ends(connect, short_grace):
+    """The hung request does not keep its connection."""
     answer, arrived = hung()
     async with serving(answer) as server, connect(base_url=server.url, max_connections=1) as connection:
         task = asyncio.create_task(connection.execute(GET))
@@ -820,8 +823,8 @@ async def test_a_cancelled_caller_leaves_at_once_and_the_exchange_ends(connect, 
         assert len(server.requests) == 1
 
 
-async def test_an_abandoned_exchange_that_is_answered_keeps_its_connection(connect):
-    """What ends by itself leaves the pool as it was."""
+async def test_an_abandoned_request_that_finishes_keeps_its_connection(connect):
+    """The next request reuses it."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
     async def answer(_, writer):
@@ -840,8 +843,8 @@ async def test_an_abandoned_exchange_that_is_answered_keeps_its_connection(conne
         assert (len(server.requests), server.open) == (2, 1)
 
 
-async def test_the_failure_of_an_abandoned_exchange_is_retrieved(connect, caplog):
-    """Nothing is said of exceptions that nobody retrieved."""
+async def test_the_failure_of_an_abandoned_request_is_retrieved(connect, caplog):
+    """Nothing is logged about it."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
     async def answer(_, writer):
@@ -862,8 +865,8 @@ async def test_the_failure_of_an_abandoned_exchange_is_retrieved(connect, caplog
     assert not [record for record in caplog.records if record.name == "asyncio" and record.levelno > logging.DEBUG]
 
 
-async def test_who_is_cancelled_while_waiting_for_a_turn_leaves_the_queue(connect):
-    """The request is never sent, and the next one has its turn."""
+async def test_a_caller_cancelled_in_the_queue_leaves_it(connect):
+    """Its request is never sent, and the next one is."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
     async def answer(_, writer):
@@ -884,34 +887,34 @@ async def test_who_is_cancelled_while_waiting_for_a_turn_leaves_the_queue(connec
     assert [request.target for request in server.requests] == ["/subscription/1.json", "/subscription/3.json"]
 
 
-async def test_an_exchange_abandoned_while_it_is_being_ended_stays_so(connect, soon):
-    """A cancellation that comes together with the timeout changes nothing."""
+async def test_abandoning_a_request_twice_is_harmless(connect, short_grace):
+    """A cancellation that coincides with the timeout changes nothing."""
     answer, arrived = hung()
     async with serving(answer) as server, connect(base_url=server.url) as connection:
-        exchanging = connection._pool.exchange("GET", server.url, headers={}, content=None, timeout=5)
-        task = asyncio.create_task(exchanging)
+        pending = connection._transport.request("GET", server.url, headers={}, content=None, timeout=5)
+        task = asyncio.create_task(pending)
         await arrived.wait()
-        (exchange,) = connection._pool._under_way.values()
-        exchange.abandon(0)
+        (request,) = connection._transport._in_flight.values()
+        request.abandon(0)
         await asyncio.sleep(0)
-        exchange.abandon(0)
+        request.abandon(0)
         with pytest.raises(RequestFailedError) as caught:
             await task
 
     assert caught.value.timed_out
 
 
-async def test_an_exchange_that_was_abandoned_before_it_began_has_its_time_cut(connection):
-    """It starts with the shorter limit."""
-    exchange = _http._InFlightRequest(connection._pool.client, httpx.Request("GET", BASE), 70.0, 30.0)
+async def test_a_request_abandoned_before_it_starts_has_an_earlier_deadline(connection):
+    """It starts with the earlier deadline."""
+    request = _http._InFlightRequest(connection._transport.client, httpx.Request("GET", BASE), 70.0, 30.0)
 
-    exchange.abandon(50.0)
+    request.abandon(50.0)
 
-    assert exchange.deadline == 50.0
+    assert request.deadline == 50.0
 
 
-async def test_a_task_group_that_fails_takes_its_requests_with_it(connect, soon):
-    """The others are cancelled, and the pool is as good as new."""
+async def test_a_failing_task_group_cancels_its_requests(connect, short_grace):
+    """No connection is left open."""
     answer, arrived = hung()
 
     async def fail():
@@ -931,15 +934,15 @@ async def test_a_task_group_that_fails_takes_its_requests_with_it(connect, soon)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 20])
-async def test_what_is_cancelled_with_everything_else_ends(connect, caplog, steps):
-    """`asyncio.run` cancels all tasks at its end, ours among them, begun or not: no noise, no socket."""
+async def test_all_tasks_can_be_cancelled(connect, caplog, steps):
+    """As at the end of `asyncio.run`: no log record and no open socket, whether a task has started or not."""
     answer, _ = hung()
     async with serving(answer) as server, connect(base_url=server.url) as connection:
         call = asyncio.create_task(connection.execute(GET))
         await asyncio.sleep(0)
         for _ in range(steps):
             await asyncio.sleep(0)
-        tasks = [call, *connection._pool._under_way]
+        tasks = [call, *connection._transport._in_flight]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -949,11 +952,11 @@ async def test_what_is_cancelled_with_everything_else_ends(connect, caplog, step
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-# --- the end ----------------------------------------------------------------------------------------------
+# --- lifecycle --------------------------------------------------------------------------------------------
 
 
-async def test_closing_waits_for_what_is_under_way(connect):
-    """It gets its answer; then no socket is left."""
+async def test_closing_waits_for_requests_in_flight(connect):
+    """They get their response; then no socket is open."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
     async def answer(_, writer):
@@ -974,8 +977,8 @@ async def test_closing_waits_for_what_is_under_way(connect):
         assert await request == SUBSCRIPTION
 
 
-async def test_closing_is_bounded(connect, soon):
-    """What hangs is ended by its timeout."""
+async def test_closing_is_bounded(connect, short_grace):
+    """A hanging request ends with its timeout."""
     answer, arrived = hung()
     async with serving(answer) as server:
         connection = connect(base_url=server.url, timeout=0.1)
@@ -988,8 +991,8 @@ async def test_closing_is_bounded(connect, soon):
             await request
 
 
-async def test_closing_goes_on_when_its_caller_is_cancelled(connect, soon):
-    """Nothing is left half closed; closing once more waits for the end."""
+async def test_closing_continues_if_its_caller_is_cancelled(connect, short_grace):
+    """A second call waits for the end."""
     answer, arrived = hung()
     async with serving(answer) as server:
         connection = connect(base_url=server.url, timeout=0.1, max_retries=0)
@@ -1002,13 +1005,13 @@ async def test_closing_goes_on_when_its_caller_is_cancelled(connect, soon):
         await connection.aclose()
 
         assert closing.cancelled()
-        assert connection._pool.client.is_closed
+        assert connection._transport.client.is_closed
         await asyncio.wait([request])
         assert isinstance(request.exception(), RequestTimeoutError)
 
 
-async def test_who_waits_for_a_turn_when_it_closes_is_turned_away(connect, soon):
-    """It was never sent, and the error says why."""
+async def test_a_caller_in_the_queue_gets_an_error_on_close(connect, short_grace):
+    """Its request was never sent."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
     async def answer(_, writer):
@@ -1029,23 +1032,23 @@ async def test_who_waits_for_a_turn_when_it_closes_is_turned_away(connect, soon)
     assert isinstance(results[1], ClientClosedError)
 
 
-async def test_after_closing_a_call_says_that_it_was_closed(connect):
-    """Closing twice is as good as once."""
+async def test_a_call_after_closing_is_an_error(connect):
+    """Closing twice is harmless."""
     connection = connect()
     await connection.aclose()
     await connection.aclose()
 
-    with pytest.raises(ClientClosedError, match="was closed: make another one"):
+    with pytest.raises(ClientClosedError, match="is closed: create a new one"):
         await connection.execute(GET)
-    with pytest.raises(ClientClosedError, match="was closed"):
+    with pytest.raises(ClientClosedError, match="is closed"):
         async with connection:
             pass
 
 
-async def test_a_call_that_sleeps_between_attempts_notices_the_end(connect, callfire):
+async def test_a_call_that_waits_for_a_retry_notices_the_close(connect, callfire):
     """It makes no further attempt."""
     connection = connect()
-    connection._clockwork = evolve(connection._clockwork, sleep=lambda _: connection.aclose())
+    connection._retry_hooks = evolve(connection._retry_hooks, sleep=lambda _: connection.aclose())
     callfire.mock(httpx.Response(503))
 
     with pytest.raises(ClientClosedError):
@@ -1054,82 +1057,82 @@ async def test_a_call_that_sleeps_between_attempts_notices_the_end(connect, call
     assert callfire.call_count == 1
 
 
-def test_a_connection_is_made_anywhere_and_used_in_one_loop(connect, callfire):
-    """In a second loop, a call and closing say what happened and what to do."""
+def test_a_connection_belongs_to_the_first_loop_that_uses_it(connect, callfire):
+    """In another loop, a call and closing raise an error with the remedy."""
     connection = connect()
     callfire.mock(FOUND)
 
     with asyncio.Runner() as runner:
         assert runner.run(connection.execute(GET)) == SUBSCRIPTION
-        with pytest.raises(ClientClosedError, match=r"another event loop.*make one in each loop"):
+        with pytest.raises(ClientClosedError, match=r"another event loop.*create one client in each loop"):
             asyncio.run(connection.execute(GET))
         with pytest.raises(ClientClosedError, match="another event loop"):
             asyncio.run(connection.aclose())
         runner.run(connection.aclose())
 
 
-async def test_after_a_fork_a_call_says_so(connection, monkeypatch):
+async def test_a_call_after_a_fork_is_an_error(connection, monkeypatch):
     """The sockets belong to the parent."""
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)
 
-    with pytest.raises(ClientClosedError, match=r"fork.*make one in each process"):
+    with pytest.raises(ClientClosedError, match=r"fork.*create one client in each process"):
         await connection.execute(GET)
 
     monkeypatch.undo()
 
 
-def said_of(make):
-    """Make a client, lose it, and return what is said of that."""
-    with warnings.catch_warnings(record=True) as said:
+def warnings_of(make):
+    """Create a client, drop it, and return the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         make()
         gc.collect()
-    return said
+    return caught
 
 
-def test_a_forgotten_close_is_warned_of_where_the_client_was_made():
-    """The warning stands at the line, outside of this library, that made it, and says what to do."""
+def test_a_client_that_is_never_closed_causes_a_warning():
+    """The warning has the line outside this library that created the client."""
 
     def make():
         return Connection("login", "password", **SETTINGS).with_options(timeout=1)
 
-    (warning,) = said_of(make)
+    (warning,) = warnings_of(make)
 
     line = make.__code__.co_firstlineno + 1
     assert (warning.category, warning.filename, warning.lineno) == (ResourceWarning, __file__, line)
     assert str(warning.message) == (
-        f"a CallFire client made at {__file__}:{line} was never closed: use async with, or await aclose()"
+        f"the CallFire client created at {__file__}:{line} was never closed: use async with or await aclose()"
     )
 
 
-def test_a_close_forgotten_until_the_end_is_warned_of(tmp_path):
-    """A client that lives in a module is lost when the interpreter ends."""
+def test_a_client_that_is_open_at_exit_causes_a_warning(tmp_path):
+    """As a module's global is, when the interpreter exits."""
     script = tmp_path / "service.py"
     script.write_text("from callfire_async import CallFire\n\ncallfire = CallFire('login', 'password')\n")
 
     result = subprocess.run([sys.executable, "-W", "default", script], check=True, capture_output=True, text=True)
 
-    assert f"{script}:3: ResourceWarning: a CallFire client made at {script}:3 was never closed" in result.stderr
+    assert f"{script}:3: ResourceWarning: the CallFire client created at {script}:3 was never closed" in result.stderr
 
 
-def test_nothing_is_said_of_a_client_that_was_closed():
-    """Nor of the views on it."""
+def test_a_closed_client_causes_no_warning():
+    """Nor do its views."""
 
     async def use():
         async with Connection("login", "password", **SETTINGS) as connection:
             return connection.with_options(timeout=1)
 
-    assert not said_of(lambda: asyncio.run(use()))
+    assert not warnings_of(lambda: asyncio.run(use()))
 
 
-async def test_nothing_is_said_of_an_injected_client(http_client):
-    """It holds nothing of its own."""
-    assert not said_of(lambda: Connection("login", "password", base_url=BASE, http_client=http_client))
+async def test_a_client_over_a_custom_client_causes_no_warning(http_client):
+    """It owns no connections."""
+    assert not warnings_of(lambda: Connection("login", "password", base_url=BASE, http_client=http_client))
 
 
-def test_nothing_is_said_after_a_fork(monkeypatch):
-    """What a child process inherits is its parent's to close."""
+def test_a_forked_child_causes_no_warning(monkeypatch):
+    """The parent closes the client."""
     parent = os.getpid()
 
     def make():
@@ -1137,30 +1140,30 @@ def test_nothing_is_said_after_a_fork(monkeypatch):
         monkeypatch.setattr(os, "getpid", lambda: parent + 1)
         return connection
 
-    assert not said_of(make)
+    assert not warnings_of(make)
 
 
 async def test_a_view_has_its_own_options_on_the_same_pool(connection, callfire):
-    """The connection keeps its own."""
+    """The options of the connection do not change."""
     callfire.side_effect = [httpx.Response(503), httpx.Response(503), FOUND]
     view = connection.with_options(timeout=1, max_retries=0)
 
     with pytest.raises(ServerError):
         await view.execute(GET)
     assert await connection.execute(GET) == SUBSCRIPTION
-    assert view._pool is connection._pool
+    assert view._transport is connection._transport
     assert (view._timeout, connection._timeout) == (1, 30.0)
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"max_retries": -1}])
-async def test_options_out_of_their_range_are_refused(connection, options):
+async def test_options_out_of_range_are_errors(connection, options):
     """As in the constructor."""
     with pytest.raises(ValueError, match=next(iter(options))):
         connection.with_options(**options)
 
 
-async def test_no_options_change_nothing(connect):
-    """A view without options is the same again."""
+async def test_a_view_without_options_keeps_them(connect):
+    """All options are those of the connection."""
     async with connect(timeout=3, max_retries=1) as connection:
         view = connection.with_options()
 
@@ -1170,8 +1173,8 @@ async def test_no_options_change_nothing(connect):
 # --- logs -------------------------------------------------------------------------------------------------
 
 
-async def test_each_request_is_one_line_and_each_retry_another(connection, callfire, caplog):
-    """With method, path, status, attempt and milliseconds; the query and the body are in neither."""
+async def test_each_request_and_each_retry_is_logged(connection, callfire, caplog):
+    """With method, path, status, attempt and milliseconds, without query and body."""
     caplog.set_level(logging.DEBUG)
     callfire.side_effect = [httpx.Response(503), httpx.ReadError("no"), httpx.Response(200, json={"ResourceList": {}})]
 
@@ -1181,14 +1184,14 @@ async def test_each_request_is_one_line_and_each_retry_another(connection, callf
     lines = [(record.levelname, record.getMessage()) for record in records]
     assert [level for level, _ in lines] == ["DEBUG", "INFO", "DEBUG", "INFO", "DEBUG"]
     assert lines[0][1].startswith("GET /subscription: 503, attempt 1, ")
-    assert lines[1][1] == "GET /subscription: trying again in 0.50 s after ServerError"
-    assert lines[2][1].startswith("GET /subscription: no answer, attempt 2, ")
+    assert lines[1][1] == "GET /subscription: retrying in 0.50 s after ServerError"
+    assert lines[2][1].startswith("GET /subscription: no response, attempt 2, ")
     assert lines[2][1].endswith(" ms")
-    assert lines[3][1] == "GET /subscription: trying again in 1.00 s after TransportError"
+    assert lines[3][1] == "GET /subscription: retrying in 1.00 s after TransportError"
 
 
-async def test_no_log_holds_a_query(connection, callfire, caplog):
-    """Not httpx's own either, of our requests; of others it says what it always said."""
+async def test_no_log_record_contains_a_query(connection, callfire, caplog):
+    """This includes httpx's own records; those of other requests do not change."""
     caplog.set_level(logging.DEBUG)
     callfire.mock(httpx.Response(200, json={"ResourceList": {}}))
 
@@ -1204,8 +1207,8 @@ async def test_no_log_holds_a_query(connection, callfire, caplog):
     assert "1 arguments" in lines
 
 
-async def test_no_log_holds_a_secret(connect, caplog):
-    """Neither credentials nor what a form says, over a real connection, at any level."""
+async def test_no_log_record_contains_a_secret(connect, caplog):
+    """Neither credentials nor form values, at any level, over a real connection."""
     caplog.set_level(logging.DEBUG)
 
     async def answer(_, writer):

@@ -1,4 +1,4 @@
-"""Operations become requests, answers become values or errors; nothing here waits or connects."""
+"""The requests of operations, and the values and errors of their responses, without I/O."""
 
 import copy
 import gzip
@@ -11,10 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callfire_async.client._operations.api_1_1 import (
-    Operation,
-    checked_base_url,
-    checked_count,
-    checked_timeout,
     create_subscription,
     delete_subscription,
     get_subscription,
@@ -23,8 +19,10 @@ from callfire_async.client._operations.api_1_1 import (
     same_subscription,
     update_subscription,
 )
+from callfire_async.client._operations.operation import Operation
+from callfire_async.client._operations.validation import checked_base_url, checked_count, checked_timeout
 from callfire_async.client._responses import (
-    MAX_ANSWER_BYTES,
+    MAX_BODY_BYTES,
     HttpResponse,
     RetrySafety,
     parse_response,
@@ -75,14 +73,16 @@ DELETE = delete_subscription(42)
 OPERATIONS = [CREATE, QUERY, GET, UPDATE, DELETE]
 
 
-def read(operation, body, status=200, *, in_doubt=False, **rest):
-    """Interpret an answer."""
+def read(operation, body, status=200, *, maybe_executed=False, **rest):
+    """Parse a response."""
     body = body if isinstance(body, bytes) else body.encode()
-    return parse_response(operation, HttpResponse(status, body, **rest), attempts=2, in_doubt=in_doubt, now=NOW)
+    return parse_response(
+        operation, HttpResponse(status, body, **rest), attempts=2, maybe_executed=maybe_executed, now=NOW
+    )
 
 
 def value(operation, body, status=200, **rest):
-    """Interpret an answer that is to hold no problem."""
+    """Parse a response that must have no unreadable field."""
     result, problems = read(operation, body, status, **rest)
     assert problems == ()
     return result
@@ -107,8 +107,8 @@ def value(operation, body, status=200, **rest):
     ],
     ids=str,
 )
-def test_a_request_is_worded_as_the_reference_has_it(operation, method, json_target, xml_target):
-    """The method is the documented one; JSON is asked for by the ending of the path, before the query."""
+def test_a_request_matches_the_reference(operation, method, json_target, xml_target):
+    """The method is the documented one, and the suffix of the path selects JSON."""
     assert (operation.method, operation.target("json"), operation.target("xml")) == (
         method,
         json_target,
@@ -121,84 +121,84 @@ def test_a_request_is_worded_as_the_reference_has_it(operation, method, json_tar
     [(CREATE, "/subscription"), (QUERY, "/subscription"), (GET, "/subscription/{id}"), (DELETE, "/subscription/{id}")],
     ids=str,
 )
-def test_a_route_is_alike_for_all_ids(operation, route):
-    """It says what kind of request it is, whatever the format."""
+def test_a_route_is_equal_for_all_ids(operation, route):
+    """It identifies the kind of request in every format."""
     assert operation.route == route
 
 
 def test_a_create_sends_a_flat_form():
-    """Names are PascalCase, the filter is flat, booleans are words, and what is None is not sent."""
+    """Names are PascalCase, filter fields are at the top level, booleans are lower case, and None is not sent."""
     assert CREATE.content() == (
         b"Endpoint=https%3A%2F%2Fhooks.example.com%2Fcallfire%2Fsecret&TriggerEvent=OUTBOUND_TEXT_FINISHED"
         b"&NotificationFormat=JSON&Enabled=true&RequestId=0123456789abcdef&BroadcastId=5&ToNumber=67076%3AKEYWORD"
     )
 
 
-def test_an_update_sends_only_what_is_given():
-    """What is None is not sent; the RequestId always is."""
+def test_an_update_sends_only_given_values():
+    """None is not sent; the RequestId always is."""
     assert UPDATE.form == {"Enabled": "false", "RequestId": "fedcba9876543210"}
 
 
 @pytest.mark.parametrize("operation", [QUERY, GET, DELETE], ids=str)
-def test_what_changes_nothing_or_deletes_has_no_body(operation):
-    """No form, no RequestId."""
+def test_queries_and_deletes_have_no_body(operation):
+    """Neither a form nor a RequestId."""
     assert (operation.content(), operation.request_id) == (None, None)
 
 
-def test_only_a_create_is_not_safe_to_repeat():
-    """The other four give the same state when they are done twice."""
-    assert [operation.repeatable for operation in OPERATIONS] == [False, True, True, True, True]
+def test_only_a_create_is_not_idempotent():
+    """The others have the same effect if they are executed twice."""
+    assert [operation.is_idempotent for operation in OPERATIONS] == [False, True, True, True, True]
 
 
-def test_the_repr_of_an_operation_shows_no_form():
+def test_the_repr_of_an_operation_contains_no_form():
     """Endpoints and numbers stay out of logs and tracebacks."""
     assert "secret" not in repr(CREATE)
 
 
 def test_an_operation_can_be_copied():
-    """It is a value: its copy equals it."""
+    """Its copy equals it."""
     assert copy.deepcopy(CREATE) == CREATE
 
 
-def test_values_of_open_enums_can_be_text():
-    """A trigger that CallFire adds tomorrow is sent as it is."""
+def test_values_of_open_enums_can_be_strings():
+    """An unknown trigger is sent unchanged."""
     operation = create_subscription({"endpoint": "me@example.com", "trigger_event": "SOMETHING_NEW"})
 
     assert operation.form == {"Endpoint": "me@example.com", "TriggerEvent": "SOMETHING_NEW"}
 
 
-WELL = {"endpoint": "https://example.com", "trigger_event": TriggerEvent.CAMPAIGN_STARTED}
+VALID = {"endpoint": "https://example.com", "trigger_event": TriggerEvent.CAMPAIGN_STARTED}
 
 
 @pytest.mark.parametrize(
-    ("build", "word"),
+    ("build", "parameter"),
     [
-        (lambda: create_subscription(WELL | {"endpoint": ""}), "endpoint"),
-        (lambda: create_subscription(WELL | {"endpoint": " \t"}), "endpoint"),
-        (lambda: create_subscription(WELL | {"endpoint": None}), "endpoint"),
-        (lambda: create_subscription(WELL | {"trigger_event": ""}), "TriggerEvent"),
-        (lambda: create_subscription(WELL | {"trigger_event": None}), "TriggerEvent"),
-        (lambda: create_subscription(WELL | {"notification_format": ""}), "NotificationFormat"),
-        (lambda: create_subscription(WELL | {"filter": SubscriptionFilter(broadcast_id=0)}), "BroadcastId"),
-        (lambda: create_subscription(WELL | {"filter": SubscriptionFilter(batch_id=-1)}), "BatchId"),
+        (lambda: create_subscription(VALID | {"endpoint": ""}), "endpoint"),
+        (lambda: create_subscription(VALID | {"endpoint": " \t"}), "endpoint"),
+        (lambda: create_subscription(VALID | {"endpoint": None}), "endpoint"),
+        (lambda: create_subscription(VALID | {"trigger_event": ""}), "trigger_event"),
+        (lambda: create_subscription(VALID | {"trigger_event": None}), "trigger_event"),
+        (lambda: create_subscription(VALID | {"notification_format": ""}), "notification_format"),
+        (lambda: create_subscription(VALID | {"filter": SubscriptionFilter(broadcast_id=0)}), r"filter\.broadcast_id"),
+        (lambda: create_subscription(VALID | {"filter": SubscriptionFilter(batch_id=-1)}), r"filter\.batch_id"),
         (lambda: update_subscription(1, {"endpoint": ""}), "endpoint"),
-        (lambda: update_subscription(0, {}), "id of a subscription"),
-        (lambda: get_subscription(-5), "id of a subscription"),
-        (lambda: delete_subscription(0), "id of a subscription"),
+        (lambda: update_subscription(0, {}), "subscription_id"),
+        (lambda: get_subscription(-5), "subscription_id"),
+        (lambda: delete_subscription(0), "subscription_id"),
         (lambda: query_subscriptions(max_results=0, first_result=0), "max_results"),
         (lambda: query_subscriptions(max_results=1001, first_result=0), "max_results"),
         (lambda: query_subscriptions(max_results=1, first_result=-1), "first_result"),
     ],
 )
-def test_what_callfire_would_refuse_is_not_worded(build, word):
-    """A parameter out of its range is a ValueError that names it."""
-    with pytest.raises(ValueError, match=word):
+def test_an_invalid_parameter_is_an_error(build, parameter):
+    """The error names the parameter."""
+    with pytest.raises(ValueError, match=parameter):
         build()
 
 
 @pytest.mark.parametrize("wrong", ["42", 1.5, None, "1/../2"])
-def test_an_id_is_a_whole_number(wrong):
-    """What is no whole number never gets into a path."""
+def test_an_id_must_be_an_integer(wrong):
+    """Nothing else gets into a path."""
     with pytest.raises(TypeError):
         get_subscription(wrong)
 
@@ -206,8 +206,8 @@ def test_an_id_is_a_whole_number(wrong):
 @given(
     form=st.dictionaries(st.sampled_from(["endpoint", "trigger_event", "request_id"]), st.text(min_size=1), min_size=1)
 )
-def test_a_form_says_what_it_was_given(form):
-    """Any text survives the encoding, whatever is in it."""
+def test_a_form_encodes_any_text(form):
+    """Decoding returns the original text."""
     from callfire_async._codec.documents import read_form
 
     try:
@@ -225,7 +225,7 @@ def test_a_form_says_what_it_was_given(form):
 
 
 @pytest.mark.parametrize(
-    ("given_url", "kept"),
+    ("given_url", "checked_url"),
     [
         ("https://www.callfire.com/api/1.1/rest", "https://www.callfire.com/api/1.1/rest"),
         ("https://www.callfire.com/api/1.1/rest/", "https://www.callfire.com/api/1.1/rest"),
@@ -236,13 +236,13 @@ def test_a_form_says_what_it_was_given(form):
         ("http://[::1]:8080", "http://[::1]:8080"),
     ],
 )
-def test_a_base_url_is_https_or_on_loopback(given_url, kept):
-    """A slash at its end goes."""
-    assert checked_base_url(given_url) == kept
+def test_a_base_url_is_https_or_on_loopback(given_url, checked_url):
+    """A trailing slash is removed."""
+    assert checked_base_url(given_url) == checked_url
 
 
 @pytest.mark.parametrize(
-    ("base_url", "words"),
+    ("base_url", "message"),
     [
         ("http://www.callfire.com/api", "https"),
         ("http://10.0.0.1/api", "https"),
@@ -263,29 +263,29 @@ def test_a_base_url_is_https_or_on_loopback(given_url, kept):
         ("https://[::1", "not a URL"),
     ],
 )
-def test_a_base_url_that_would_give_secrets_away_is_refused(base_url, words):
-    """The error says what to do, and does not repeat the URL."""
-    with pytest.raises(ValueError, match=words) as caught:
+def test_an_insecure_base_url_is_an_error(base_url, message):
+    """The error does not quote the URL."""
+    with pytest.raises(ValueError, match=message) as caught:
         checked_base_url(base_url)
 
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
-def test_a_timeout_is_a_time_that_passes(seconds):
-    """Neither none, nor for ever."""
+def test_a_timeout_must_be_positive_and_finite(seconds):
+    """Anything else is an error."""
     with pytest.raises(ValueError, match="timeout"):
         checked_timeout(seconds)
 
 
-def test_a_setting_in_its_range_is_kept():
-    """What was checked comes back."""
-    assert (checked_timeout(0.5), checked_count("max_retries", 0, least=0)) == (0.5, 0)
+def test_a_valid_setting_is_returned():
+    """Unchanged."""
+    assert (checked_timeout(0.5), checked_count("max_retries", 0, minimum=0)) == (0.5, 0)
 
 
 # --- successes --------------------------------------------------------------------------------------------
 
-WHOLE = Subscription(
+COMPLETE = Subscription(
     id=567040003,
     enabled=False,
     endpoint="https://hooks.example.com/callfire/token",
@@ -296,12 +296,12 @@ WHOLE = Subscription(
         broadcast_id=896807881003, batch_id=7, from_number="12135551212", to_number="67076:KEYWORD", inbound=True
     ),
 )
-WHOLE_JSON = """{"@id": 567040003, "Enabled": false, "NonStrictSsl": true, "NotificationFormat": "SOAP",
+COMPLETE_JSON = """{"@id": 567040003, "Enabled": false, "NonStrictSsl": true, "NotificationFormat": "SOAP",
     "Endpoint": "https://hooks.example.com/callfire/token", "TriggerEvent": "INBOUND_CALL_FINISHED",
     "SubscriptionFilter": {"BroadcastId": 896807881003, "BatchId": 7, "FromNumber": 12135551212,
-    "ToNumber": "67076:KEYWORD", "Inbound": true}, "Unheard": [1]}"""
-WHOLE_XML = """<Subscription id="567040003"><!-- any order --><TriggerEvent> INBOUND_CALL_FINISHED </TriggerEvent>
-    <Enabled>false</Enabled><Endpoint>https://hooks.example.com/callfire/token</Endpoint><Unheard/>
+    "ToNumber": "67076:KEYWORD", "Inbound": true}, "Unknown": [1]}"""
+COMPLETE_XML = """<Subscription id="567040003"><!-- any order --><TriggerEvent> INBOUND_CALL_FINISHED </TriggerEvent>
+    <Enabled>false</Enabled><Endpoint>https://hooks.example.com/callfire/token</Endpoint><Unknown/>
     <NotificationFormat>SOAP</NotificationFormat><NonStrictSsl>true</NonStrictSsl><SubscriptionFilter>
     <BroadcastId>896807881003</BroadcastId><BatchId>7</BatchId><FromNumber>12135551212</FromNumber>
     <ToNumber>67076:KEYWORD</ToNumber><Inbound>true</Inbound></SubscriptionFilter></Subscription>"""
@@ -310,48 +310,48 @@ WHOLE_XML = """<Subscription id="567040003"><!-- any order --><TriggerEvent> INB
 @pytest.mark.parametrize(
     "body",
     [
-        f'{{"Resource": {{"Subscription": {WHOLE_JSON}}}}}',
-        f'{{"Resource": {{"Subscription": [{WHOLE_JSON}]}}}}',
-        f'{{"Resource": {{"Subscription": {WHOLE_JSON.replace("567040003", chr(34) + "567040003" + chr(34))}}}}}',
-        f"<r:Resource {NAMESPACES}><r:note>Processing time was 38.7ms</r:note>{WHOLE_XML}</r:Resource>",
+        f'{{"Resource": {{"Subscription": {COMPLETE_JSON}}}}}',
+        f'{{"Resource": {{"Subscription": [{COMPLETE_JSON}]}}}}',
+        f'{{"Resource": {{"Subscription": {COMPLETE_JSON.replace("567040003", chr(34) + "567040003" + chr(34))}}}}}',
+        f"<r:Resource {NAMESPACES}><r:note>Processing time was 38.7ms</r:note>{COMPLETE_XML}</r:Resource>",
         (
-            f'<x:Resource xmlns="http://api.callfire.com/data" xmlns:x="http://api.callfire.com/resource">{WHOLE_XML}'
+            f'<x:Resource xmlns="http://api.callfire.com/data" xmlns:x="http://api.callfire.com/resource">{COMPLETE_XML}'
             "</x:Resource>"
         ),
-        f"<Resource>{WHOLE_XML}</Resource>",
+        f"<Resource>{COMPLETE_XML}</Resource>",
     ],
 )
-def test_a_subscription_reads_alike_in_every_wording(body):
-    """JSON or XML, any prefix, any order, unknown parts in between, ids as text: it is the same value."""
-    assert value(GET, body) == WHOLE
+def test_a_subscription_is_equal_in_every_format(body):
+    """JSON or XML, any prefix, any order, unknown elements, IDs as strings."""
+    assert value(GET, body) == COMPLETE
 
 
 @pytest.mark.parametrize(
     ("head", "item", "tail"),
     [
-        ('{"ResourceList": {"Subscription": [', WHOLE_JSON + ",", '{"@id": 567040003}]}}'),
-        (f"<r:ResourceList {NAMESPACES}>", WHOLE_XML, '<Subscription id="567040003"/></r:ResourceList>'),
+        ('{"ResourceList": {"Subscription": [', COMPLETE_JSON + ",", '{"@id": 567040003}]}}'),
+        (f"<r:ResourceList {NAMESPACES}>", COMPLETE_XML, '<Subscription id="567040003"/></r:ResourceList>'),
     ],
     ids=["json", "xml"],
 )
 def test_the_longest_page_can_be_read(head, item, tail):
-    """A thousand subscriptions with all that they can have are below every guard."""
+    """A thousand complete subscriptions stay below every limit."""
     page = value(QUERY, head + item * 999 + tail)
 
     assert len(page.items) == 1000
-    assert page.items[500] == WHOLE
+    assert page.items[500] == COMPLETE
 
 
 @pytest.mark.parametrize("filter_json", ["{}", "null", '""'])
 def test_an_empty_filter_reads_as_none(filter_json):
-    """A filter that is there but empty is no filter."""
+    """In any of its forms."""
     body = f'{{"Resource": {{"Subscription": {{"@id": 1, "SubscriptionFilter": {filter_json}}}}}}}'
 
     assert value(GET, body) == Subscription(id=1)
 
 
 def json_list(*items, total=None):
-    """Word a list in JSON."""
+    """Format a list as JSON."""
     head = "" if total is None else f'"@totalResults": {total}, '
     return f'{{"ResourceList": {{{head}"Subscription": [{", ".join(items)}]}}}}'
 
@@ -379,8 +379,8 @@ def json_list(*items, total=None):
         ),
     ],
 )
-def test_lists_of_none_one_and_many_read_alike(body, ids, total):
-    """A list without the key, one bare or in an array, and many are a page."""
+def test_lists_of_any_length_are_pages(body, ids, total):
+    """Without the key, with a bare item, and with an array."""
     expected = Page(items=tuple(map(Subscription, ids)), total_results=total, first_result=200)
 
     assert value(QUERY, body) == expected
@@ -404,31 +404,31 @@ def test_lists_of_none_one_and_many_read_alike(body, ids, total):
     ],
 )
 @pytest.mark.parametrize("status", [200, 201])
-def test_a_create_answers_a_reference(body, location, status):
-    """It holds the id, and the URL where CallFire gave one."""
+def test_a_create_returns_a_reference(body, location, status):
+    """It has the ID, and the URL if CallFire sent one."""
     assert value(CREATE, body, status) == ResourceReference(609951003, location)
 
 
 @pytest.mark.parametrize("status", [200, 204])
 @pytest.mark.parametrize("operation", [UPDATE, DELETE], ids=str)
-def test_an_update_and_a_delete_answer_nothing(operation, status):
-    """204, or 200 with whatever body."""
+def test_an_update_and_a_delete_return_nothing(operation, status):
+    """After a 204, or a 200 with any body."""
     assert value(operation, "anything", status) is None
 
 
 def test_a_404_to_a_repeated_delete_is_success():
-    """An earlier attempt may have deleted it: that it is gone is what was wanted."""
-    assert value(DELETE, "<html>", 404, in_doubt=True) is None
+    """An earlier attempt may have deleted it."""
+    assert value(DELETE, "<html>", 404, maybe_executed=True) is None
 
 
 def test_a_404_to_a_first_delete_is_an_error():
-    """Nobody but somebody else can have deleted it."""
+    """The subscription did not exist."""
     with pytest.raises(NotFoundError):
         read(DELETE, "", 404)
 
 
-def test_what_is_optional_and_cannot_be_read_is_left_out_and_named():
-    """Tolerance without silence: the problems say where, and never what."""
+def test_unreadable_optional_fields_are_left_out_and_listed():
+    """By their paths, without their values."""
     body = (
         '{"ResourceList": {"@totalResults": "many", "Subscription": [{"@id": 1, "Enabled": "perhaps"},'
         ' {"@id": 2, "SubscriptionFilter": {"BatchId": "12135551212000000000", "ToNumber": [1],'
@@ -446,7 +446,7 @@ def test_what_is_optional_and_cannot_be_read_is_left_out_and_named():
     )
 
 
-# --- answers that are none --------------------------------------------------------------------------------
+# --- invalid responses ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -459,8 +459,8 @@ def test_what_is_optional_and_cannot_be_read_is_left_out_and_named():
         (GET, "<html><body>Welcome</body></html>", "HTML"),
         (GET, "[]", "one key"),
         (GET, '{"Resource": null}', "not an object"),
-        (GET, '{"Resource": {}}', "0 resources"),
-        (GET, '{"Resource": {"Subscription": [{"@id": 1}, {"@id": 2}]}}', "2 resources"),
+        (GET, '{"Resource": {}}', "expected one resource, got 0"),
+        (GET, '{"Resource": {"Subscription": [{"@id": 1}, {"@id": 2}]}}', "expected one resource, got 2"),
         (GET, '{"Resource": {"Subscription": "text"}}', "not an object @ Resource.Subscription"),
         (GET, '{"Resource": {"Subscription": {"Enabled": true}}}', "missing @ Resource.Subscription.@id"),
         (GET, '{"Resource": {"Subscription": {"@id": "x"}}}', "not an integer @ Resource.Subscription.@id"),
@@ -474,7 +474,7 @@ def test_what_is_optional_and_cannot_be_read_is_left_out_and_named():
     ],
 )
 def test_a_success_of_the_wrong_shape_is_a_response_error(operation, body, reason):
-    """It says what was asked and what is wrong, with method, path, status and the body as attributes."""
+    """It has the reason, method, path, status and body."""
     with pytest.raises(ResponseError) as caught:
         read(operation, body)
 
@@ -491,14 +491,14 @@ def test_a_success_of_the_wrong_shape_is_a_response_error(operation, body, reaso
 
 @pytest.mark.parametrize("status", [100, 202, 204, 206, 301, 302, 303, 304, 307, 308, 600, 999])
 @pytest.mark.parametrize("operation", [GET, CREATE], ids=str)
-def test_a_status_that_nobody_promised_is_a_response_error(operation, status):
-    """A redirect, a success that is not documented, and a status from nowhere."""
-    with pytest.raises(ResponseError, match=r"redirect" if 300 <= status < 400 else r"neither"):
+def test_an_undocumented_status_is_a_response_error(operation, status):
+    """Redirects, undocumented successes and invalid codes."""
+    with pytest.raises(ResponseError, match=r"redirects are never" if 300 <= status < 400 else "unexpected status"):
         read(operation, "", status)
 
 
-def test_a_page_that_is_unreadable_all_over_is_a_response_error():
-    """Naming what is wrong in five thousand places is work enough; the error names ten."""
+def test_a_page_with_too_many_unreadable_fields_is_a_response_error():
+    """Reading stops after five thousand; the error lists ten."""
     page = b'{"ResourceList":{"Subscription":[' + b'{"@id":1,"Enabled":"x"},' * 6_000 + b'{"@id":2}]}}'
 
     with pytest.raises(ResponseError, match=r"Subscription\[9\].Enabled and 4991 more") as caught:
@@ -507,17 +507,17 @@ def test_a_page_that_is_unreadable_all_over_is_a_response_error():
     assert len(str(caught.value)) < 1_000
 
 
-def test_an_answer_that_is_too_long_is_refused():
-    """The error does not keep more of it than the limit."""
+def test_a_response_that_is_too_long_is_an_error():
+    """The error stores no more of it than the limit."""
     with pytest.raises(ResponseError, match="longer than 16777216 bytes") as caught:
-        read(GET, b"x" * (MAX_ANSWER_BYTES + 1))
+        read(GET, b"x" * (MAX_BODY_BYTES + 1))
 
-    assert len(caught.value.body) == MAX_ANSWER_BYTES
+    assert len(caught.value.body) == MAX_BODY_BYTES
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP ", "deflate"])
-def test_a_compression_that_nobody_asked_for_is_undone(encoding):
-    """A proxy in between may not have read what was asked for."""
+def test_an_unexpected_compression_is_decoded(encoding):
+    """A proxy may ignore Accept-Encoding."""
     compress = zlib.compress if encoding == "deflate" else gzip.compress
     body = compress(b'{"Resource": {"Subscription": {"@id": 1}}}')
 
@@ -527,23 +527,23 @@ def test_a_compression_that_nobody_asked_for_is_undone(encoding):
 @pytest.mark.parametrize(
     ("body", "encoding", "reason"),
     [
-        (gzip.compress(b" " * (MAX_ANSWER_BYTES + 1)), "gzip", "longer than"),
-        (gzip.compress(b" " * 1000)[:-9], "gzip", "cut short"),
-        (b"plain", "gzip", "not what its content encoding says"),
-        (b"plain", "br", "not asked for"),
-        (gzip.compress(gzip.compress(b"{}")), "gzip, gzip", "not asked for"),
+        (gzip.compress(b" " * (MAX_BODY_BYTES + 1)), "gzip", "longer than"),
+        (gzip.compress(b" " * 1000)[:-9], "gzip", "truncated"),
+        (b"plain", "gzip", "does not match its content encoding"),
+        (b"plain", "br", "unsupported content encoding"),
+        (gzip.compress(gzip.compress(b"{}")), "gzip, gzip", "unsupported content encoding"),
     ],
     ids=["too long", "cut short", "not compressed", "unknown", "twice"],
 )
-def test_a_compression_is_not_undone_at_any_price(body, encoding, reason):
-    """Bombs, broken streams and other encodings are refused."""
+def test_an_invalid_compression_is_an_error(body, encoding, reason):
+    """Bombs, truncated streams and unsupported encodings."""
     with pytest.raises(ResponseError, match=reason):
         read(GET, body, content_encoding=encoding)
 
 
 @given(body=st.binary(max_size=300), status=st.integers(100, 599), operation=st.sampled_from(OPERATIONS))
-def test_any_answer_is_a_value_or_an_error_of_ours(body, status, operation):
-    """Whatever the bytes, nothing else comes out."""
+def test_any_response_is_a_value_or_a_documented_error(body, status, operation):
+    """For arbitrary bytes and statuses."""
     try:
         result, _ = read(operation, body, status)
     except (APIError, ResponseError):
@@ -594,8 +594,8 @@ KINDS = {
         ("\x00\xff", None),
     ],
 )
-def test_an_error_status_is_a_typed_error_whatever_the_body(operation, status, kind, body, message):
-    """With CallFire's words where there are any, from either format; with HTML or nothing it is the same type."""
+def test_an_error_status_is_a_typed_error_with_any_body(operation, status, kind, body, message):
+    """With CallFire's message if either format contains one."""
     with pytest.raises(CallFireError) as caught:
         read(operation, body, status)
 
@@ -606,18 +606,18 @@ def test_an_error_status_is_a_typed_error_whatever_the_body(operation, status, k
     assert error.request_id == operation.request_id
 
 
-def test_an_error_says_what_was_asked_and_what_to_do():
-    """One line is enough to act on."""
+def test_an_error_names_the_request_and_the_remedy():
+    """In one line."""
     with pytest.raises(AuthenticationError) as caught:
         read(GET, '{"ResourceException": {"Message": "Unauthorized"}}', 401)
 
     assert str(caught.value) == (
-        "GET /subscription/42 answered 401, at attempt 2: Unauthorized: check the API login and password"
+        "GET /subscription/42 returned 401 (attempt 2): Unauthorized: check the API login and password"
     )
 
 
-def test_an_error_with_a_compressed_body_that_is_broken_is_still_typed():
-    """The status says enough."""
+def test_an_error_with_a_corrupt_body_is_typed():
+    """By its status."""
     with pytest.raises(ServerError) as caught:
         read(GET, b"plain", 503, content_encoding="gzip", retry_after="7")
 
@@ -625,7 +625,7 @@ def test_an_error_with_a_compressed_body_that_is_broken_is_still_typed():
 
 
 @pytest.mark.parametrize(
-    ("message", "shown"),
+    ("message", "masked"),
     [
         ("TriggerEvent is required", "TriggerEvent is required"),
         ("NotificationFormat OUTBOUND_TEXT_FINISHED", "NotificationFormat OUTBOUND_TEXT_FINISHED"),
@@ -644,52 +644,52 @@ def test_an_error_with_a_compressed_body_that_is_broken_is_still_typed():
         ("https://[::1 is no URL", "*** is no URL"),
     ],
 )
-def test_callfires_words_are_masked_in_the_text_of_an_error(message, shown):
-    """They may quote what was sent; the attribute has them whole."""
-    assert redact(message) == shown
+def test_callfires_message_is_masked_in_the_text_of_an_error(message, masked):
+    """It may quote the request; the attribute is unmasked."""
+    assert redact(message) == masked
 
 
 @given(st.text(alphabet="0123456789+-(). /:@abcXYZ_", max_size=60))
 def test_no_long_number_survives_masking(message):
-    """Wherever it stands, a run of five digits is a phone number to us."""
+    """Five digits in a row count as a phone number."""
     import re
 
     assert not re.search(r"(?<![a-zA-Z_-])[0-9]{5}", redact(message).replace("***", ""))
 
 
-# --- trying again -----------------------------------------------------------------------------------------
+# --- retries ----------------------------------------------------------------------------------------------
 
 
 def raised(status, operation=GET, **rest):
-    """Make the error that an answer becomes."""
+    """Return the error for a status."""
     with pytest.raises(CallFireError) as caught:
         read(operation, "", status, **rest)
     return caught.value
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome"),
+    ("status", "retry_safety"),
     [
         (200, RetrySafety.UNKNOWN),
         (202, RetrySafety.UNKNOWN),
-        (302, RetrySafety.FINAL),
-        (400, RetrySafety.FINAL),
-        (401, RetrySafety.FINAL),
-        (404, RetrySafety.FINAL),
-        (409, RetrySafety.FINAL),
-        (429, RetrySafety.NOT_DONE),
+        (302, RetrySafety.POINTLESS),
+        (400, RetrySafety.POINTLESS),
+        (401, RetrySafety.POINTLESS),
+        (404, RetrySafety.POINTLESS),
+        (409, RetrySafety.POINTLESS),
+        (429, RetrySafety.SAFE),
         (500, RetrySafety.UNKNOWN),
         (503, RetrySafety.UNKNOWN),
     ],
 )
-def test_an_answer_tells_whether_it_was_done(status, outcome):
-    """Turned away is not done; a failure, and a success that cannot be read, leave it open."""
-    assert retry_safety_of(raised(status)) is outcome
+def test_the_retry_safety_of_an_error_depends_on_its_status(status, retry_safety):
+    """A 429 was not executed; a 5xx or an unreadable success may have been."""
+    assert retry_safety_of(raised(status)) is retry_safety
 
 
-def test_the_outcome_of_no_answer_is_not_told_by_the_error():
-    """Only the connection knows how far a request came."""
-    assert retry_safety_of(TransportError("", method="GET", path="/")) is RetrySafety.FINAL
+def test_the_retry_safety_of_a_transport_error_is_not_derived():
+    """Only the transport knows how much was sent."""
+    assert retry_safety_of(TransportError("", method="GET", path="/")) is RetrySafety.POINTLESS
 
 
 @pytest.mark.parametrize(
@@ -721,49 +721,49 @@ def test_the_outcome_of_no_answer_is_not_told_by_the_error():
         ("1, 2", None),
     ],
 )
-def test_retry_after_is_read_in_every_form(header, seconds):
-    """Seconds, fractions and dates; what is past is 0, what is absurd is a year, what is neither is None."""
+def test_retry_after_is_parsed_in_every_form(header, seconds):
+    """Past dates are 0, absurd values a year, and anything else None."""
     assert parse_retry_after(header, NOW) == seconds
 
 
 @given(st.text(max_size=40))
 def test_any_retry_after_is_harmless(header):
-    """A number from 0 to a year, or None; never an exception."""
+    """The result is a number from 0 to a year, or None."""
     seconds = parse_retry_after(header, NOW)
 
     assert seconds is None or 0 <= seconds <= 31536000
 
 
 @given(st.integers(0, 4_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)))
-def test_a_date_in_retry_after_is_a_distance_from_now(moment):
-    """Seconds from the clock that was handed in."""
+def test_a_date_in_retry_after_is_relative_to_now(moment):
+    """In seconds from the given time."""
     expected = min(max((moment - NOW) / timedelta(seconds=1), 0), 31536000)
 
     assert parse_retry_after(format_datetime(moment, usegmt=True), NOW) == expected
 
 
 @pytest.mark.parametrize(
-    ("attempt", "ceiling"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 16.0), (7, 16.0), (9999, 16.0)]
+    ("attempt", "maximum"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 16.0), (7, 16.0), (9999, 16.0)]
 )
-def test_the_wait_doubles_up_to_a_ceiling(attempt, ceiling):
-    """Full jitter: anything from nothing to the ceiling, so that many clients do not come back together."""
+def test_the_delay_doubles_up_to_a_maximum(attempt, maximum):
+    """With full jitter, so that clients do not retry in step."""
     assert [retry_delay(attempt, None, lambda draw=draw: draw) for draw in (0.0, 0.5, 1.0)] == [
         0.0,
-        ceiling / 2,
-        ceiling,
+        maximum / 2,
+        maximum,
     ]
 
 
-def test_what_the_server_asks_for_is_what_is_waited():
-    """Its word replaces the backoff."""
+def test_retry_after_replaces_the_backoff():
+    """It is the delay."""
     assert retry_delay(5, 3.5, lambda: 1.0) == 3.5
 
 
-# --- the same subscription --------------------------------------------------------------------------------
+# --- equal subscriptions ----------------------------------------------------------------------------------
 
 
 def found(**changes):
-    """Make the subscription that CREATE would make."""
+    """Return the subscription that CREATE makes."""
     fields = {
         "id": 1,
         "endpoint": "https://hooks.example.com/callfire/secret",
@@ -788,24 +788,24 @@ def found(**changes):
         (found(filter=SubscriptionFilter(broadcast_id=5, to_number="67076:KEYWORD", batch_id=1)), False),
     ],
 )
-def test_a_subscription_is_the_same_by_endpoint_trigger_and_filter(subscription, same):
-    """What else it says, and how CallFire words a number, makes no difference."""
+def test_subscriptions_are_compared_by_endpoint_trigger_and_filter(subscription, same):
+    """Other fields, and the format of numbers, do not matter."""
     assert same_subscription(CREATE.form, subscription) is same
 
 
-def test_numbers_are_the_same_by_their_digits():
-    """CallFire may leave out what people put between them."""
-    wanted = create_subscription(WELL | {"filter": SubscriptionFilter(from_number="+1 (213) 555-1212")}).form
-    subscription = Subscription(1, **WELL, filter=SubscriptionFilter(from_number="12135551212"))
+def test_numbers_are_compared_by_their_digits():
+    """CallFire may leave out separators."""
+    wanted = create_subscription(VALID | {"filter": SubscriptionFilter(from_number="+1 (213) 555-1212")}).form
+    subscription = Subscription(1, **VALID, filter=SubscriptionFilter(from_number="12135551212"))
 
     assert same_subscription(wanted, subscription)
 
 
-def test_no_filter_and_an_empty_one_are_the_same():
-    """CallFire sends either for none."""
-    subscription = Subscription(1, **WELL, filter=SubscriptionFilter())
+def test_no_filter_equals_an_empty_one():
+    """CallFire returns either."""
+    subscription = Subscription(1, **VALID, filter=SubscriptionFilter())
 
-    assert same_subscription(create_subscription(WELL).form, subscription)
+    assert same_subscription(create_subscription(VALID).form, subscription)
 
 
 @pytest.mark.parametrize(
@@ -821,13 +821,13 @@ def test_no_filter_and_an_empty_one_are_the_same():
         ({"enabled": True, "filter": SubscriptionFilter(batch_id=7)}, False),
     ],
 )
-def test_an_update_took_effect_if_all_that_it_says_is_so(changes, took_effect):
-    """What it does not say makes no difference."""
+def test_an_update_took_effect_if_all_its_values_are_there(changes, took_effect):
+    """Other fields do not matter."""
     subscription = found(enabled=True, notification_format=NotificationFormat.XML)
 
     assert matches_update(update_subscription(1, changes).form, subscription) is took_effect
 
 
-def test_an_operation_is_named_by_method_and_path():
-    """As it stands in logs and errors."""
+def test_the_text_of_an_operation_is_method_and_path():
+    """As in logs and errors."""
     assert str(Operation("GET", "/text/7", lambda *_: (None, ()))) == "GET /text/7"

@@ -1,4 +1,4 @@
-"""The five operations and `all`, against a CallFire in memory and against lists that no CallFire should send."""
+"""The operations on subscriptions and `all`, against a fake CallFire and against invalid lists."""
 
 import ssl
 from urllib.parse import parse_qs
@@ -24,24 +24,24 @@ FILTER = SubscriptionFilter(broadcast_id=896807881003, batch_id=7, from_number="
 
 
 async def no_sleep(_):
-    """Let no time pass."""
+    """Retry without a delay."""
 
 
-def impatient(connection):
-    """Let a connection try again at once."""
-    connection._clockwork = evolve(connection._clockwork, sleep=no_sleep)
+def without_delays(connection):
+    """Make a connection retry without delays."""
+    connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
     return connection
 
 
 @pytest.fixture(params=["json", "xml"])
 def response_format(request):
-    """Everything works with either."""
+    """Both formats."""
     return request.param
 
 
 @pytest.fixture(params=["first", "ignored", "refused"])
 def fake(request):
-    """A CallFire in memory, in each way of treating a repeated RequestId."""
+    """A fake CallFire, with each way of treating a repeated RequestId."""
     return FakeCallFire(repeated_request_id=request.param)
 
 
@@ -49,12 +49,12 @@ def fake(request):
 async def subscriptions(fake, response_format):
     """The subscriptions of its account."""
     async with fake.client(response_format=response_format, max_retries=2) as client:
-        impatient(client._connection)
+        without_delays(client._connection)
         yield Subscriptions(client._connection)
 
 
 def create(subscriptions, **details):
-    """Subscribe to something."""
+    """Create a subscription."""
     return subscriptions.create(ENDPOINT, TriggerEvent.OUTBOUND_TEXT_FINISHED, filter=FILTER, **details)
 
 
@@ -62,8 +62,8 @@ def create(subscriptions, **details):
 
 
 @pytest.mark.filterwarnings("ignore:non_strict_ssl")
-async def test_what_is_created_can_be_fetched(subscriptions):
-    """It is what was asked for, with an id."""
+async def test_a_created_subscription_can_be_fetched(subscriptions):
+    """It has the given values and an ID."""
     reference = await create(
         subscriptions, notification_format=NotificationFormat.SOAP, enabled=True, non_strict_ssl=True
     )
@@ -80,8 +80,8 @@ async def test_what_is_created_can_be_fetched(subscriptions):
     assert reference.location.endswith(str(reference.id))
 
 
-async def test_an_update_changes_only_what_it_is_given(subscriptions):
-    """The rest stays."""
+async def test_an_update_changes_only_given_fields(subscriptions):
+    """The others stay."""
     reference = await create(subscriptions, enabled=True)
     before = await subscriptions.get(reference.id)
 
@@ -90,8 +90,8 @@ async def test_an_update_changes_only_what_it_is_given(subscriptions):
     assert await subscriptions.get(reference.id) == evolve(before, enabled=False, endpoint="me@example.com")
 
 
-async def test_what_is_deleted_is_gone(subscriptions):
-    """To fetch it is an error, to delete it again too."""
+async def test_a_deleted_subscription_does_not_exist(subscriptions):
+    """Fetching it, or deleting it again, is an error."""
     reference = await create(subscriptions)
     await subscriptions.delete(reference.id)
 
@@ -102,8 +102,8 @@ async def test_what_is_deleted_is_gone(subscriptions):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
-async def test_all_are_listed_and_found_by_page(subscriptions, count):
-    """None, one and many; a page says how many there are in all."""
+async def test_subscriptions_are_listed_and_paged(subscriptions, count):
+    """For any number of them; a page has the total."""
     ids = [(await create(subscriptions)).id for _ in range(count)]
 
     page = await subscriptions.query(max_results=2, first_result=1)
@@ -127,8 +127,8 @@ async def test_all_are_listed_and_found_by_page(subscriptions, count):
         lambda subscriptions: anext(subscriptions.all(page_size=0)),
     ],
 )
-async def test_what_is_out_of_its_range_is_never_sent(call):
-    """A ValueError, before anything leaves."""
+async def test_a_parameter_out_of_range_is_never_sent(call):
+    """It is a ValueError."""
     with respx.mock(assert_all_called=False) as network:
         route = network.route()
         async with Connection("login", "password", base_url=BASE, ssl_context=CONTEXT) as connection:
@@ -138,20 +138,20 @@ async def test_what_is_out_of_its_range_is_never_sent(call):
     assert not route.called
 
 
-# --- what is in doubt -------------------------------------------------------------------------------------
+# --- unknown outcomes -------------------------------------------------------------------------------------
 
-LOST = [
+RESPONSE_LOST = [
     Fault(cut="answer"),
     Fault(cut="body"),
     Fault(status=503, carried_out=True),
     Fault(status=500, html=True, carried_out=True),
 ]
-NEVER_DONE = [Fault(cut="request"), Fault(status=503), Fault(status=429)]
+NOT_EXECUTED = [Fault(cut="request"), Fault(status=503), Fault(status=429)]
 
 
-@pytest.mark.parametrize("fault", LOST, ids=str)
-async def test_a_create_whose_answer_is_lost_is_adopted(fake, subscriptions, fault):
-    """There is exactly one, whatever CallFire does with a repeated RequestId."""
+@pytest.mark.parametrize("fault", RESPONSE_LOST, ids=str)
+async def test_a_create_whose_response_is_lost_returns_the_subscription(fake, subscriptions, fault):
+    """There is one, whatever CallFire does with a repeated RequestId."""
     fake.fail_next(fault)
 
     reference = await create(subscriptions)
@@ -160,9 +160,9 @@ async def test_a_create_whose_answer_is_lost_is_adopted(fake, subscriptions, fau
     assert len(fake.subscriptions) == 1
 
 
-@pytest.mark.parametrize("fault", NEVER_DONE, ids=str)
-async def test_a_create_that_was_not_done_is_repeated(fake, subscriptions, fault):
-    """There is exactly one in the end."""
+@pytest.mark.parametrize("fault", NOT_EXECUTED, ids=str)
+async def test_a_create_that_was_not_executed_is_repeated(fake, subscriptions, fault):
+    """There is one in the end."""
     fake.fail_next(fault)
 
     reference = await create(subscriptions)
@@ -171,7 +171,7 @@ async def test_a_create_that_was_not_done_is_repeated(fake, subscriptions, fault
 
 
 async def test_an_older_identical_subscription_counts_as_created(fake, subscriptions):
-    """When it is in doubt which of the two it is, one is enough."""
+    """After an unknown outcome."""
     older = await create(subscriptions)
     fake.fail_next(Fault(cut="request"))
 
@@ -179,8 +179,8 @@ async def test_an_older_identical_subscription_counts_as_created(fake, subscript
     assert len(fake.subscriptions) == 1
 
 
-async def test_another_subscription_is_not_adopted(fake, subscriptions):
-    """Endpoint, trigger and filter must be the same."""
+async def test_a_different_subscription_does_not_count_as_created(fake, subscriptions):
+    """Endpoint, trigger and filter must be equal."""
     other = await subscriptions.create(ENDPOINT, TriggerEvent.OUTBOUND_TEXT_FINISHED)
     fake.fail_next(Fault(cut="request"))
 
@@ -190,8 +190,8 @@ async def test_another_subscription_is_not_adopted(fake, subscriptions):
     assert len(fake.subscriptions) == 2
 
 
-async def test_a_look_is_one_attempt(fake, subscriptions):
-    """When looking fails too, the create is given up in time, and nothing was made twice."""
+async def test_a_lookup_is_not_retried(fake, subscriptions):
+    """If it fails, the create is an error, and nothing is created twice."""
     fake.fail_next(Fault(cut="answer"), Fault(status=503), Fault(status=503))
 
     with pytest.raises(TransportError) as caught:
@@ -199,14 +199,14 @@ async def test_a_look_is_one_attempt(fake, subscriptions):
 
     assert (caught.value.method, caught.value.__notes__) == (
         "POST",
-        ["POST /subscription may have been carried out all the same"],
+        ["POST /subscription may have been executed"],
     )
     assert len(fake.subscriptions) == 1
 
 
-@pytest.mark.parametrize("fault", [*LOST, *NEVER_DONE], ids=str)
-async def test_a_delete_in_doubt_is_repeated(fake, subscriptions, fault):
-    """That it is gone is a success."""
+@pytest.mark.parametrize("fault", [*RESPONSE_LOST, *NOT_EXECUTED], ids=str)
+async def test_a_delete_of_unknown_outcome_is_repeated(fake, subscriptions, fault):
+    """A 404 is a success then."""
     reference = await create(subscriptions)
     fake.fail_next(fault)
 
@@ -215,9 +215,9 @@ async def test_a_delete_in_doubt_is_repeated(fake, subscriptions, fault):
     assert not fake.subscriptions
 
 
-@pytest.mark.parametrize("fault", NEVER_DONE, ids=str)
-async def test_an_update_in_doubt_is_repeated(fake, subscriptions, fault):
-    """It comes to the same."""
+@pytest.mark.parametrize("fault", NOT_EXECUTED, ids=str)
+async def test_an_update_of_unknown_outcome_is_repeated(fake, subscriptions, fault):
+    """It is idempotent."""
     reference = await create(subscriptions, enabled=True)
     fake.fail_next(fault)
 
@@ -226,9 +226,9 @@ async def test_an_update_in_doubt_is_repeated(fake, subscriptions, fault):
     assert fake.subscriptions[0].enabled is False
 
 
-@pytest.mark.parametrize("fault", LOST, ids=str)
-async def test_an_update_whose_answer_is_lost_is_a_success(fake, subscriptions, fault):
-    """Where its repetition is refused, the client looks: if all that was to change is so, it was carried out."""
+@pytest.mark.parametrize("fault", RESPONSE_LOST, ids=str)
+async def test_an_update_whose_response_is_lost_succeeds(fake, subscriptions, fault):
+    """If the repetition is rejected and the subscription has all new values."""
     reference = await create(subscriptions, enabled=True)
     before = await subscriptions.get(reference.id)
     fake.fail_next(fault)
@@ -238,8 +238,8 @@ async def test_an_update_whose_answer_is_lost_is_a_success(fake, subscriptions, 
     assert fake.subscriptions == (evolve(before, enabled=False, endpoint="me@example.com"),)
 
 
-async def test_an_update_that_was_refused_for_another_reason_is_an_error(fake, subscriptions):
-    """What is there is not what was wanted; that an earlier attempt may have done it is said."""
+async def test_an_update_that_is_rejected_for_another_reason_is_an_error(fake, subscriptions):
+    """The note says that an earlier attempt may have been executed."""
     reference = await create(subscriptions, enabled=True)
     fake.fail_next(Fault(cut="request"), Fault(status=400))
 
@@ -247,12 +247,12 @@ async def test_an_update_that_was_refused_for_another_reason_is_an_error(fake, s
         await subscriptions.update(reference.id, enabled=False)
 
     path = f"/subscription/{reference.id}"
-    assert caught.value.__notes__ == [f"PUT {path} may have been carried out all the same"]
+    assert caught.value.__notes__ == [f"PUT {path} may have been executed"]
     assert fake.subscriptions[0].enabled is True
 
 
-async def test_an_update_that_is_refused_at_once_is_not_looked_at(fake, subscriptions):
-    """That things are as wanted is no success where nothing is in doubt."""
+async def test_an_update_that_is_rejected_at_once_is_not_looked_up(fake, subscriptions):
+    """Nothing is ambiguous."""
     reference = await create(subscriptions, enabled=True)
     fake.fail_next(Fault(status=400))
 
@@ -262,15 +262,15 @@ async def test_an_update_that_is_refused_at_once_is_not_looked_at(fake, subscrip
     assert not hasattr(caught.value, "__notes__")
 
 
-async def test_an_update_of_what_was_deleted_meanwhile_is_an_error(fake, subscriptions):
-    """The look finds nothing, and the error is that of the update."""
+async def test_an_update_of_a_deleted_subscription_is_an_error(fake, subscriptions):
+    """The lookup finds nothing, and the error is the update's."""
     reference = await create(subscriptions)
     fake.fail_next(Fault(cut="answer"))
 
     async def delete_meanwhile(_):
         fake._account.delete(reference.id)
 
-    subscriptions._connection._clockwork = evolve(subscriptions._connection._clockwork, sleep=delete_meanwhile)
+    subscriptions._connection._retry_hooks = evolve(subscriptions._connection._retry_hooks, sleep=delete_meanwhile)
     with pytest.raises(NotFoundError) as caught:
         await subscriptions.update(reference.id, enabled=False)
 
@@ -284,29 +284,29 @@ CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 @pytest.fixture
 def network():
-    """CallFire at httpx's edge."""
+    """A respx router."""
     with respx.mock(base_url=BASE) as network:
         yield network
 
 
 @pytest.fixture
 async def edge(network):
-    """Subscriptions that speak to it."""
+    """Subscriptions over it."""
     async with Connection("login", "password", base_url=BASE, ssl_context=CONTEXT) as connection:
-        yield Subscriptions(impatient(connection))
+        yield Subscriptions(without_delays(connection))
 
 
 def request_ids(route):
-    """Read the RequestId of each request."""
+    """Return the RequestId of each request."""
     return [read_form(call.request.content)["RequestId"] for call in route.calls]
 
 
-async def test_each_attempt_of_a_create_bears_one_request_id(network, edge):
-    """A new one for each create: 32 hexadecimal digits."""
-    made = httpx.Response(201, json={"ResourceReference": {"Id": 7}})
+async def test_all_attempts_of_a_create_have_one_request_id(network, edge):
+    """Each create has a new one of 32 hexadecimal digits."""
+    created = httpx.Response(201, json={"ResourceReference": {"Id": 7}})
     network.get("/subscription.json").respond(json={"ResourceList": {}})
     route = network.post("/subscription.json").mock(
-        side_effect=[httpx.Response(503), httpx.ConnectError("no"), made, made]
+        side_effect=[httpx.Response(503), httpx.ConnectError("no"), created, created]
     )
 
     for _ in range(2):
@@ -317,8 +317,8 @@ async def test_each_attempt_of_a_create_bears_one_request_id(network, edge):
     assert len(bytes.fromhex(first)) == 16
 
 
-async def test_each_attempt_of_an_update_bears_one_request_id(network, edge):
-    """It is the error's `request_id` too."""
+async def test_all_attempts_of_an_update_have_one_request_id(network, edge):
+    """The error has it too."""
     route = network.put("/subscription/7.json").respond(503)
 
     with pytest.raises(ServerError) as caught:
@@ -328,29 +328,29 @@ async def test_each_attempt_of_an_update_bears_one_request_id(network, edge):
     assert set(request_ids(route)) == {caught.value.request_id}
 
 
-async def test_a_request_id_of_ones_own_is_sent(network, edge):
-    """So that a create can be repeated after a restart."""
+async def test_a_given_request_id_is_sent(network, edge):
+    """A create can be repeated after a restart."""
     post = network.post("/subscription.json").respond(201, json={"ResourceReference": {"Id": 7}})
     put = network.put("/subscription/7.json").respond(204)
 
-    await edge.create(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, request_id="mine")
-    await edge.update(7, request_id="mine too")
+    await edge.create(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, request_id="first-id")
+    await edge.update(7, request_id="second-id")
 
-    assert [*request_ids(post), *request_ids(put)] == ["mine", "mine too"]
+    assert [*request_ids(post), *request_ids(put)] == ["first-id", "second-id"]
 
 
-# --- lists that are not as they should be -----------------------------------------------------------------
+# --- invalid lists ----------------------------------------------------------------------------------------
 
 
 class Listing:
-    """Answers queries with whatever *page* makes of FirstResult and MaxResults."""
+    """Responds to queries with the page that *page* returns for FirstResult and MaxResults."""
 
     def __init__(self, page):
         self.page = page
         self.queries = 0
 
     def __call__(self, request):
-        """Answer one query."""
+        """Respond to one query."""
         self.queries += 1
         query = {name: int(values[0]) for name, values in parse_qs(request.url.query.decode()).items()}
         ids, total = self.page(query["FirstResult"], query["MaxResults"])
@@ -366,18 +366,18 @@ class Listing:
 
 @pytest.mark.parametrize("total", [5, None, 999])
 @pytest.mark.parametrize("page_size", [1, 2, 3, 5, 1000])
-@pytest.mark.parametrize("most", [1, 2, 1000])
-async def test_short_pages_and_a_wrong_total_hide_nothing(total, page_size, most):
-    """A page that is shorter than asked for is not the end."""
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+async def test_short_pages_and_a_wrong_total_lose_nothing(total, page_size, limit):
+    """A page that is shorter than requested is not the last one."""
     ids = [11, 12, 13, 14, 15]
-    listing = Listing(lambda first, size: (ids[first : first + min(size, most)], total))
+    listing = Listing(lambda first, size: (ids[first : first + min(size, limit)], total))
 
     assert await listing.listed(page_size) == ids
 
 
 @pytest.mark.parametrize("total", [None, 10**18])
-async def test_the_same_page_for_ever_ends(total):
-    """A server that does not heed FirstResult gives each id once."""
+async def test_an_endlessly_repeated_page_ends(total):
+    """A server that ignores FirstResult returns each ID once."""
     listing = Listing(lambda *_: ([1, 2, 3], total))
 
     assert await listing.listed(1000) == [1, 2, 3]
@@ -386,37 +386,37 @@ async def test_the_same_page_for_ever_ends(total):
     assert listing.queries < 110
 
 
-async def test_new_ids_for_ever_end():
-    """There is no such account."""
+async def test_an_endless_list_ends():
+    """At the maximum."""
     listing = Listing(lambda first, size: (range(first + 1, first + size + 1), None))
 
     assert len(await listing.listed(1000)) == 100_000
 
 
-async def test_ids_that_shift_while_others_are_added_come_once():
-    """An id that is seen again on the next page is left out, and the list goes on."""
+async def test_shifted_ids_are_yielded_once():
+    """An ID that is on two pages is skipped, and the listing continues."""
     pages = iter([[1, 2], [1, 2], [3, 4], [4, 5], []])
     listing = Listing(lambda *_: (next(pages), None))
 
     assert await listing.listed(2) == [1, 2, 3, 4, 5]
 
 
-async def test_an_id_twice_on_one_page_comes_once():
-    """No id twice."""
+async def test_a_repeated_id_on_one_page_is_yielded_once():
+    """The second one is skipped."""
     assert await Listing(lambda *_: ([1, 1, 2], 3)).listed(10) == [1, 2]
 
 
-@given(data=st.data(), page_size=st.integers(1, 7), said=st.booleans())
-async def test_no_listing_repeats_or_hides_what_stays(data, page_size, said):
-    """Whatever is added while it is listed, nothing that was there is missed, and nothing comes twice."""
+@given(data=st.data(), page_size=st.integers(1, 7), has_total=st.booleans())
+async def test_a_listing_neither_repeats_nor_loses_ids(data, page_size, has_total):
+    """If subscriptions are added meanwhile."""
     present = list(range(100, 100 + data.draw(st.integers(0, 12))))
-    there = list(present)
+    account = list(present)
     new = iter(range(1000, 2000))
 
     def page(first, size):
-        for _ in range(data.draw(st.integers(0, 2)) if len(there) < len(present) + 10 else 0):
-            there.insert(data.draw(st.integers(0, len(there))), next(new))
-        return there[first : first + data.draw(st.integers(1, size))], len(there) if said else None
+        for _ in range(data.draw(st.integers(0, 2)) if len(account) < len(present) + 10 else 0):
+            account.insert(data.draw(st.integers(0, len(account))), next(new))
+        return account[first : first + data.draw(st.integers(1, size))], len(account) if has_total else None
 
     listed = await Listing(page).listed(page_size)
 
@@ -424,8 +424,8 @@ async def test_no_listing_repeats_or_hides_what_stays(data, page_size, said):
     assert set(present) <= set(listed)
 
 
-async def test_a_listing_can_be_left_early():
-    """No page is fetched that nobody asks for."""
+async def test_a_listing_can_be_stopped_early():
+    """No further page is fetched."""
     listing = Listing(lambda first, _: ([first + 1], 100))
     async with httpx.AsyncClient(transport=httpx.MockTransport(listing), verify=CONTEXT) as http_client:
         subscriptions = Subscriptions(Connection("login", "password", base_url=BASE, http_client=http_client))

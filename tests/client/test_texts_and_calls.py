@@ -1,4 +1,4 @@
-"""What became of texts and calls, and sending texts: against a CallFire in memory, and what is said to it."""
+"""Listing texts and calls, and sending texts: against a fake CallFire, and the requests that are sent."""
 
 import inspect
 from datetime import UTC, datetime, timedelta, timezone
@@ -26,16 +26,16 @@ from callfire_async import (
 from callfire_async.testing import FakeCallFire, Fault, make_call_finished, make_text_received, make_text_sent
 
 BASE = "https://callfire.example/rest"
-MOMENT = datetime(2012, 10, 26, 21, 32, 52, tzinfo=UTC)
+TIME = datetime(2012, 10, 26, 21, 32, 52, tzinfo=UTC)
 
 
 async def no_sleep(_):
-    """Let no time pass."""
+    """Retry without a delay."""
 
 
 @pytest.fixture(params=["json", "xml"])
 def response_format(request):
-    """Everything works with either."""
+    """Both formats."""
     return request.param
 
 
@@ -48,12 +48,12 @@ def fake():
 async def callfire(fake, response_format):
     async with fake.client(response_format=response_format) as client:
         view = client._connection
-        view._clockwork = evolve(view._clockwork, sleep=no_sleep)
+        view._retry_hooks = evolve(view._retry_hooks, sleep=no_sleep)
         yield client
 
 
 async def sent_parameters(call, **answer):
-    """Return the query, or the form, of the one request that *call* makes of a client."""
+    """Return the path, and the query or form, of the one request that *call* sends."""
     with respx.mock() as network:
         route = network.route().respond(**{"json": {"ResourceList": {}}} | answer)
         async with CallFire("login", "password", base_url=BASE) as client:
@@ -62,27 +62,27 @@ async def sent_parameters(call, **answer):
     return request.url.path, parse_qs(str(request.url.query, "ascii") or request.content.decode())
 
 
-# --- asking -----------------------------------------------------------------------------------------------
+# --- queries ----------------------------------------------------------------------------------------------
 
 
 async def test_texts_and_calls_can_be_fetched(fake, callfire):
-    """They are the models that notifications carry."""
+    """They are the models of the notifications."""
     text, call = make_text_sent().text, make_call_finished().call
     fake.add(text, call)
 
     assert (await callfire.texts.get(text.id), await callfire.calls.get(call.id)) == (text, call)
 
 
-async def test_what_is_not_there_is_not_found(callfire):
-    """Neither a text nor a call."""
+async def test_a_missing_text_or_call_is_an_error(callfire):
+    """It is a NotFoundError."""
     for service in (callfire.texts, callfire.calls):
         with pytest.raises(NotFoundError, match="5 not found"):
             await service.get(5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
-async def test_all_are_listed_and_found_by_page(fake, callfire, count):
-    """None, one and many; a page says how many there are in all."""
+async def test_calls_are_listed_and_paged(fake, callfire, count):
+    """For any number of them; a page has the total."""
     calls = [make_call_finished().call for _ in range(count)]
     fake.add(*calls)
 
@@ -92,8 +92,8 @@ async def test_all_are_listed_and_found_by_page(fake, callfire, count):
     assert (page.items, page.total_results, page.first_result) == (tuple(calls[1:3]), count, 1)
 
 
-async def test_every_parameter_is_worded_as_callfire_has_it():
-    """Lists are one value with spaces, times are in UTC, booleans are lower case."""
+async def test_every_filter_is_sent_as_documented():
+    """Lists are joined with spaces, times are in UTC, booleans are lower case."""
     east = timezone(timedelta(hours=2))
     path, query = await sent_parameters(
         lambda callfire: callfire.texts.query(
@@ -104,8 +104,8 @@ async def test_every_parameter_is_worded_as_callfire_has_it():
             state=[ActionState.FINISHED, ActionState.DNC],
             result=iter([Result.SENT, Result("NEW_ONE")]),
             inbound=False,
-            interval_begin=MOMENT.astimezone(east).replace(microsecond=999),
-            interval_end=MOMENT.replace(microsecond=1),
+            interval_begin=TIME.astimezone(east).replace(microsecond=999),
+            interval_end=TIME.replace(microsecond=1),
             from_number="67076",
             to_number={"12135550142": 1, "12135550143": 2},
             label_name="two words",
@@ -129,15 +129,15 @@ async def test_every_parameter_is_worded_as_callfire_has_it():
     }
 
 
-async def test_what_is_not_given_is_not_sent():
-    """CallFire's own defaults are for the rest; one value is a list of one."""
+async def test_filters_that_are_not_given_are_not_sent():
+    """A single value is a list of one."""
     path, query = await sent_parameters(lambda callfire: callfire.calls.query(result=Result.LA))
 
     assert (path, query) == ("/rest/call.json", {"MaxResults": ["1000"], "FirstResult": ["0"], "Result": ["LA"]})
 
 
-async def test_a_time_without_an_offset_is_sent_without_one():
-    """Some of CallFire's endpoints take a local time."""
+async def test_a_naive_time_is_sent_without_an_offset():
+    """Some of CallFire's operations take a local time."""
     _, query = await sent_parameters(lambda callfire: callfire.calls.query(interval_end=datetime(2012, 10, 26)))  # noqa: DTZ001
 
     assert query["IntervalEnd"] == ["2012-10-26T00:00:00"]
@@ -153,19 +153,19 @@ async def test_a_time_without_an_offset_is_sent_without_one():
         ({"result": (Result.RECEIVED, Result.BUSY)}, "c"),
         ({"inbound": True}, "c"),
         ({"inbound": False}, "ab"),
-        ({"interval_begin": MOMENT}, "bc"),
+        ({"interval_begin": TIME}, "bc"),
         ({"interval_end": datetime(2012, 10, 26, 21, 32, 52)}, "ab"),  # noqa: DTZ001
         ({"from_number": "67076"}, "ab"),
         ({"to_number": ["12135550142", "1"]}, "ab"),
         ({"label_name": "mine"}, "b"),
     ],
 )
-async def test_filters_choose(fake, callfire, filters, found):
-    """Each of them, in every page."""
+async def test_each_filter_selects(fake, callfire, filters, found):
+    """On every page."""
     texts = {
-        "a": make_text_sent(broadcast_id=1, created=MOMENT - timedelta(days=1)).text,
-        "b": make_text_sent(batch_id=2, labels=("mine",), created=MOMENT).text,
-        "c": make_text_received(created=MOMENT + timedelta(days=1)).text,
+        "a": make_text_sent(broadcast_id=1, created=TIME - timedelta(days=1)).text,
+        "b": make_text_sent(batch_id=2, labels=("mine",), created=TIME).text,
+        "c": make_text_received(created=TIME + timedelta(days=1)).text,
     }
     fake.add(*texts.values())
 
@@ -174,8 +174,8 @@ async def test_filters_choose(fake, callfire, filters, found):
     assert listed == [texts[name] for name in found]
 
 
-async def test_a_list_that_can_be_read_only_once_serves_every_page(fake, callfire):
-    """A generator of states is not used up by the first page."""
+async def test_an_iterator_filters_every_page(fake, callfire):
+    """A generator of states is not exhausted by the first page."""
     fake.add(*(make_text_sent().text for _ in range(3)), make_text_sent().text)
 
     states = (state for state in [ActionState.FINISHED])
@@ -183,8 +183,8 @@ async def test_a_list_that_can_be_read_only_once_serves_every_page(fake, callfir
     assert len([text async for text in callfire.texts.all(page_size=2, state=states)]) == 4
 
 
-async def test_a_query_that_the_fake_cannot_read_is_refused(callfire):
-    """As CallFire would."""
+async def test_the_fake_rejects_an_invalid_time(callfire):
+    """As CallFire does."""
     operation = callfire.texts.query
     with pytest.raises(BadRequestError, match="not a time"):
         await operation(interval_begin="yesterday")
@@ -208,8 +208,8 @@ async def test_a_query_that_the_fake_cannot_read_is_refused(callfire):
         lambda texts: texts.send("12135550142", ""),
     ],
 )
-async def test_what_is_out_of_its_range_is_never_sent(call):
-    """A ValueError, before anything leaves; it shows no number."""
+async def test_a_parameter_out_of_range_is_never_sent(call):
+    """The ValueError contains no number."""
     with respx.mock(assert_all_called=False) as network:
         route = network.route()
         async with Connection("login", "password", base_url=BASE) as connection:
@@ -219,14 +219,14 @@ async def test_what_is_out_of_its_range_is_never_sent(call):
     assert (route.called, "555" in str(raised.value)) == (False, False)
 
 
-async def test_a_parameter_that_does_not_exist_is_an_error_at_once(callfire):
-    """It is not sent as if CallFire knew it."""
+async def test_an_unknown_filter_is_an_error(callfire):
+    """It is not sent."""
     with pytest.raises(TypeError, match="brodcast_id"):
         await anext(callfire.texts.all(brodcast_id=1))
 
 
-def test_the_two_services_have_the_same_questions():
-    """What `all` takes beside its page size is what `query` takes beside its page."""
+def test_query_and_all_have_the_same_filters():
+    """Apart from the page's parameters."""
     filters = inspect.signature(Texts.query).parameters.keys() - {"self", "max_results", "first_result"}
     from callfire_async.client.texts_and_calls import Filters
 
@@ -236,8 +236,8 @@ def test_the_two_services_have_the_same_questions():
 # --- sending ----------------------------------------------------------------------------------------------
 
 
-async def test_a_text_that_is_sent_becomes_one_for_each_recipient(callfire):
-    """The answer is the broadcast, by which they are found."""
+async def test_sending_creates_one_text_per_recipient(callfire):
+    """They are found by the broadcast that `send` returns."""
     broadcast = await callfire.texts.send(["12135550142", "12135550143"], "Café?", from_number="67076")
 
     texts = [text async for text in callfire.texts.all(broadcast_id=broadcast.id)]
@@ -248,8 +248,8 @@ async def test_a_text_that_is_sent_becomes_one_for_each_recipient(callfire):
     ]
 
 
-async def test_sending_is_worded_as_callfire_has_it():
-    """A form, with one value for all numbers."""
+async def test_a_text_is_sent_as_documented():
+    """As a form, with one value for all numbers."""
     path, form = await sent_parameters(
         lambda callfire: callfire.texts.send(
             (number for number in ["12135550142", "12135550143"]),
@@ -274,8 +274,8 @@ async def test_sending_is_worded_as_callfire_has_it():
 
 
 @pytest.mark.parametrize("form", [{"Message": "Hello"}, {"To": "12135550142"}, {"To": " ", "Message": "Hello"}])
-async def test_the_fake_refuses_a_text_without_what_it_needs(fake, form):
-    """As CallFire would."""
+async def test_the_fake_rejects_an_incomplete_text(fake, form):
+    """As CallFire does."""
     client = httpx.AsyncClient(transport=httpx.ASGITransport(fake), base_url=BASE, auth=("login", "password"))
 
     response = await client.post("/text", data=form)
@@ -283,8 +283,8 @@ async def test_the_fake_refuses_a_text_without_what_it_needs(fake, form):
     assert response.status_code == 400
 
 
-async def test_texts_finish_when_they_are_told_to():
-    """Until then they are there and not final; then subscribers are told."""
+async def test_the_fake_finishes_texts_on_request():
+    """Then it posts the events."""
     fake = FakeCallFire(finishes_texts=False)
     async with fake.client() as callfire:
         await callfire.subscriptions.create("http://127.0.0.1:9/callfire", TriggerEvent.OUTBOUND_TEXT_FINISHED)
@@ -309,7 +309,7 @@ async def test_texts_finish_when_they_are_told_to():
     ],
 )
 async def test_a_text_is_never_sent_twice(fake, callfire, fault, error):
-    """Once a byte may have left there is no other attempt, and the error says that the text may have been sent."""
+    """After any part may have been sent there is no retry, and the note says that the text may have been sent."""
     fake.fail_next(fault)
 
     with pytest.raises(error) as raised:
@@ -319,8 +319,8 @@ async def test_a_text_is_never_sent_twice(fake, callfire, fault, error):
     assert "the text may have been sent" in raised.value.__notes__[0]
 
 
-async def test_a_text_that_was_turned_away_is_not_sent_again(fake, callfire):
-    """429 says that it was not sent: whoever asked decides, and nothing is in doubt."""
+async def test_a_text_is_not_retried_after_a_429(fake, callfire):
+    """Its outcome is known, so the error has no note."""
     fake.fail_next(Fault(status=429, retry_after=1))
 
     with pytest.raises(RateLimitError) as raised:
@@ -329,20 +329,20 @@ async def test_a_text_that_was_turned_away_is_not_sent_again(fake, callfire):
     assert (raised.value.retry_after, getattr(raised.value, "__notes__", [])) == (1.0, [])
 
 
-async def test_a_text_that_never_left_is_sent_again():
-    """No connection, no byte: another attempt is safe."""
+async def test_a_text_that_was_not_sent_is_retried():
+    """Without a connection, another attempt is safe."""
     with respx.mock() as network:
         answer = httpx.Response(201, json={"ResourceReference": {"Id": 5}})
         route = network.route().mock(side_effect=[httpx.ConnectError("refused"), answer])
         async with Connection("login", "password", base_url=BASE) as connection:
-            connection._clockwork = evolve(connection._clockwork, sleep=no_sleep)
+            connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
             broadcast = await Texts(connection).send("12135550142", "Hello")
 
     assert (broadcast.id, route.call_count) == (5, 2)
 
 
-async def test_an_answer_that_cannot_be_read_leaves_a_text_in_doubt():
-    """A success that says nothing is not repeated either."""
+async def test_an_unreadable_response_to_a_text_is_not_retried():
+    """The text may have been sent."""
     with respx.mock() as network:
         route = network.route().respond(201, text="OK")
         async with Connection("login", "password", base_url=BASE) as connection:

@@ -73,7 +73,7 @@ def fake():
 async def callfire(fake, recorder):
     """An instrumented client of the fake."""
     async with fake.client() as callfire:
-        callfire._connection._clockwork = evolve(callfire._connection._clockwork, sleep=no_sleep)
+        callfire._connection._retry_hooks = evolve(callfire._connection._retry_hooks, sleep=no_sleep)
         recorder.instrument(callfire)
         yield callfire
 
@@ -219,7 +219,7 @@ async def test_span_is_current_during_its_attempt(fake, recorder):
 
     tracer = recorder.tracer_provider.get_tracer("test")
     async with fake.client() as callfire:
-        callfire._connection._pool.client.event_hooks = {"request": [hook]}
+        callfire._connection._transport.client.event_hooks = {"request": [hook]}
         recorder.instrument(callfire)
         with tracer.start_as_current_span("outer") as outer:
             await callfire.subscriptions.query()

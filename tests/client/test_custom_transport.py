@@ -1,0 +1,162 @@
+"""`http_client=` with a transport that emits no trace events: the client does not know how far a request came."""
+
+import asyncio
+import gzip
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from attrs import evolve
+from client.cutting import Cut, CuttingServer
+from loopback import answer_bytes, hung, running, serving, well
+
+from callfire_async import CallFire
+from callfire_async.client._operations.api_1_1 import create_subscription
+from callfire_async.client._responses import MAX_BODY_BYTES
+from callfire_async.errors import RequestTimeoutError, ResponseError, TransportError
+from callfire_async.models import Subscription, TriggerEvent
+from callfire_async.testing import FakeCallFire
+
+SPEC = {"endpoint": "https://hooks.example.com/callfire/Tok3n", "trigger_event": TriggerEvent.OUTBOUND_TEXT_FINISHED}
+NUMBER = "12135550173"
+
+
+class UntracedTransport(httpx.AsyncHTTPTransport):
+    """httpx's own transport without its trace events."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        del request.extensions["trace"]
+        return await super().handle_async_request(request)
+
+
+async def no_sleep(_):
+    """Retry without a delay."""
+
+
+@asynccontextmanager
+async def client_of(server, **settings):
+    """Create a client of *server* over the custom transport."""
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        httpx.AsyncClient(transport=UntracedTransport(limits=limits)) as http_client,
+        CallFire("login", "password", base_url=server.url, http_client=http_client, **settings) as client,
+    ):
+        connection = client._connection
+        connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
+        yield client
+
+
+async def cut_off(_, writer):
+    """Close the connection instead of responding."""
+    raise ConnectionError
+
+
+@pytest.fixture
+async def fake_server():
+    """A fake CallFire on loopback, whose responses can be cut."""
+    async with running(CuttingServer(FakeCallFire(repeated_request_id="ignored"))) as server:
+        yield server
+
+
+async def test_a_create_that_was_executed_is_found_and_not_repeated(fake_server):
+    """Without a response, the outcome of the create is unknown."""
+    async with client_of(fake_server) as client:
+        fake_server.cuts.append(Cut("answer", 0))
+        reference = await client.subscriptions.create(**SPEC)
+
+    assert [subscription.id for subscription in fake_server.fake.subscriptions] == [reference.id]
+
+
+async def test_a_delete_that_was_executed_succeeds(fake_server):
+    """The repetition gets a 404, which is a success after an unknown outcome."""
+    subscription_id = fake_server.fake._account.create(create_subscription({**SPEC, "request_id": "r"}).form)
+    async with client_of(fake_server) as client:
+        fake_server.cuts.append(Cut("answer", 0))
+        await client.subscriptions.delete(subscription_id)
+
+    assert fake_server.fake.subscriptions == ()
+
+
+async def test_a_text_that_may_have_been_sent_is_not_sent_again():
+    """The error has a note."""
+    async with serving(cut_off) as server, client_of(server) as client:
+        with pytest.raises(TransportError) as caught:
+            await client.texts.send([NUMBER], "Hello")
+
+    assert len(server.requests) == 1
+    assert "the text may have been sent" in "".join(caught.value.__notes__)
+
+
+async def test_a_refused_connection_is_retried():
+    """`ConnectError` proves that nothing was sent, so even a text is retried."""
+    async with serving(well) as server:
+        pass
+
+    async with client_of(server) as client:
+        with pytest.raises(TransportError, match=r"while connecting \(attempt 4\)") as caught:
+            await client.texts.send([NUMBER], "Hello")
+
+    assert not hasattr(caught.value, "__notes__")
+
+
+async def test_the_timeout_covers_the_whole_response():
+    """A request to a server that hangs ends."""
+    answer, _ = hung()
+    async with serving(answer) as server, client_of(server, timeout=0.1, max_retries=0) as client:
+        with pytest.raises(RequestTimeoutError, match=r"no complete response within 0\.1 s"):
+            await client.subscriptions.get(42)
+
+
+async def test_responses_are_capped():
+    """Even if they are short before decompression."""
+    bomb = gzip.compress(bytes(MAX_BODY_BYTES + 1))
+
+    async def answer(_, writer):
+        writer.write(answer_bytes(bomb, headers="Content-Encoding: gzip\r\n"))
+
+    async with serving(answer) as server, client_of(server, max_retries=0) as client:
+        with pytest.raises(ResponseError, match="longer than"):
+            await client.subscriptions.get(42)
+
+
+async def test_redirects_are_not_followed():
+    """The other server gets no request."""
+
+    async def answer(_, writer):
+        writer.write(answer_bytes(b"", "302 Found", f"Location: {elsewhere.url}\r\n"))
+
+    async with serving(well) as elsewhere, serving(answer) as server, client_of(server, max_retries=0) as client:
+        with pytest.raises(ResponseError, match="redirects are never followed"):
+            await client.subscriptions.get(42)
+
+    assert elsewhere.requests == []
+
+
+async def test_the_environment_is_ignored(monkeypatch, tmp_path):
+    """Neither its proxy nor the credentials in a netrc file are used."""
+    (tmp_path / ".netrc").write_text("default login other password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serving(well) as proxy, serving(well) as server:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        async with client_of(server) as client:
+            await client.subscriptions.get(42)
+
+    (request,) = server.requests
+    assert "Basic bG9naW46cGFzc3dvcmQ=" in request.headers
+    assert proxy.requests == []
+
+
+async def test_cancellations_leave_the_pool_usable():
+    """After hundreds of cancelled callers, in the queue and in flight, all others get a response."""
+    async with serving(well) as server, client_of(server, max_connections=5) as client:
+        for turns in range(20):
+            tasks = [asyncio.create_task(client.subscriptions.get(42)) for _ in range(25)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        results = await asyncio.gather(*(client.subscriptions.get(42) for _ in range(50)))
+
+    assert results == [Subscription(42)] * 50
