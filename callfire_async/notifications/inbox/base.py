@@ -37,8 +37,9 @@ from attrs import Factory, field, frozen
 __all__ = ["AppendResult", "Clock", "Delivery", "Inbox", "InboxEntry", "InboxStats", "Lease"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
-# What has crashed so often is handed out alone.
+# A delivery with this many crashes is a suspect: it is claimed alone.
 SUSPECT_CRASHES = 2
 
 
@@ -150,11 +151,72 @@ class Clock:
         return self._monotonic() + self._offset
 
 
+def check_positive(**values: float | None) -> None:
+    """Raise `ValueError` for the first value that is not more than 0; None passes."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be more than 0")
+
+
 def parse_row_id(id: int | str) -> int:
-    """Return the number that an id says, or 0, which no delivery has."""
+    """Return the row number in an ID, or 0, which no delivery has."""
     text = str(id)
-    # No table comes to 10 ** 18 rows, and what is beyond 64 bits cannot even be asked for.
+    # Longer numbers may not fit into 64 bits, and no table has that many rows.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
+
+
+def public_state(state: str, due_at: float, now: float) -> str:
+    """
+    Return the state that an `InboxEntry` shows.
+
+    Args:
+        state: The stored state; *ready* covers both *ready* and *delayed*.
+        due_at: When a ready delivery is due, or when a lease ends.
+        now: The current time.
+    """
+    if state not in ("ready", "leased"):
+        return state
+    if due_at <= now:
+        return "ready"
+    return "delayed" if state == "ready" else "leased"
+
+
+def isolate_suspects(due: list[T], crashes: Callable[[T], int]) -> list[T]:
+    """
+    Return the part of *due* that one claim may lease: everything before the first suspect, or that suspect alone.
+
+    Args:
+        due: Due deliveries, in the order in which they are claimed.
+        crashes: Returns how many crashes a delivery has, including the one of an expired lease.
+    """
+    for index, delivery in enumerate(due):
+        if crashes(delivery) >= SUSPECT_CRASHES:
+            return due[: max(1, index)]
+    return due
+
+
+def encode_names(names: Iterable[str]) -> str:
+    """Return handler names as one text that any database can store."""
+    return "\n".join(name.encode("unicode_escape").decode() for name in sorted(names))
+
+
+def decode_names(text: str) -> frozenset[str]:
+    """Return the names in a text that `encode_names` returned; a name is never empty."""
+    return frozenset(name.encode().decode("unicode_escape") for name in text.split("\n") if name)
+
+
+def purge_limits(done_before: datetime | None, dead_before: datetime | None) -> dict[str, datetime]:
+    """
+    Return the time limits of a purge by state.
+
+    Raises:
+        TypeError: Both are None.
+    """
+    limits = {"done": done_before, "dead": dead_before}
+    given = {state: before for state, before in limits.items() if before is not None}
+    if not given:
+        raise TypeError("pass done_before, dead_before or both")
+    return given
 
 
 def survives_cancellation(append: F) -> F:

@@ -18,14 +18,15 @@ from attrs import define, evolve
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import (
-    SUSPECT_CRASHES,
     AppendResult,
     Clock,
     Delivery,
     InboxEntry,
     InboxStats,
     Lease,
+    isolate_suspects,
     parse_row_id,
+    purge_limits,
     survives_cancellation,
 )
 
@@ -151,7 +152,7 @@ class MemoryInbox:
         now = self._clock.seconds()
         ended = [row for row in self._leased.values() if row.due_at <= now]
         due = sorted([*ended, *self._pop_due(now, limit)], key=_order)
-        leased = _isolate_suspects(due[:limit])
+        leased = isolate_suspects(due[:limit], lambda row: row.crashes + (row.state == "leased"))
         for row in due[len(leased) :]:
             if row.state == "ready":
                 heappush(self._ready, _order(row))
@@ -265,10 +266,7 @@ class MemoryInbox:
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
         """Delete what was done, or buried, before a time."""
-        before = {"done": done_before, "dead": dead_before}
-        limits = {state: moment.timestamp() for state, moment in before.items() if moment is not None}
-        if not limits:
-            raise TypeError("say done_before, dead_before or both")
+        limits = {state: before.timestamp() for state, before in purge_limits(done_before, dead_before).items()}
         return self._delete(row for row in self._rows.values() if row.updated_at < limits.get(row.state, 0))
 
     def _forget(self, before: float) -> None:
@@ -317,11 +315,3 @@ class MemoryInbox:
 
 def _order(row: _Item) -> tuple[float, int]:
     return row.due_at, row.id
-
-
-def _isolate_suspects(due: list[_Item]) -> list[_Item]:
-    """Cut a list before the first that has crashed too often; where that is the first of all, it goes alone."""
-    for number, row in enumerate(due):
-        if row.crashes + (row.state == "leased") >= SUSPECT_CRASHES:
-            return due[: max(1, number)]
-    return due

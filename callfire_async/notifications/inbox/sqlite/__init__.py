@@ -26,7 +26,9 @@ from callfire_async.notifications.inbox.base import (
     InboxEntry,
     InboxStats,
     Lease,
+    encode_names,
     parse_row_id,
+    purge_limits,
     survives_cancellation,
 )
 from callfire_async.notifications.inbox.sqlite import _queries as rows
@@ -236,7 +238,7 @@ class SqliteInbox:
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
     ) -> bool:
         """Put a delivery back for another attempt."""
-        names = rows.joined(lease.completed | completed)
+        names = encode_names(lease.completed | completed)
         settled = await self._settle(
             lease,
             "state = 0, attempt = attempt + 1, due_at = ?, delay = ?, completed = ?, reason = ?",
@@ -247,7 +249,7 @@ class SqliteInbox:
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
         """Put a delivery back at once."""
-        names = rows.joined(lease.completed | completed)
+        names = encode_names(lease.completed | completed)
         settled = await self._settle(lease, "state = 0, due_at = ?, delay = 0, completed = ?", lambda now: (now, names))
         self._work.set()
         return settled
@@ -312,9 +314,8 @@ class SqliteInbox:
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
         """Delete what was done, or buried, before a time."""
-        limits = [(state, at.timestamp()) for state, at in ((rows.DONE, done_before), (rows.DEAD, dead_before)) if at]
-        if not limits:
-            raise TypeError("say done_before, dead_before or both")
+        before = purge_limits(done_before, dead_before)
+        limits = [(rows.STATES.index(state), at.timestamp()) for state, at in before.items()]
         query = "DELETE FROM deliveries WHERE state = ? AND state > 1 AND updated_at < ?"
         return await self._write(lambda connection: sum(connection.execute(query, limit).rowcount for limit in limits))
 

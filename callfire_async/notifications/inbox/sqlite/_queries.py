@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 
 from callfire_async.notifications.inbox.base import (
-    SUSPECT_CRASHES,
     AppendResult,
     Delivery,
     InboxEntry,
     Lease,
+    decode_names,
+    isolate_suspects,
     parse_row_id,
 )
 from callfire_async.notifications.inbox.sqlite._writer import BatchMismatchError
@@ -131,25 +133,17 @@ def _placeholders(values: Sequence[object]) -> str:
 
 def claim(connection: sqlite3.Connection, limit: int, now: float, lease: float) -> list[Lease]:
     """Lease what is due, under a token of this claim."""
-    due = _without_suspects(connection.execute(_DUE, (now, limit)).fetchall())
+    due = isolate_suspects(connection.execute(_DUE, (now, limit)).fetchall(), itemgetter(2))
     token = secrets.token_hex(8)
     for part in _chunks([row[0] for row in due]):
         connection.execute(_LEASE.format(_placeholders(part)), (now + lease, token, now, *part))
     return [_leased(row, token) for row in due]
 
 
-def _without_suspects(due: list[Row]) -> list[Row]:
-    """Cut a list before the first that has crashed too often; where that is the first of all, it goes alone."""
-    for number, (_, _, crashes, *_) in enumerate(due):
-        if crashes >= SUSPECT_CRASHES:
-            return due[: max(1, number)]
-    return due
-
-
 def _leased(row: Row, token: str) -> Lease:
     id, attempt, crashes, body, content_type, received_at, key, completed = row
     delivery = Delivery(body, text(content_type), from_timestamp(received_at), text(key))
-    return Lease(id, token, attempt, crashes, delivery, _parted(completed))
+    return Lease(id, token, attempt, crashes, delivery, decode_names(completed))
 
 
 def forget(connection: sqlite3.Connection, before: float, most: int) -> int:
@@ -235,17 +229,6 @@ def replay(connection: sqlite3.Connection, ids: Sequence[int] | None, now: float
 
 
 # --- values -----------------------------------------------------------------------------------------------
-
-
-def joined(names: Iterable[str]) -> str:
-    """Word names as one text."""
-    return "\n".join(name.encode("unicode_escape").decode() for name in sorted(names))
-
-
-def _parted(names: str) -> frozenset[str]:
-    if not names:
-        return frozenset()
-    return frozenset(name.encode().decode("unicode_escape") for name in names.split("\n"))
 
 
 def encode_text(text: str | None) -> Text:
