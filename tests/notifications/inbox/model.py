@@ -85,7 +85,7 @@ class Model:
 
     def ack(self, lease: Row, event_key: str, now: float) -> bool:
         if row := self._leased(lease):
-            row.state, row.event_key, row.updated_at = "done", event_key, now
+            row.state, row.reason, row.event_key, row.updated_at = "done", "", event_key, now
         return row is not None
 
     def nack(self, lease: Row, delay: float, completed: frozenset[str], now: float) -> bool:
@@ -123,7 +123,9 @@ class Model:
             setattr(row, name, value)
 
     def state(self, row: Row, now: float) -> str:
-        return "ready" if self._is_due(row, now) else row.state
+        if self._is_due(row, now):
+            return "ready"
+        return "delayed" if row.state == "ready" else row.state
 
     def stats(self, now: float) -> InboxStats:
         due = [row.due_at for row in self.rows if self._is_due(row, now)]

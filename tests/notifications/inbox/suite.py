@@ -455,6 +455,15 @@ class InboxSuite(ABC):
         assert (await inbox.append(Delivery(b"body", key="a key"))).duplicate
         assert await inbox.handled(["text 1"]) == {"text 1"}
 
+    async def test_an_ack_clears_the_reason(self, inbox):
+        """The last failure says nothing about a delivery that has been handled since."""
+        appended = await inbox.append(Delivery(b"body"))
+        await inbox.nack(await lease_of(inbox), delay=0, reason="it failed")
+
+        await inbox.ack(await lease_of(inbox))
+
+        assert (await inbox.get(appended.id)).reason == ""
+
     async def test_bodies_may_be_kept(self, world):
         """Whoever wants to look at them later says so."""
         async with self.make(world, keep_bodies=True) as inbox:
@@ -515,7 +524,7 @@ class InboxSuite(ABC):
         await inbox.nack(await lease_of(inbox), delay=5, reason="it failed")
 
         at = datetime.fromtimestamp(clocks.system, UTC)
-        assert await inbox.get(appended.id) == InboxEntry(appended.id, "ready", delivery, 2, 1, "it failed", at)
+        assert await inbox.get(appended.id) == InboxEntry(appended.id, "delayed", delivery, 2, 1, "it failed", at)
 
     @pytest.mark.parametrize("id", ODD_IDS, ids=[ascii(odd)[:20] for odd in ODD_IDS])
     async def test_an_id_that_there_is_not_names_nothing(self, inbox, id):
@@ -545,15 +554,28 @@ class InboxSuite(ABC):
         new = await inbox.append(Delivery(b"5"))
 
         ids = [one.id for one in (ended, acked, buried, put_back, leased, new)]
-        listed = {state: await all_entries(inbox, state) for state in (None, "ready", "leased", "done", "dead")}
+        states = (None, "ready", "delayed", "leased", "done", "dead")
+        listed = {state: await all_entries(inbox, state) for state in states}
         assert {state: [names[ids.index(entry.id)] for entry in entries] for state, entries in listed.items()} == {
             None: names,
-            "ready": ["ended", "put back", "new"],
+            "ready": ["ended", "new"],
+            "delayed": ["put back"],
             "leased": ["leased"],
             "done": ["acked"],
             "dead": ["buried"],
         }
-        assert [entry.state for entry in listed[None]] == ["ready", "done", "dead", "ready", "leased", "ready"]
+        assert [entry.state for entry in listed[None]] == ["ready", "done", "dead", "delayed", "leased", "ready"]
+
+    async def test_a_delivery_that_waits_for_its_next_attempt_is_delayed(self, inbox):
+        """Without a delay it is ready at once."""
+        delayed, ready = await inbox.append_many([Delivery(b"delayed"), Delivery(b"ready")])
+        for lease in await inbox.claim(2, lease=LEASE):
+            await inbox.nack(lease, delay=LEASE if lease.id == delayed.id else 0)
+
+        assert ((await inbox.get(delayed.id)).state, (await inbox.get(ready.id)).state) == ("delayed", "ready")
+        listed = [await all_entries(inbox, state) for state in ("delayed", "ready")]
+        assert [[entry.id for entry in entries] for entries in listed] == [[delayed.id], [ready.id]]
+        assert (await inbox.stats()).delayed == 1
 
     async def test_many_entries_are_all_listed(self, inbox):
         """More than an inbox reads at a time."""

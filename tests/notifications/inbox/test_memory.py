@@ -15,7 +15,7 @@ async def test_a_full_inbox_refuses():
     """All or none; a repeat needs no room, and what is done makes some."""
     async with MemoryInbox(2) as inbox:
         await inbox.append(Delivery(b"1"))
-        with pytest.raises(InboxError, match="full: it holds 2 deliveries at most"):
+        with pytest.raises(InboxError, match="full: max_deliveries is 2"):
             await inbox.append_many([Delivery(b"2"), Delivery(b"3")])
         await inbox.append_many([Delivery(b"2"), Delivery(b"1"), Delivery(b"2")])
         with pytest.raises(InboxError, match="full"):

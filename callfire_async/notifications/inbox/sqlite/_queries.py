@@ -25,6 +25,7 @@ from callfire_async.notifications.inbox.base import (
     decode_names,
     isolate_suspects,
     parse_row_id,
+    public_state,
 )
 from callfire_async.notifications.inbox.sqlite._writer import BatchMismatchError
 
@@ -52,7 +53,7 @@ _LEASE = """
     UPDATE OR ROLLBACK deliveries SET state = 1, due_at = ?, token = ?, updated_at = ?, crashes = crashes + (state = 1)
     WHERE id IN ({})"""
 _ACK = """
-    UPDATE OR ROLLBACK deliveries SET state = 2, updated_at = ?, event_key = CASE id {} END{}
+    UPDATE OR ROLLBACK deliveries SET state = 2, reason = '', updated_at = ?, event_key = CASE id {} END{}
     WHERE id IN ({}) AND state = 1 AND token = ?"""
 _FORGET = """
     DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries INDEXED BY closed_deliveries
@@ -217,8 +218,8 @@ def as_entry(row: Row, now: float) -> InboxEntry:
     """Make an entry of what was read."""
     id, state, due_at, body, content_type, received_at, key, attempt, crashes, reason, updated_at = row
     delivery = Delivery(body, text(content_type), from_timestamp(received_at), text(key))
-    name = STATES[READY if state == LEASED and due_at <= now else state]
-    return InboxEntry(id, name, delivery, attempt, crashes, text(reason), from_timestamp(updated_at))
+    shown = public_state(STATES[state], due_at, now)
+    return InboxEntry(id, shown, delivery, attempt, crashes, text(reason), from_timestamp(updated_at))
 
 
 def replay(connection: sqlite3.Connection, ids: Sequence[int] | None, now: float) -> int:
