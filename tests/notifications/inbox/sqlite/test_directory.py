@@ -16,11 +16,9 @@ from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats
-from callfire_async.notifications.inbox.sqlite import SqliteInbox
-from callfire_async.notifications.inbox.sqlite import _database as _sqlite_file
-from callfire_async.notifications.inbox.sqlite import _directory as _sqlite_folder
-from callfire_async.notifications.inbox.sqlite._database import FileLock
+from callfire_async.notifications.inbox.sqlite import SqliteInbox, _database, _directory
 from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
+from callfire_async.notifications.inbox.sqlite._lock import FileLock
 
 WORKER = """
 async with SqliteInbox.in_directory(sys.argv[1]) as inbox:
@@ -45,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def restless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute is over soon."""
-    monkeypatch.setattr(_sqlite_folder, "_TAKE_OVER_SECONDS", 0.01)
+    monkeypatch.setattr(_directory, "_TAKE_OVER_SECONDS", 0.01)
 
 
 def files(folder: Path) -> list[str]:
@@ -297,7 +295,7 @@ async def test_a_damaged_file_is_left_where_it_is(folder, caplog):
 @pytest.mark.parametrize("how", ["claim", "stats", "take over"])
 async def test_a_file_that_fails_after_it_was_taken_over_is_let_go(folder, caplog, restless, how, monkeypatch):
     """It holds up nothing else."""
-    monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_database, "_BUSY_SECONDS", 0.01)
     async with SqliteInbox.in_directory(folder) as inbox:
         own = await inbox.append(Delivery(b"own"))
         name = await left_behind(folder, b"taken over")
@@ -313,7 +311,7 @@ async def test_a_file_that_fails_after_it_was_taken_over_is_let_go(folder, caplo
                 await until(lambda: let_go(inbox, name))
         await until(lambda: has_ready(inbox, 1 if how == "claim" else 2))
 
-    assert f"the inbox {name} is let go" in caplog.text
+    assert f"closing inbox file {name} after an error" in caplog.text
 
 
 async def has_ready(inbox: Inbox, count: int) -> bool:
@@ -321,12 +319,12 @@ async def has_ready(inbox: Inbox, count: int) -> bool:
 
 
 async def let_go(inbox: SqliteDirectoryInbox, name: str) -> bool:
-    return name not in inbox._held
+    return name not in inbox._files.inboxes
 
 
 async def test_a_file_that_fails_is_let_go_once(folder, monkeypatch):
     """Though several may have asked it."""
-    monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_database, "_BUSY_SECONDS", 0.01)
     name = await left_behind(folder, b"taken over")
     async with SqliteInbox(folder / "a.db"):
         pass
@@ -340,7 +338,7 @@ async def test_a_file_that_fails_is_let_go_once(folder, monkeypatch):
 
 async def test_when_its_own_file_fails_it_says_so(folder, monkeypatch):
     """A postback must be refused then; and whoever waits is not left in a tight circle."""
-    monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(_database, "_BUSY_SECONDS", 0.01)
     async with SqliteInbox.in_directory(folder) as inbox:
         (name,) = files(folder)
         with closing(sqlite3.connect(folder / f"{name}.db", isolation_level=None)) as other:
@@ -357,7 +355,7 @@ async def test_a_file_that_is_being_made_is_no_error(folder, caplog):
     """Its owner has it locked, and has not come to the tables yet."""
     caplog.set_level(logging.ERROR)
     folder.mkdir()
-    lock = _sqlite_file.FileLock(folder / "new.db")
+    lock = FileLock(folder / "new.db")
     await lock.acquire(0)
     (folder / "new.db").touch()
 
@@ -375,7 +373,7 @@ async def test_a_file_that_cannot_be_asked_is_named(folder, caplog):
         (folder / "empty.db").touch()
 
         assert await inbox.handled(["event"]) == frozenset()
-    assert "empty.db holds no inbox" in caplog.text
+    assert "empty.db is no inbox" in caplog.text
 
 
 async def test_a_file_that_was_begun_and_left_is_taken(folder):
@@ -391,7 +389,7 @@ async def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path):
     """The error is ours."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(InboxUnavailableError, match="cannot be made: Not a directory"):
+    with pytest.raises(InboxUnavailableError, match="cannot be created: Not a directory"):
         await SqliteInbox.in_directory(tmp_path / "file" / "folder").__aenter__()
 
 
@@ -425,7 +423,7 @@ class Flaky:
         self.fails = False
         self.failed = 0
 
-    def __call__(self, path: Path, *, read_only: bool = False) -> Inbox:
+    def __call__(self, path: Path, *, read_only: bool) -> Inbox:
         if self.fails:
             self.failed += 1
             raise OSError("too many open files")
@@ -442,7 +440,7 @@ async def test_taking_over_goes_on_after_an_error(folder, restless, caplog):
         open_file.fails = False
 
         await until(lambda: taken(inbox))
-    assert "cannot be taken over now" in caplog.text
+    assert "cannot take over the files" in caplog.text
 
 
 async def has_failed(open_file: Flaky) -> bool:
@@ -454,7 +452,7 @@ async def test_a_start_that_fails_lets_everything_go(folder):
     first = await left_behind(folder, b"1")
     second = await left_behind(folder, b"2")
 
-    def open_file(path: Path, *, read_only: bool = False) -> Inbox:
+    def open_file(path: Path, *, read_only: bool) -> Inbox:
         if read_only:
             raise OSError("too many open files")
         return SqliteInbox(path, lock_timeout=0)
@@ -479,7 +477,7 @@ async def test_closing_that_is_cancelled_lets_everything_go(folder):
 
 async def test_closing_that_is_cancelled_lets_go_of_what_is_being_taken_over_too(folder, restless, monkeypatch):
     """Though the disk, or whoever copies the file, has a thread wait: it is over when the closing is."""
-    monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 1.0)
+    monkeypatch.setattr(_database, "_BUSY_SECONDS", 1.0)
     inbox = await SqliteInbox.in_directory(folder).__aenter__()
     name = await left_behind(folder, b"1")
     with closing(sqlite3.connect(folder / f"{name}.db", isolation_level=None)) as other:
@@ -499,11 +497,11 @@ async def test_a_file_that_is_let_go_while_another_is_asked_has_no_answer(folder
     await left_behind(folder, b"1")
     await left_behind(folder, b"2")
     async with SqliteInbox.in_directory(folder) as inbox:
-        other = next(name for name in inbox._held if name != inbox._own)
+        other = next(name for name in inbox._files.inboxes if name != inbox._files.own_name)
         counting = asyncio.create_task(inbox.stats())
         listing = asyncio.create_task(all_entries(inbox))
         await asyncio.sleep(0)
-        await inbox._close_file(other, inbox._held[other])
+        await inbox._files.close_file(other, inbox._files.inboxes[other])
 
         assert (await counting).ready in (1, 2)
         assert len(await listing) in (1, 2)
@@ -525,7 +523,7 @@ async def test_a_folder_is_looked_at_while_others_own_its_files(folder):
                 view.replay,
                 lambda: view.purge(dead_before=datetime.now(UTC)),
             ):
-                with pytest.raises(InboxError, match="opened for reading only"):
+                with pytest.raises(InboxError, match="opened with read_only=True"):
                     await change()
         assert sorted(folder.iterdir()) == files
 
@@ -537,7 +535,7 @@ async def test_an_empty_folder_can_be_looked_at(tmp_path):
         assert await view.stats() == InboxStats()
     with pytest.raises(InboxError, match="not open"):
         await view.stats()
-    with pytest.raises(InboxUnavailableError, match="there is no folder"):
+    with pytest.raises(InboxUnavailableError, match="does not exist"):
         async with SqliteInbox.in_directory(tmp_path / "missing", read_only=True):
             pass
     assert not (tmp_path / "missing").exists()
@@ -551,4 +549,4 @@ async def test_a_file_that_cannot_be_read_is_left_out_aloud(folder, caplog):
     async with SqliteInbox.in_directory(folder, read_only=True) as view:
         assert (await view.stats()).ready == 1
 
-    assert "an inbox is not shown: " in caplog.text
+    assert "skipping an inbox file that cannot be opened: " in caplog.text

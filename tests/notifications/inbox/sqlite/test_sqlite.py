@@ -22,11 +22,9 @@ from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, InboxStats
-from callfire_async.notifications.inbox.sqlite import SqliteInbox
-from callfire_async.notifications.inbox.sqlite import _database as _sqlite_file
-from callfire_async.notifications.inbox.sqlite import _writer as _sqlite_writer
+from callfire_async.notifications.inbox.sqlite import SqliteInbox, _database, _writer
 
-LATEST = len(_sqlite_file._MIGRATIONS)
+LATEST = len(_database._MIGRATIONS)
 
 OWN_IT = """
 async with SqliteInbox(sys.argv[1]) as inbox:
@@ -51,7 +49,7 @@ async def inbox(path: Path) -> AsyncIterator[SqliteInbox]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever finds the file held does not wait for long."""
-    monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(_database, "_BUSY_SECONDS", 0.05)
 
 
 @contextmanager
@@ -61,7 +59,7 @@ def connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 async def pragma(inbox: SqliteInbox, name: str) -> object:
-    return (await inbox._do(lambda connection: connection.execute(f"PRAGMA {name}").fetchone()))[0]
+    return (await inbox._read(lambda connection: connection.execute(f"PRAGMA {name}").fetchone()))[0]
 
 
 # --- the file -----------------------------------------------------------------------------------------------------
@@ -127,9 +125,9 @@ async def test_an_older_file_is_migrated(path, monkeypatch):
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"body"))
     added = "ALTER TABLE deliveries ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'"
-    monkeypatch.setattr(_sqlite_file, "_MIGRATIONS", (*_sqlite_file._MIGRATIONS, added))
+    monkeypatch.setattr(_database, "_MIGRATIONS", (*_database._MIGRATIONS, added))
 
-    with pytest.raises(InboxError, match="open it for writing once"):
+    with pytest.raises(InboxError, match="open it once without read_only"):
         await SqliteInbox(path, read_only=True).__aenter__()
     for _ in range(2):
         async with SqliteInbox(path) as inbox:
@@ -145,7 +143,7 @@ async def test_a_migration_happens_as_a_whole_or_not_at_all(path, monkeypatch):
         await inbox.append(Delivery(b"body"))
     halves = "ALTER TABLE deliveries ADD COLUMN colour TEXT; ALTER TABLE no_table ADD COLUMN colour TEXT"
     with monkeypatch.context() as later:
-        later.setattr(_sqlite_file, "_MIGRATIONS", (*_sqlite_file._MIGRATIONS, halves))
+        later.setattr(_database, "_MIGRATIONS", (*_database._MIGRATIONS, halves))
         with pytest.raises(InboxError, match="no_table"):
             await SqliteInbox(path).__aenter__()
 
@@ -206,7 +204,7 @@ async def test_a_folder_in_its_place_is_no_inbox(path):
 async def test_a_file_system_without_shared_memory_is_refused():
     """A write-ahead log needs it; anything less would keep less than was promised."""
     with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(InboxError, match="journal mode memory"):
-        _sqlite_file._configure(connection)
+        _database._configure(connection)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +226,7 @@ def test_a_file_system_that_ends_with_its_machine_is_warned_of(tmp_path, caplog,
     if mounts is not None:
         listed.write_text(mounts.format(folder=tmp_path))
 
-    _sqlite_file.warn_if_ephemeral(tmp_path / "inbox.db", listed)
+    _database.warn_if_ephemeral(tmp_path / "inbox.db", listed)
 
     assert [record.args[1] for record in caplog.records] == ([kind] if kind else [])
 
@@ -236,13 +234,13 @@ def test_a_file_system_that_ends_with_its_machine_is_warned_of(tmp_path, caplog,
 async def test_a_file_in_memory_is_warned_of(caplog):
     """The mounts of this machine are read."""
     folder = Path("/dev/shm")
-    if _sqlite_file.file_system(folder, Path("/proc/self/mounts")) != "tmpfs":
+    if _database.file_system(folder, Path("/proc/self/mounts")) != "tmpfs":
         pytest.skip("no tmpfs here")
     path = folder / f"callfire_async-{os.getpid()}.db"
 
     try:
         async with SqliteInbox(path):
-            assert "(tmpfs) that ends with its machine" in caplog.text
+            assert "is on an ephemeral file system (tmpfs)" in caplog.text
     finally:
         subprocess.run(["sh", "-c", f"rm {path}*"], check=True)  # noqa: ASYNC221
 
@@ -455,7 +453,7 @@ async def test_what_is_read_only_is_not_written(path, write):
             "replay": inbox.replay,
             "purge": lambda: inbox.purge(dead_before=lease.delivery.received_at),
         }
-        with pytest.raises(InboxError, match=r"reading only; stop its owner, and open it without read_only"):
+        with pytest.raises(InboxError, match=r"read_only=True; stop its owner and open it without that"):
             await writes[write]()
 
 
@@ -570,7 +568,7 @@ def commits(path: Path) -> int:
 def busy(inbox: SqliteInbox) -> Iterator[None]:
     """Keep the thread occupied, so that what is asked for meanwhile gathers."""
     begun, go_on = threading.Event(), threading.Event()
-    inbox._writer._jobs.put([_sqlite_writer._Work(lambda _: begun.set() or go_on.wait(), asyncio.Future())])
+    inbox._writer._submitted.put([_writer._Job(lambda *_: [begun.set() or go_on.wait()], None, asyncio.Future())])
     begun.wait()
     try:
         yield
@@ -623,7 +621,7 @@ async def test_one_by_itself_waits_for_nobody(path):
 
 async def test_a_group_has_its_limit(path, monkeypatch):
     """The first must not wait for a thousand others."""
-    monkeypatch.setattr(_sqlite_writer, "_GROUP_SIZE", 10)
+    monkeypatch.setattr(_writer, "_MAX_GROUP_SIZE", 10)
     async with SqliteInbox(path) as inbox:
         before = commits(path)
         with busy(inbox):
@@ -722,7 +720,7 @@ async with SqliteInbox(path) as inbox:
     tell(len(kept) - len(set(kept)), len(set(kept) - set(found)), len(set(found) - set(kept)))
 async with SqliteInbox(path) as inbox:
     tell((await inbox.stats()).ready - len(found))
-    tell(*await inbox._do(lambda connection: connection.execute("PRAGMA integrity_check").fetchone()))
+    tell(*await inbox._read(lambda connection: connection.execute("PRAGMA integrity_check").fetchone()))
 """
 
 
@@ -775,7 +773,7 @@ def damaged(path: Path, page: int) -> Iterator[None]:
 
 async def page_of(inbox: SqliteInbox, name: str) -> int:
     query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
-    return (await inbox._do(lambda connection: connection.execute(query, (name,)).fetchone()))[0]
+    return (await inbox._read(lambda connection: connection.execute(query, (name,)).fetchone()))[0]
 
 
 async def forget_pages(inbox: SqliteInbox) -> None:
@@ -787,7 +785,7 @@ async def forget_pages(inbox: SqliteInbox) -> None:
         connection.execute("PRAGMA shrink_memory")
         connection.execute("BEGIN IMMEDIATE")
 
-    await inbox._do(work)
+    await inbox._write(work)
 
 
 async def test_after_a_failure_the_file_is_checked_before_the_next_success(path, caplog):
@@ -818,7 +816,7 @@ async def test_what_the_check_finds_is_told(path):
         connection.execute("UPDATE sqlite_schema SET rootpage = 2 WHERE name = 'closed_deliveries'")
 
     with pytest.raises((OSError, sqlite3.DatabaseError), match=r"damaged|malformed"):
-        _sqlite_file.open_file(path, check=True)
+        _database.open_database(path, check=True)
 
 
 async def test_a_connection_that_cannot_be_rolled_back_is_given_up(path, monkeypatch):

@@ -63,7 +63,7 @@ async def examine(path: Path, promises: Promises) -> AuditReport:
     """Open an inbox as its next owner would, and compare it with what its last owner had promised."""
     try:
         async with SqliteInbox(path, lock_timeout=0.0) as inbox:
-            integrity = await inbox._do(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
+            integrity = await inbox._read(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
             entries = [entry async for entry in inbox.entries()]
     except InboxError as error:
         return AuditReport(corrupt=[f"it does not open: {error}"])
