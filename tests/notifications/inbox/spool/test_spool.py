@@ -903,15 +903,15 @@ spool = SqliteInbox(sys.argv[1]) if sys.argv[1].endswith(".db") else SqliteInbox
 async with SpoolingInbox(Away(), spool, recovery_timeout=0.01) as inbox:
     for number in range(300):
         await inbox.append(Delivery(b"%d" % number))
-    tell("spooled")
-    await told()
+    report("spooled")
+    await proceed()
 """
 
 
 async def test_what_a_killed_process_had_spooled_is_forwarded_by_the_next(make, primary, tmp_path):
     """Each delivery once, in order of arrival; what it was about to send when it was killed comes last."""
     async with running(SPOOL_IT, tmp_path / "spool.db") as child:
-        assert await child.said() == "spooled"
+        assert await child.read_line() == "spooled"
         await child.kill()
 
     async with make() as inbox:
@@ -925,7 +925,7 @@ async def test_what_a_killed_process_had_spooled_is_forwarded_by_another(primary
     monkeypatch.setattr("callfire_async.notifications.inbox.sqlite._directory._TAKE_OVER_SECONDS", 0.05)
     async with SpoolingInbox(primary, SqliteInbox.in_directory(tmp_path / "spool"), recovery_timeout=0.001) as inbox:
         async with running(SPOOL_IT, tmp_path / "spool") as child:
-            assert await child.said() == "spooled"
+            assert await child.read_line() == "spooled"
             await child.kill()
 
         async def all_are_there() -> bool:

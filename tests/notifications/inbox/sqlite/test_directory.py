@@ -30,8 +30,8 @@ async with SqliteInbox.in_directory(sys.argv[1]) as inbox:
             await inbox.ack(lease, event_key=f"event {os.getpid()}")
         else:
             await inbox.release(lease)
-    tell("ready")
-    await told()
+    report("ready")
+    await proceed()
 """
 
 
@@ -65,7 +65,7 @@ async def workers(folder: Path, count: int) -> AsyncIterator[list[int]]:
     async with AsyncExitStack() as stack:
         children = [await stack.enter_async_context(running(WORKER, folder)) for _ in range(count)]
         for child in children:
-            assert await child.said() == "ready"
+            assert await child.read_line() == "ready"
         yield [child.pid for child in children]
         for child in children:
             await child.kill()

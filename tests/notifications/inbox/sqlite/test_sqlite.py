@@ -30,8 +30,8 @@ OWN_IT = """
 async with SqliteInbox(sys.argv[1]) as inbox:
     await inbox.append_many([Delivery(b"leased"), Delivery(b"waiting")])
     await inbox.claim(1, lease=3600)
-    tell("owned")
-    await told()
+    report("owned")
+    await proceed()
 """
 
 
@@ -251,7 +251,7 @@ async def test_a_file_in_memory_is_warned_of(caplog):
 async def test_a_second_owner_is_told_who_the_first_is(path):
     """And how to run several."""
     async with running(OWN_IT, path) as owner:
-        await owner.said()
+        await owner.read_line()
 
         with pytest.raises(InboxLockedError, match=rf"owned by process {owner.pid}; .*SqliteInbox\.in_directory\(\)"):
             await SqliteInbox(path, lock_timeout=0.1).__aenter__()
@@ -265,10 +265,10 @@ async def test_the_next_owner_waits_for_the_last_to_leave(path):
             return await inbox.stats()
 
     async with running(OWN_IT, path) as owner:
-        await owner.said()
+        await owner.read_line()
         counting = asyncio.create_task(counted())
         await asyncio.sleep(0)
-        await owner.tell()
+        await owner.proceed()
 
         assert (await counting).ready == 2
 
@@ -289,7 +289,7 @@ async def test_whoever_waits_to_own_it_may_give_up(path):
 async def test_the_leases_of_a_killed_owner_are_ready_at_once(path):
     """Its lock goes with it; what it had in its hands counts as a crash, what waited does not."""
     async with running(OWN_IT, path) as owner:
-        await owner.said()
+        await owner.read_line()
         await owner.kill()
 
         async with SqliteInbox(path, lock_timeout=0) as inbox:
@@ -415,7 +415,7 @@ async def test_opening_does_not_drop_the_locks_of_those_who_read(path):
 async def test_it_can_be_read_while_another_process_owns_it(path):
     """Tools look at it without a pause in the service."""
     async with running(OWN_IT, path) as owner:
-        await owner.said()
+        await owner.read_line()
 
         async with SqliteInbox(path, read_only=True) as inbox:
             assert [entry.state for entry in await all_entries(inbox)] == ["leased", "ready"]
@@ -710,31 +710,31 @@ async with SqliteInbox(path) as inbox:
             refused.append(type(error).__name__)
             if len(refused) == 3:
                 break
-    tell(len(kept), *refused)
+    report(len(kept), *refused)
     if room:
         resource.setrlimit(resource.RLIMIT_FSIZE, room)
     else:
-        await told()
+        await proceed()
     kept += [str((await inbox.append(Delivery(b"room again"))).id)]
     found = [str(entry.id) async for entry in inbox.entries()]
-    tell(len(kept) - len(set(kept)), len(set(kept) - set(found)), len(set(found) - set(kept)))
+    report(len(kept) - len(set(kept)), len(set(kept) - set(found)), len(set(found) - set(kept)))
 async with SqliteInbox(path) as inbox:
-    tell((await inbox.stats()).ready - len(found))
-    tell(*await inbox._read(lambda connection: connection.execute("PRAGMA integrity_check").fetchone()))
+    report((await inbox.stats()).ready - len(found))
+    report(*await inbox._read(lambda connection: connection.execute("PRAGMA integrity_check").fetchone()))
 """
 
 
 async def assert_nothing_is_lost_by(child, make_room=None) -> None:
-    kept, *refused = (await child.said()).split()
+    kept, *refused = (await child.read_line()).split()
     if make_room:
         make_room()
-        await child.tell()
-    twice, lost, unasked = map(int, (await child.said()).split())
+        await child.proceed()
+    twice, lost, unasked = map(int, (await child.read_line()).split())
 
     assert (int(kept) > 0, refused) == (True, ["InboxUnavailableError"] * 3)
     # A sync that failed may have been carried out; then what was refused is there as a whole, and is a duplicate.
     assert (twice, lost, unasked % 3) == (0, 0, 0)
-    assert [await child.said(), await child.said(), await child.ended()] == ["0", "ok", 0]
+    assert [await child.read_line(), await child.read_line(), await child.wait()] == ["0", "ok", 0]
 
 
 async def test_where_no_more_can_be_written_nothing_is_lost(path):
