@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -211,11 +212,9 @@ async def wait_any(*awaitables: Awaitable[object], timeout: float | None = None)
 
 async def wait_for_event(event: asyncio.Event, timeout: float) -> None:
     """Wait until an event is set, at most *timeout* seconds."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(max(0.0, timeout)):
             await event.wait()
-    except TimeoutError:
-        pass
 
 
 def survives_cancellation(append: F) -> F:

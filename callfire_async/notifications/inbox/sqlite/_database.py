@@ -70,7 +70,7 @@ def open_database(path: Path, *, read_only: bool = False, check: bool = False) -
         # Before SQLite opens the file: closing a connection may copy the log into the database.
         _sync_wal(path)
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, cached_statements=256)
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
         _prepare(connection, path, read_only=read_only, check=check)
     except BaseException:

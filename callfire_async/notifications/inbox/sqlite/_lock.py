@@ -51,7 +51,7 @@ class FileLock:
             os.close(file)
             raise InboxUnavailableError(f"{self._lock_path} cannot be locked: {error.strerror}") from error
         self._file = file
-        # The process ID only improves an error message: a full disk must not keep the owner out.
+        # The process ID only improves an error message: a full disk must not make opening fail.
         with suppress(OSError):
             os.ftruncate(file, 0)
             os.write(file, str(os.getpid()).encode())

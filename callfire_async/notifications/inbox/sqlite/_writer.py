@@ -169,7 +169,9 @@ class WriterThread:
     def _run_individually(self, jobs: list[_Job], error: Exception) -> list[_Outcome]:
         """Run each job in its own transaction, so that only the one with the error fails."""
         if len(jobs) == 1:
-            return [(jobs[0], None, _job_error(self._path, error))]
+            if isinstance(error, sqlite3.Error):
+                error = _with_cause(InboxError(f"the inbox {self._path} cannot do this: {error}"), error)
+            return [(jobs[0], None, error)]
         return [outcome for job in jobs for outcome in self._run_group([job])]
 
     def _fail(self, jobs: list[_Job], error: Exception) -> list[_Outcome]:
@@ -179,7 +181,8 @@ class WriterThread:
             self._close()
             self._check_before_use = True
         _log.error("the inbox %s cannot be used: %s", self._path, error, extra={"also_raised": True})
-        return [(job, None, _unavailable(self._path, error)) for job in jobs]
+        message = f"the inbox {self._path} cannot be used: {error}"
+        return [(job, None, _with_cause(InboxUnavailableError(message), error)) for job in jobs]
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -223,16 +226,7 @@ def _is_disk_error(error: Exception) -> bool:
     return isinstance(error, OSError) or (code is not None and code not in _JOB_ERRORS)
 
 
-def _unavailable(path: Path, cause: Exception) -> InboxUnavailableError:
-    error = InboxUnavailableError(f"the inbox {path} cannot be used: {cause}")
-    error.__cause__ = cause
-    return error
-
-
-def _job_error(path: Path, cause: Exception) -> Exception:
-    if not isinstance(cause, sqlite3.Error):
-        return cause
-    error = InboxError(f"the inbox {path} cannot do this: {cause}")
+def _with_cause(error: InboxError, cause: Exception) -> InboxError:
     error.__cause__ = cause
     return error
 
