@@ -49,7 +49,7 @@ _REFUSED = {
     "storage": "the inbox could not keep it",
     None: "the sender went away",
 }
-_STATES = {"ready": "waiting", "leased": "running", "done": "handled", "dead": "dead"}
+_STATES = {"ready": "waiting", "delayed": "waiting", "leased": "running", "done": "handled", "dead": "dead"}
 
 
 class Source(Protocol):

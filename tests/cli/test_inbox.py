@@ -174,7 +174,7 @@ def test_a_handler_that_fails_is_told(tmp_path, service):
 
     shown = typed("inbox", "replay", "a.db", "--app", "cli_service:router")
 
-    assert (shown.status, shown.out.splitlines()[-1]) == (1, "2 replayed: 1 ready, 1 done")
+    assert (shown.status, shown.out.splitlines()[-1]) == (1, "2 replayed: 1 delayed, 1 done")
     assert "cli_service.take: ValueError" in shown.out
     assert "error: handler cli_service.take failed: ValueError" in shown.err
 

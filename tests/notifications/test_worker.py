@@ -276,11 +276,14 @@ async def test_a_handler_that_hangs_has_failed(handlers, inbox):
 
 async def test_a_handler_that_cancels_itself_has_failed(handlers, inbox):
     """Nobody stopped it but itself."""
-    handlers.add("cancels", asyncio.CancelledError(), times=1)
+    handlers.add("cancels", asyncio.CancelledError(), times=2)
 
-    (entry,) = await handle(handlers, inbox, body())
+    (dead,) = await handle(handlers, inbox, body(), retry=RetryPolicy(1))
+    await inbox.replay()
+    (done,) = await handle(handlers, inbox)
 
-    assert (handlers.ran, entry.state, entry.reason) == (["cancels", "cancels"], "done", "(unknown): CancelledError")
+    assert (dead.state, dead.reason) == ("dead", "the only attempt failed: (unknown): CancelledError")
+    assert (handlers.ran, done.state) == (["cancels"] * 3, "done")
 
 
 async def test_a_failure_is_logged_without_its_words(handlers, inbox, caplog):

@@ -19,7 +19,7 @@ from callfire_async.cli._output import echo, escape_control_characters, say_json
 from callfire_async.cli._own_tokens import fill_in_token, tokens_from_environment
 from callfire_async.cli._validators import check_url
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
-from callfire_async.notifications.inbox.sqlite._database import FLEETING, file_system
+from callfire_async.notifications.inbox.sqlite._database import EPHEMERAL_FILE_SYSTEMS, file_system
 from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["Check", "run"]
@@ -206,7 +206,7 @@ def _disk(inbox: str | None) -> Check:
     kind = file_system(Path(inbox).resolve())
     if kind is None:
         return Check("inbox", is_well=None, words="this system does not tell which file system it is on")
-    if kind in FLEETING:
+    if kind in EPHEMERAL_FILE_SYSTEMS:
         words = f"on {kind}, which ends with its machine or container: put it on a volume"
         return Check("inbox", is_well=False, words=words)
     if kind in _NETWORKS:

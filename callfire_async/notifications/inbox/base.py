@@ -1,33 +1,10 @@
-"""
-The inbox: where a delivery is kept from the moment that it was acknowledged until it was handled.
+"""The `Inbox` protocol, its values, and the rules that all engines share."""
 
-What each operation does to the state of a delivery:
-
-============  =========================================  =============================================================
-state         operation                                  becomes
-============  =========================================  =============================================================
-(none)        ``append``                                 *ready*, due at once, attempt 1
-ready, due    ``claim``                                  *leased*, under a new token
-leased        ``extend``                                 *leased*, for so long from now
-leased        ``ack``                                    *done*: the body is dropped, the keys stay until ``retention``
-leased        ``nack``                                   *ready*, due after a delay, attempt + 1, ``completed`` added
-leased        ``release``                                *ready*, due at once, the same attempt, ``completed`` added
-leased        ``dead_letter``                                   *dead*, with a reason
-leased        nothing until the lease ends, or a crash   as if *ready*, the same attempt, crashes + 1
-dead          ``replay``                                 *ready*, due at once, attempt 1, no crashes, ``completed`` kept
-dead          ``append`` of the same key, in the window  *ready*, due at once, attempt 1
-done, dead    ``purge``, ``retention`` (done only)       (none)
-============  =========================================  =============================================================
-
-``extend``, ``ack``, ``nack``, ``release`` and ``dead_letter`` do nothing and return False where the lease is no longer the
-delivery's: a late worker cannot settle what was handed to another. Order: due time, then arrival. What has been
-through two crashes is handed out as the only lease of its list, since whatever else was in flight was innocent.
-
-"""
-
+import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -37,106 +14,109 @@ from attrs import Factory, field, frozen
 __all__ = ["AppendResult", "Clock", "Delivery", "Inbox", "InboxEntry", "InboxStats", "Lease"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
-# What has crashed so often is handed out alone.
+# A delivery with this many crashes is a suspect: it is claimed alone.
 SUSPECT_CRASHES = 2
 
 
 @frozen(slots=False)
 class Delivery:
     """
-    A postback as it came.
+    A postback as it was received.
 
     Raises:
-        ValueError: *received_at* has no offset.
+        ValueError: *received_at* has no UTC offset.
     """
 
-    #: The bytes as they came.
+    #: The request's body, unchanged.
     body: bytes = field(repr=False)
-    #: Its ``Content-Type``: a hint for `parse`.
+    #: The ``Content-Type`` header: a hint for `parse`.
     content_type: str | None = None
-    #: Aware; now, unless given.
+    #: A time with a UTC offset. Default: now.
     received_at: datetime = field(factory=lambda: datetime.now(UTC))
-    #: Two deliveries with one key are one, within the inbox's ``dedupe_window``. Default: the body's SHA-256.
+    #: Within ``dedupe_window``, deliveries with the same key are one delivery. Default: the SHA-256 of the body.
     key: str = field(default=Factory(lambda self: hashlib.sha256(self.body).hexdigest(), takes_self=True))
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a time without an offset: which moment it is would depend on who reads it."""
+        """Check that the time has an offset."""
         if self.received_at.tzinfo is None:
-            raise ValueError("received_at must have an offset")
+            raise ValueError("received_at must have a UTC offset; pass an aware datetime")
 
 
 @frozen(slots=False)
 class AppendResult:
-    """What became of an append."""
+    """The result of appending one delivery."""
 
-    #: Which delivery it is: the one that was there, where it is a duplicate.
+    #: ID of the delivery; for a duplicate, the ID of the delivery that exists.
     id: int | str
-    #: Whether it was there already.
+    #: Whether a delivery with this key existed.
     duplicate: bool
 
 
 @frozen(slots=False)
 class Lease:
-    """A delivery that was handed out for a while."""
+    """The right of one worker to handle a delivery for a limited time."""
 
-    #: As `AppendResult` has it.
+    #: ID of the delivery.
     id: int | str
-    #: Unlike that of any other lease of this delivery: what settles it.
+    #: Unique among the leases of this delivery; the inbox checks it when the lease is settled.
     token: str = field(repr=False)
-    #: From 1.
+    #: Number of the attempt, starting at 1.
     attempt: int
-    #: How often it was handed out and never settled.
+    #: Number of leases of this delivery that expired without being settled.
     crashes: int
-    #: What is to be handled.
+    #: The delivery to handle.
     delivery: Delivery
-    #: The names of the handlers that have succeeded.
+    #: Names of the handlers that have succeeded.
     completed: frozenset[str]
 
 
 @frozen
 class InboxEntry:
-    """What an inbox knows of one delivery."""
+    """A delivery and its state."""
 
-    #: As `AppendResult` has it.
+    #: ID of the delivery.
     id: int | str
-    #: ``ready``, ``leased``, ``done`` or ``dead``; a lease that has run out counts as ready.
+    #: ``ready`` (due), ``delayed`` (waits for its next attempt), ``leased``, ``done`` or ``dead``, as in `InboxStats`;
+    #: a delivery whose lease has expired is ready.
     state: str
-    #: Without its body once it is done, unless the inbox keeps bodies.
+    #: Once done, the body is empty, unless the inbox keeps bodies.
     delivery: Delivery
-    #: The attempt that is next, under way or was the last, from 1.
+    #: Number of the next, current or last attempt, starting at 1.
     attempt: int
-    #: How often it was handed out and never settled.
+    #: Number of leases that expired without being settled.
     crashes: int
-    #: Why it was last put back, or buried: names of handlers and types of errors, or what a `Reject` said.
+    #: Why the last attempt failed, or why the delivery is dead: names of handlers and types of errors, or the message
+    #: of a `Reject`. Empty once done.
     reason: str
-    #: When it last changed, aware.
+    #: When the delivery last changed, with a UTC offset.
     updated_at: datetime
 
 
 @frozen
 class InboxStats:
-    """How many deliveries there are in each state."""
+    """Number of deliveries by state."""
 
-    #: Due, and waiting for a worker.
+    #: Deliveries that are due.
     ready: int = 0
-    #: Not due yet.
+    #: Deliveries that wait for their next attempt.
     delayed: int = 0
-    #: Handed out to a worker.
+    #: Deliveries that a worker holds.
     leased: int = 0
-    #: Handled, and not forgotten yet.
+    #: Handled deliveries that ``retention`` has not deleted yet.
     done: int = 0
     #: Dead letters.
     dead: int = 0
-    #: Seconds for which the first of the ready ones has been due; None where there is none.
+    #: Seconds since the oldest ready delivery became due; None if no delivery is ready.
     oldest_ready_age: float | None = None
 
 
 class Clock:
     """
-    The time of one process: starts at the system's clock, and runs on the monotonic one.
+    The time of one process: the system clock when it starts, advanced by the monotonic clock.
 
-    So nothing becomes due, or stays leased for ever, because somebody has set the system's clock.
+    A change of the system clock therefore neither makes deliveries due nor keeps them leased.
     """
 
     def __init__(
@@ -146,15 +126,95 @@ class Clock:
         self._offset = system() - monotonic()
 
     def seconds(self) -> float:
-        """Return seconds since 1970."""
+        """Return the seconds since 1970-01-01 UTC."""
         return self._monotonic() + self._offset
 
 
+def check_positive(**values: float | None) -> None:
+    """Raise `ValueError` for the first value that is not more than 0; None passes."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be more than 0")
+
+
 def parse_row_id(id: int | str) -> int:
-    """Return the number that an id says, or 0, which no delivery has."""
+    """Return the row number in an ID, or 0, which no delivery has."""
     text = str(id)
-    # No table comes to 10 ** 18 rows, and what is beyond 64 bits cannot even be asked for.
+    # Longer numbers may not fit into 64 bits, and no table has that many rows.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
+
+
+def public_state(state: str, due_at: float, now: float) -> str:
+    """
+    Return the state that an `InboxEntry` shows.
+
+    Args:
+        state: The stored state; *ready* covers both *ready* and *delayed*.
+        due_at: When a ready delivery is due, or when a lease ends.
+        now: The current time.
+    """
+    if state not in ("ready", "leased"):
+        return state
+    if due_at <= now:
+        return "ready"
+    return "delayed" if state == "ready" else "leased"
+
+
+def isolate_suspects(due: list[T], crashes: Callable[[T], int]) -> list[T]:
+    """
+    Return the part of *due* that one claim may lease: everything before the first suspect, or that suspect alone.
+
+    Args:
+        due: Due deliveries, in the order in which they are claimed.
+        crashes: Returns how many crashes a delivery has, including the one of an expired lease.
+    """
+    for index, delivery in enumerate(due):
+        if crashes(delivery) >= SUSPECT_CRASHES:
+            return due[: max(1, index)]
+    return due
+
+
+def encode_names(names: Iterable[str]) -> str:
+    """Return handler names as one text that any database can store."""
+    return "\n".join(name.encode("unicode_escape").decode() for name in sorted(names))
+
+
+def decode_names(text: str) -> frozenset[str]:
+    """Return the names in a text that `encode_names` returned; a name is never empty."""
+    return frozenset(name.encode().decode("unicode_escape") for name in text.split("\n") if name)
+
+
+def purge_limits(done_before: datetime | None, dead_before: datetime | None) -> dict[str, datetime]:
+    """
+    Return the time limits of a purge by state.
+
+    Raises:
+        TypeError: Both are None.
+    """
+    limits = {"done": done_before, "dead": dead_before}
+    given = {state: before for state, before in limits.items() if before is not None}
+    if not given:
+        raise TypeError("pass done_before, dead_before or both")
+    return given
+
+
+async def wait_any(*awaitables: Awaitable[object], timeout: float | None = None) -> set[asyncio.Future[object]]:
+    """Wait until one of these completes, cancel the others, and return those that have completed."""
+    futures: list[asyncio.Future[object]] = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        completed, _ = await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return completed
+    finally:
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def wait_for_event(event: asyncio.Event, timeout: float) -> None:
+    """Wait until an event is set, at most *timeout* seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, timeout)):
+            await event.wait()
 
 
 def survives_cancellation(append: F) -> F:
@@ -175,86 +235,86 @@ def is_carried_through(append: Callable[..., Any]) -> bool:
 
 class Inbox(Protocol):
     """
-    What a receiver keeps its deliveries in.
+    The durable queue in which a receiver stores deliveries.
 
-    It is opened and closed with ``async with``; a receiver does that for its own. Each operation raises `InboxError`
-    where it could not be carried out, and then nothing has changed; unless it is an `InboxUnavailableError` of an inbox
-    on a server, which may have carried it out and been unable to say so.
+    Open and close an inbox with ``async with``; a receiver does so for its own. Operations raise `InboxError` if they
+    fail, and have no effect then. The exception is the `InboxUnavailableError` of an inbox on a server: the server may
+    have carried out the operation and its response may have been lost.
     """
 
     async def __aenter__(self) -> Self:
-        """Open it."""
+        """Open the inbox."""
         ...
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the inbox."""
         ...
 
     async def append(self, delivery: Delivery) -> AppendResult:
-        """Keep a delivery; return once it is durable."""
+        """Store a delivery; return once it is durable."""
         ...
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
-        """Keep several, all or none; in order."""
+        """Store several deliveries, all or none; return the results in the same order."""
         ...
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
-        """Hand out up to *limit* deliveries that are due, for *lease* seconds."""
+        """Lease up to *limit* due deliveries for *lease* seconds."""
         ...
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
-        """Let a lease end so many seconds from now; False: it was lost."""
+        """Make a lease expire *seconds* from now; return False if the lease was lost."""
         ...
 
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
-        """Note that a delivery was handled, and which event it was; False: the lease was lost."""
+        """Mark a delivery as done and store the key of its event; return False if the lease was lost."""
         ...
 
     async def nack(
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
     ) -> bool:
-        """Put a delivery back for another attempt after *delay* seconds; False: the lease was lost."""
+        """Schedule another attempt in *delay* seconds; return False if the lease was lost."""
         ...
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
-        """Put a delivery back at once, the attempt not counted; False: the lease was lost."""
+        """Return a delivery without counting the attempt; return False if the lease was lost."""
         ...
 
     async def dead_letter(self, lease: Lease, reason: str) -> bool:
-        """Make a delivery a dead letter; False: the lease was lost."""
+        """Make a delivery a dead letter; return False if the lease was lost."""
         ...
 
     async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
-        """Return which of these events were acked, within ``retention``."""
+        """Return which of these events were acked within ``retention``."""
         ...
 
     async def get(self, id: int | str) -> InboxEntry | None:
-        """Return what is known of one delivery, or None."""
+        """Return a delivery and its state; None if there is no such delivery."""
         ...
 
     def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
-        """Iterate over the deliveries, all or those in one state, in order of arrival."""
+        """Yield all deliveries, or those in one state, in order of arrival."""
         ...
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
-        """Make dead letters ready again, all unless named; return how many."""
+        """Make these dead letters ready again, by default all; return their number."""
         ...
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
         """
-        Delete what was done, or buried, before a time; return how many.
+        Delete deliveries that were done, or became dead letters, before a time; return their number.
 
         Raises:
-            TypeError: Neither is given.
+            TypeError: Neither time is given.
         """
         ...
 
     async def stats(self) -> InboxStats:
-        """Count."""
+        """Count the deliveries in each state."""
         ...
 
     async def wait(self, timeout: float) -> None:
-        """Wait until there may be work, *timeout* seconds at most."""
+        """Wait until a delivery may be ready, at most *timeout* seconds."""
         ...

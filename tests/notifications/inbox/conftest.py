@@ -1,4 +1,4 @@
-"""What the tests of the inboxes need before they are imported."""
+"""Configuration that must precede the imports of the inbox tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The plainest inbox that there could be: what the others are compared with, step by step."""
+"""A minimal inbox, with which the others are compared step by step."""
 
 from attrs import define, evolve, field
 
@@ -9,7 +9,7 @@ DEDUPE_WINDOW = 3_600.0
 
 @define
 class Row:
-    """A delivery, and all that happened to it."""
+    """A delivery and its state."""
 
     id: int
     body: bytes
@@ -23,13 +23,13 @@ class Row:
     completed: frozenset[str] = frozenset()
     reason: str = ""
     event_key: str = ""
-    #: Which of the leases is the one that settles it.
+    #: Number of the lease that is valid.
     lease: int = 0
 
 
 @define
 class Model:
-    """A list of rows; no index, no queue, no file."""
+    """A list of rows, without an index, a queue or a file."""
 
     rows: list[Row] = field(factory=list)
     leases: int = 0
@@ -40,22 +40,22 @@ class Model:
             self.rows.append(Row(len(self.rows) + 1, body, appended_at=now, due_at=now, updated_at=now))
             return len(self.rows), False
         if same[-1].state == "dead":
-            self._ready(same[-1], now, attempt=1)
+            self._make_ready(same[-1], now, attempt=1)
         return same[-1].id, True
 
     def claim(self, limit: int, lease: float, now: float) -> list[Row]:
-        """Return copies of what is handed out."""
+        """Return copies of the rows that are leased."""
         due = sorted((row for row in self.rows if self._is_due(row, now)), key=lambda row: (row.due_at, row.id))
-        innocent = []
+        chosen = []
         for row in due[:limit]:
             if row.crashes + (row.state == "leased") >= 2:
-                innocent = innocent or [row]
+                chosen = chosen or [row]
                 break
-            innocent.append(row)
-        return [self._hand_out(row, now, lease) for row in innocent]
+            chosen.append(row)
+        return [self._lease(row, now, lease) for row in chosen]
 
-    def claim_these(self, ids: list[int], limit: int, lease: float, now: float) -> list[Row]:
-        """Hand out what an inbox has chosen, if that is as it may be: due, in order, and suspects alone."""
+    def claim_chosen(self, ids: list[int], limit: int, lease: float, now: float) -> list[Row]:
+        """Lease the rows that an inbox has chosen, after checking them: due, in order, suspects alone."""
         due = [row for row in self.rows if self._is_due(row, now)]
         chosen = [self.rows[id - 1] for id in ids]
         assert len(chosen) <= limit
@@ -63,67 +63,71 @@ class Model:
         assert all(row in due for row in chosen)
         assert chosen == sorted(chosen, key=lambda row: (row.due_at, row.id))
         assert len(chosen) == 1 or all(row.crashes + (row.state == "leased") < 2 for row in chosen)
-        return [self._hand_out(row, now, lease) for row in chosen]
+        return [self._lease(row, now, lease) for row in chosen]
 
     def _is_due(self, row: Row, now: float) -> bool:
         return row.state in ("ready", "leased") and row.due_at <= now
 
-    def _hand_out(self, row: Row, now: float, lease: float) -> Row:
+    def _lease(self, row: Row, now: float, lease: float) -> Row:
         self.leases += 1
         row.crashes += row.state == "leased"
         row.state, row.due_at, row.updated_at, row.lease = "leased", now + lease, now, self.leases
         return evolve(row)
 
-    def _leased(self, lease: Row) -> Row | None:
+    def _row_of(self, lease: Row) -> Row | None:
         row = self.rows[lease.id - 1]
         return row if row.state == "leased" and row.lease == lease.lease else None
 
     def extend(self, lease: Row, seconds: float, now: float) -> bool:
-        if row := self._leased(lease):
+        if row := self._row_of(lease):
             row.due_at, row.updated_at = now + seconds, now
         return row is not None
 
     def ack(self, lease: Row, event_key: str, now: float) -> bool:
-        if row := self._leased(lease):
-            row.state, row.event_key, row.updated_at = "done", event_key, now
+        if row := self._row_of(lease):
+            row.state, row.reason, row.event_key, row.updated_at = "done", "", event_key, now
         return row is not None
 
     def nack(self, lease: Row, delay: float, completed: frozenset[str], now: float) -> bool:
-        if row := self._leased(lease):
-            self._ready(row, now, delay, attempt=row.attempt + 1, completed=row.completed | completed, reason="failed")
+        if row := self._row_of(lease):
+            self._make_ready(
+                row, now, delay, attempt=row.attempt + 1, completed=row.completed | completed, reason="failed"
+            )
         return row is not None
 
     def release(self, lease: Row, completed: frozenset[str], now: float) -> bool:
-        if row := self._leased(lease):
-            self._ready(row, now, completed=row.completed | completed)
+        if row := self._row_of(lease):
+            self._make_ready(row, now, completed=row.completed | completed)
         return row is not None
 
     def dead_letter(self, lease: Row, now: float) -> bool:
-        if row := self._leased(lease):
-            row.state, row.reason, row.updated_at = "dead", "buried", now
+        if row := self._row_of(lease):
+            row.state, row.reason, row.updated_at = "dead", "rejected", now
         return row is not None
 
     def replay(self, ids: list[int] | None, now: float) -> int:
         dead = [row for row in self.rows if row.state == "dead" and (ids is None or row.id in ids)]
         for row in dead:
-            self._ready(row, now, attempt=1, crashes=0)
+            self._make_ready(row, now, attempt=1, crashes=0)
         return len(dead)
 
     def reopen(self, now: float) -> None:
-        """Begin anew after a crash, with a clock that may have been set back."""
+        """Recover from a crash; the system clock may have been set back."""
         for row in self.rows:
             if row.state == "leased":
-                self._ready(row, now, crashes=row.crashes + 1)
+                self._make_ready(row, now, crashes=row.crashes + 1)
             row.due_at = min(row.due_at, now + row.delay)
             row.appended_at, row.updated_at = min(row.appended_at, now), min(row.updated_at, now)
 
-    def _ready(self, row: Row, now: float, delay: float = 0.0, **changes: object) -> None:
+    def _make_ready(self, row: Row, now: float, delay: float = 0.0, **changes: object) -> None:
         row.state, row.due_at, row.delay, row.updated_at = "ready", now + delay, delay, now
         for name, value in changes.items():
             setattr(row, name, value)
 
     def state(self, row: Row, now: float) -> str:
-        return "ready" if self._is_due(row, now) else row.state
+        if self._is_due(row, now):
+            return "ready"
+        return "delayed" if row.state == "ready" else row.state
 
     def stats(self, now: float) -> InboxStats:
         due = [row.due_at for row in self.rows if self._is_due(row, now)]
@@ -140,8 +144,8 @@ class Model:
     def handled(self) -> frozenset[str]:
         return frozenset(row.event_key for row in self.rows if row.state == "done")
 
-    def known(self, row: Row, now: float) -> tuple[object, ...]:
-        """Return what an entry says."""
+    def entry(self, row: Row, now: float) -> tuple[object, ...]:
+        """Return the fields of an entry."""
         body = b"" if row.state == "done" else row.body
         return row.id, self.state(row, now), body, row.attempt, row.crashes, row.reason, row.updated_at
 

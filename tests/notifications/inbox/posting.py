@@ -1,4 +1,4 @@
-"""Somebody who posts to a receiver without end, and notes what is acknowledged."""
+"""A load generator that posts to a receiver and records which deliveries are acknowledged."""
 
 import asyncio
 import itertools
@@ -8,44 +8,44 @@ from contextlib import asynccontextmanager
 
 from callfire_async.notifications import Notification, Postback, Receiver, Router
 
-# So long may anything take that is bounded by a few seconds, on a machine that has much else to do.
+# A limit for operations that take a few seconds at most, on a busy machine.
 BOUND_SECONDS = 60.0
 _POSTERS = 4
 _PAUSE_SECONDS = 0.005
 
 
 class Handled:
-    """A router whose handler notes what it was given."""
+    """A router whose handler counts the events by text ID."""
 
     def __init__(self) -> None:
         self.router = Router()
         self.counts: Counter[int] = Counter()
-        self.router.on(Notification, name="note")(self._note)
+        self.router.on(Notification, name="count")(self._count)
 
-    async def _note(self, event: Notification) -> None:
+    async def _count(self, event: Notification) -> None:
         self.counts[event.text.id] += 1
 
 
 class Posting:
-    """Posts each number once, whatever becomes of it; each answer must come in bounded time."""
+    """Posts each number once; each reply must arrive in bounded time."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._numbers = itertools.count()
-        #: The numbers that were answered 204.
+        #: The numbers whose reply was 204.
         self.acknowledged: set[int] = set()
         self.statuses: Counter[int] = Counter()
 
     @asynccontextmanager
-    async def going_on(self) -> AsyncIterator[None]:
-        """Post until this is left."""
+    async def running(self) -> AsyncIterator[None]:
+        """Post until the context ends."""
         async with asyncio.TaskGroup() as tasks:
-            posting = [tasks.create_task(self._keep_posting()) for _ in range(_POSTERS)]
+            posters = [tasks.create_task(self._post_numbers()) for _ in range(_POSTERS)]
             yield
-            for one in posting:
-                one.cancel()
+            for poster in posters:
+                poster.cancel()
 
-    async def _keep_posting(self) -> None:
+    async def _post_numbers(self) -> None:
         for number in self._numbers:
             body = b'{"TextSent": {"SubscriptionId": 7, "Text": {"@id": %d}}}' % number
             async with asyncio.timeout(BOUND_SECONDS):
@@ -55,18 +55,18 @@ class Posting:
                 self.acknowledged.add(number)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def is_answered(self, more: int) -> None:
-        """Wait for so many more answers, whatever they are."""
+    async def wait_for_replies(self, more: int) -> None:
+        """Wait for *more* further replies of any status."""
         wanted = self.statuses.total() + more
         await until(lambda: self.statuses.total() >= wanted)
 
-    async def is_acknowledged(self, more: int) -> None:
-        """Wait for so many more acknowledgements."""
+    async def wait_for_acknowledged(self, more: int) -> None:
+        """Wait for *more* further deliveries to be acknowledged."""
         wanted = len(self.acknowledged) + more
         await until(lambda: len(self.acknowledged) >= wanted)
 
-    async def lost(self, handled: Handled) -> set[int]:
-        """Wait until all that was acknowledged is handled, or nothing more is; return what is not."""
+    async def find_lost(self, handled: Handled) -> set[int]:
+        """Wait until all acknowledged deliveries are handled, or no more are; return those that are not."""
         try:
             await until(lambda: self.acknowledged <= handled.counts.keys(), lambda: len(handled.counts))
         except TimeoutError:
@@ -74,13 +74,13 @@ class Posting:
         return set()
 
 
-async def until(holds: Callable[[], bool], progress: Callable[[], object] = lambda: None) -> None:
-    """Wait until something holds; give up where there has been no progress for long."""
+async def until(condition: Callable[[], bool], progress: Callable[[], object] = lambda: None) -> None:
+    """Wait until a condition is true; raise `TimeoutError` after a long time without progress."""
     loop = asyncio.get_running_loop()
-    seen, deadline = progress(), loop.time() + BOUND_SECONDS
-    while not holds():
-        if progress() != seen:
-            seen, deadline = progress(), loop.time() + BOUND_SECONDS
+    last, deadline = progress(), loop.time() + BOUND_SECONDS
+    while not condition():
+        if progress() != last:
+            last, deadline = progress(), loop.time() + BOUND_SECONDS
         if loop.time() > deadline:
-            raise TimeoutError(f"nothing has happened for {BOUND_SECONDS:.0f} s")
+            raise TimeoutError(f"no progress for {BOUND_SECONDS:.0f} s")
         await asyncio.sleep(_PAUSE_SECONDS)

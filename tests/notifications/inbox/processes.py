@@ -1,4 +1,4 @@
-"""Real processes that own an inbox, wait, and are killed."""
+"""Processes that own an inbox, wait for the test, and are killed."""
 
 import asyncio
 import os
@@ -16,17 +16,17 @@ from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox import Delivery
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
-def tell(*words):
-    print(*words, flush=True)
+def report(*values):
+    print(*values, flush=True)
 
-async def told():
+async def proceed():
     return await asyncio.to_thread(sys.stdin.readline)
 
 """
 
 
 class Child:
-    """A process that runs a few lines, says so, and does as it is told."""
+    """A process that runs a script in step with the test."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -35,29 +35,29 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    async def said(self) -> str:
-        """Return the next line that it says."""
+    async def read_line(self) -> str:
+        """Return the next line that the process prints."""
         async with asyncio.timeout(DEADLINE):
             return (await self._process.stdout.readline()).decode().strip()
 
-    async def tell(self) -> None:
-        """Let it go on."""
+    async def proceed(self) -> None:
+        """Let the process continue."""
         self._process.stdin.write(b"\n")
         await self._process.stdin.drain()
 
     async def kill(self) -> None:
-        """Kill it as the machine would, with no word to it."""
+        """Kill the process with SIGKILL."""
         self._process.send_signal(signal.SIGKILL)
-        await self.ended()
+        await self.wait()
 
-    async def ended(self) -> int:
+    async def wait(self) -> int:
         async with asyncio.timeout(DEADLINE):
             return await self._process.wait()
 
 
 @asynccontextmanager
 async def running(lines: str, *arguments: object) -> AsyncIterator[Child]:
-    """Run *lines*, the body of a coroutine function, in a process of its own; kill it in the end."""
+    """Run *lines*, the body of a coroutine function, in a process of its own; kill it at the end."""
     body = "".join(f"    {line}\n" for line in lines.strip().splitlines())
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -1,8 +1,9 @@
 """
-What every inbox keeps to.
+The conformance suite of all inboxes.
 
-One subclass of `InboxSuite` for each inbox, with a factory. An inbox whose engine owns the clock leaves `CLOCK` out of
-its capabilities, one that several processes may have open at once `OWNER`; what only the others can show is skipped.
+Each inbox has a subclass of `InboxSuite` with a factory. If the engine uses its own clock, the capabilities do not have
+`CLOCK`; if several processes may have the inbox open at once, they do not have `OWNER`. Tests that need one of them are
+skipped then.
 """
 
 import asyncio
@@ -19,8 +20,8 @@ from notifications.inbox.clocks import Clocks
 
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, InboxStats, Lease
 
-CLOCK = "takes the clock that it is given"
-OWNER = "belongs to one process, with which its leases end"
+CLOCK = "uses the clock that it is given"
+OWNER = "belongs to one process and ends its leases with it"
 
 DEADLINE = 10
 LEASE = 60.0
@@ -59,16 +60,16 @@ settles = pytest.mark.parametrize("settle", SETTLE.values(), ids=SETTLE)
 
 @define
 class World:
-    """What surrounds an inbox: the folder for its files, the clocks, and whatever a factory keeps for the next time."""
+    """The surroundings of an inbox: a directory for its files, clocks, and objects that a factory reuses."""
 
-    folder: Path
+    directory: Path
     clocks: Clocks = field(factory=Clocks)
-    kept: dict[str, Any] = field(factory=dict)
+    reused: dict[str, Any] = field(factory=dict)
 
 
 async def lease_of(inbox: Inbox, *, lease: float = LEASE) -> Lease:
-    (handed_out,) = await inbox.claim(10, lease=lease)
-    return handed_out
+    (leased,) = await inbox.claim(10, lease=lease)
+    return leased
 
 
 async def bodies_of(inbox: Inbox, *, limit: int = 100) -> list[bytes]:
@@ -87,13 +88,13 @@ async def dead_letter(inbox: Inbox, body: bytes = b"dead") -> Lease:
 
 
 class InboxSuite(ABC):
-    """The tests; a subclass says what ``make`` makes, and what that can do."""
+    """The tests; a subclass defines ``make`` and the capabilities of its inbox."""
 
     capabilities: ClassVar[frozenset[str]] = frozenset([CLOCK, OWNER])
 
     @abstractmethod
     def make(self, world: World, **options: Any) -> Inbox:
-        """Make an inbox; called again with one world, one that holds what the last one held."""
+        """Return an inbox; with the same world, one that has the data of the last one."""
 
     @pytest.fixture
     def world(self, tmp_path: Path) -> World:
@@ -102,7 +103,7 @@ class InboxSuite(ABC):
     @pytest.fixture
     def clocks(self, world: World) -> Clocks:
         if CLOCK not in self.capabilities:
-            pytest.skip(f"no inbox that {CLOCK}")
+            pytest.skip(f"needs an inbox that {CLOCK}")
         return world.clocks
 
     @pytest.fixture
@@ -110,10 +111,10 @@ class InboxSuite(ABC):
         async with self.make(world) as inbox:
             yield inbox
 
-    # --- taking in ----------------------------------------------------------------------------------------
+    # --- appending -----------------------------------------------------------------------------------------
 
-    async def test_a_delivery_is_handed_out_as_it_came(self, inbox):
-        """Nothing is added to it, and nothing is missing."""
+    async def test_a_claimed_delivery_equals_the_appended_one(self, inbox):
+        """Time, content type and key included."""
         at = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=timezone(timedelta(hours=-7)))
         delivery = Delivery(b"<xml/>", "text/xml; charset=utf-8", received_at=at, key="a key")
 
@@ -124,16 +125,16 @@ class InboxSuite(ABC):
         assert (lease.attempt, lease.crashes, lease.completed) == (1, 0, frozenset())
 
     @bodies
-    async def test_any_bytes_come_back_unchanged(self, inbox, body):
-        """A body is whatever was posted; and no content type is none."""
+    async def test_any_bytes_are_stored_unchanged(self, inbox, body):
+        """A missing content type stays None."""
         await inbox.append(Delivery(body))
 
         lease = await lease_of(inbox)
         assert (lease.delivery.body, lease.delivery.content_type) == (body, None)
 
     @odd_texts
-    async def test_any_content_type_and_any_key_are_kept(self, inbox, text):
-        """What a stranger puts into a header must not cost us the body."""
+    async def test_any_content_type_and_any_key_are_stored(self, inbox, text):
+        """A strange header does not cost the delivery."""
         first = await inbox.append(Delivery(b"body", text, key=text))
         again = await inbox.append(Delivery(b"another", text, key=text))
 
@@ -142,8 +143,8 @@ class InboxSuite(ABC):
         assert (await lease_of(inbox)).delivery.content_type == text
 
     @odd_texts
-    async def test_any_reason_and_any_name_are_kept(self, inbox, text):
-        """A reason is what some exception said, a name what the user chose."""
+    async def test_any_reason_and_any_handler_name_are_stored(self, inbox, text):
+        """Reasons contain messages of exceptions, names are chosen by the user."""
         await inbox.append(Delivery(b"body"))
         await inbox.nack(await lease_of(inbox), delay=0, completed=frozenset([text]), reason=text)
         lease = await lease_of(inbox)
@@ -153,66 +154,66 @@ class InboxSuite(ABC):
         assert (lease.completed, entry.reason) == ({text}, text)
 
     @odd_texts
-    async def test_any_event_key_is_found_again(self, inbox, text):
-        """An unknown event is identified by what a stranger wrote."""
+    async def test_any_event_key_is_found(self, inbox, text):
+        """The key of an unknown event contains what the sender chose."""
         await inbox.append(Delivery(b"body"))
         await inbox.ack(await lease_of(inbox), event_key=text)
 
         assert await inbox.handled([text, text + "x"]) == {text}
 
-    async def test_several_are_kept_in_order(self, inbox):
-        """One call, one answer for each, in the order of the call."""
+    async def test_append_many_stores_deliveries_in_order(self, inbox):
+        """The results have the order of the deliveries."""
         appended = await inbox.append_many([Delivery(b"%d" % number) for number in (3, 1, 2)])
 
         leases = await inbox.claim(10, lease=LEASE)
         assert [lease.delivery.body for lease in leases] == [b"3", b"1", b"2"]
-        assert [one.id for one in appended] == [lease.id for lease in leases]
+        assert [result.id for result in appended] == [lease.id for lease in leases]
 
-    async def test_several_may_be_none(self, inbox):
-        """Nothing is kept then."""
+    async def test_append_many_accepts_an_empty_list(self, inbox):
+        """Nothing is stored."""
         assert await inbox.append_many([]) == []
         assert await inbox.stats() == InboxStats()
 
-    async def test_repeats_among_several_are_found(self, inbox):
-        """The first is kept, wherever the second stands."""
+    async def test_append_many_finds_duplicates_in_its_list(self, inbox):
+        """The first one is stored."""
         first, other, repeat = await inbox.append_many([Delivery(b"a"), Delivery(b"b"), Delivery(b"a")])
 
         assert (repeat.id, repeat.duplicate, other.duplicate, first.duplicate) == (first.id, True, False, False)
         assert await bodies_of(inbox) == [b"a", b"b"]
 
     async def test_identical_bytes_are_one_delivery(self, inbox):
-        """Whatever their content type says."""
+        """Even if their content types differ."""
         first = await inbox.append(Delivery(b"same", "text/xml"))
         again = await inbox.append(Delivery(b"same", "application/json"))
 
         assert (again.id, again.duplicate) == (first.id, True)
         assert await bodies_of(inbox) == [b"same"]
 
-    async def test_a_key_decides_what_is_identical(self, inbox):
-        """Where one is given, the bytes do not matter."""
+    async def test_an_explicit_key_decides_what_a_duplicate_is(self, inbox):
+        """The bodies do not matter then."""
         await inbox.append_many([Delivery(b"a", key="1"), Delivery(b"b", key="1"), Delivery(b"a", key="2")])
 
         assert await bodies_of(inbox) == [b"a", b"a"]
 
-    async def test_many_duplicates_at_once_are_one(self, inbox):
-        """A sender that repeats itself does not wait for our answer."""
+    async def test_concurrent_duplicates_are_one_delivery(self, inbox):
+        """One of the appends is not a duplicate."""
         appended = await asyncio.gather(*(inbox.append(Delivery(b"same")) for _ in range(32)))
 
-        assert len({one.id for one in appended}) == 1
-        assert [one.duplicate for one in appended].count(False) == 1
+        assert len({result.id for result in appended}) == 1
+        assert [result.duplicate for result in appended].count(False) == 1
         assert (await inbox.stats()).ready == 1
 
     async def test_without_a_window_every_delivery_is_new(self, world):
-        """Zero turns it off."""
+        """A window of 0 turns deduplication off."""
         async with self.make(world, dedupe_window=0) as inbox:
             appended = await inbox.append_many([Delivery(b"same"), Delivery(b"same")])
             again = await inbox.append(Delivery(b"same"))
 
-            assert [one.duplicate for one in (*appended, again)] == [False] * 3
+            assert [result.duplicate for result in (*appended, again)] == [False] * 3
             assert await bodies_of(inbox) == [b"same"] * 3
 
     async def test_after_the_window_identical_bytes_are_new(self, inbox, clocks):
-        """Two runs of a campaign may post the same bytes; the window starts with the newest of them."""
+        """The window starts at the newest delivery with the key."""
         first = await inbox.append(Delivery(b"same"))
         clocks.advance(WINDOW - 1)
         within = await inbox.append(Delivery(b"same"))
@@ -221,13 +222,13 @@ class InboxSuite(ABC):
         clocks.advance(WINDOW - 1)
         again = await inbox.append(Delivery(b"same"))
 
-        assert [one.duplicate for one in (first, within, after, again)] == [False, True, False, True]
+        assert [result.duplicate for result in (first, within, after, again)] == [False, True, False, True]
         assert (within.id, again.id) == (first.id, after.id)
         assert await bodies_of(inbox) == [b"same"] * 2
 
     @pytest.mark.parametrize("settled", ["nothing", "claim", "ack"])
-    async def test_a_repeat_of_what_is_not_dead_changes_nothing(self, inbox, settled):
-        """It waits, is being handled, or was handled already."""
+    async def test_a_duplicate_of_a_delivery_that_is_not_dead_changes_nothing(self, inbox, settled):
+        """The delivery is ready, leased or done."""
         appended = await inbox.append(Delivery(b"same"))
         if settled != "nothing":
             lease = await lease_of(inbox)
@@ -240,36 +241,36 @@ class InboxSuite(ABC):
         assert (again.id, again.duplicate) == (appended.id, True)
         assert await inbox.get(appended.id) == before
 
-    async def test_a_repeat_of_a_dead_letter_makes_that_ready_again(self, inbox):
-        """The sender gives it another chance, and so do we; what has succeeded is not run again."""
+    async def test_a_duplicate_of_a_dead_letter_makes_it_ready(self, inbox):
+        """Handlers that have succeeded stay completed."""
         await inbox.append(Delivery(b"dead"))
         await inbox.nack(await lease_of(inbox), delay=0, completed=frozenset(["a"]))
-        buried = await lease_of(inbox)
-        await inbox.dead_letter(buried, "because")
+        dead = await lease_of(inbox)
+        await inbox.dead_letter(dead, "because")
 
         again = await inbox.append(Delivery(b"dead"))
 
         lease = await lease_of(inbox)
-        assert (again.id, again.duplicate, lease.id) == (buried.id, True, buried.id)
+        assert (again.id, again.duplicate, lease.id) == (dead.id, True, dead.id)
         assert (lease.attempt, lease.completed, lease.delivery.body) == (1, {"a"}, b"dead")
 
     async def test_after_the_window_a_dead_letter_stays_dead(self, inbox, clocks):
-        """What comes then is a delivery of its own."""
-        buried = await dead_letter(inbox)
+        """The same bytes are a new delivery."""
+        dead = await dead_letter(inbox)
         clocks.advance(WINDOW)
 
         again = await inbox.append(Delivery(b"dead"))
 
-        assert (again.duplicate, (await inbox.get(buried.id)).state) == (False, "dead")
+        assert (again.duplicate, (await inbox.get(dead.id)).state) == (False, "dead")
 
-    # --- handing out --------------------------------------------------------------------------------------
+    # --- claiming -----------------------------------------------------------------------------------------
 
-    async def test_an_empty_inbox_hands_out_nothing(self, inbox):
-        """And says so at once."""
+    async def test_a_claim_of_an_empty_inbox_returns_nothing(self, inbox):
+        """It does not wait."""
         assert await inbox.claim(10, lease=LEASE) == []
 
-    async def test_no_more_is_handed_out_than_asked_for(self, inbox):
-        """The first come first; none may be asked for."""
+    async def test_a_claim_returns_at_most_its_limit(self, inbox):
+        """In order of arrival; the limit may be 0."""
         await inbox.append_many([Delivery(b"%d" % number) for number in range(5)])
 
         assert [await bodies_of(inbox, limit=limit) for limit in (0, 2, 2, 2)] == [
@@ -279,8 +280,8 @@ class InboxSuite(ABC):
             [b"4"],
         ]
 
-    async def test_what_is_handed_out_is_nobody_elses(self, inbox):
-        """Several may claim at once."""
+    async def test_concurrent_claims_never_return_the_same_delivery(self, inbox):
+        """Each delivery is leased once."""
         await inbox.append_many([Delivery(b"%d" % number) for number in range(40)])
 
         lists = await asyncio.gather(*(inbox.claim(7, lease=LEASE) for _ in range(8)))
@@ -288,8 +289,8 @@ class InboxSuite(ABC):
         ids = [lease.id for leases in lists for lease in leases]
         assert (len(ids), len(set(ids))) == (40, 40)
 
-    async def test_what_is_due_first_comes_first(self, inbox, clocks):
-        """Due time, then arrival; a retry waits behind what was due before it."""
+    async def test_deliveries_are_claimed_in_order_of_due_time(self, inbox, clocks):
+        """Then in order of arrival."""
         await inbox.append_many([Delivery(b"late"), Delivery(b"early"), Delivery(b"as early")])
         for lease, delay in zip(await inbox.claim(3, lease=LEASE), (9, 3, 3), strict=True):
             await inbox.nack(lease, delay=delay)
@@ -299,7 +300,7 @@ class InboxSuite(ABC):
 
         assert await bodies_of(inbox) == [b"new", b"early", b"as early", b"late"]
 
-    async def test_what_is_not_due_is_not_handed_out(self, inbox, clocks):
+    async def test_a_delayed_delivery_is_not_claimed_before_it_is_due(self, inbox, clocks):
         """To the second."""
         await inbox.append(Delivery(b"body"))
         await inbox.nack(await lease_of(inbox), delay=100)
@@ -309,10 +310,10 @@ class InboxSuite(ABC):
         clocks.advance(1)
         assert (early, await bodies_of(inbox)) == ([], [b"body"])
 
-    # --- leases that end ----------------------------------------------------------------------------------
+    # --- expired leases -----------------------------------------------------------------------------------
 
-    async def test_a_lease_that_has_ended_counts_as_ready_and_as_a_crash(self, inbox, clocks):
-        """Whoever had it died or hung; the attempt stays, since nobody knows of a failure."""
+    async def test_an_expired_lease_is_ready_and_counts_as_a_crash(self, inbox, clocks):
+        """The attempt is not counted: the worker reported no failure."""
         await inbox.append(Delivery(b"body"))
         await inbox.nack(await lease_of(inbox), delay=0)
         lost = await lease_of(inbox)
@@ -339,8 +340,8 @@ class InboxSuite(ABC):
         assert await bodies_of(inbox) == [b"body"]
 
     @settles
-    async def test_a_late_worker_cannot_settle_what_was_handed_to_another(self, inbox, clocks, settle):
-        """Its lease has ended, and is not its own any more."""
+    async def test_a_late_worker_cannot_settle_a_delivery_that_another_holds(self, inbox, clocks, settle):
+        """Its lease has expired."""
         appended = await inbox.append(Delivery(b"body"))
         late = await lease_of(inbox)
         clocks.advance(LEASE)
@@ -352,29 +353,29 @@ class InboxSuite(ABC):
         assert await inbox.ack(other)
 
     @settles
-    async def test_a_late_worker_may_settle_what_nobody_else_was_given(self, inbox, clocks, settle):
-        """It was slow, but the work is done, and done once."""
+    async def test_a_late_worker_may_settle_a_delivery_that_no_other_holds(self, inbox, clocks, settle):
+        """The work was slow, but it was done once."""
         await inbox.append(Delivery(b"body"))
         late = await lease_of(inbox)
         clocks.advance(LEASE)
 
         assert await settle(inbox, late)
 
-    async def test_what_has_crashed_twice_is_handed_out_alone(self, inbox, clocks):
-        """Whatever else would be in flight is innocent."""
+    async def test_a_delivery_with_two_crashes_is_claimed_alone(self, inbox, clocks):
+        """A third crash does not affect other deliveries."""
         await inbox.append_many([Delivery(b"a"), Delivery(b"b")])
         for _ in range(2):
             await inbox.claim(1, lease=1)
             await inbox.claim(1, lease=LEASE)
             clocks.advance(LEASE)
-        await inbox.append(Delivery(b"innocent"))
+        await inbox.append(Delivery(b"other"))
 
         lists = [await bodies_of(inbox) for _ in range(4)]
 
-        assert lists == [[b"a"], [b"b"], [b"innocent"], []]
+        assert lists == [[b"a"], [b"b"], [b"other"], []]
 
-    async def test_what_has_crashed_twice_ends_the_list_before_it(self, inbox, clocks):
-        """What is due before it goes first, and without it."""
+    async def test_a_claim_ends_before_a_delivery_with_two_crashes(self, inbox, clocks):
+        """Deliveries that are due before it are claimed first, without it."""
         await inbox.append(Delivery(b"suspect"))
         for _ in range(2):
             await lease_of(inbox, lease=1)
@@ -388,8 +389,8 @@ class InboxSuite(ABC):
 
         assert lists == [[b"a", b"b"], [b"suspect"], [b"c"], []]
 
-    async def test_one_crash_does_not_part_it_from_others(self, inbox, clocks):
-        """Deploys happen."""
+    async def test_a_delivery_with_one_crash_is_claimed_with_others(self, inbox, clocks):
+        """Deployments interrupt deliveries too."""
         await inbox.append_many([Delivery(b"a"), Delivery(b"b")])
         await inbox.claim(2, lease=1)
         clocks.advance(1)
@@ -401,7 +402,7 @@ class InboxSuite(ABC):
     @pytest.mark.parametrize("before", [settle for settle in SETTLE if settle != "extend"])
     @settles
     async def test_a_lease_is_settled_once(self, inbox, before, settle):
-        """What comes after says so, and does nothing."""
+        """Later attempts return False and change nothing."""
         appended = await inbox.append(Delivery(b"body"))
         lease = await lease_of(inbox)
         await SETTLE[before](inbox, lease)
@@ -410,8 +411,8 @@ class InboxSuite(ABC):
         assert not await settle(inbox, lease)
         assert await inbox.get(appended.id) == entry
 
-    async def test_of_those_that_are_acked_at_once_each_is_told_its_own(self, inbox):
-        """One was given back meanwhile, one is acked twice; the others are done all the same."""
+    async def test_each_concurrent_ack_gets_its_own_result(self, inbox):
+        """One lease is lost, one is acked twice; the others are done."""
         await inbox.append_many([Delivery(b"%d" % number) for number in range(6)])
         leases = [*await inbox.claim(4, lease=LEASE), *await inbox.claim(2, lease=LEASE)]
         await inbox.release(leases[1])
@@ -426,8 +427,8 @@ class InboxSuite(ABC):
         assert await bodies_of(inbox) == [leases[1].delivery.body]
 
     @settles
-    async def test_a_lease_that_was_given_back_is_lost(self, inbox, settle):
-        """Another has it now, and its token fences the first one off."""
+    async def test_a_released_lease_is_lost(self, inbox, settle):
+        """The token of the next lease differs."""
         await inbox.append(Delivery(b"body"))
         first = await lease_of(inbox)
         await inbox.release(first)
@@ -437,15 +438,15 @@ class InboxSuite(ABC):
         assert await settle(inbox, second)
 
     @settles
-    async def test_what_is_gone_cannot_be_settled(self, inbox, settle):
-        """It was settled, and purged since."""
+    async def test_a_purged_delivery_cannot_be_settled(self, inbox, settle):
+        """Its lease is lost."""
         lease = await dead_letter(inbox)
         await inbox.purge(dead_before=datetime.now(UTC) + timedelta(days=3650))
 
         assert not await settle(inbox, lease)
 
-    async def test_an_ack_drops_the_body_and_keeps_the_keys(self, inbox):
-        """The personal data in it has served its purpose."""
+    async def test_an_ack_deletes_the_body_and_keeps_the_keys(self, inbox):
+        """The body contains personal data."""
         appended = await inbox.append(Delivery(b"body", "text/xml", key="a key"))
 
         assert await inbox.ack(await lease_of(inbox), event_key="text 1")
@@ -455,15 +456,24 @@ class InboxSuite(ABC):
         assert (await inbox.append(Delivery(b"body", key="a key"))).duplicate
         assert await inbox.handled(["text 1"]) == {"text 1"}
 
+    async def test_an_ack_clears_the_reason(self, inbox):
+        """A handled delivery does not show its last failure."""
+        appended = await inbox.append(Delivery(b"body"))
+        await inbox.nack(await lease_of(inbox), delay=0, reason="it failed")
+
+        await inbox.ack(await lease_of(inbox))
+
+        assert (await inbox.get(appended.id)).reason == ""
+
     async def test_bodies_may_be_kept(self, world):
-        """Whoever wants to look at them later says so."""
+        """If keep_bodies is set."""
         async with self.make(world, keep_bodies=True) as inbox:
             appended = await inbox.append(Delivery(b"body"))
             await inbox.ack(await lease_of(inbox))
 
             assert (await inbox.get(appended.id)).delivery.body == b"body"
 
-    async def test_a_nack_counts_the_attempt_and_adds_what_has_succeeded(self, inbox):
+    async def test_a_nack_counts_the_attempt_and_adds_completed_handlers(self, inbox):
         """Only failed handlers run again."""
         appended = await inbox.append(Delivery(b"body"))
         await inbox.nack(await lease_of(inbox), delay=0, completed=frozenset("ab"), reason="c failed")
@@ -474,8 +484,8 @@ class InboxSuite(ABC):
         assert (lease.attempt, lease.crashes, lease.completed) == (3, 0, frozenset("abd"))
         assert (entry.state, entry.attempt, entry.reason) == ("ready", 3, "e failed")
 
-    async def test_a_release_counts_nothing(self, inbox):
-        """The process stops, and the delivery is not to blame; what has succeeded is kept all the same."""
+    async def test_a_release_does_not_count_the_attempt(self, inbox):
+        """Completed handlers are stored."""
         await inbox.append(Delivery(b"body"))
         await inbox.nack(await lease_of(inbox), delay=0, completed=frozenset("a"))
         await inbox.release(await lease_of(inbox), completed=frozenset("b"))
@@ -483,8 +493,8 @@ class InboxSuite(ABC):
         lease = await lease_of(inbox)
         assert (lease.attempt, lease.crashes, lease.completed) == (2, 0, frozenset("ab"))
 
-    async def test_what_was_released_is_due_from_then_on(self, inbox, clocks):
-        """It stands behind what was due before."""
+    async def test_a_released_delivery_is_due_now(self, inbox, clocks):
+        """It is claimed after deliveries that were due before."""
         await inbox.append(Delivery(b"released"))
         lease = await lease_of(inbox)
         await inbox.append(Delivery(b"waiting"))
@@ -494,7 +504,7 @@ class InboxSuite(ABC):
         assert await bodies_of(inbox) == [b"waiting", b"released"]
 
     async def test_a_dead_letter_is_kept_with_its_reason(self, inbox):
-        """It is not handed out, and not forgotten."""
+        """It is not claimed, and keeps its body."""
         appended = await inbox.append(Delivery(b"body", "text/xml"))
         lease = await lease_of(inbox)
 
@@ -504,10 +514,10 @@ class InboxSuite(ABC):
         assert (entry.state, entry.reason, entry.delivery) == ("dead", "no handler", lease.delivery)
         assert await inbox.claim(1, lease=LEASE) == []
 
-    # --- looking after it ---------------------------------------------------------------------------------
+    # --- administration -----------------------------------------------------------------------------------
 
-    async def test_an_entry_tells_what_is_known(self, inbox, clocks):
-        """Of a delivery that waits for its third attempt after a crash."""
+    async def test_an_entry_shows_the_state_of_a_delivery(self, inbox, clocks):
+        """Here of one that waits for its second attempt after a crash."""
         delivery = Delivery(b"body", "text/xml")
         appended = await inbox.append(delivery)
         await lease_of(inbox, lease=1)
@@ -515,54 +525,67 @@ class InboxSuite(ABC):
         await inbox.nack(await lease_of(inbox), delay=5, reason="it failed")
 
         at = datetime.fromtimestamp(clocks.system, UTC)
-        assert await inbox.get(appended.id) == InboxEntry(appended.id, "ready", delivery, 2, 1, "it failed", at)
+        assert await inbox.get(appended.id) == InboxEntry(appended.id, "delayed", delivery, 2, 1, "it failed", at)
 
     @pytest.mark.parametrize("id", ODD_IDS, ids=[ascii(odd)[:20] for odd in ODD_IDS])
-    async def test_an_id_that_there_is_not_names_nothing(self, inbox, id):
-        """Whatever was typed."""
+    async def test_an_unknown_id_names_no_delivery(self, inbox, id):
+        """Any text or number is accepted."""
         await dead_letter(inbox)
 
         assert await inbox.get(id) is None
         assert await inbox.replay([id]) == 0
 
-    async def test_an_id_may_have_been_written_down(self, inbox):
-        """What is read from a command line is text."""
+    async def test_an_id_may_be_given_as_text(self, inbox):
+        """As on a command line."""
         lease = await dead_letter(inbox)
 
         assert (await inbox.get(str(lease.id))).state == "dead"
         assert await inbox.replay([str(lease.id), lease.id]) == 1
 
-    async def test_entries_come_by_state_and_in_order_of_arrival(self, inbox, clocks):
-        """A lease that has ended is ready."""
-        names = ["ended", "acked", "buried", "put back", "leased", "new"]
+    async def test_entries_are_filtered_by_state_in_order_of_arrival(self, inbox, clocks):
+        """An expired lease is ready."""
+        names = ["expired", "acked", "dead", "delayed", "leased", "new"]
         await inbox.append_many([Delivery(b"%d" % number) for number in range(5)])
-        ended, acked, buried, put_back, leased = await inbox.claim(5, lease=10)
+        expired, acked, dead, delayed, leased = await inbox.claim(5, lease=10)
         await inbox.extend(leased, LEASE)
         await inbox.ack(acked)
-        await inbox.dead_letter(buried, "because")
-        await inbox.nack(put_back, delay=LEASE)
+        await inbox.dead_letter(dead, "because")
+        await inbox.nack(delayed, delay=LEASE)
         clocks.advance(10)
         new = await inbox.append(Delivery(b"5"))
 
-        ids = [one.id for one in (ended, acked, buried, put_back, leased, new)]
-        listed = {state: await all_entries(inbox, state) for state in (None, "ready", "leased", "done", "dead")}
+        ids = [lease.id for lease in (expired, acked, dead, delayed, leased, new)]
+        states = (None, "ready", "delayed", "leased", "done", "dead")
+        listed = {state: await all_entries(inbox, state) for state in states}
         assert {state: [names[ids.index(entry.id)] for entry in entries] for state, entries in listed.items()} == {
             None: names,
-            "ready": ["ended", "put back", "new"],
+            "ready": ["expired", "new"],
+            "delayed": ["delayed"],
             "leased": ["leased"],
             "done": ["acked"],
-            "dead": ["buried"],
+            "dead": ["dead"],
         }
-        assert [entry.state for entry in listed[None]] == ["ready", "done", "dead", "ready", "leased", "ready"]
+        assert [entry.state for entry in listed[None]] == ["ready", "done", "dead", "delayed", "leased", "ready"]
+
+    async def test_a_delivery_that_waits_for_its_next_attempt_is_delayed(self, inbox):
+        """With a delay of 0 it is ready."""
+        delayed, ready = await inbox.append_many([Delivery(b"delayed"), Delivery(b"ready")])
+        for lease in await inbox.claim(2, lease=LEASE):
+            await inbox.nack(lease, delay=LEASE if lease.id == delayed.id else 0)
+
+        assert ((await inbox.get(delayed.id)).state, (await inbox.get(ready.id)).state) == ("delayed", "ready")
+        listed = [await all_entries(inbox, state) for state in ("delayed", "ready")]
+        assert [[entry.id for entry in entries] for entries in listed] == [[delayed.id], [ready.id]]
+        assert (await inbox.stats()).delayed == 1
 
     async def test_many_entries_are_all_listed(self, inbox):
         """More than an inbox reads at a time."""
         appended = await inbox.append_many([Delivery(b"%d" % number) for number in range(450)])
 
-        assert [entry.id for entry in await all_entries(inbox)] == [one.id for one in appended]
+        assert [entry.id for entry in await all_entries(inbox)] == [result.id for result in appended]
 
     async def test_all_dead_letters_are_replayed(self, inbox, clocks):
-        """As new, but for what has succeeded; nothing else is touched."""
+        """Attempts and crashes start again, completed handlers stay completed; other deliveries do not change."""
         await inbox.append(Delivery(b"crashes"))
         for _ in range(3):
             await lease_of(inbox, lease=1)
@@ -583,7 +606,7 @@ class InboxSuite(ABC):
         assert {(lease.attempt, lease.crashes) for lease in leases} == {(1, 0)}
 
     async def test_named_dead_letters_are_replayed(self, inbox):
-        """Those that are dead, each once; one that is not is no error."""
+        """Each once; IDs of other deliveries are ignored."""
         one, two, three = [await dead_letter(inbox, body) for body in (b"1", b"2", b"3")]
         waiting = await inbox.append(Delivery(b"waiting"))
 
@@ -592,8 +615,8 @@ class InboxSuite(ABC):
 
         assert [entry.id for entry in await all_entries(inbox, "dead")] == [two.id]
 
-    async def test_purge_must_be_told_what(self, inbox):
-        """Nothing is deleted by oversight."""
+    async def test_purge_requires_a_limit(self, inbox):
+        """Nothing is deleted by mistake."""
         await dead_letter(inbox)
 
         with pytest.raises(TypeError, match="done_before"):
@@ -609,8 +632,8 @@ class InboxSuite(ABC):
             ({"done_before": 1, "dead_before": 2}, ["done", "done later", "dead", "dead later", "ready"]),
         ],
     )
-    async def test_purge_deletes_what_was_settled_before_a_time(self, inbox, clocks, limits, left):
-        """The time is that of the ack or the burial."""
+    async def test_purge_deletes_deliveries_settled_before_a_time(self, inbox, clocks, limits, left):
+        """The time is that of the ack or of the dead letter."""
         start = datetime.fromtimestamp(clocks.system, UTC)
         names = ["done", "dead", "done later", "dead later", "ready"]
         await inbox.append_many([Delivery(name.encode(), key=name) for name in names])
@@ -623,15 +646,15 @@ class InboxSuite(ABC):
         assert sorted(entry.delivery.key for entry in await all_entries(inbox)) == sorted(left)
         assert purged == 5 - len(left)
 
-    async def test_what_was_purged_is_forgotten(self, inbox):
-        """The same bytes are new then."""
+    async def test_the_key_of_a_purged_delivery_is_deleted(self, inbox):
+        """The same bytes are a new delivery."""
         await dead_letter(inbox)
         await inbox.purge(dead_before=datetime.now(UTC) + timedelta(days=3650))
 
         assert not (await inbox.append(Delivery(b"dead"))).duplicate
 
-    async def test_what_was_purged_leaves_a_newer_one_in_place(self, inbox, clocks):
-        """A repeat is one of the newest with its key."""
+    async def test_purging_a_delivery_keeps_a_newer_one_with_its_key(self, inbox, clocks):
+        """A duplicate refers to the newest delivery with its key."""
         await dead_letter(inbox, b"same")
         clocks.advance(WINDOW)
         newer = await inbox.append(Delivery(b"same"))
@@ -639,12 +662,12 @@ class InboxSuite(ABC):
 
         assert (await inbox.append(Delivery(b"same"))).id == newer.id
 
-    async def test_what_is_done_is_kept_for_its_retention(self, world, clocks):
-        """So long are its keys remembered; then it goes by itself, as work goes on."""
+    async def test_done_deliveries_are_kept_for_the_retention(self, world, clocks):
+        """Later claims and appends delete them; dead letters stay."""
         async with self.make(world, retention=10 * WINDOW) as inbox:
             appended = await inbox.append(Delivery(b"old"))
             await inbox.ack(await lease_of(inbox), event_key="old")
-            buried = await dead_letter(inbox)
+            dead = await dead_letter(inbox)
 
             clocks.advance(10 * WINDOW - 1)
             await inbox.append(Delivery(b"new"))
@@ -656,10 +679,10 @@ class InboxSuite(ABC):
 
             assert kept == ("done", {"old"})
             assert (await inbox.get(appended.id), await inbox.handled(["old"])) == (None, frozenset())
-            assert (await inbox.get(buried.id)).state == "dead"
+            assert (await inbox.get(dead.id)).state == "dead"
 
-    async def test_only_what_was_acked_is_seen(self, inbox):
-        """And only under the key that it was acked with; no key is none."""
+    async def test_only_acked_events_are_handled(self, inbox):
+        """An empty key is never handled."""
         await inbox.append_many([Delivery(b"a"), Delivery(b"b"), Delivery(b"c")])
         a, b, c = await inbox.claim(3, lease=LEASE)
         await inbox.ack(a, event_key="event a")
@@ -670,7 +693,7 @@ class InboxSuite(ABC):
         assert await inbox.handled([]) == frozenset()
 
     async def test_stats_count_each_state(self, inbox, clocks):
-        """A lease that has ended is ready, and has been since its end."""
+        """A delivery whose lease has expired has been ready since the lease ended."""
         await inbox.append_many([Delivery(b"%d" % number) for number in range(6)])
         leases = await inbox.claim(6, lease=LEASE)
         await inbox.nack(leases[0], delay=1)
@@ -682,8 +705,8 @@ class InboxSuite(ABC):
 
         assert await inbox.stats() == InboxStats(ready=2, delayed=1, leased=1, done=1, dead=1, oldest_ready_age=4)
 
-    async def test_where_nothing_is_ready_nothing_is_old(self, inbox):
-        """What is leased has been found."""
+    async def test_there_is_no_oldest_age_if_no_delivery_is_ready(self, inbox):
+        """A leased delivery has no age."""
         await inbox.append(Delivery(b"body"))
         new = await inbox.stats()
         await lease_of(inbox)
@@ -694,8 +717,8 @@ class InboxSuite(ABC):
     # --- waiting ------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("cause", ["append", "append_many", "nack", "release", "replay", "repeat"])
-    async def test_waiting_ends_when_there_is_work(self, inbox, cause):
-        """At once: nobody polls."""
+    async def test_wait_returns_when_a_delivery_becomes_ready(self, inbox, cause):
+        """Without polling."""
         await dead_letter(inbox)
         await inbox.append(Delivery(b"leased"))
         lease = await lease_of(inbox)
@@ -710,13 +733,13 @@ class InboxSuite(ABC):
         async with waiting(inbox):
             await causes[cause]()
 
-    async def test_several_may_wait(self, inbox):
-        """Each is told."""
+    async def test_several_workers_may_wait(self, inbox):
+        """Each of them wakes up."""
         async with waiting(inbox), waiting(inbox):
             await inbox.append(Delivery(b"new"))
 
-    async def test_waiting_ends_when_something_is_due(self, inbox):
-        """A delay, or a lease that ends."""
+    async def test_wait_returns_when_a_delivery_is_due(self, inbox):
+        """After its delay."""
         await inbox.append_many([Delivery(b"a"), Delivery(b"b")])
         lease, _ = await inbox.claim(2, lease=LEASE)
         await inbox.nack(lease, delay=0.01)
@@ -724,38 +747,38 @@ class InboxSuite(ABC):
         async with asyncio.timeout(DEADLINE):
             await inbox.wait(LEASE)
 
-    async def test_waiting_ends_when_a_lease_does(self, inbox):
-        """Whoever had it may be gone."""
+    async def test_wait_returns_when_a_lease_expires(self, inbox):
+        """Its worker may have died."""
         await inbox.append(Delivery(b"body"))
         await lease_of(inbox, lease=0.01)
 
         async with asyncio.timeout(DEADLINE):
             await inbox.wait(LEASE)
 
-    async def test_what_is_ready_need_not_be_waited_for(self, inbox):
-        """Whatever happened before."""
+    async def test_wait_returns_at_once_if_a_delivery_is_ready(self, inbox):
+        """Each time."""
         await inbox.append(Delivery(b"body"))
 
         async with asyncio.timeout(DEADLINE):
             await inbox.wait(LEASE)
             await inbox.wait(LEASE)
 
-    async def test_waiting_ends_in_time(self, inbox):
-        """Where nothing happens, and nothing is due."""
+    async def test_wait_returns_after_its_timeout(self, inbox):
+        """If no delivery is due."""
         async with asyncio.timeout(DEADLINE):
             await inbox.wait(0.01)
             await inbox.wait(0)
 
     # --- closing and opening again ------------------------------------------------------------------------
 
-    async def test_what_it_held_is_there_when_it_is_opened_again(self, world):
-        """What was settled stays settled, in its order; a lease that nobody settled was a crash."""
+    async def test_deliveries_are_there_when_it_is_opened_again(self, world):
+        """Settled deliveries stay settled; an unsettled lease counts as a crash."""
         async with self.make(world) as inbox:
             await inbox.append_many([Delivery(b"%d" % number, "text/xml") for number in range(5)])
-            acked, nacked, buried, lost = await inbox.claim(4, lease=LEASE)
+            acked, nacked, dead, lost = await inbox.claim(4, lease=LEASE)
             await inbox.ack(acked, event_key="event")
             await inbox.nack(nacked, delay=0, completed=frozenset("a"), reason="it failed")
-            await inbox.dead_letter(buried, "because")
+            await inbox.dead_letter(dead, "because")
             if OWNER not in self.capabilities:
                 await inbox.extend(lost, 0)
 
@@ -769,7 +792,9 @@ class InboxSuite(ABC):
                 ("ready", ""),
             ]
             leases = await inbox.claim(10, lease=LEASE)
-            assert sorted((one.delivery.body, one.attempt, one.crashes, *one.completed) for one in leases) == [
+            assert sorted(
+                (lease.delivery.body, lease.attempt, lease.crashes, *lease.completed) for lease in leases
+            ) == [
                 (b"1", 2, 0, "a"),
                 (b"3", 1, 1),
                 (b"4", 1, 0),
@@ -777,9 +802,9 @@ class InboxSuite(ABC):
 
     @settles
     async def test_a_lease_ends_with_its_process(self, world, settle):
-        """Another has what it held."""
+        """The next owner claims the delivery."""
         if OWNER not in self.capabilities:
-            pytest.skip(f"no inbox that {OWNER}")
+            pytest.skip(f"needs an inbox that {OWNER}")
         async with self.make(world) as inbox:
             await inbox.append(Delivery(b"body"))
             lease = await lease_of(inbox)
@@ -789,13 +814,13 @@ class InboxSuite(ABC):
             assert await bodies_of(inbox) == [b"body"]
 
     def test_it_may_be_opened_again_in_another_event_loop(self, world):
-        """A server is started once for each test of an application."""
+        """As in the tests of an application, which start a server each."""
         inbox = self.make(world)
         assert [asyncio.run(use_of(inbox, body)) for body in (b"1", b"2")] == [b"1", b"2"]
 
 
 async def use_of(inbox: Inbox, body: bytes) -> bytes:
-    """Open it, wait for something, take it, close it."""
+    """Open an inbox, wait for a delivery, claim and ack it, close the inbox."""
     async with inbox:
         async with waiting(inbox):
             await inbox.append(Delivery(body))
@@ -806,9 +831,9 @@ async def use_of(inbox: Inbox, body: bytes) -> bytes:
 
 @asynccontextmanager
 async def waiting(inbox: Inbox) -> AsyncIterator[None]:
-    """Wait for work in an inbox that has none, in the background; the body of this must end that."""
+    """Run ``wait`` of an empty inbox in the background; the body of this context must make it return."""
     task = asyncio.create_task(inbox.wait(LEASE))
-    # After one turn of the loop and one answer, what was asked before has been answered too.
+    # After one turn of the loop and one call, the query of `wait` has its result too.
     await asyncio.sleep(0)
     await inbox.stats()
     yield

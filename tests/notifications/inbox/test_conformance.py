@@ -1,4 +1,4 @@
-"""One conformance suite over every inbox."""
+"""Run the conformance suite on each inbox."""
 
 import secrets
 from typing import Any
@@ -19,30 +19,30 @@ from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 
 class TestMemoryInbox(InboxSuite):
-    """The model of the others; what it holds is there for as long as it is."""
+    """The in-memory inbox, whose data lives as long as the object."""
 
     def make(self, world: World, **options: Any) -> Inbox:
-        if "inbox" not in world.kept:
-            world.kept["inbox"] = MemoryInbox(clock=world.clocks.clock(), **options)
-        return world.kept["inbox"]
+        if "inbox" not in world.reused:
+            world.reused["inbox"] = MemoryInbox(clock=world.clocks.clock(), **options)
+        return world.reused["inbox"]
 
 
 class TestSqliteInbox(InboxSuite):
-    """The embedded default."""
+    """The default: one file."""
 
     def make(self, world: World, **options: Any) -> Inbox:
-        return SqliteInbox(world.folder / "inbox.db", clock=world.clocks.clock(), **options)
+        return SqliteInbox(world.directory / "inbox.db", clock=world.clocks.clock(), **options)
 
 
-class TestSqliteFolder(InboxSuite):
-    """The same, one of several processes."""
+class TestSqliteDirectory(InboxSuite):
+    """One of several processes that share a directory."""
 
     def make(self, world: World, **options: Any) -> Inbox:
-        return SqliteInbox.in_directory(world.folder / "inbox", clock=world.clocks.clock(), **options)
+        return SqliteInbox.in_directory(world.directory / "inbox", clock=world.clocks.clock(), **options)
 
 
 class TestPostgresInbox(InboxSuite):
-    """The one for many machines; what a host had leased outlives it, until the lease ends."""
+    """For several machines: a lease outlives its process until it expires."""
 
     capabilities = frozenset([CLOCK])
 
@@ -50,14 +50,14 @@ class TestPostgresInbox(InboxSuite):
     def server(self, postgres: PostgresServer, world: World) -> None:
         clock = postgres.turned_clock()
         world.clocks = ServerClocks(clock)
-        world.kept |= {"address": clock.dsn, "schema": f"test_{secrets.token_hex(8)}"}
+        world.reused |= {"address": clock.dsn, "schema": f"test_{secrets.token_hex(8)}"}
 
     def make(self, world: World, **options: Any) -> Inbox:
-        return PostgresInbox(world.kept["address"], schema=world.kept["schema"], **options)
+        return PostgresInbox(world.reused["address"], schema=world.reused["schema"], **options)
 
 
 class TestJetStreamInbox(InboxSuite):
-    """The distributed one; its servers own the clock: what only a turned one shows, test_jetstream waits for."""
+    """The NATS inbox, whose servers own the clock; test_jetstream covers what needs time to pass."""
 
     capabilities = InboxSuite.capabilities - {CLOCK}
 
@@ -66,34 +66,34 @@ class TestJetStreamInbox(InboxSuite):
         self.nats = nats_server
 
     def make(self, world: World, **options: Any) -> Inbox:
-        name = world.kept.setdefault("name", f"test_{secrets.token_hex(8)}")
+        name = world.reused.setdefault("name", f"test_{secrets.token_hex(8)}")
         return JetStreamInbox(self.nats.url(), name=name, **options)
 
 
 class TestSpoolingInboxOverMemory(InboxSuite):
-    """A spool that is never needed changes nothing."""
+    """A spool that is never used does not change the behaviour of the primary."""
 
     def make(self, world: World, **options: Any) -> Inbox:
         clock = world.clocks.clock()
-        if "primary" not in world.kept:
-            world.kept["primary"] = MemoryInbox(clock=clock, **options)
-        return SpoolingInbox(world.kept["primary"], SqliteInbox(world.folder / "spool.db", clock=clock))
+        if "primary" not in world.reused:
+            world.reused["primary"] = MemoryInbox(clock=clock, **options)
+        return SpoolingInbox(world.reused["primary"], SqliteInbox(world.directory / "spool.db", clock=clock))
 
 
 class TestSpoolingInboxOverSqlite(InboxSuite):
-    """Likewise, with a folder of files as the spool."""
+    """The same with a directory of files as the spool."""
 
     def make(self, world: World, **options: Any) -> Inbox:
         clock = world.clocks.clock()
-        primary = SqliteInbox(world.folder / "primary.db", clock=clock, **options)
-        return SpoolingInbox(primary, SqliteInbox.in_directory(world.folder / "spool", clock=clock))
+        primary = SqliteInbox(world.directory / "primary.db", clock=clock, **options)
+        return SpoolingInbox(primary, SqliteInbox.in_directory(world.directory / "spool", clock=clock))
 
 
 class TestThroughTheSpool(InboxSuite):
-    """What is taken in while the primary is away comes out as it went in, with all that happens to it after that."""
+    """Deliveries that pass through the spool behave like others."""
 
     def make(self, world: World, **options: Any) -> Inbox:
         clock = world.clocks.clock()
-        primary = SwitchedInbox(SqliteInbox(world.folder / "primary.db", clock=clock, **options))
+        primary = SwitchedInbox(SqliteInbox(world.directory / "primary.db", clock=clock, **options))
         window = {name: value for name, value in options.items() if name == "dedupe_window"}
-        return ThroughTheSpool(primary, SqliteInbox(world.folder / "spool.db", clock=clock, **window))
+        return ThroughTheSpool(primary, SqliteInbox(world.directory / "spool.db", clock=clock, **window))

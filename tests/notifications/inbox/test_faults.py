@@ -1,4 +1,4 @@
-"""The inboxes elsewhere behind a network that fails: nothing hangs, nothing that was acknowledged is lost."""
+"""Inboxes on servers behind a failing network: nothing hangs, and no acknowledged delivery is lost."""
 
 import asyncio
 import gc
@@ -15,19 +15,17 @@ from notifications.inbox.posting import BOUND_SECONDS, Handled, Posting
 
 from callfire_async.notifications import Receiver
 from callfire_async.notifications.inbox import Inbox
-from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-from callfire_async.notifications.inbox.jetstream import _connection as _jetstream_link
-from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_queue
+from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _connection, _consumer
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 
 TIMEOUT_SECONDS = 0.5
-# What was handed out and never arrived is handed out again after this.
+# A lease whose response was lost expires after this time.
 LEASE_SECONDS = 2.0
 
 
 @frozen
 class Engine:
-    """A server behind a proxy."""
+    """An inbox whose server is behind a proxy."""
 
     proxy: Proxy
     make: Callable[[], Inbox]
@@ -35,11 +33,11 @@ class Engine:
 
 @pytest.fixture
 async def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    """Run the engine that the test names, with a network in front of it."""
+    """Run the server of an engine behind a proxy that can fail."""
     name = f"test_{secrets.token_hex(8)}"
     if request.param == "postgres":
         server = request.getfixturevalue("postgres")
-        # The name of a socket's file must be short.
+        # The path of a Unix socket must be short.
         with tempfile.TemporaryDirectory() as folder:
             file = ".s.PGSQL.5432"
             async with proxying(server.folder / file, Path(folder) / file) as proxy:
@@ -47,34 +45,34 @@ async def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
                 yield Engine(proxy, lambda: PostgresInbox(address, schema=name, timeout=TIMEOUT_SECONDS))
     else:
         server = request.getfixturevalue("nats_server")
-        monkeypatch.setattr(_jetstream_link, "_PING_SECONDS", 0.5)
-        monkeypatch.setattr(_jetstream_queue, "ACK_WAIT_SECONDS", LEASE_SECONDS)
+        monkeypatch.setattr(_connection, "_PING_SECONDS", 0.5)
+        monkeypatch.setattr(_consumer, "ACK_WAIT_SECONDS", LEASE_SECONDS)
         async with proxying(server.port) as proxy:
             address = server.url().replace(str(server.port), str(proxy.port))
             yield Engine(proxy, lambda: JetStreamInbox(address, name=name, timeout=TIMEOUT_SECONDS))
-            gc.collect()  # here, where it may complain: see the test
+            gc.collect()  # while the warning is ignored: see the test
 
 
-# nats-py forgets to close a connection that fails while it is made again; the garbage collector does it.
+# nats-py does not close a connection that fails during a reconnect; the garbage collector does.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("fault", Fault, ids=[fault.name for fault in Fault])
 @pytest.mark.parametrize("behind", ["postgres", "jetstream"], indirect=True)
-async def test_a_network_that_fails_loses_nothing(behind, fault, torture):
-    """Under load each answer comes in bounded time, what was answered 204 is handled, and stopping ends."""
+async def test_a_failing_network_loses_nothing(behind, fault, torture):
+    """Under load each reply arrives in bounded time, acknowledged deliveries are handled, and the receiver stops."""
     handled = Handled()
     receiver = Receiver(handled.router, tokens=None, inbox=behind.make(), grace=1.0)
     receiver._intake._worker.lease_seconds = LEASE_SECONDS
     posting = Posting(receiver)
     async with AsyncExitStack() as running:
         await running.enter_async_context(receiver)
-        async with posting.going_on():
+        async with posting.running():
             for _ in range(20 if torture else 1):
-                await posting.is_acknowledged(20)
+                await posting.wait_for_acknowledged(20)
                 async with behind.proxy.under(fault):
                     await behind.proxy.strikes(1)
-                    await posting.is_answered(8)
-            await posting.is_acknowledged(20)
-        lost = await posting.lost(handled)
+                    await posting.wait_for_replies(8)
+            await posting.wait_for_acknowledged(20)
+        lost = await posting.find_lost(handled)
         dead = (await receiver.stats()).inbox.dead
         async with behind.proxy.under(fault), asyncio.timeout(BOUND_SECONDS):
             await running.aclose()

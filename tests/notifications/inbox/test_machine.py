@@ -1,4 +1,4 @@
-"""Whatever is done to an inbox, in whatever order: it does what the plainest one does."""
+"""Random operations in random order: each inbox does what the model does."""
 
 import asyncio
 import secrets
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 EVENTS = ("event 1", "event 2")
 seconds = st.sampled_from([0.0, 1.0, 10.0, 60.0, DEDUPE_WINDOW])
-# Of no inbox.
+# An ID of no delivery.
 NO_ID = 10**17
 names = st.frozensets(st.sampled_from(["a", "b", "c\n"]), max_size=2)
 bodies = st.sampled_from([b"", b"1", b"2", b"3", b"4", b"5"])
 
 
 class Pair:
-    """What one step handed out: the model's idea of it, and each inbox's."""
+    """One lease: that of the model, and those of the inboxes."""
 
     def __init__(self, row: Row, leases: tuple[Lease, ...]) -> None:
         self.row = row
@@ -47,13 +47,13 @@ class Pair:
 
 
 class Agreement(RuleBasedStateMachine):
-    """The inboxes side by side; each rule asks all of them, and the model."""
+    """Several inboxes side by side; each rule calls all of them, and the model."""
 
     pairs = Bundle("pairs")
     jumps: ClassVar[tuple[float, ...]] = (0.0,)
     #: Whether leases end with the process.
     owned: ClassVar[bool] = True
-    #: How long a second of the rules lasts.
+    #: Duration of one second of the rules.
     second: ClassVar[float] = 1.0
 
     def __init__(self) -> None:
@@ -63,11 +63,11 @@ class Agreement(RuleBasedStateMachine):
         self.clocks = Clocks()
         self.model = Model()
         self.inboxes: tuple[Any, ...] = ()
-        #: The model's id of each that an inbox gave.
+        #: The model's ID by ID of an inbox.
         self.numbers: dict[object, int] = {}
 
     def make(self) -> tuple[Any, ...]:
-        """Make the inboxes, or make anew those that can be made on what is there."""
+        """Create the inboxes; again, on the data of the last ones if they support it."""
         memory = self.inboxes[0] if self.inboxes else MemoryInbox(clock=self.clocks.clock())
         return memory, self.sqlite(), self.through_the_spool()
 
@@ -83,18 +83,18 @@ class Agreement(RuleBasedStateMachine):
     def now(self) -> float:
         return self.clock.seconds()
 
-    def ask(self, question: Callable[[Inbox], Awaitable[T]]) -> list[T]:
-        async def all_of_them() -> list[T]:
-            return [await question(inbox) for inbox in self.inboxes]
+    def call(self, operation: Callable[[Inbox], Awaitable[T]]) -> list[T]:
+        async def call_all() -> list[T]:
+            return [await operation(inbox) for inbox in self.inboxes]
 
-        return self.runner.run(all_of_them())
+        return self.runner.run(call_all())
 
-    def agree(self, question: Callable[[Inbox], Awaitable[T]], answer: T) -> None:
-        """Every inbox answers what the model does."""
-        assert self.ask(question) == [answer] * len(self.inboxes)
+    def check_all(self, operation: Callable[[Inbox], Awaitable[T]], answer: T) -> None:
+        """Check that each inbox returns what the model does."""
+        assert self.call(operation) == [answer] * len(self.inboxes)
 
     def number(self, id: object) -> int:
-        """Return which delivery that is, in order of arrival: the model's id of it."""
+        """Return the model's ID of a delivery: its number in order of arrival."""
         return self.numbers.setdefault(id, len(self.numbers) + 1)
 
     def id(self, number: int) -> object:
@@ -103,17 +103,17 @@ class Agreement(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.inboxes, self.clock = self.make(), self.clocks.clock()
-        self.ask(lambda inbox: inbox.__aenter__())
+        self.call(lambda inbox: inbox.__aenter__())
 
     def close(self) -> None:
-        self.ask(lambda inbox: inbox.__aexit__(None, None, None))
+        self.call(lambda inbox: inbox.__aexit__(None, None, None))
 
     def teardown(self) -> None:
         self.close()
         self.runner.close()
         shutil.rmtree(self.folder)
 
-    # --- what may happen ----------------------------------------------------------------------------------
+    # --- rules ------------------------------------------------------------------------------------------
 
     @rule(body=bodies)
     def append(self, body: bytes) -> None:
@@ -121,62 +121,65 @@ class Agreement(RuleBasedStateMachine):
             appended = await inbox.append(Delivery(body))
             return self.number(appended.id), appended.duplicate
 
-        self.agree(append, self.model.append(body, self.now))
+        self.check_all(append, self.model.append(body, self.now))
 
     @rule(several=st.lists(bodies, max_size=4))
     def append_many(self, several: list[bytes]) -> None:
         async def append(inbox: Inbox) -> list[tuple[object, bool]]:
             appended = await inbox.append_many([Delivery(body) for body in several])
-            return [(self.number(one.id), one.duplicate) for one in appended]
+            return [(self.number(result.id), result.duplicate) for result in appended]
 
-        self.agree(append, [self.model.append(body, self.now) for body in several])
+        self.check_all(append, [self.model.append(body, self.now) for body in several])
 
     @rule(target=pairs, limit=st.integers(0, 4), lease=st.sampled_from([1.0, 60.0]))
     def claim(self, limit: int, lease: float) -> Any:
         rows = self.model.claim(limit, lease * self.second, self.now)
-        lists = self.ask(lambda inbox: inbox.claim(limit, lease=lease * self.second))
+        lists = self.call(lambda inbox: inbox.claim(limit, lease=lease * self.second))
 
         expected = [(row.id, row.body, row.attempt, row.crashes, row.completed) for row in rows]
         for leases in lists:
             assert [
-                (self.number(one.id), one.delivery.body, one.attempt, one.crashes, one.completed) for one in leases
+                (self.number(leased.id), leased.delivery.body, leased.attempt, leased.crashes, leased.completed)
+                for leased in leases
             ] == expected
         return multiple(*(Pair(row, leases) for row, *leases in zip(rows, *lists, strict=True)))
 
-    def settle(self, pair: Pair, question: Callable[[Inbox, Lease], Awaitable[bool]], answer: object) -> None:
+    def settle(self, pair: Pair, operation: Callable[[Inbox, Lease], Awaitable[bool]], answer: object) -> None:
         leases = dict(zip(self.inboxes, pair.leases, strict=True))
-        self.agree(lambda inbox: question(inbox, leases[inbox]), answer)
+        self.check_all(lambda inbox: operation(inbox, leases[inbox]), answer)
 
     @rule(pair=pairs, lease=seconds)
     def extend(self, pair: Pair, lease: float) -> None:
         answer = self.model.extend(pair.row, lease * self.second, self.now)
-        self.settle(pair, lambda inbox, one: inbox.extend(one, lease * self.second), answer)
+        self.settle(pair, lambda inbox, leased: inbox.extend(leased, lease * self.second), answer)
 
     @rule(pair=pairs, event_key=st.sampled_from(["", *EVENTS]))
     def ack(self, pair: Pair, event_key: str) -> None:
         answer = self.model.ack(pair.row, event_key, self.now)
-        self.settle(pair, lambda inbox, one: inbox.ack(one, event_key=event_key), answer)
+        self.settle(pair, lambda inbox, leased: inbox.ack(leased, event_key=event_key), answer)
 
     @rule(pair=pairs, delay=seconds, completed=names)
     def nack(self, pair: Pair, delay: float, completed: frozenset[str]) -> None:
         delay *= self.second
         answer = self.model.nack(pair.row, delay, completed, self.now)
-        self.settle(pair, lambda inbox, one: inbox.nack(one, delay=delay, completed=completed, reason="failed"), answer)
+        self.settle(
+            pair, lambda inbox, leased: inbox.nack(leased, delay=delay, completed=completed, reason="failed"), answer
+        )
 
     @rule(pair=pairs, completed=names)
     def release(self, pair: Pair, completed: frozenset[str]) -> None:
         answer = self.model.release(pair.row, completed, self.now)
-        self.settle(pair, lambda inbox, one: inbox.release(one, completed=completed), answer)
+        self.settle(pair, lambda inbox, leased: inbox.release(leased, completed=completed), answer)
 
     @rule(pair=pairs)
     def dead_letter(self, pair: Pair) -> None:
         answer = self.model.dead_letter(pair.row, self.now)
-        self.settle(pair, lambda inbox, one: inbox.dead_letter(one, "buried"), answer)
+        self.settle(pair, lambda inbox, leased: inbox.dead_letter(leased, "rejected"), answer)
 
     @rule(ids=st.none() | st.lists(st.integers(1, 5), max_size=3))
     def replay(self, ids: list[int] | None) -> None:
         known = None if ids is None else [self.id(number) for number in ids]
-        self.agree(lambda inbox: inbox.replay(known), self.model.replay(ids, self.now))
+        self.check_all(lambda inbox: inbox.replay(known), self.model.replay(ids, self.now))
 
     @rule(passed=st.sampled_from([1.0, 10.0, 60.0, DEDUPE_WINDOW]))
     def time_passes(self, passed: float) -> None:
@@ -184,39 +187,39 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def crash_and_reopen(self, data: st.DataObject) -> None:
-        """What is closed with leases out is as what died with them: see test_sqlite for SIGKILL."""
+        """Close with leases left, which equals a crash: test_sqlite covers SIGKILL."""
         self.close()
         self.clocks.set_back(data.draw(st.sampled_from(self.jumps)))
         self.open()
         if self.owned:
             self.model.reopen(self.now)
 
-    # --- what must be true then ---------------------------------------------------------------------------
+    # --- invariants -------------------------------------------------------------------------------------
 
     @invariant()
-    def all_know_the_same(self) -> None:
-        async def known(inbox: Inbox) -> list[tuple[object, ...]]:
-            return [self.told(entry) async for entry in inbox.entries()]
+    def all_have_the_same_data(self) -> None:
+        async def entries(inbox: Inbox) -> list[tuple[object, ...]]:
+            return [self.fields(entry) async for entry in inbox.entries()]
 
         async def stats(inbox: Inbox) -> InboxStats:
             return self.comparable(await inbox.stats())
 
-        self.agree(known, [self.comparable(self.model.known(row, self.now)) for row in self.model.rows])
-        self.agree(stats, self.comparable(self.model.stats(self.now)))
-        self.agree(lambda inbox: inbox.handled(EVENTS), self.model.handled() - {""})
+        self.check_all(entries, [self.comparable(self.model.entry(row, self.now)) for row in self.model.rows])
+        self.check_all(stats, self.comparable(self.model.stats(self.now)))
+        self.check_all(lambda inbox: inbox.handled(EVENTS), self.model.handled() - {""})
 
-    def told(self, entry: InboxEntry) -> tuple[object, ...]:
+    def fields(self, entry: InboxEntry) -> tuple[object, ...]:
         id, at = self.number(entry.id), entry.updated_at.timestamp()
-        told = (id, entry.state, entry.delivery.body, entry.attempt, entry.crashes, entry.reason, at)
-        return self.comparable(told)
+        fields = (id, entry.state, entry.delivery.body, entry.attempt, entry.crashes, entry.reason, at)
+        return self.comparable(fields)
 
     def comparable(self, known: T) -> T:
-        """Return as much of what is known as an inbox can be held to."""
+        """Return what can be compared for this inbox."""
         return known
 
 
 class ClockJumps(Agreement):
-    """Somebody sets the system's clock while nobody runs: a day back, or a day on."""
+    """The system clock is set a day back or forward while no process runs."""
 
     jumps = (0.0, DAY, -DAY)
 
@@ -225,23 +228,23 @@ class ClockJumps(Agreement):
 
 
 class ManyHosts(Agreement):
-    """What a host had leased outlives it, until the lease ends; the server's clock is turned."""
+    """Leases outlive their process; the test moves the clock of the server."""
 
     owned = False
     postgres: ClassVar[PostgresServer]
 
     def __init__(self) -> None:
         super().__init__()
-        self.turned = self.postgres.turned_clock()
-        self.clocks = ServerClocks(self.turned)
+        self.server_clock = self.postgres.turned_clock()
+        self.clocks = ServerClocks(self.server_clock)
         self.schema = f"machine_{secrets.token_hex(8)}"
 
     def make(self) -> tuple[Any, ...]:
-        return (PostgresInbox(self.turned.dsn, schema=self.schema, retention=1000 * DAY),)
+        return (PostgresInbox(self.server_clock.dsn, schema=self.schema, retention=1000 * DAY),)
 
 
 class OwnClock(ManyHosts):
-    """Nobody turns the clock: what is due then is due at once, or not while this runs; and no time is compared."""
+    """The clock is real: deliveries are due at once or not during the test, and times are not compared."""
 
     second = 3_600.0
     time_passes = None
@@ -255,12 +258,12 @@ class OwnClock(ManyHosts):
         return known[:-1]
 
     @invariant()
-    def later_is_later(self) -> None:
+    def time_advances(self) -> None:
         self.clocks.advance(0.001)
 
 
 class OnStreams(OwnClock):
-    """What was put back comes first; leases end with the inbox that is closed."""
+    """Returned deliveries are claimed first; leases end when the inbox is closed."""
 
     owned = True
     nats: ClassVar[NatsServer]
@@ -274,16 +277,18 @@ class OnStreams(OwnClock):
 
     @rule(target=Agreement.pairs, limit=st.integers(0, 4), lease=st.sampled_from([1.0, 60.0]))
     def claim(self, limit: int, lease: float) -> Any:
-        (leases,) = self.ask(lambda inbox: inbox.claim(limit, lease=lease * self.second))
+        (leases,) = self.call(lambda inbox: inbox.claim(limit, lease=lease * self.second))
 
-        rows = self.model.claim_these([self.number(one.id) for one in leases], limit, lease * self.second, self.now)
-        assert [(one.delivery.body, one.attempt, one.crashes, one.completed) for one in leases] == [
+        rows = self.model.claim_chosen(
+            [self.number(leased.id) for leased in leases], limit, lease * self.second, self.now
+        )
+        assert [(leased.delivery.body, leased.attempt, leased.crashes, leased.completed) for leased in leases] == [
             (row.body, row.attempt, row.crashes, row.completed) for row in rows
         ]
-        return multiple(*(Pair(row, (one,)) for row, one in zip(rows, leases, strict=True)))
+        return multiple(*(Pair(row, (leased,)) for row, leased in zip(rows, leases, strict=True)))
 
 
-# An example is a file, and some fifty commits: a fifth of what the profile says.
+# An example creates a file and makes about fifty commits: run a fifth of the profile's examples.
 EXAMPLES = settings(
     max_examples=max(1, settings.default.max_examples // 5),
     stateful_step_count=30,
@@ -306,7 +311,7 @@ TestAgreement = Agreement.TestCase
 TestAgreement.settings = EXAMPLES
 TestClockJumps = ClockJumps.TestCase
 TestClockJumps.settings = EXAMPLES
-# A server's answers take longer than a file's.
+# A server responds more slowly than a file.
 FEWER = settings(EXAMPLES, max_examples=max(1, settings.default.max_examples // 10))
 TestManyHosts = pytest.mark.usefixtures("postgres_machine")(ManyHosts.TestCase)
 TestManyHosts.settings = FEWER

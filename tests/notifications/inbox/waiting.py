@@ -1,4 +1,4 @@
-"""Waiting for what servers do by themselves."""
+"""Wait for what servers do on their own."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 POLL_SECONDS = 0.01
 
 
-async def until(holds: Callable[[], Awaitable[bool]], *, deadline: float) -> None:
-    """Wait for something to hold; `TimeoutError` where it does not in time."""
+async def until(condition: Callable[[], Awaitable[bool]], *, deadline: float) -> None:
+    """Wait until a condition is true; raise `TimeoutError` after *deadline* seconds."""
     async with asyncio.timeout(deadline):
-        while not await holds():  # noqa: ASYNC110  # a server's doing
+        while not await condition():  # noqa: ASYNC110  # servers set no events
             await asyncio.sleep(POLL_SECONDS)

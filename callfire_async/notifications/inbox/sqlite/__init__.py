@@ -1,8 +1,8 @@
 """
-`SqliteInbox`: an inbox in one file, the embedded default.
+`SqliteInbox`: an inbox in one SQLite file.
 
 A delivery is acknowledged once its row is on disk: write-ahead log, ``synchronous=FULL``. One thread owns the
-connection and commits whatever has gathered while it committed the last group. It imports `errors` and the protocol.
+connection and commits in groups.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from callfire_async.notifications.inbox.base import (
     InboxEntry,
     InboxStats,
     Lease,
+    encode_names,
     parse_row_id,
+    purge_limits,
     survives_cancellation,
+    wait_for_event,
 )
-from callfire_async.notifications.inbox.sqlite import _queries as rows
-from callfire_async.notifications.inbox.sqlite._database import FileLock, warn_if_ephemeral
+from callfire_async.notifications.inbox.sqlite import _queries as queries
+from callfire_async.notifications.inbox.sqlite._database import warn_if_ephemeral
 from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
+from callfire_async.notifications.inbox.sqlite._lock import FileLock
 from callfire_async.notifications.inbox.sqlite._writer import Work, WriterThread
 
 __all__ = ["SqliteInbox"]
@@ -45,17 +49,19 @@ class SqliteInbox:
     """
     An inbox in one SQLite file, owned by one process.
 
-    Opening waits for an owner that is about to leave (as in a rolling deploy), and makes ready what a dead one had
-    leased. Keep the file on a disk that outlives the process; network file systems keep no promise of a lock.
+    Opening waits until the current owner has stopped (as in a rolling deployment), and makes deliveries ready that a
+    crashed owner had leased. Keep the file on a disk that outlives the process; locks are not reliable on network file
+    systems.
 
     Args:
-        path: The file; made with mode 0600 where it is missing, its folder is not made.
-        lock_timeout: Seconds to wait for the owner to leave; then `InboxLockedError`.
-        dedupe_window: Seconds within which two deliveries with one key are one; 0 turns it off.
-        retention: Seconds for which the keys of what is done are kept; 30 days, unless given.
-        keep_bodies: Whether what is done keeps its body.
-        read_only: For tools that look at an inbox that may be owned: ``get``, ``entries``, ``handled`` and ``stats``.
-        clock: Tells the time.
+        path: The file; created with mode 0600 if it does not exist. Its directory must exist.
+        lock_timeout: Seconds to wait for the current owner to stop before `InboxLockedError` is raised.
+        dedupe_window: Seconds within which two deliveries with the same key are one; 0 turns deduplication off.
+        retention: Seconds for which the keys of done deliveries are kept. Default: 30 days.
+        keep_bodies: Whether done deliveries keep their bodies.
+        read_only: For tools that inspect an inbox while a service owns it: only ``get``, ``entries``, ``handled`` and
+            ``stats`` work.
+        clock: The source of time.
     """
 
     def __init__(
@@ -78,37 +84,34 @@ class SqliteInbox:
         self._clock = clock or Clock()
         self._lock = FileLock(self._path)
         self._writer: WriterThread | None = None
-        self._closing = AsyncExitStack()
-        self._work = asyncio.Event()
-        # Before this there is nothing to forget.
-        self._forget_at = 0.0
+        self._resources = AsyncExitStack()
+        self._work_added = asyncio.Event()
 
     @classmethod
     def in_directory(
         cls, path: str | os.PathLike[str], *, read_only: bool = False, **options: Any
     ) -> SqliteDirectoryInbox:
         """
-        Return an inbox for one of several processes: a file for each, in one folder.
+        Return an inbox for one of several processes, each with its own file in one directory.
 
-        It has the operations of `Inbox`, and ids such as ``file/number``.
+        The inbox has the operations of `Inbox`; its IDs have the form ``file/number``. At its start and every minute,
+        a process takes over the files that no running process owns, and handles their deliveries.
 
         Args:
-            path: The folder; made where it is missing.
-            read_only: For tools that look at all files that are there when it is opened, whoever owns them.
-            options: As of `SqliteInbox`, but for ``lock_timeout``.
-
-        A process takes over, at its start and every minute, each file that no living process owns, and drains it.
+            path: The directory; created if it does not exist.
+            read_only: For tools: open all existing files without owning them.
+            options: Arguments of `SqliteInbox` except ``lock_timeout``.
         """
         return SqliteDirectoryInbox(
             Path(path),
-            lambda file, *, read_only=False: cls(file, lock_timeout=0.0, read_only=read_only, **options),
+            lambda file, *, read_only: cls(file, lock_timeout=0.0, read_only=read_only, **options),
             retention=options.get("retention", _RETENTION_SECONDS),
             read_only=read_only,
         )
 
     @property
     def retention(self) -> float:
-        """Seconds for which the keys of what is done are kept: how far back ``handled`` knows everything."""
+        """Seconds for which the keys of done deliveries are kept; ``handled`` is complete for this period."""
         return self._retention
 
     # --- lifecycle ----------------------------------------------------------------------------------------
@@ -118,35 +121,33 @@ class SqliteInbox:
         Open the file.
 
         Raises:
-            InboxLockedError: Another process owns it, and did not leave in time.
-            InboxUnavailableError: It cannot be opened, or is damaged.
-            InboxError: A later version of this library has written it.
+            InboxLockedError: Another process still owns the file after *lock_timeout*.
+            InboxUnavailableError: The file cannot be opened, or is damaged.
+            InboxError: A later version of this library has written the file.
         """
-        async with AsyncExitStack() as opened:
+        async with AsyncExitStack() as resources:
             if not self._read_only:
                 await self._lock.acquire(self._lock_timeout)
-                opened.callback(self._lock.release)
+                resources.callback(self._lock.release)
             writer = WriterThread(self._path, read_only=self._read_only)
             await writer.start()
-            opened.push_async_callback(writer.stop)
+            resources.push_async_callback(writer.stop)
             if not self._read_only:
-                await writer.submit(self._recover)
+                await writer.submit(lambda connection: queries.recover(connection, self._clock.seconds()))
                 warn_if_ephemeral(self._path)
-            # An event belongs to the loop in which it was first waited for.
-            self._work = asyncio.Event()
-            self._forget_at = 0.0
-            self._writer, self._closing = writer, opened.pop_all()
+            # An event belongs to the loop that first waits for it.
+            self._work_added = asyncio.Event()
+            self._writer, self._resources = writer, resources.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it, once all that was asked of it is done."""
+        """Finish the submitted operations and close the file."""
         self._writer = None
-        await self._closing.aclose()
+        await self._resources.aclose()
 
-    def _do(self, work: Work[T]) -> asyncio.Future[T]:
-        """Have the writer do something in its next transaction."""
+    def _read(self, work: Work[T]) -> asyncio.Future[T]:
         return self._open_writer.submit(work)
 
     def _write(self, work: Work[T]) -> asyncio.Future[T]:
@@ -161,190 +162,137 @@ class SqliteInbox:
     @property
     def _owned_writer(self) -> WriterThread:
         if self._read_only:
-            raise InboxError(f"{self._path} was opened for reading only; stop its owner, and open it without read_only")
+            raise InboxError(f"{self._path} was opened with read_only=True; stop its owner and open it without that")
         return self._open_writer
 
-    def _recover(self, connection: sqlite3.Connection) -> None:
-        """Put right what a dead owner left, and what a clock that was set back since would spoil."""
-        times = {"now": self._clock.seconds()}
-        connection.execute(
-            "UPDATE deliveries INDEXED BY open_deliveries"
-            " SET state = 0, crashes = crashes + 1, due_at = :now, delay = 0, updated_at = :now"
-            " WHERE state = 1 AND state < 2",
-            times,
-        )
-        connection.execute(
-            "UPDATE deliveries INDEXED BY open_deliveries SET due_at = :now + delay"
-            " WHERE state < 2 AND due_at > :now + delay",
-            times,
-        )
-        connection.execute(
-            "UPDATE deliveries SET appended_at = min(appended_at, :now), updated_at = min(updated_at, :now)"
-            " WHERE appended_at > :now OR updated_at > :now",
-            times,
-        )
-
-    # --- taking in ----------------------------------------------------------------------------------------
+    # --- appending ----------------------------------------------------------------------------------------
 
     @survives_cancellation
     async def append(self, delivery: Delivery) -> AppendResult:
-        """Keep a delivery; it is on disk when this returns."""
-        appending = self._owned_writer.share(self._append, delivery)
-        # Whoever is woken by this asks the writer for something, and so comes after it.
-        self._work.set()
-        return await appending
+        """Store a delivery; return once it is on disk."""
+        result = self._owned_writer.submit_batched(self._append, delivery)
+        # A worker that wakes up now submits its claim after this append.
+        self._work_added.set()
+        return await result
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
-        """Keep several, all or none; they are on disk when this returns."""
-        appending = self._write(lambda connection: self._append(connection, deliveries))
-        self._work.set()
-        return await appending
+        """Store several deliveries, all or none; return once they are on disk."""
+        results = self._write(lambda connection: self._append(connection, deliveries))
+        self._work_added.set()
+        return await results
 
     def _append(self, connection: sqlite3.Connection, deliveries: Sequence[Delivery]) -> list[AppendResult]:
-        return rows.append(connection, deliveries, self._clock.seconds(), self._dedupe_window)
+        return queries.append(connection, deliveries, self._clock.seconds(), self._dedupe_window)
 
-    # --- handing out and settling -------------------------------------------------------------------------
+    # --- leases -------------------------------------------------------------------------------------------
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
-        """Hand out what is due; and forget, a few at a time, what was done too long ago."""
+        """Lease due deliveries; delete a few done deliveries whose retention is over."""
         return await self._write(lambda connection: self._claim(connection, limit, lease))
 
     def _claim(self, connection: sqlite3.Connection, limit: int, lease: float) -> list[Lease]:
         now = self._clock.seconds()
-        if now >= self._forget_at:
-            self._forget(connection, now, 2 * limit)
-        return rows.claim(connection, limit, now, lease)
-
-    def _forget(self, connection: sqlite3.Connection, now: float, most: int) -> None:
-        # More than a claim can add, and so few that nobody's commit is held up.
-        if not rows.forget(connection, now - self._retention, most):
-            first = rows.first_done(connection)
-            self._forget_at = (now if first is None else first) + self._retention
+        # More deletions than a claim can lead to acks, and few enough that no commit takes long.
+        queries.delete_expired(connection, now - self._retention, 2 * limit)
+        return queries.claim(connection, limit, now, lease)
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
-        """Let a lease end so many seconds from now."""
+        """Make a lease expire *seconds* from now."""
         return await self._settle(lease, "due_at = ?", lambda now: (now + seconds,))
 
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
-        """Note that a delivery was handled."""
-        return await self._owned_writer.share(self._ack, (lease, event_key))
+        """Mark a delivery as done."""
+        return await self._owned_writer.submit_batched(self._ack, (lease, event_key))
 
-    def _ack(self, connection: sqlite3.Connection, handled: Sequence[tuple[Lease, str]]) -> list[bool]:
-        return rows.ack(connection, handled, self._clock.seconds(), keep_bodies=self._keep_bodies)
+    def _ack(self, connection: sqlite3.Connection, acks: Sequence[tuple[Lease, str]]) -> list[bool]:
+        return queries.ack(connection, acks, self._clock.seconds(), keep_bodies=self._keep_bodies)
 
     async def nack(
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
     ) -> bool:
-        """Put a delivery back for another attempt."""
-        names = rows.joined(lease.completed | completed)
-        settled = await self._settle(
+        """Schedule another attempt."""
+        names = encode_names(lease.completed | completed)
+        is_valid = await self._settle(
             lease,
             "state = 0, attempt = attempt + 1, due_at = ?, delay = ?, completed = ?, reason = ?",
-            lambda now: (now + delay, delay, names, rows.encode_text(reason)),
+            lambda now: (now + delay, delay, names, queries.encode_text(reason)),
         )
-        self._work.set()
-        return settled
+        self._work_added.set()
+        return is_valid
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
-        """Put a delivery back at once."""
-        names = rows.joined(lease.completed | completed)
-        settled = await self._settle(lease, "state = 0, due_at = ?, delay = 0, completed = ?", lambda now: (now, names))
-        self._work.set()
-        return settled
+        """Return a delivery without counting the attempt."""
+        names = encode_names(lease.completed | completed)
+        is_valid = await self._settle(
+            lease, "state = 0, due_at = ?, delay = 0, completed = ?", lambda now: (now, names)
+        )
+        self._work_added.set()
+        return is_valid
 
     async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
-        return await self._settle(lease, "state = 3, reason = ?", lambda _: (rows.encode_text(reason),))
+        return await self._settle(lease, "state = 3, reason = ?", lambda _: (queries.encode_text(reason),))
 
-    def _settle(self, lease: Lease, change: str, values: Callable[[float], rows.Row]) -> asyncio.Future[bool]:
-        """Change a delivery, if the lease is still its own."""
-
+    def _settle(self, lease: Lease, assignments: str, values: Callable[[float], queries.Row]) -> asyncio.Future[bool]:
         def work(connection: sqlite3.Connection) -> bool:
             now = self._clock.seconds()
-            return rows.settle(connection, lease, now, change, values(now))
+            return queries.settle(connection, lease, now, assignments, values(now))
 
         return self._write(work)
 
-    # --- looking after it ---------------------------------------------------------------------------------
+    # --- administration -----------------------------------------------------------------------------------
 
     async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
-        """Return which of these events were acked, within ``retention``."""
-        keys = list(event_keys)
-
-        def work(connection: sqlite3.Connection) -> frozenset[str]:
-            query = "SELECT 1 FROM deliveries WHERE event_key = ? AND event_key != '' AND state = 2 LIMIT 1"
-            return frozenset(key for key in keys if connection.execute(query, (rows.encode_text(key),)).fetchone())
-
-        return await self._do(work)
+        """Return which of these events were acked within ``retention``."""
+        return await self._read(partial(queries.handled, event_keys=list(event_keys)))
 
     async def get(self, id: int | str) -> InboxEntry | None:
-        """Return what is known of one delivery."""
-        row = await self._do(lambda connection: rows.entry(connection, parse_row_id(id)))
-        return None if row is None else rows.as_entry(row, self._clock.seconds())
+        """Return a delivery and its state."""
+        row = await self._read(partial(queries.entry, id=parse_row_id(id)))
+        return None if row is None else queries.to_entry(row, self._clock.seconds())
 
     async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
-        """Iterate over the deliveries, in pages; what arrives meanwhile comes last."""
+        """Yield the deliveries in order of arrival; those that arrive in the meantime come last."""
         last = 0
-        while page := await self._do(partial(rows.page_after, last=last)):
+        while page := await self._read(partial(queries.page_after, last=last)):
             for row in page:
-                entry = rows.as_entry(row, self._clock.seconds())
+                entry = queries.to_entry(row, self._clock.seconds())
                 if state in (None, entry.state):
                     yield entry
             last = page[-1][0]
 
     async def newest(self, limit: int, *, bodies_after: int = 0) -> list[InboxEntry]:
         """
-        Return the deliveries that came last, the newest first: for tools that look again and again.
+        Return the newest deliveries, newest first, for tools that poll.
 
         Args:
-            limit: How many at most.
-            bodies_after: An id: that one, and what came before it, is returned without its body.
+            limit: Maximum number of deliveries.
+            bodies_after: An ID; deliveries up to this one are returned without their bodies.
         """
-        newest = await self._do(partial(rows.newest, limit=limit, bodies_after=bodies_after))
-        return [rows.as_entry(row, self._clock.seconds()) for row in newest]
+        rows = await self._read(partial(queries.newest, limit=limit, bodies_after=bodies_after))
+        return [queries.to_entry(row, self._clock.seconds()) for row in rows]
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
-        wanted = None if ids is None else [parse_row_id(id) for id in ids]
-        replayed = await self._write(lambda connection: rows.replay(connection, wanted, self._clock.seconds()))
-        self._work.set()
-        return replayed
+        row_ids = None if ids is None else [parse_row_id(id) for id in ids]
+        count = await self._write(lambda connection: queries.replay(connection, row_ids, self._clock.seconds()))
+        self._work_added.set()
+        return count
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
-        """Delete what was done, or buried, before a time."""
-        limits = [(state, at.timestamp()) for state, at in ((rows.DONE, done_before), (rows.DEAD, dead_before)) if at]
-        if not limits:
-            raise TypeError("say done_before, dead_before or both")
-        query = "DELETE FROM deliveries WHERE state = ? AND state > 1 AND updated_at < ?"
-        return await self._write(lambda connection: sum(connection.execute(query, limit).rowcount for limit in limits))
+        """Delete deliveries that were done, or became dead letters, before a time."""
+        return await self._write(partial(queries.purge, limits=purge_limits(done_before, dead_before)))
 
     async def stats(self) -> InboxStats:
-        """Count."""
-        return await self._do(self._stats)
-
-    def _stats(self, connection: sqlite3.Connection) -> InboxStats:
-        now = self._clock.seconds()
-        ready, delayed, leased, first = connection.execute(
-            "SELECT count(*) FILTER (WHERE due_at <= :now), count(*) FILTER (WHERE due_at > :now AND state = 0),"
-            " count(*) FILTER (WHERE due_at > :now AND state = 1), min(due_at)"
-            " FROM deliveries INDEXED BY open_deliveries WHERE state < 2",
-            {"now": now},
-        ).fetchone()
-        count = "SELECT count(*) FROM deliveries INDEXED BY closed_deliveries WHERE state = ? AND state > 1"
-        done, dead = (connection.execute(count, (state,)).fetchone()[0] for state in (rows.DONE, rows.DEAD))
-        return InboxStats(ready, delayed, leased, done, dead, now - first if ready else None)
+        """Count the deliveries in each state."""
+        return await self._read(lambda connection: queries.stats(connection, self._clock.seconds()))
 
     async def wait(self, timeout: float) -> None:
-        """Wait until there may be work."""
-        self._work.clear()
-        query = "SELECT min(due_at) FROM deliveries INDEXED BY open_deliveries WHERE state < 2"
-        (next_due,) = await self._do(lambda connection: connection.execute(query).fetchone())
+        """Wait until a delivery may be ready."""
+        self._work_added.clear()
+        next_due = await self._read(queries.next_due)
         due_in = timeout if next_due is None else next_due - self._clock.seconds()
-        try:
-            async with asyncio.timeout(max(0.0, min(timeout, due_in))):
-                await self._work.wait()
-        except TimeoutError:
-            pass
+        await wait_for_event(self._work_added, min(timeout, due_in))
 
 
 SqliteInbox.__module__ = "callfire_async.notifications"

@@ -1,33 +1,28 @@
-"""
-One SQLite file: who owns it, and how it is opened.
-
-It imports `errors`.
-"""
+"""Open the file of an inbox: durability settings, migrations, and checks of the file and its file system."""
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import logging
 import os
 import sqlite3
-import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
+from callfire_async.errors import InboxError
+
+__all__ = ["EPHEMERAL_FILE_SYSTEMS", "file_system", "open_database", "warn_if_ephemeral"]
 
 _log = logging.getLogger("callfire_async.inbox")
 
-_LOCK_POLL_SECONDS = 0.05
-# As long as a tool that copies the file may hold it; a postback is answered 503 then.
+# A tool that copies the file may lock it for this long; after that a postback gets a 503.
 _BUSY_SECONDS = 5.0
-# A write-ahead log that has grown in a burst is cut back to this.
-_LOG_BYTES = 64 * 1024 * 1024
+# A write-ahead log that has grown in a burst is truncated to this size.
+_MAX_WAL_BYTES = 64 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
-# File systems that end with their machine or container.
-FLEETING = ("tmpfs", "ramfs", "overlay")
+#: File systems whose contents are lost when the container or the machine goes away.
+EPHEMERAL_FILE_SYSTEMS = ("tmpfs", "ramfs", "overlay")
 
 _MIGRATIONS = (
     """
@@ -57,131 +52,75 @@ _MIGRATIONS = (
 )
 
 
-# --- who owns it ------------------------------------------------------------------------------------------
-
-
-class FileLock:
-    """The lock beside a file: held for as long as a process owns it, and gone with that process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    async def acquire(self, timeout: float) -> None:
-        """
-        Wait for the owner to leave, *timeout* seconds at most.
-
-        Raises:
-            InboxLockedError: It did not leave; the message names its process.
-            InboxUnavailableError: The lock file cannot be made.
-        """
-        deadline = time.monotonic() + timeout
-        while not self._try():
-            if time.monotonic() >= deadline:
-                raise InboxLockedError(
-                    f"{self._path} is owned by process {self._owner()}; wait until that has stopped,"
-                    " or run several processes with SqliteInbox.in_directory()"
-                )
-            await asyncio.sleep(_LOCK_POLL_SECONDS)
-
-    def _try(self) -> bool:
-        try:
-            file = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise InboxUnavailableError(f"{self._lock_path} cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(file)
-            if isinstance(error, BlockingIOError):
-                return False
-            raise InboxUnavailableError(f"{self._lock_path} cannot be locked: {error.strerror}") from error
-        self._file = file
-        # Who it is only makes for better words: a full disk must not keep the owner out.
-        with suppress(OSError):
-            os.ftruncate(file, 0)
-            os.write(file, str(os.getpid()).encode())
-        return True
-
-    def release(self) -> None:
-        """Let the next owner in."""
-        os.close(self._file)
-
-    def _owner(self) -> str:
-        return self._lock_path.read_text().strip() or "(unknown)"
-
-    @property
-    def _lock_path(self) -> Path:
-        return self._path.with_name(self._path.name + ".lock")
-
-
-# --- opening ----------------------------------------------------------------------------------------------
-
-
-def open_file(path: Path, *, read_only: bool = False, check: bool = False) -> sqlite3.Connection:
+def open_database(path: Path, *, read_only: bool = False, check: bool = False) -> sqlite3.Connection:
     """
-    Open an inbox's file, made and migrated where that is needed.
+    Open the file of an inbox; create and migrate it if necessary.
 
     Args:
         path: The file.
-        read_only: It must be there, and nothing in it is changed.
-        check: Look for damage first, which takes a while for a large one.
+        read_only: The file must exist and is not changed.
+        check: Check the whole file for damage first, which takes time if it is large.
 
     Raises:
-        sqlite3.Error, OSError: It cannot be opened, or is damaged.
-        InboxError: A later version has written it.
+        sqlite3.Error, OSError: The file cannot be opened, or is damaged.
+        InboxError: A later version of this library has written the file.
     """
     if not read_only:
         _create_file(path)
-        # Before SQLite sees it: to close a connection may be to put the log into the file.
+        # Before SQLite opens the file: closing a connection may copy the log into the database.
         _sync_wal(path)
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, cached_statements=256)
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
-        if check:
-            _check_damage(connection)
-        if read_only:
-            _check_version(connection, path, at_least=len(_MIGRATIONS))
-        else:
-            _configure(connection)
-            _migrate(connection, path)
-            _sync_folder(path.parent)
+        _prepare(connection, path, read_only=read_only, check=check)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
+def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool, check: bool) -> None:
+    if check:
+        _check_damage(connection)
+    if read_only:
+        _check_version(connection, path, minimum=len(_MIGRATIONS))
+        return
+    _configure(connection)
+    _migrate(connection, path)
+    _sync_directory(path.parent)
+
+
 def _create_file(path: Path) -> None:
-    # SQLite gives its other files the mode of this one. One that is there must not be touched: whoever closes a file
-    # lets go of all locks that his process has on it, those of SQLite among them.
+    # SQLite gives its other files the mode of this one. An existing file must not be opened here: closing it would
+    # release all locks that this process has on it, including those of SQLite.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _check_damage(connection: sqlite3.Connection) -> None:
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
+    (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok":
         raise OSError("the file is damaged")
 
 
 def _configure(connection: sqlite3.Connection) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise InboxError(f"the file system cannot hold a write-ahead log (journal mode {mode})")
-    # FULL, said aloud: NORMAL loses the last commits with the machine's power.
+        raise InboxError(f"the file system does not support a write-ahead log (journal mode {mode})")
+    # Explicit, because some builds default to NORMAL, which loses the last commits in a power failure.
     connection.execute("PRAGMA synchronous = FULL")
-    # On Apple's systems a plain fsync leaves the data in the disk's cache.
+    # On macOS, a plain fsync leaves the data in the cache of the disk.
     connection.execute("PRAGMA fullfsync = ON")
     connection.execute("PRAGMA checkpoint_fullfsync = ON")
-    connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+    connection.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
 
 
-def _check_version(connection: sqlite3.Connection, path: Path, *, at_least: int = 0) -> int:
+def _check_version(connection: sqlite3.Connection, path: Path, *, minimum: int = 0) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(_MIGRATIONS):
         raise InboxError(f"{path} was written by a later version of callfire_async (schema {version})")
-    if version < at_least:
-        raise InboxError(f"{path} holds no inbox of this version; open it for writing once")
+    if version < minimum:
+        raise InboxError(f"{path} is no inbox of this version; open it once without read_only")
     return int(version)
 
 
@@ -190,49 +129,54 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(f"BEGIN IMMEDIATE;{_MIGRATIONS[number]};PRAGMA user_version = {number + 1};COMMIT;")
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the names of new files durable too."""
-    file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+def _sync_directory(directory: Path) -> None:
+    """Make the names of new files durable."""
+    with _opened(directory, os.O_RDONLY) as file:
         os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _sync_wal(path: Path) -> None:
     """
-    Put on the disk whatever can be read of the log that the last owner has left.
+    Rewrite and sync the write-ahead log that the last owner left.
 
-    It may have died before it had synced that; and what a failed sync had covered, no later one covers unless it is
-    written again. What was put into the file from such a log, or appended to it, would end with the machine's power.
+    The owner may have died before its last sync, and pages that a failed sync covered are only synced again if they
+    are written again. Without this, commits that are read from such a log could be lost in a power failure.
     """
-    try:
-        # SQLite keeps the log beside the file itself, not beside a link to it.
-        file = os.open(f"{path.resolve()}-wal", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
+    # SQLite puts the log beside the target of a symbolic link.
+    target = path.resolve()
+    with suppress(FileNotFoundError), _opened(f"{target}-wal", os.O_RDWR) as file:
         for start in range(0, os.fstat(file).st_size, _CHUNK_BYTES):
             os.pwrite(file, os.pread(file, _CHUNK_BYTES, start), start)
         os.fsync(file)
+        _sync_directory(target.parent)
+
+
+@contextmanager
+def _opened(path: Path | str, flags: int) -> Iterator[int]:
+    file = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        yield file
     finally:
         os.close(file)
-    _sync_folder(path.resolve().parent)
 
 
 def warn_if_ephemeral(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
-    """Log a warning where a file will not outlive the machine, or its container."""
+    """Log a warning if a file does not outlive its container or machine."""
     kind = file_system(path.resolve(), mounts)
-    if kind in FLEETING:
-        _log.warning("%s is on a file system (%s) that ends with its machine or container", path, kind)
+    if kind in EPHEMERAL_FILE_SYSTEMS:
+        _log.warning(
+            "%s is on an ephemeral file system (%s): deliveries are lost when the container or machine goes away",
+            path,
+            kind,
+        )
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
-    """Name the kind of file system that a whole path is on; None where that cannot be told."""
+    """Return the type of the file system of an absolute path; None if it is unknown."""
     try:
         lines = [line.split(" ") for line in mounts.read_text().splitlines()]
     except OSError:
         return None
-    over = sorted((line for line in lines if path.is_relative_to(line[1])), key=lambda line: len(line[1]))
-    # Of several in one place the last one mounted is seen.
-    return over[-1][2] if over else None
+    # The longest mount point wins; of several mounts at the same point, the last one.
+    matching = sorted((line for line in lines if path.is_relative_to(line[1])), key=lambda line: len(line[1]))
+    return matching[-1][2] if matching else None

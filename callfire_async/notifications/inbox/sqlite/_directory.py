@@ -1,39 +1,32 @@
-"""
-A folder of SQLite files, one for each of several processes.
-
-It imports `errors` and the protocol; how a file is opened it is told.
-"""
+"""`SqliteDirectoryInbox`: an inbox in a directory that several processes share, with one file for each."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Self
 
 from attrs import evolve
 
-from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
-from callfire_async.notifications.inbox.base import AppendResult, Delivery, Inbox, InboxEntry, InboxStats, Lease
+from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox.base import (
+    AppendResult,
+    Delivery,
+    Inbox,
+    InboxEntry,
+    InboxStats,
+    Lease,
+    wait_any,
+)
+from callfire_async.notifications.inbox.sqlite._directory_files import DirectoryFiles, InboxFactory
 
 __all__ = ["SqliteDirectoryInbox"]
-
-T = TypeVar("T")
-
-
-class InboxFactory(Protocol):
-    """Makes the inbox of one file."""
-
-    def __call__(self, path: Path, /, *, read_only: bool = False) -> Inbox:
-        """Make it; it is not open yet."""
-        ...
-
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -42,279 +35,179 @@ _TAKE_OVER_SECONDS = 60.0
 
 class SqliteDirectoryInbox:
     """
-    An inbox whose deliveries go to a file of this process's own, in a folder that several processes share.
+    An inbox that appends to this process's own file, in a directory that several processes share.
 
-    Files that no living process owns are taken over, and let go once nothing is left in them but what is done. Ids are
-    ``file/number``. ``append`` finds repeats in its own file only: a postback that CallFire were to send twice, to two
-    processes, is handled twice. ``handled`` asks all files, those of living processes too. A file that was taken over and
-    fails is let go, so that it holds up nothing else.
+    A process takes over the files that no running process owns, and closes each when only done deliveries are left in
+    it. IDs have the form ``file/number``. ``append`` finds duplicates in its own file only: a postback that CallFire
+    sends to two processes is handled twice. ``handled`` reads all files, including those of other processes.
 
     Args:
-        folder: Made where it is missing, with mode 0700.
-        open_file: Makes the inbox of one file.
-        retention: Seconds for which a file keeps the keys of what is done; None where that is not known.
-        read_only: Look at the files that are there, whoever owns them, and change nothing.
+        directory: Created with mode 0700 if it does not exist.
+        make_inbox: Creates the inbox of one file.
+        retention: Seconds for which a file keeps the keys of done deliveries; None if unknown.
+        read_only: Open all existing files without owning them, and change nothing.
     """
 
     def __init__(
-        self, folder: Path, open_file: InboxFactory, *, retention: float | None = None, read_only: bool = False
+        self, directory: Path, make_inbox: InboxFactory, *, retention: float | None = None, read_only: bool = False
     ) -> None:
-        #: How far back ``handled`` knows everything, in seconds.
+        #: Seconds for which the keys of done deliveries are kept; ``handled`` is complete for this period.
         self.retention = retention
-        self._folder = folder
-        self._open_file = partial(open_file, read_only=True) if read_only else open_file
+        self._directory = directory
         self._read_only = read_only
+        self._files = DirectoryFiles(directory, make_inbox, read_only=read_only)
         self._is_open = False
-        self._own = ""
-        # Who is asked first stands first.
-        self._held: dict[str, Inbox] = {}
-        self._files: dict[str, AsyncExitStack] = {}
-        self._closing = AsyncExitStack()
-        self._taken = asyncio.Event()
+        self._resources = AsyncExitStack()
+        self._file_added = asyncio.Event()
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """
-        Open a file that nobody owns, or a new one; take over what else waits.
+        Open a file that no process owns, or a new one; take over the others that no process owns.
 
         Raises:
-            InboxUnavailableError: The folder or the file cannot be made.
+            InboxUnavailableError: The directory or the file cannot be created.
         """
-        self._prepare_folder()
-        # An event belongs to the loop in which it was first waited for.
-        self._taken = asyncio.Event()
-        async with AsyncExitStack() as opened:
-            opened.push_async_callback(self._let_all_go)
-            if self._read_only:
-                for path in self._paths():
-                    await self._hold(path)
-            else:
-                self._own = await self._open_own()
-                await self._take_over()
-                opened.push_async_callback(_cancel, asyncio.create_task(self._keep_taking_over()))
-            self._closing = opened.pop_all()
+        # An event belongs to the loop that first waits for it.
+        self._file_added = asyncio.Event()
+        async with AsyncExitStack() as resources:
+            resources.push_async_callback(self._files.close)
+            await self._files.open()
+            if not self._read_only:
+                await self._files.take_over()
+                resources.push_async_callback(_cancel, asyncio.create_task(self._keep_taking_over()))
+            self._resources = resources.pop_all()
         self._is_open = True
         return self
-
-    def _prepare_folder(self) -> None:
-        if self._read_only:
-            if not self._folder.is_dir():
-                raise InboxUnavailableError(f"there is no folder {self._folder}")
-            return
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise InboxUnavailableError(f"{self._folder} cannot be made: {error.strerror}") from error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all files."""
         self._is_open = False
-        await self._closing.aclose()
-
-    async def _open_own(self) -> str:
-        for path in self._paths():
-            if await self._hold(path):
-                return path.stem
-        path = self._folder / f"{secrets.token_hex(4)}.db"
-        await self._enter(path.stem, self._open_file(path))
-        return path.stem
-
-    async def _hold(self, path: Path) -> bool:
-        """Open a file unless a living process owns it, or it cannot be opened."""
-        try:
-            await self._enter(path.stem, self._open_file(path))
-        except InboxLockedError:
-            return False
-        except InboxError as error:
-            told = "is not shown" if self._read_only else "that nobody owns cannot be taken over"
-            _log.error("an inbox %s: %s", told, error)
-            return False
-        return True
-
-    async def _enter(self, name: str, inbox: Inbox) -> None:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(inbox)
-            self._held[name], self._files[name] = inbox, stack.pop_all()
-
-    async def _close_file(self, name: str, inbox: Inbox) -> None:
-        # Two who ask at once may both find that it fails, and it may have been opened anew since.
-        if self._held.get(name) is inbox:
-            del self._held[name]
-            await self._files.pop(name).aclose()
-
-    async def _let_all_go(self) -> None:
-        async with AsyncExitStack() as stack:
-            for name, inbox in self._held.items():
-                stack.push_async_callback(self._close_file, name, inbox)
+        await self._resources.aclose()
 
     async def _keep_taking_over(self) -> None:
         while True:
             await asyncio.sleep(_TAKE_OVER_SECONDS)
             try:
-                await self._take_over()
-            except Exception:  # noqa: BLE001  # too many open files, say: in a minute there may be fewer
-                _log.exception("the inboxes of processes that are gone cannot be taken over now")
+                if await self._files.take_over():
+                    self._file_added.set()
+            except Exception:  # noqa: BLE001  # such as too many open files: it may have passed by the next time
+                _log.exception(
+                    "cannot take over the files in %s, retrying in %d s", self._directory, _TAKE_OVER_SECONDS
+                )
 
-    async def _take_over(self) -> None:
-        """Take over files in which something is left; let go of those in which nothing is."""
-        for path in self._unowned_paths():
-            if await self._may_have_pending(path) and await self._hold(path):
-                _log.info("the inbox %s of a process that is gone was taken over", path)
-                self._taken.set()
-        for name, inbox in list(self._held.items()):
-            if name != self._own and await self._ask(name, _is_needed) is False:
-                await self._close_file(name, inbox)
-
-    async def _may_have_pending(self, path: Path) -> bool:
-        try:
-            async with self._open_file(path, read_only=True) as inbox:
-                return await _is_needed(inbox)
-        except InboxError:
-            # Its owner is about to make it, or it is damaged: whoever tries to own it will know.
-            return True
-
-    def _paths(self) -> list[Path]:
-        return sorted(self._folder.glob("*.db"))
-
-    def _unowned_paths(self) -> list[Path]:
-        return [path for path in self._paths() if path.stem not in self._held]
-
-    # --- asking the files ---------------------------------------------------------------------------------
-
-    async def _ask(self, name: str, question: Callable[[Inbox], Awaitable[T]]) -> T | None:
-        """Ask a file; one that was let go has no answer."""
-        inbox = self._held.get(name)
-        if inbox is None:
-            return None
-        try:
-            return await question(inbox)
-        except InboxError as error:
-            if name == self._own:
-                raise
-            _log.error("the inbox %s is let go: %s", name, error)
-            await self._close_file(name, inbox)
-            return None
-
-    async def _ask_all(self, question: Callable[[Inbox], Awaitable[T]]) -> dict[str, T]:
-        answers = {name: await self._ask(name, question) for name in self._names()}
-        return {name: answer for name, answer in answers.items() if answer is not None}
-
-    def _names(self) -> list[str]:
+    @property
+    def _open_files(self) -> DirectoryFiles:
         if not self._is_open:
             raise InboxError("this inbox is not open; use it inside 'async with'")
-        return list(self._held)
+        return self._files
 
-    def _writable_names(self) -> list[str]:
+    @property
+    def _owned_files(self) -> DirectoryFiles:
         if self._read_only:
-            raise InboxError(f"{self._folder} was opened for reading only")
-        return self._names()
+            raise InboxError(f"{self._directory} was opened with read_only=True")
+        return self._open_files
 
-    # --- taking in ----------------------------------------------------------------------------------------
+    # --- appending ----------------------------------------------------------------------------------------
 
     async def append(self, delivery: Delivery) -> AppendResult:
-        """Keep a delivery in this process's own file."""
-        (appended,) = await self.append_many([delivery])
-        return appended
+        """Store a delivery in this process's own file."""
+        (result,) = await self.append_many([delivery])
+        return result
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
-        """Keep several in this process's own file, all or none."""
-        self._writable_names()
-        appended = await self._held[self._own].append_many(deliveries)
-        return [evolve(one, id=f"{self._own}/{one.id}") for one in appended]
+        """Store several deliveries in this process's own file, all or none."""
+        files = self._owned_files
+        results = await files.inboxes[files.own_name].append_many(deliveries)
+        return [evolve(result, id=f"{files.own_name}/{result.id}") for result in results]
 
-    # --- handing out and settling -------------------------------------------------------------------------
+    # --- leases -------------------------------------------------------------------------------------------
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
-        """Hand out what is due in one of the files; they take turns, lest one starve the others."""
-        for name in self._writable_names():
-            leases = await self._ask(name, lambda inbox: inbox.claim(limit, lease=lease))
-            if leases and name in self._held:
-                self._held[name] = self._held.pop(name)
-                return [evolve(one, id=f"{name}/{one.id}") for one in leases]
+        """Lease due deliveries of one file; the files take turns."""
+        files = self._owned_files
+        for name in list(files.inboxes):
+            leases = await files.call(name, lambda inbox: inbox.claim(limit, lease=lease))
+            if leases and name in files.inboxes:
+                files.inboxes[name] = files.inboxes.pop(name)
+                return [evolve(leased, id=f"{name}/{leased.id}") for leased in leases]
         return []
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
-        """Let a lease end so many seconds from now."""
-        inbox, inner = self._located(lease)
-        return inbox is not None and await inbox.extend(inner, seconds)
+        """Make a lease expire *seconds* from now."""
+        return await self._settle(lease, lambda inbox, inner: inbox.extend(inner, seconds))
 
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
-        """Note that a delivery was handled."""
-        inbox, inner = self._located(lease)
-        return inbox is not None and await inbox.ack(inner, event_key=event_key)
+        """Mark a delivery as done."""
+        return await self._settle(lease, lambda inbox, inner: inbox.ack(inner, event_key=event_key))
 
     async def nack(
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
     ) -> bool:
-        """Put a delivery back for another attempt."""
-        inbox, inner = self._located(lease)
-        return inbox is not None and await inbox.nack(inner, delay=delay, completed=completed, reason=reason)
+        """Schedule another attempt."""
+        return await self._settle(
+            lease, lambda inbox, inner: inbox.nack(inner, delay=delay, completed=completed, reason=reason)
+        )
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
-        """Put a delivery back at once."""
-        inbox, inner = self._located(lease)
-        return inbox is not None and await inbox.release(inner, completed=completed)
+        """Return a delivery without counting the attempt."""
+        return await self._settle(lease, lambda inbox, inner: inbox.release(inner, completed=completed))
 
     async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
-        inbox, inner = self._located(lease)
-        return inbox is not None and await inbox.dead_letter(inner, reason)
+        return await self._settle(lease, lambda inbox, inner: inbox.dead_letter(inner, reason))
 
-    def _located(self, lease: Lease) -> tuple[Inbox | None, Lease]:
-        name, id = _split(lease.id)
-        return self._held.get(name), evolve(lease, id=id)
+    async def _settle(self, lease: Lease, operation: Callable[[Inbox, Lease], Awaitable[bool]]) -> bool:
+        name, row_id = _split(lease.id)
+        inbox = self._files.inboxes.get(name)
+        return inbox is not None and await operation(inbox, evolve(lease, id=row_id))
 
-    # --- looking after it ---------------------------------------------------------------------------------
+    # --- administration -----------------------------------------------------------------------------------
 
     async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
-        """Return which of these events were acked, by any process of the folder."""
+        """Return which of these events were acked by any process of the directory."""
         keys = list(event_keys)
-        acked = await self._ask_all(lambda inbox: inbox.handled(keys))
-        for path in self._unowned_paths():
-            try:
-                async with self._open_file(path, read_only=True) as inbox:
-                    acked[path.stem] = await inbox.handled(keys)
-            except InboxError as error:
-                _log.error("what was acked in one inbox is not known: %s", error)
-        return frozenset().union(*acked.values())
+        handled = await self._open_files.call_all(lambda inbox: inbox.handled(keys))
+        return frozenset().union(*handled, *await self._files.handled_elsewhere(keys))
 
     async def get(self, id: int | str) -> InboxEntry | None:
-        """Return what is known of one delivery."""
-        name, number = _split(id)
-        entry = await self._ask(name, lambda inbox: inbox.get(number)) if name in self._names() else None
+        """Return a delivery and its state."""
+        name, row_id = _split(id)
+        entry = await self._open_files.call(name, lambda inbox: inbox.get(row_id))
         return None if entry is None else evolve(entry, id=f"{name}/{entry.id}")
 
     async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
-        """Iterate over the deliveries, one file after the other."""
-        for name in sorted(self._names()):
-            if name in self._held:
-                async for entry in self._held[name].entries(state):
+        """Yield the deliveries of this process's files, one file after the other."""
+        files = self._open_files
+        for name in sorted(files.inboxes):
+            if name in files.inboxes:
+                async for entry in files.inboxes[name].entries(state):
                     yield evolve(entry, id=f"{name}/{entry.id}")
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
-        """Make dead letters ready again."""
-        names = self._writable_names()
+        """Make dead letters of this process's files ready again."""
+        files = self._owned_files
         if ids is None:
-            return sum((await self._ask_all(lambda inbox: inbox.replay())).values())
-        wanted = [_split(id) for id in ids]
-        replayed = 0
-        for name in names:
-            numbers = [number for file, number in wanted if file == name]
-            replayed += await self._ask(name, partial(_replay, numbers)) or 0
-        return replayed
+            return sum(await files.call_all(lambda inbox: inbox.replay()))
+        wanted: dict[str, list[str]] = {}
+        for name, row_id in map(_split, ids):
+            wanted.setdefault(name, []).append(row_id)
+        return sum([await files.call(name, partial(_replay, row_ids)) or 0 for name, row_ids in wanted.items()])
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
-        """Delete what was done, or buried, before a time."""
-        self._writable_names()
-        purged = await self._ask_all(lambda inbox: inbox.purge(done_before=done_before, dead_before=dead_before))
-        return sum(purged.values())
+        """Delete deliveries of this process's files that were done, or became dead letters, before a time."""
+        return sum(
+            await self._owned_files.call_all(
+                lambda inbox: inbox.purge(done_before=done_before, dead_before=dead_before)
+            )
+        )
 
     async def stats(self) -> InboxStats:
-        """Count what is in this process's files."""
-        all_stats = (await self._ask_all(lambda inbox: inbox.stats())).values()
+        """Count the deliveries of this process's files in each state."""
+        all_stats = await self._open_files.call_all(lambda inbox: inbox.stats())
         ages = [stats.oldest_ready_age for stats in all_stats if stats.oldest_ready_age is not None]
         return InboxStats(
             ready=sum(stats.ready for stats in all_stats),
@@ -326,32 +219,19 @@ class SqliteDirectoryInbox:
         )
 
     async def wait(self, timeout: float) -> None:
-        """Wait until there may be work in one of the files, or another is taken over."""
-        self._taken.clear()
-        waits = [asyncio.ensure_future(self._held[name].wait(timeout)) for name in self._names()]
-        waits.append(asyncio.ensure_future(_event(self._taken)))
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()
-        finally:
-            for one in waits:
-                one.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        """Wait until a delivery may be ready in one of the files, or another file is taken over."""
+        self._file_added.clear()
+        waits = [inbox.wait(timeout) for inbox in self._open_files.inboxes.values()]
+        for wait in await wait_any(self._file_added.wait(), *waits):
+            wait.result()
 
 
-async def _is_needed(inbox: Inbox) -> bool:
-    """Whether anything may have to be handled still; a dead letter can be replayed where it is held only."""
-    stats = await inbox.stats()
-    return stats.ready + stats.delayed + stats.leased + stats.dead > 0
-
-
-async def _replay(ids: list[str], inbox: Inbox) -> int:
-    return await inbox.replay(ids)
+async def _replay(row_ids: list[str], inbox: Inbox) -> int:
+    return await inbox.replay(row_ids)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end, though this be cancelled: it may be about to let go of a file."""
+    """Cancel a task and wait until it has ended, even if this is cancelled: the task may be closing a file."""
     task.cancel()
     cancelled = None
     while not task.done():
@@ -363,10 +243,6 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         raise cancelled
 
 
-async def _event(event: asyncio.Event) -> None:
-    await event.wait()
-
-
 def _split(id: int | str) -> tuple[str, str]:
-    name, _, number = str(id).rpartition("/")
-    return name, number
+    name, _, row_id = str(id).rpartition("/")
+    return name, row_id

@@ -1,10 +1,8 @@
 """
-What an inbox says to its file: rows for deliveries, and deliveries for rows.
+The SQL statements of `SqliteInbox`, and the conversion of rows to values.
 
-Each function here is part of a transaction. Parameters are positional: for each that has a name, Python's sqlite3 gives
-up the interpreter's lock once more, and a busy event loop keeps it for milliseconds. What changes many rows says OR
-ROLLBACK: to be able to undo that statement alone, SQLite would first copy each page that it changes, and the writer
-undoes all of a transaction that fails. It imports the protocol and the writer's word for that.
+Each function runs in a transaction of the writer. Conditions such as ``state > 1 AND state = 2`` repeat the condition
+of a partial index, which SQLite uses only then.
 """
 
 from __future__ import annotations
@@ -14,15 +12,19 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 
 from callfire_async.notifications.inbox.base import (
-    SUSPECT_CRASHES,
     AppendResult,
     Delivery,
     InboxEntry,
+    InboxStats,
     Lease,
+    decode_names,
+    isolate_suspects,
     parse_row_id,
+    public_state,
 )
 from callfire_async.notifications.inbox.sqlite._writer import BatchMismatchError
 
@@ -30,94 +32,118 @@ T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
 Text: TypeAlias = str | bytes | None
 
-READY, LEASED, DONE, DEAD = range(4)
 STATES = ("ready", "leased", "done", "dead")
+DONE, DEAD = STATES.index("done"), STATES.index("dead")
 
 PAGE_ROWS = 200
-# Of many rows so many go into one statement: half the time of one by one, and no more than so many bodies are copied.
-_MOST_AT_ONCE = 64
+# Statements for 64 rows instead of one make 16 or more concurrent appends a quarter to a third faster.
+_MAX_STATEMENT_ROWS = 64
 
-_NEWEST = """
+_RECOVER_LEASED = """
+    UPDATE deliveries INDEXED BY open_deliveries
+    SET state = 0, crashes = crashes + 1, due_at = :now, delay = 0, updated_at = :now
+    WHERE state = 1 AND state < 2"""
+_RECOVER_DUE = """
+    UPDATE deliveries INDEXED BY open_deliveries SET due_at = :now + delay
+    WHERE state < 2 AND due_at > :now + delay"""
+_RECOVER_TIMES = """
+    UPDATE deliveries SET appended_at = min(appended_at, :now), updated_at = min(updated_at, :now)
+    WHERE appended_at > :now OR updated_at > :now"""
+_FIND_BY_KEY = """
     SELECT key, max(id), state FROM deliveries WHERE key IN ({}) AND appended_at > ? GROUP BY key"""
 _INSERT = """
-    INSERT OR ROLLBACK INTO deliveries (key, body, content_type, received_at, appended_at, due_at, updated_at)
-    VALUES {}"""
+    INSERT INTO deliveries (key, body, content_type, received_at, appended_at, due_at, updated_at) VALUES {}"""
 _DUE = """
     SELECT id, attempt, crashes + state, body, content_type, received_at, key, completed
     FROM deliveries INDEXED BY open_deliveries
     WHERE state < 2 AND due_at <= ? ORDER BY due_at, id LIMIT ?"""
 _LEASE = """
-    UPDATE OR ROLLBACK deliveries SET state = 1, due_at = ?, token = ?, updated_at = ?, crashes = crashes + (state = 1)
+    UPDATE deliveries SET state = 1, due_at = ?, token = ?, updated_at = ?, crashes = crashes + (state = 1)
     WHERE id IN ({})"""
+_NEXT_DUE = "SELECT min(due_at) FROM deliveries INDEXED BY open_deliveries WHERE state < 2"
+_SETTLE = "UPDATE deliveries SET {}, updated_at = ? WHERE id = ? AND state = 1 AND token = ?"
 _ACK = """
-    UPDATE OR ROLLBACK deliveries SET state = 2, updated_at = ?, event_key = CASE id {} END{}
+    UPDATE deliveries SET state = 2, reason = '', updated_at = ?, event_key = CASE id {} END{}
     WHERE id IN ({}) AND state = 1 AND token = ?"""
-_FORGET = """
+_DELETE_EXPIRED = """
     DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries INDEXED BY closed_deliveries
     WHERE state = 2 AND state > 1 AND updated_at < ? ORDER BY updated_at LIMIT ?)"""
-_FIRST_DONE = """
-    SELECT min(updated_at) FROM deliveries INDEXED BY closed_deliveries WHERE state = 2 AND state > 1"""
-# A dead letter becomes as new, but for what has succeeded.
+_HANDLED = "SELECT 1 FROM deliveries WHERE event_key = ? AND event_key != '' AND state = 2 LIMIT 1"
 _REVIVE = "UPDATE deliveries SET state = 0, attempt = 1, due_at = ?, delay = 0, updated_at = ?"
-_REVIVE_REPEATED = f"{_REVIVE} WHERE id = ?"
+_REVIVE_DUPLICATE = f"{_REVIVE} WHERE id = ?"
 _REPLAY_ALL = f"{_REVIVE}, crashes = 0 WHERE state = 3 AND state > 1"
 _REPLAY_ONE = f"{_REVIVE}, crashes = 0 WHERE state = 3 AND id = ?"
+_PURGE = "DELETE FROM deliveries WHERE state = ? AND state > 1 AND updated_at < ?"
 _ENTRY = """
     SELECT id, state, due_at, body, content_type, received_at, key, attempt, crashes, reason, updated_at
     FROM deliveries """
+_COUNT_OPEN = """
+    SELECT count(*) FILTER (WHERE due_at <= :now), count(*) FILTER (WHERE due_at > :now AND state = 0),
+        count(*) FILTER (WHERE due_at > :now AND state = 1), min(due_at)
+    FROM deliveries INDEXED BY open_deliveries WHERE state < 2"""
+_COUNT_CLOSED = "SELECT count(*) FROM deliveries INDEXED BY closed_deliveries WHERE state = ? AND state > 1"
 
 
-# --- taking in --------------------------------------------------------------------------------------------
+# --- appending --------------------------------------------------------------------------------------------
+
+
+def recover(connection: sqlite3.Connection, now: float) -> None:
+    """Make the last owner's leases ready, and correct times that lie ahead because the system clock was set back."""
+    for statement in (_RECOVER_LEASED, _RECOVER_DUE, _RECOVER_TIMES):
+        connection.execute(statement, {"now": now})
 
 
 def append(
     connection: sqlite3.Connection, deliveries: Sequence[Delivery], now: float, dedupe_window: float
 ) -> list[AppendResult]:
-    """Insert what is new; a repeat of a dead letter makes that one ready."""
+    """Insert deliveries that are new; make dead letters ready if they are appended again."""
     keyed = [(encode_text(delivery.key), delivery) for delivery in deliveries]
     if dedupe_window <= 0:
-        return [AppendResult(id, duplicate=False) for id in _inserted(connection, keyed, now)]
-    there = _newest(connection, [key for key, _ in keyed], now, dedupe_window)
-    # Of two that are alike the first is new.
-    new = {key: delivery for key, delivery in reversed(keyed) if key not in there}
-    fresh = [(key, new.pop(key)) for key, _ in keyed if key in new]
-    inserted = dict(zip((key for key, _ in fresh), _inserted(connection, fresh, now), strict=True))
-    there |= inserted
-    # The first to ask for a new one gets it as new.
-    return [AppendResult(there[key], duplicate=inserted.pop(key, None) is None) for key, _ in keyed]
+        return [AppendResult(id, duplicate=False) for id in _insert(connection, keyed, now)]
+    ids = _find_by_key(connection, [key for key, _ in keyed], now, dedupe_window)
+    new: dict[Text, Delivery] = {}
+    for key, delivery in keyed:
+        if key not in ids:
+            new.setdefault(key, delivery)
+    inserted = dict(zip(new, _insert(connection, list(new.items()), now), strict=True))
+    ids |= inserted
+    # Of several deliveries with a new key, the first is not a duplicate.
+    return [AppendResult(ids[key], duplicate=inserted.pop(key, None) is None) for key, _ in keyed]
 
 
-def _newest(connection: sqlite3.Connection, keys: list[Text], now: float, dedupe_window: float) -> dict[Text, Any]:
-    """Find the deliveries that are there already, by key."""
-    there: dict[Text, Any] = {}
-    for part in _chunks(keys):
-        query = _NEWEST.format(_placeholders(part))
-        for key, id, state in connection.execute(query, (*part, now - dedupe_window)).fetchall():
-            there[key] = id
+def _find_by_key(connection: sqlite3.Connection, keys: list[Text], now: float, dedupe_window: float) -> dict[Text, int]:
+    """Return the IDs of stored deliveries by key."""
+    ids: dict[Text, int] = {}
+    for chunk in _chunks(keys):
+        query = _FIND_BY_KEY.format(_placeholders(chunk))
+        for key, id, state in connection.execute(query, (*chunk, now - dedupe_window)).fetchall():
+            ids[key] = id
             if state == DEAD:
-                connection.execute(_REVIVE_REPEATED, (now, now, id))
-    return there
-
-
-def _inserted(connection: sqlite3.Connection, keyed: list[tuple[Text, Delivery]], now: float) -> list[int]:
-    """Insert rows; return their ids, which follow each other."""
-    ids: list[int] = []
-    for part in _chunks(keyed):
-        values: list[Any] = []
-        for key, delivery in part:
-            received_at = delivery.received_at.timestamp()
-            values += (key, delivery.body, encode_text(delivery.content_type), received_at, now, now, now)
-        statement = _INSERT.format(",".join(["(?,?,?,?,?,?,?)"] * len(part)))
-        last = connection.execute(statement, values).lastrowid or 0
-        ids += range(last - len(part) + 1, last + 1)
+                connection.execute(_REVIVE_DUPLICATE, (now, now, id))
     return ids
 
 
+def _insert(connection: sqlite3.Connection, keyed: list[tuple[Text, Delivery]], now: float) -> list[int]:
+    """Insert rows and return their IDs, which are consecutive."""
+    ids: list[int] = []
+    for chunk in _chunks(keyed):
+        values = chain.from_iterable(_values(key, delivery, now) for key, delivery in chunk)
+        statement = _INSERT.format(",".join(["(?,?,?,?,?,?,?)"] * len(chunk)))
+        last = connection.execute(statement, tuple(values)).lastrowid or 0
+        ids += range(last - len(chunk) + 1, last + 1)
+    return ids
+
+
+def _values(key: Text, delivery: Delivery, now: float) -> Row:
+    received_at = delivery.received_at.timestamp()
+    return key, delivery.body, encode_text(delivery.content_type), received_at, now, now, now
+
+
 def _chunks(rows: list[T]) -> Iterator[list[T]]:
-    """Cut into parts of few different lengths: each is a statement that SQLite has to keep prepared."""
+    """Yield parts whose lengths are powers of two, so that few different statements are prepared."""
     start = 0
     while start < len(rows):
-        length = min(_MOST_AT_ONCE, 1 << (len(rows) - start).bit_length() - 1)
+        length = min(_MAX_STATEMENT_ROWS, 1 << (len(rows) - start).bit_length() - 1)
         yield rows[start : start + length]
         start += length
 
@@ -126,130 +152,131 @@ def _placeholders(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
-# --- handing out ------------------------------------------------------------------------------------------
+# --- leases -----------------------------------------------------------------------------------------------
 
 
 def claim(connection: sqlite3.Connection, limit: int, now: float, lease: float) -> list[Lease]:
-    """Lease what is due, under a token of this claim."""
-    due = _without_suspects(connection.execute(_DUE, (now, limit)).fetchall())
+    """Lease due deliveries; all leases of one claim have the same token."""
+    due: list[Row] = isolate_suspects(connection.execute(_DUE, (now, limit)).fetchall(), itemgetter(2))
     token = secrets.token_hex(8)
-    for part in _chunks([row[0] for row in due]):
-        connection.execute(_LEASE.format(_placeholders(part)), (now + lease, token, now, *part))
-    return [_leased(row, token) for row in due]
+    for chunk in _chunks([row[0] for row in due]):
+        connection.execute(_LEASE.format(_placeholders(chunk)), (now + lease, token, now, *chunk))
+    return [_to_lease(row, token) for row in due]
 
 
-def _without_suspects(due: list[Row]) -> list[Row]:
-    """Cut a list before the first that has crashed too often; where that is the first of all, it goes alone."""
-    for number, (_, _, crashes, *_) in enumerate(due):
-        if crashes >= SUSPECT_CRASHES:
-            return due[: max(1, number)]
-    return due
-
-
-def _leased(row: Row, token: str) -> Lease:
+def _to_lease(row: Row, token: str) -> Lease:
     id, attempt, crashes, body, content_type, received_at, key, completed = row
-    delivery = Delivery(body, text(content_type), from_timestamp(received_at), text(key))
-    return Lease(id, token, attempt, crashes, delivery, _parted(completed))
+    delivery = Delivery(body, _decode_text(content_type), _from_timestamp(received_at), _decode_text(key))
+    return Lease(id, token, attempt, crashes, delivery, decode_names(completed))
 
 
-def forget(connection: sqlite3.Connection, before: float, most: int) -> int:
-    """Delete what was done before a time, so many at most; return how many."""
-    return connection.execute(_FORGET, (before, most)).rowcount
+def next_due(connection: sqlite3.Connection) -> float | None:
+    """Return when the next delivery is due, or the next lease ends."""
+    (due_at,) = connection.execute(_NEXT_DUE).fetchone()
+    return None if due_at is None else float(due_at)
 
 
-def first_done(connection: sqlite3.Connection) -> float | None:
-    """Return when the first of all that is done was, or None."""
-    (first,) = connection.execute(_FIRST_DONE).fetchone()
-    return None if first is None else float(first)
-
-
-def settle(connection: sqlite3.Connection, lease: Lease, now: float, change: str, values: Row) -> bool:
-    """Change a delivery, if the lease is still its own."""
-    statement = (
-        f"UPDATE deliveries SET {change}, updated_at = ?"  # noqa: S608  # the changes are the inbox's own words
-        " WHERE id = ? AND state = 1 AND token = ?"
-    )
-    return connection.execute(statement, (*values, now, parse_row_id(lease.id), lease.token)).rowcount == 1
+def settle(connection: sqlite3.Connection, lease: Lease, now: float, assignments: str, values: Row) -> bool:
+    """Update a delivery if its lease is still valid; return whether it was."""
+    parameters = (*values, now, parse_row_id(lease.id), lease.token)
+    return connection.execute(_SETTLE.format(assignments), parameters).rowcount == 1
 
 
 def ack(
-    connection: sqlite3.Connection, handled: Sequence[tuple[Lease, str]], now: float, *, keep_bodies: bool
+    connection: sqlite3.Connection, acks: Sequence[tuple[Lease, str]], now: float, *, keep_bodies: bool
 ) -> list[bool]:
     """
-    Note which events were handled; tell whether the leases were still the deliveries' own.
+    Mark deliveries as done and store the keys of their events; return whether their leases were still valid.
 
     Raises:
-        NotAlike: Some of several were not.
+        BatchMismatchError: Some of several leases were not.
     """
     by_token: dict[str, list[tuple[int, Text]]] = {}
-    for lease, event_key in handled:
+    for lease, event_key in acks:
         by_token.setdefault(lease.token, []).append((parse_row_id(lease.id), encode_text(event_key)))
-    noted = 0
-    for token, keys in by_token.items():
-        for part in _chunks(keys):
-            ids = [id for id, _ in part]
-            statement = _ACK.format(
-                "WHEN ? THEN ? " * len(part), "" if keep_bodies else ", body = x''", _placeholders(part)
-            )
-            values = (now, *chain.from_iterable(part), *ids, token)
-            noted += connection.execute(statement, values).rowcount
-    if noted != len(handled) > 1:
+    count = sum(
+        _ack_chunk(connection, token, chunk, now, keep_bodies=keep_bodies)
+        for token, keys in by_token.items()
+        for chunk in _chunks(keys)
+    )
+    if count != len(acks) > 1:
         raise BatchMismatchError
-    return [noted > 0] * len(handled)
+    return [count > 0] * len(acks)
 
 
-# --- looking after it -------------------------------------------------------------------------------------
+def _ack_chunk(
+    connection: sqlite3.Connection, token: str, keys: list[tuple[int, Text]], now: float, *, keep_bodies: bool
+) -> int:
+    drop_body = "" if keep_bodies else ", body = x''"
+    statement = _ACK.format("WHEN ? THEN ? " * len(keys), drop_body, _placeholders(keys))
+    ids = [id for id, _ in keys]
+    return connection.execute(statement, (now, *chain.from_iterable(keys), *ids, token)).rowcount
+
+
+def delete_expired(connection: sqlite3.Connection, before: float, limit: int) -> None:
+    """Delete up to *limit* deliveries that were done before a time."""
+    connection.execute(_DELETE_EXPIRED, (before, limit))
+
+
+# --- administration ---------------------------------------------------------------------------------------
+
+
+def handled(connection: sqlite3.Connection, event_keys: Iterable[str]) -> frozenset[str]:
+    """Return which of these events were acked."""
+    return frozenset(key for key in event_keys if connection.execute(_HANDLED, (encode_text(key),)).fetchone())
 
 
 def entry(connection: sqlite3.Connection, id: int) -> Row | None:
-    """Read what is known of one delivery."""
+    """Return the row of one delivery."""
     row: Row | None = connection.execute(f"{_ENTRY} WHERE id = ?", (id,)).fetchone()
     return row
 
 
 def page_after(connection: sqlite3.Connection, last: int) -> list[Row]:
-    """Read the next page of what is known of all."""
+    """Return the next page of rows, in order of arrival."""
     return connection.execute(f"{_ENTRY} WHERE id > ? ORDER BY id LIMIT ?", (last, PAGE_ROWS)).fetchall()
 
 
 def newest(connection: sqlite3.Connection, limit: int, bodies_after: int) -> list[Row]:
-    """Read what came last, the newest first; the bodies of those only that came after one."""
-    # SQLite reads no page of a body that is not asked for.
+    """Return the newest rows, newest first; those up to *bodies_after* without their bodies."""
+    # SQLite does not read the pages of a body that is not selected.
     query = _ENTRY.replace("body", "CASE WHEN id > ? THEN body ELSE x'' END")
     return connection.execute(f"{query} ORDER BY id DESC LIMIT ?", (bodies_after, limit)).fetchall()
 
 
-def as_entry(row: Row, now: float) -> InboxEntry:
-    """Make an entry of what was read."""
+def to_entry(row: Row, now: float) -> InboxEntry:
+    """Return the entry in a row."""
     id, state, due_at, body, content_type, received_at, key, attempt, crashes, reason, updated_at = row
-    delivery = Delivery(body, text(content_type), from_timestamp(received_at), text(key))
-    name = STATES[READY if state == LEASED and due_at <= now else state]
-    return InboxEntry(id, name, delivery, attempt, crashes, text(reason), from_timestamp(updated_at))
+    delivery = Delivery(body, _decode_text(content_type), _from_timestamp(received_at), _decode_text(key))
+    shown = public_state(STATES[state], due_at, now)
+    return InboxEntry(id, shown, delivery, attempt, crashes, _decode_text(reason), _from_timestamp(updated_at))
 
 
 def replay(connection: sqlite3.Connection, ids: Sequence[int] | None, now: float) -> int:
-    """Make dead letters ready again, all unless named; return how many."""
+    """Make these dead letters ready again, or all; return their number."""
     if ids is None:
         return connection.execute(_REPLAY_ALL, (now, now)).rowcount
     return sum(connection.execute(_REPLAY_ONE, (now, now, id)).rowcount for id in ids)
 
 
+def purge(connection: sqlite3.Connection, limits: dict[str, datetime]) -> int:
+    """Delete deliveries that have been in a state since before its limit; return their number."""
+    parameters = [(STATES.index(state), before.timestamp()) for state, before in limits.items()]
+    return sum(connection.execute(_PURGE, values).rowcount for values in parameters)
+
+
+def stats(connection: sqlite3.Connection, now: float) -> InboxStats:
+    """Count the deliveries in each state."""
+    ready, delayed, leased, first_due = connection.execute(_COUNT_OPEN, {"now": now}).fetchone()
+    done, dead = (connection.execute(_COUNT_CLOSED, (state,)).fetchone()[0] for state in (DONE, DEAD))
+    return InboxStats(ready, delayed, leased, done, dead, now - first_due if ready else None)
+
+
 # --- values -----------------------------------------------------------------------------------------------
 
 
-def joined(names: Iterable[str]) -> str:
-    """Word names as one text."""
-    return "\n".join(name.encode("unicode_escape").decode() for name in sorted(names))
-
-
-def _parted(names: str) -> frozenset[str]:
-    if not names:
-        return frozenset()
-    return frozenset(name.encode().decode("unicode_escape") for name in names.split("\n"))
-
-
 def encode_text(text: str | None) -> Text:
-    """Return a text as SQLite can keep it: a server hands over what it could not decode as lone surrogates."""
+    """Return a text in a form that SQLite can store; HTTP headers may contain lone surrogates."""
     if text is None:
         return None
     try:
@@ -259,11 +286,9 @@ def encode_text(text: str | None) -> Text:
     return text
 
 
-def text(stored: Any) -> Any:
-    """Return a text as it was before it was made storable."""
+def _decode_text(stored: Any) -> Any:
     return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else stored
 
 
-def from_timestamp(seconds: float) -> datetime:
-    """Return a time as a delivery has it."""
+def _from_timestamp(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)

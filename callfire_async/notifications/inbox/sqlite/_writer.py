@@ -1,8 +1,4 @@
-"""
-The thread that writes to one SQLite file: what gathers while it commits is its next transaction.
-
-It imports `errors` and how a file is opened.
-"""
+"""The thread that owns the connection to an inbox file and commits in groups."""
 
 from __future__ import annotations
 
@@ -18,72 +14,78 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import define
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox.sqlite._database import open_file
+from callfire_async.notifications.inbox.sqlite._database import open_database
 
-__all__ = ["BatchMismatchError", "SharedWork", "Work", "WriterThread"]
+__all__ = ["BatchMismatchError", "BatchWork", "Work", "WriterThread"]
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
-#: Does for several, in one go, what each has asked for; returns what each gets, in their order, or raises `BatchMismatchError`.
-SharedWork = Callable[[sqlite3.Connection, list[Any]], Sequence[T]]
+Work: TypeAlias = Callable[[sqlite3.Connection], T]
+#: Does the same for several items; returns their results in order, or raises `BatchMismatchError`.
+BatchWork: TypeAlias = Callable[[sqlite3.Connection, list[Any]], Sequence[T]]
 
 _log = logging.getLogger("callfire_async.inbox")
 
-# One commit for more than this would let the first of them wait for the last.
-_GROUP_SIZE = 1000
+# The first job of a larger group would wait too long for the last.
+_MAX_GROUP_SIZE = 1000
+
+# Errors of one job: the file itself is fine.
+_JOB_ERRORS = frozenset(
+    [
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+        sqlite3.SQLITE_TOOBIG,
+    ]
+)
+# The disk is full, or another process has locked the file: the file is unchanged.
+_HARMLESS_ERRORS = frozenset([sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED])
 
 
-class BatchMismatchError(Exception):  # a signal to the writer, which has it done again
-    """What was to be done for several in one go was not done for all, and who is left out shows only one by one."""
+class BatchMismatchError(Exception):
+    """Raised when a batched statement affected fewer rows than it should; the writer reruns the items one by one."""
 
 
 @define(eq=False)
-class _Work:
-    """Something to be done, and who waits for it."""
+class _Job:
+    """One item of a batch, and the future of its result."""
 
-    work: Work[Any]
-    future: asyncio.Future[Any]
-
-
-@define(eq=False)
-class _BatchedWork:
-    """One's share of what is done for several in one go, and who waits for it."""
-
-    work: SharedWork[Any]
+    work: BatchWork[Any]
     item: Any
     future: asyncio.Future[Any]
 
 
-_Asked: TypeAlias = _Work | _BatchedWork
-#: What was asked, what came of it, and what it raised.
-_Outcome: TypeAlias = tuple[_Asked, Any, Exception | None]
+#: A job, its result, and its error.
+_Outcome: TypeAlias = tuple[_Job, Any, Exception | None]
 
 
 class WriterThread:
     """
-    The thread that owns a connection.
+    The thread that owns the connection.
 
-    What has gathered while a transaction was committed is the next one: many writers share a sync of the disk, and
-    one by itself does not wait for others.
+    Jobs that are submitted during a commit form the next transaction: concurrent writers share one sync of the disk,
+    and a single writer does not wait for others.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._path = path
         self._read_only = read_only
-        self._jobs: queue.SimpleQueue[list[_Asked] | None] = queue.SimpleQueue()
-        self._asked: list[_Asked] = []
-        self._left: list[_Asked] = []
+        self._unsent: list[_Job] = []
+        self._submitted: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        # Owned by the thread.
+        self._queued: list[_Job] = []
+        self._is_stopping = False
         self._connection: sqlite3.Connection | None = None
-        self._failed = False
+        self._check_before_use = False
         self._thread = threading.Thread(target=self._run, name=f"callfire inbox {path.name}", daemon=True)
 
     async def start(self) -> None:
         """
-        Open the file.
+        Start the thread and open the file.
 
         Raises:
-            InboxUnavailableError: It cannot be opened, or is damaged.
-            InboxError: A later version has written it.
+            InboxUnavailableError: The file cannot be opened, or is damaged.
+            InboxError: A later version of this library has written the file.
         """
         self._loop = asyncio.get_running_loop()
         self._stopped = self._loop.create_future()
@@ -95,105 +97,97 @@ class WriterThread:
             raise
 
     async def stop(self) -> None:
-        """Close the file once all that was submitted is done."""
-        self._hand_over()
-        self._jobs.put(None)
+        """Finish the submitted jobs, close the file and stop the thread."""
+        self._send()
+        self._submitted.put(None)
         try:
             await asyncio.shield(self._stopped)
         finally:
-            # Where this is cancelled too: nobody may own the file before the last commit.
+            # Even if cancelled: the next owner may open the file only after the last commit.
             self._thread.join()
 
     def submit(self, work: Work[T]) -> asyncio.Future[T]:
         """
-        Have something done in the next transaction; it is committed when the future has its result.
+        Run *work* in the next transaction; the future completes after the commit.
 
-        It is done even where whoever waits for it is cancelled.
+        The work is done even if the future is cancelled.
 
         Raises:
-            InboxUnavailableError: The disk is full or fails, or somebody else holds the file; nothing has changed.
+            InboxUnavailableError: The disk is full or failing, or another process has locked the file; nothing has
+                changed.
         """
+        return self.submit_batched(lambda connection, _: [work(connection)], None)
+
+    def submit_batched(self, work: BatchWork[T], item: object) -> asyncio.Future[T]:
+        """Run *work* in the next transaction, once for all items that are submitted with an equal *work*."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self._ask(_Work(work, future))
+        if not self._unsent:
+            # Everything that is submitted in this turn of the event loop shares a commit.
+            self._loop.call_soon(self._send)
+        self._unsent.append(_Job(work, item, future))
         return future
 
-    def share(self, work: SharedWork[T], item: object) -> asyncio.Future[T]:
-        """Have something done as by `submit`, for *item*, in one go with others that ask for the same *work*."""
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._ask(_BatchedWork(work, item, future))
-        return future
-
-    def _ask(self, asked: _Asked) -> None:
-        # The thread is woken once for all that is asked for in two turns of the event loop: those who were told of one
-        # commit ask again in the first, and what follows from that in the second. Woken by the first of 64, it would
-        # commit that one alone and let the others wait for two syncs instead of one.
-        if not self._asked:
-            self._loop.call_soon(self._loop.call_soon, self._hand_over)
-        self._asked.append(asked)
-
-    def _hand_over(self) -> None:
-        if self._asked:
-            self._jobs.put(self._asked)
-            self._asked = []
+    def _send(self) -> None:
+        if self._unsent:
+            self._submitted.put(self._unsent)
+            self._unsent = []
 
     # --- in the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        going_on = True
-        while going_on or self._left:
-            going_on = self._take_batch() and going_on
-            jobs, self._left = self._left[:_GROUP_SIZE], self._left[_GROUP_SIZE:]
-            outcomes = self._run_batch(jobs) if jobs else []
-            self._loop.call_soon_threadsafe(_resolve_futures, outcomes)
+        while jobs := self._next_group():
+            self._loop.call_soon_threadsafe(_resolve_futures, self._run_group(jobs))
         self._close()
         self._loop.call_soon_threadsafe(self._stopped.set_result, None)
 
-    def _take_batch(self) -> bool:
-        """Take all jobs that are there, and wait for one where there is none; tell whether there will be more."""
-        while not self._left or not self._jobs.empty():
-            jobs = self._jobs.get()
-            if jobs is None:
-                return False
-            self._left += jobs
-        return True
+    def _next_group(self) -> list[_Job]:
+        """Return the next jobs, waiting until there are some; an empty list after the last."""
+        while not self._is_stopping and not (self._queued and self._submitted.empty()):
+            jobs = self._submitted.get()
+            self._is_stopping = jobs is None
+            self._queued += jobs or []
+        group, self._queued = self._queued[:_MAX_GROUP_SIZE], self._queued[_MAX_GROUP_SIZE:]
+        return group
 
-    def _run_batch(self, jobs: list[_Asked], *, one_by_one: bool = False) -> list[_Outcome]:
+    def _run_group(self, jobs: list[_Job], *, one_by_one: bool = False) -> list[_Outcome]:
         try:
-            return self._in_one_transaction(jobs, one_by_one=one_by_one)
+            return self._run_transaction(jobs, one_by_one=one_by_one)
         except BatchMismatchError:
             self._roll_back()
-            return self._run_batch(jobs, one_by_one=True)
-        except Exception as error:  # noqa: BLE001  # whatever it is belongs to whoever waits for it
+            return self._run_group(jobs, one_by_one=True)
+        except Exception as error:  # noqa: BLE001  # the callers of these jobs get it
+            self._roll_back()
             return self._fail(jobs, error) if _is_disk_error(error) else self._run_individually(jobs, error)
 
-    def _in_one_transaction(self, jobs: list[_Asked], *, one_by_one: bool) -> list[_Outcome]:
+    def _run_transaction(self, jobs: list[_Job], *, one_by_one: bool) -> list[_Outcome]:
         connection = self._open()
         connection.execute("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
-        outcomes = _done(connection, jobs, one_by_one=one_by_one)
+        outcomes = _run_batches(connection, jobs, one_by_one=one_by_one)
         connection.execute("COMMIT")
         return outcomes
 
-    def _run_individually(self, jobs: list[_Asked], error: Exception) -> list[_Outcome]:
-        """Let a job that cannot be done fail alone."""
-        self._roll_back()
+    def _run_individually(self, jobs: list[_Job], error: Exception) -> list[_Outcome]:
+        """Run each job in its own transaction, so that only the one with the error fails."""
         if len(jobs) == 1:
-            return [(jobs[0], None, _refused(self._path, error))]
-        return [outcome for job in jobs for outcome in self._run_batch([job])]
+            if isinstance(error, sqlite3.Error):
+                error = _with_cause(InboxError(f"the inbox {self._path} cannot do this: {error}"), error)
+            return [(jobs[0], None, error)]
+        return [outcome for job in jobs for outcome in self._run_group([job])]
 
-    def _fail(self, jobs: list[_Asked], error: Exception) -> list[_Outcome]:
-        """Tell all that nothing has happened; be ready to try again."""
-        self._roll_back()
-        if _code(error) not in _HARMLESS:
-            # What is in memory can no longer be trusted, nor what the disk has made of the last writes.
+    def _fail(self, jobs: list[_Job], error: Exception) -> list[_Outcome]:
+        """Fail all jobs; nothing has changed, and the next group tries again."""
+        if _error_code(error) not in _HARMLESS_ERRORS:
+            # The cache and the last writes cannot be trusted any more.
             self._close()
-            self._failed = True
+            self._check_before_use = True
         _log.error("the inbox %s cannot be used: %s", self._path, error, extra={"also_raised": True})
-        return [(job, None, _unavailable(self._path, error)) for job in jobs]
+        message = f"the inbox {self._path} cannot be used: {error}"
+        return [(job, None, _with_cause(InboxUnavailableError(message), error)) for job in jobs]
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = open_file(self._path, read_only=self._read_only, check=self._failed)
-            self._failed = False
+            self._connection = open_database(self._path, read_only=self._read_only, check=self._check_before_use)
+            self._check_before_use = False
         return self._connection
 
     def _roll_back(self) -> None:
@@ -209,64 +203,40 @@ class WriterThread:
             connection.close()
 
 
-def _done(connection: sqlite3.Connection, jobs: list[_Asked], *, one_by_one: bool) -> list[_Outcome]:
-    """Do the shared work first: who asks at the same time for what is there may as well see it."""
-    shares: dict[SharedWork[Any], list[_BatchedWork]] = {}
+def _run_batches(connection: sqlite3.Connection, jobs: list[_Job], *, one_by_one: bool) -> list[_Outcome]:
+    batches: dict[BatchWork[Any], list[_Job]] = {}
     for job in jobs:
-        if isinstance(job, _BatchedWork):
-            shares.setdefault(job.work, []).append(job)
+        batches.setdefault(job.work, []).append(job)
     outcomes: list[_Outcome] = []
-    for work, sharing in shares.items():
-        items = [share.item for share in sharing]
-        values = [work(connection, [item])[0] for item in items] if one_by_one else work(connection, items)
-        outcomes += [(share, value, None) for share, value in zip(sharing, values, strict=True)]
-    return outcomes + [(job, job.work(connection), None) for job in jobs if isinstance(job, _Work)]
+    for work, batch in batches.items():
+        items = [job.item for job in batch]
+        results = [work(connection, [item])[0] for item in items] if one_by_one else work(connection, items)
+        outcomes += [(job, result, None) for job, result in zip(batch, results, strict=True)]
+    return outcomes
 
 
-# What a statement can be told by SQLite without anything being wrong with the file.
-_OF_THE_JOB = frozenset(
-    [
-        sqlite3.SQLITE_ERROR,
-        sqlite3.SQLITE_CONSTRAINT,
-        sqlite3.SQLITE_MISMATCH,
-        sqlite3.SQLITE_RANGE,
-        sqlite3.SQLITE_TOOBIG,
-    ]
-)
-# The disk is full, or somebody else has the file: it is as it was.
-_HARMLESS = frozenset([sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED])
-
-
-def _code(error: Exception) -> int | None:
-    """Return SQLite's primary code; None where the error is not SQLite's own."""
+def _error_code(error: Exception) -> int | None:
+    """Return SQLite's primary error code; None for other errors."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
 
 def _is_disk_error(error: Exception) -> bool:
-    return isinstance(error, OSError) or (_code(error) is not None and _code(error) not in _OF_THE_JOB)
+    code = _error_code(error)
+    return isinstance(error, OSError) or (code is not None and code not in _JOB_ERRORS)
 
 
-def _unavailable(path: Path, cause: Exception) -> InboxUnavailableError:
-    error = InboxUnavailableError(f"the inbox {path} cannot be used: {cause}")
-    error.__cause__ = cause
-    return error
-
-
-def _refused(path: Path, cause: Exception) -> Exception:
-    if not isinstance(cause, sqlite3.Error):
-        return cause
-    error = InboxError(f"the inbox {path} cannot do this: {cause}")
+def _with_cause(error: InboxError, cause: Exception) -> InboxError:
     error.__cause__ = cause
     return error
 
 
 def _resolve_futures(outcomes: list[_Outcome]) -> None:
-    """Wake all who wait, but for those who have gone."""
-    for asked, value, error in outcomes:
-        if asked.future.done():
+    """Complete the futures, except those that were cancelled."""
+    for job, result, error in outcomes:
+        if job.future.done():
             continue
         if error is None:
-            asked.future.set_result(value)
+            job.future.set_result(result)
         else:
-            asked.future.set_exception(error)
+            job.future.set_exception(error)

@@ -51,14 +51,14 @@ class OutageScenario:
     async def survive(self, *outages: tuple[Callable[[], None], Callable[[], None]]) -> set[int]:
         """Begin and end each outage under load; return the postbacks that were acknowledged and never handled."""
         async with self._receiver:
-            async with self.posting.going_on():
+            async with self.posting.running():
                 for begin, end in outages:
-                    await self.posting.is_acknowledged(100)
+                    await self.posting.wait_for_acknowledged(100)
                     await asyncio.to_thread(begin)
-                    await self.posting.is_acknowledged(100)
+                    await self.posting.wait_for_acknowledged(100)
                     self.max_spooled = max(self.max_spooled, await self._inbox.spooled())
                     await asyncio.to_thread(end)
-            lost = await self.posting.lost(self._handled)
+            lost = await self.posting.find_lost(self._handled)
             await self._is_drained()
             self.dead = (await self._inbox.stats()).dead
         return lost

@@ -907,15 +907,15 @@ spool = SqliteInbox(sys.argv[1]) if sys.argv[1].endswith(".db") else SqliteInbox
 async with SpoolingInbox(Away(), spool, recovery_timeout=0.01) as inbox:
     for number in range(300):
         await inbox.append(Delivery(b"%d" % number))
-    tell("spooled")
-    await told()
+    report("spooled")
+    await proceed()
 """
 
 
 async def test_next_process_forwards_deliveries_of_a_killed_one(make, primary, tmp_path):
     """Each delivery once, in order of arrival, except that those being forwarded at the crash come last."""
     async with running(SPOOL_300_DELIVERIES, tmp_path / "spool.db") as child:
-        assert await child.said() == "spooled"
+        assert await child.read_line() == "spooled"
         await child.kill()
 
     async with make() as inbox:
@@ -929,7 +929,7 @@ async def test_running_process_forwards_deliveries_of_a_killed_one(primary, tmp_
     monkeypatch.setattr("callfire_async.notifications.inbox.sqlite._directory._TAKE_OVER_SECONDS", 0.05)
     async with SpoolingInbox(primary, SqliteInbox.in_directory(tmp_path / "spool"), recovery_timeout=0.001) as inbox:
         async with running(SPOOL_300_DELIVERIES, tmp_path / "spool") as child:
-            assert await child.said() == "spooled"
+            assert await child.read_line() == "spooled"
             await child.kill()
 
         async def all_are_forwarded() -> bool:

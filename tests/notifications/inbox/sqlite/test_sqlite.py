@@ -1,4 +1,4 @@
-"""What only an inbox in a file can do, and what can only happen to one."""
+"""`SqliteInbox`: the file and its lock, group commits, and failures of the disk."""
 
 import asyncio
 import errno
@@ -22,18 +22,16 @@ from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, InboxStats
-from callfire_async.notifications.inbox.sqlite import SqliteInbox
-from callfire_async.notifications.inbox.sqlite import _database as _sqlite_file
-from callfire_async.notifications.inbox.sqlite import _writer as _sqlite_writer
+from callfire_async.notifications.inbox.sqlite import SqliteInbox, _database, _writer
 
-LATEST = len(_sqlite_file._MIGRATIONS)
+LATEST = len(_database._MIGRATIONS)
 
-OWN_IT = """
+OWNER_SCRIPT = """
 async with SqliteInbox(sys.argv[1]) as inbox:
     await inbox.append_many([Delivery(b"leased"), Delivery(b"waiting")])
     await inbox.claim(1, lease=3600)
-    tell("owned")
-    await told()
+    report("owned")
+    await proceed()
 """
 
 
@@ -49,9 +47,9 @@ async def inbox(path: Path) -> AsyncIterator[SqliteInbox]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever finds the file held does not wait for long."""
-    monkeypatch.setattr(_sqlite_file, "_BUSY_SECONDS", 0.05)
+def short_busy_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait long for a locked file."""
+    monkeypatch.setattr(_database, "_BUSY_SECONDS", 0.05)
 
 
 @contextmanager
@@ -61,14 +59,14 @@ def connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 async def pragma(inbox: SqliteInbox, name: str) -> object:
-    return (await inbox._do(lambda connection: connection.execute(f"PRAGMA {name}").fetchone()))[0]
+    return (await inbox._read(lambda connection: connection.execute(f"PRAGMA {name}").fetchone()))[0]
 
 
 # --- the file -----------------------------------------------------------------------------------------------------
 
 
-async def test_only_its_owner_may_read_it(path):
-    """Bodies are personal data; what stands beside the file is as private."""
+async def test_only_the_user_may_read_its_files(path):
+    """Bodies are personal data; the log and the lock are private too."""
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"body"))
 
@@ -77,7 +75,7 @@ async def test_only_its_owner_may_read_it(path):
     assert modes == dict.fromkeys(["inbox.db", "inbox.db-wal", "inbox.db-shm", "inbox.db.lock"], 0o600)
 
 
-async def test_a_name_may_hold_any_character(tmp_path):
+async def test_a_path_may_contain_any_character(tmp_path):
     """A path is not a URI."""
     path = tmp_path / "what? 100%#1 \u00e4.db"
 
@@ -89,14 +87,14 @@ async def test_a_name_may_hold_any_character(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "value"), [("journal_mode", "wal"), ("synchronous", 2), ("fullfsync", 1)])
-async def test_a_commit_is_a_sync(inbox, name, value):
-    """Said aloud, since some builds of SQLite have other defaults."""
+async def test_each_commit_is_synced(inbox, name, value):
+    """The settings are explicit, since some builds of SQLite have other defaults."""
     assert await pragma(inbox, name) == value
 
 
 @pytest.mark.parametrize("how", ["empty", "no tables"])
 async def test_an_empty_file_becomes_an_inbox(path, how):
-    """Whoever made it: a crash in the middle of making it, say."""
+    """A crash during the first start may leave one."""
     path.touch()
     if how == "no tables":
         with connected(path) as connection:
@@ -107,29 +105,29 @@ async def test_an_empty_file_becomes_an_inbox(path, how):
         assert await pragma(inbox, "user_version") == LATEST
 
 
-async def test_what_came_last_can_be_looked_at(path, inbox):
-    """The newest first, and no more than is asked for; by whoever only reads, too."""
+async def test_newest_returns_the_newest_deliveries(path, inbox):
+    """Newest first, at most the limit; read_only is enough."""
     await inbox.append_many([Delivery(body) for body in (b"1", b"2", b"3")])
 
     async with SqliteInbox(path, read_only=True) as view:
         assert [entry.delivery.body for entry in await view.newest(2)] == [b"3", b"2"]
 
 
-async def test_what_came_last_can_be_looked_at_again_without_its_bodies(path, inbox):
-    """They do not change, and who has seen them says up to which."""
+async def test_newest_can_omit_bodies_that_are_known(path, inbox):
+    """Bodies do not change."""
     await inbox.append_many([Delivery(body) for body in (b"1", b"2", b"3")])
 
     assert [entry.delivery.body for entry in await inbox.newest(2, bodies_after=2)] == [b"3", b""]
 
 
 async def test_an_older_file_is_migrated(path, monkeypatch):
-    """Step by step, each with its version, and once; what it holds stays."""
+    """Step by step, each with its version, and once; its deliveries stay."""
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"body"))
     added = "ALTER TABLE deliveries ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'"
-    monkeypatch.setattr(_sqlite_file, "_MIGRATIONS", (*_sqlite_file._MIGRATIONS, added))
+    monkeypatch.setattr(_database, "_MIGRATIONS", (*_database._MIGRATIONS, added))
 
-    with pytest.raises(InboxError, match="open it for writing once"):
+    with pytest.raises(InboxError, match="open it once without read_only"):
         await SqliteInbox(path, read_only=True).__aenter__()
     for _ in range(2):
         async with SqliteInbox(path) as inbox:
@@ -139,13 +137,13 @@ async def test_an_older_file_is_migrated(path, monkeypatch):
         assert connection.execute("SELECT body, colour FROM deliveries").fetchall() == [(b"body", "red")]
 
 
-async def test_a_migration_happens_as_a_whole_or_not_at_all(path, monkeypatch):
-    """What fails in the middle leaves the file as it was."""
+async def test_a_migration_is_atomic(path, monkeypatch):
+    """A failed migration leaves the file unchanged."""
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"body"))
     halves = "ALTER TABLE deliveries ADD COLUMN colour TEXT; ALTER TABLE no_table ADD COLUMN colour TEXT"
     with monkeypatch.context() as later:
-        later.setattr(_sqlite_file, "_MIGRATIONS", (*_sqlite_file._MIGRATIONS, halves))
+        later.setattr(_database, "_MIGRATIONS", (*_database._MIGRATIONS, halves))
         with pytest.raises(InboxError, match="no_table"):
             await SqliteInbox(path).__aenter__()
 
@@ -155,7 +153,7 @@ async def test_a_migration_happens_as_a_whole_or_not_at_all(path, monkeypatch):
 
 @pytest.mark.parametrize("read_only", [True, False])
 async def test_a_file_of_a_later_version_is_refused(path, read_only):
-    """What that version means by it is not known; nothing is changed."""
+    """Nothing is changed."""
     with connected(path) as connection:
         connection.execute("PRAGMA user_version = 99")
 
@@ -165,8 +163,8 @@ async def test_a_file_of_a_later_version_is_refused(path, read_only):
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-async def test_what_is_no_inbox_is_refused(path, read_only):
-    """And left as it is."""
+async def test_a_file_that_is_no_database_is_refused(path, read_only):
+    """It is not changed."""
     path.write_bytes(b"Dear diary, " * 1000)
 
     with pytest.raises(InboxUnavailableError, match="not a database"):
@@ -175,8 +173,8 @@ async def test_what_is_no_inbox_is_refused(path, read_only):
     assert path.read_bytes() == b"Dear diary, " * 1000
 
 
-async def test_somebody_elses_database_is_refused(path):
-    """It has a version of its own, and no deliveries."""
+async def test_a_database_without_deliveries_is_refused(path):
+    """Its version number has another meaning."""
     with connected(path) as connection:
         connection.execute(f"PRAGMA user_version = {LATEST}")
 
@@ -185,8 +183,8 @@ async def test_somebody_elses_database_is_refused(path):
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-async def test_a_folder_that_is_missing_is_named(tmp_path, read_only):
-    """It is not made: the volume is perhaps not mounted."""
+async def test_a_missing_directory_is_named_in_the_error(tmp_path, read_only):
+    """It is not created: the volume may not be mounted."""
     path = tmp_path / "missing" / "inbox.db"
 
     with pytest.raises(InboxUnavailableError, match="missing"):
@@ -195,8 +193,8 @@ async def test_a_folder_that_is_missing_is_named(tmp_path, read_only):
     assert not path.parent.exists()
 
 
-async def test_a_folder_in_its_place_is_no_inbox(path):
-    """The error is ours, and the folder is left alone."""
+async def test_a_directory_is_no_inbox(path):
+    """The error is an `InboxUnavailableError`."""
     path.mkdir()
 
     with pytest.raises(InboxUnavailableError, match="unable to open"):
@@ -204,9 +202,9 @@ async def test_a_folder_in_its_place_is_no_inbox(path):
 
 
 async def test_a_file_system_without_shared_memory_is_refused():
-    """A write-ahead log needs it; anything less would keep less than was promised."""
+    """The write-ahead log needs shared memory."""
     with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(InboxError, match="journal mode memory"):
-        _sqlite_file._configure(connection)
+        _database._configure(connection)
 
 
 @pytest.mark.parametrize(
@@ -222,76 +220,76 @@ async def test_a_file_system_without_shared_memory_is_refused():
         (None, None),
     ],
 )
-def test_a_file_system_that_ends_with_its_machine_is_warned_of(tmp_path, caplog, mounts, kind):
-    """What is over the file is what counts; where it cannot be told, nothing is said."""
+def test_an_ephemeral_file_system_is_logged(tmp_path, caplog, mounts, kind):
+    """The innermost mount decides; if it is unknown, nothing is logged."""
     listed = tmp_path / "mounts"
     if mounts is not None:
         listed.write_text(mounts.format(folder=tmp_path))
 
-    _sqlite_file.warn_if_ephemeral(tmp_path / "inbox.db", listed)
+    _database.warn_if_ephemeral(tmp_path / "inbox.db", listed)
 
     assert [record.args[1] for record in caplog.records] == ([kind] if kind else [])
 
 
-async def test_a_file_in_memory_is_warned_of(caplog):
+async def test_a_file_on_tmpfs_is_logged(caplog):
     """The mounts of this machine are read."""
     folder = Path("/dev/shm")
-    if _sqlite_file.file_system(folder, Path("/proc/self/mounts")) != "tmpfs":
+    if _database.file_system(folder, Path("/proc/self/mounts")) != "tmpfs":
         pytest.skip("no tmpfs here")
     path = folder / f"callfire_async-{os.getpid()}.db"
 
     try:
         async with SqliteInbox(path):
-            assert "(tmpfs) that ends with its machine" in caplog.text
+            assert "is on an ephemeral file system (tmpfs)" in caplog.text
     finally:
         subprocess.run(["sh", "-c", f"rm {path}*"], check=True)  # noqa: ASYNC221
 
 
-# --- who owns it --------------------------------------------------------------------------------------------------
+# --- the lock -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_second_owner_is_told_who_the_first_is(path):
-    """And how to run several."""
-    async with running(OWN_IT, path) as owner:
-        await owner.said()
+async def test_the_error_of_a_second_owner_names_the_first(path):
+    """And how to run several processes."""
+    async with running(OWNER_SCRIPT, path) as owner:
+        await owner.read_line()
 
         with pytest.raises(InboxLockedError, match=rf"owned by process {owner.pid}; .*SqliteInbox\.in_directory\(\)"):
             await SqliteInbox(path, lock_timeout=0.1).__aenter__()
 
 
-async def test_the_next_owner_waits_for_the_last_to_leave(path):
-    """As in a rolling deploy."""
+async def test_the_next_owner_waits_until_the_last_has_stopped(path):
+    """As in a rolling deployment."""
 
     async def counted() -> InboxStats:
         async with SqliteInbox(path) as inbox:
             return await inbox.stats()
 
-    async with running(OWN_IT, path) as owner:
-        await owner.said()
+    async with running(OWNER_SCRIPT, path) as owner:
+        await owner.read_line()
         counting = asyncio.create_task(counted())
         await asyncio.sleep(0)
-        await owner.tell()
+        await owner.proceed()
 
         assert (await counting).ready == 2
 
 
-async def test_whoever_waits_to_own_it_may_give_up(path):
-    """Nothing is held then."""
+async def test_waiting_for_the_lock_can_be_cancelled(path):
+    """The lock is not acquired later."""
     async with SqliteInbox(path):
-        entering = asyncio.create_task(SqliteInbox(path).__aenter__())
+        opening = asyncio.create_task(SqliteInbox(path).__aenter__())
         await asyncio.sleep(0)
-        entering.cancel()
+        opening.cancel()
         with suppress(asyncio.CancelledError):
-            await entering
+            await opening
 
     async with SqliteInbox(path, lock_timeout=0) as inbox:
         assert await inbox.stats() == InboxStats()
 
 
 async def test_the_leases_of_a_killed_owner_are_ready_at_once(path):
-    """Its lock goes with it; what it had in its hands counts as a crash, what waited does not."""
-    async with running(OWN_IT, path) as owner:
-        await owner.said()
+    """The lock ends with the process; its leases count as crashes."""
+    async with running(OWNER_SCRIPT, path) as owner:
+        await owner.read_line()
         await owner.kill()
 
         async with SqliteInbox(path, lock_timeout=0) as inbox:
@@ -303,8 +301,8 @@ async def test_the_leases_of_a_killed_owner_are_ready_at_once(path):
     ]
 
 
-async def test_an_owner_that_could_not_say_who_it_is_owns_it_all_the_same(path, monkeypatch):
-    """A full disk has no room for a number."""
+async def test_a_lock_without_a_process_id_is_valid(path, monkeypatch):
+    """A full disk may have no space for the number."""
 
     def no_space(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
@@ -318,7 +316,7 @@ async def test_an_owner_that_could_not_say_who_it_is_owns_it_all_the_same(path, 
 
 
 async def test_a_file_system_without_locks_is_refused(path, monkeypatch):
-    """Two owners would hand out everything twice."""
+    """Two owners would handle each delivery twice."""
 
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -329,8 +327,8 @@ async def test_a_file_system_without_locks_is_refused(path, monkeypatch):
         await SqliteInbox(path).__aenter__()
 
 
-async def test_opening_that_fails_lets_the_next_in(path, impatient):
-    """Neither the lock nor the thread is kept."""
+async def test_a_failed_open_releases_the_lock(path, short_busy_timeout):
+    """And stops the thread."""
     before = threading.active_count()
     async with SqliteInbox(path):
         pass
@@ -344,8 +342,8 @@ async def test_opening_that_fails_lets_the_next_in(path, impatient):
         assert await inbox.stats() == InboxStats()
 
 
-async def test_recovering_that_fails_lets_the_next_in(path):
-    """It is the last step of opening, and may find the disk full."""
+async def test_a_failed_recovery_releases_the_lock(path):
+    """Recovery is the last step of opening, and may fail on a full disk."""
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"body"))
         await lease_of(inbox)
@@ -362,62 +360,62 @@ async def test_recovering_that_fails_lets_the_next_in(path):
         assert (await lease_of(inbox)).crashes == 1
 
 
-async def test_opening_that_is_cancelled_lets_the_next_in(path):
-    """Whatever it was about to do."""
+async def test_a_cancelled_open_releases_the_lock(path):
+    """At any step."""
     for turns in range(6):
-        entering = asyncio.create_task(SqliteInbox(path).__aenter__())
+        opening = asyncio.create_task(SqliteInbox(path).__aenter__())
         for _ in range(turns):
             await asyncio.sleep(0)
-        entering.cancel()
+        opening.cancel()
         with suppress(asyncio.CancelledError):
-            await (await entering).__aexit__(None, None, None)
+            await (await opening).__aexit__(None, None, None)
 
         async with SqliteInbox(path, lock_timeout=0) as inbox:
             assert await inbox.stats() == InboxStats()
 
 
-async def test_closing_that_is_cancelled_is_carried_through(path):
-    """The next owner may come at once, and finds all that was asked for before."""
+async def test_a_cancelled_close_is_completed(path):
+    """The next owner may open the file at once, and finds the submitted deliveries."""
     inbox = await SqliteInbox(path).__aenter__()
     appending = asyncio.create_task(inbox.append(Delivery(b"body")))
     await asyncio.sleep(0)
-    leaving = asyncio.create_task(inbox.__aexit__(None, None, None))
+    closing_task = asyncio.create_task(inbox.__aexit__(None, None, None))
     await asyncio.sleep(0)
-    leaving.cancel()
+    closing_task.cancel()
     with suppress(asyncio.CancelledError):
-        await leaving
+        await closing_task
 
     async with SqliteInbox(path, lock_timeout=0) as again:
         assert await bodies_of(again) == [b"body"]
     assert not (await appending).duplicate
 
 
-async def test_opening_does_not_drop_the_locks_of_those_who_read(path):
-    """Whoever closes a file loses all the locks of his process on it; so it is not opened but by SQLite."""
+async def test_opening_keeps_the_locks_of_readers_in_the_same_process(path):
+    """Closing a file releases all locks of the process on it, so only SQLite may open it."""
     async with SqliteInbox(path):
         pass
-    ask = (
+    lock_script = (
         "import fcntl, sys; file = open(sys.argv[1], 'r+b');"
-        # Where SQLite's readers hold their lock.
+        # The byte range of SQLite's read locks.
         "fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 0x40000002)"
     )
     async with SqliteInbox(path, read_only=True) as reader:
         await reader.stats()
         async with SqliteInbox(path):
-            asked = await asyncio.to_thread(
-                subprocess.run, [sys.executable, "-c", ask, path], capture_output=True, text=True, check=False
+            locking = await asyncio.to_thread(
+                subprocess.run, [sys.executable, "-c", lock_script, path], capture_output=True, text=True, check=False
             )
 
-    assert "BlockingIOError" in asked.stderr
+    assert "BlockingIOError" in locking.stderr
 
 
 # --- reading only -------------------------------------------------------------------------------------------------
 
 
 async def test_it_can_be_read_while_another_process_owns_it(path):
-    """Tools look at it without a pause in the service."""
-    async with running(OWN_IT, path) as owner:
-        await owner.said()
+    """Tools need no downtime of the service."""
+    async with running(OWNER_SCRIPT, path) as owner:
+        await owner.read_line()
 
         async with SqliteInbox(path, read_only=True) as inbox:
             assert [entry.state for entry in await all_entries(inbox)] == ["leased", "ready"]
@@ -426,8 +424,8 @@ async def test_it_can_be_read_while_another_process_owns_it(path):
             assert (await inbox.stats()).leased == 1
 
 
-async def test_it_can_be_read_while_nobody_owns_it(path):
-    """Its leases are as they were: nothing is recovered, and nobody is kept out."""
+async def test_it_can_be_read_without_an_owner(path):
+    """Nothing is recovered, and an owner can open it."""
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"body"))
         await lease_of(inbox)
@@ -440,8 +438,8 @@ async def test_it_can_be_read_while_nobody_owns_it(path):
 
 
 @pytest.mark.parametrize("write", ["append", "append_many", "claim", "ack", "replay", "purge"])
-async def test_what_is_read_only_is_not_written(path, write):
-    """The words say what to do."""
+async def test_a_read_only_inbox_refuses_writes(path, write):
+    """The error says what to do."""
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"body"))
         lease = await lease_of(inbox)
@@ -455,11 +453,11 @@ async def test_what_is_read_only_is_not_written(path, write):
             "replay": inbox.replay,
             "purge": lambda: inbox.purge(dead_before=lease.delivery.received_at),
         }
-        with pytest.raises(InboxError, match=r"reading only; stop its owner, and open it without read_only"):
+        with pytest.raises(InboxError, match=r"read_only=True; stop its owner and open it without that"):
             await writes[write]()
 
 
-async def test_what_is_missing_cannot_be_read(path):
+async def test_a_read_only_inbox_does_not_create_its_file(path):
     """And is not made by looking for it."""
     with pytest.raises(InboxUnavailableError, match=r"inbox\.db cannot be used: unable to open database file"):
         await SqliteInbox(path, read_only=True).__aenter__()
@@ -471,47 +469,47 @@ async def test_what_is_missing_cannot_be_read(path):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_it_must_be_open(path, when):
-    """The words say how."""
+async def test_a_closed_inbox_refuses_operations(path, when):
+    """The error says what to do."""
     inbox = SqliteInbox(path)
     if when == "after":
         async with inbox:
             pass
 
-    for use in (inbox.append(Delivery(b"body")), inbox.stats(), inbox.wait(1), inbox.claim(1, lease=LEASE)):
+    for operation in (inbox.append(Delivery(b"body")), inbox.stats(), inbox.wait(1), inbox.claim(1, lease=LEASE)):
         with pytest.raises(InboxError, match="use it inside 'async with'"):
-            await use
+            await operation
 
 
-async def test_closing_what_is_not_open_is_no_error(path):
-    """There is nothing to do."""
+async def test_closing_twice_does_nothing(path):
+    """No file is created."""
     await SqliteInbox(path).__aexit__(None, None, None)
 
     assert not path.exists()
 
 
-async def test_what_was_asked_for_before_closing_is_done(path):
-    """And what comes after is told so, rather than left waiting."""
+async def test_close_completes_submitted_operations(path):
+    """Later ones raise."""
     inbox = await SqliteInbox(path).__aenter__()
     before = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(10)]
     await asyncio.sleep(0)
-    leaving = asyncio.create_task(inbox.__aexit__(None, None, None))
+    closing_task = asyncio.create_task(inbox.__aexit__(None, None, None))
     await asyncio.sleep(0)
 
     with pytest.raises(InboxError, match="not open"):
         await inbox.append(Delivery(b"late"))
 
-    await leaving
+    await closing_task
     assert [(await task).duplicate for task in before] == [False] * 10
     async with SqliteInbox(path) as inbox:
         assert (await inbox.stats()).ready == 10
 
 
-# --- time across a crash ------------------------------------------------------------------------------------------
+# --- clocks that are set back -------------------------------------------------------------------------------------
 
 
-async def test_what_was_due_stays_due_when_the_clock_was_set_back(path):
-    """A delay that has passed once is not waited for again: it was handed out since, and crashed."""
+async def test_a_due_delivery_stays_due_if_the_clock_is_set_back(path):
+    """Its delay was over once."""
     clocks = Clocks()
     async with SqliteInbox(path, clock=clocks.clock()) as inbox:
         await inbox.append(Delivery(b"body"))
@@ -525,8 +523,8 @@ async def test_what_was_due_stays_due_when_the_clock_was_set_back(path):
         assert await bodies_of(inbox) == [b"body"]
 
 
-async def test_a_clock_that_was_set_back_delays_nothing_for_longer(path):
-    """A delay begins anew, at worst."""
+async def test_setting_the_clock_back_does_not_lengthen_a_delay(path):
+    """At worst, the delay starts again."""
     clocks = Clocks()
     async with SqliteInbox(path, clock=clocks.clock()) as inbox:
         await inbox.append(Delivery(b"delayed"))
@@ -540,8 +538,8 @@ async def test_a_clock_that_was_set_back_delays_nothing_for_longer(path):
         assert (first, await bodies_of(inbox)) == ([b"new"], [b"delayed"])
 
 
-async def test_a_clock_that_was_set_back_widens_no_window(path):
-    """What comes the day after is new, though it seems to come before what it repeats."""
+async def test_setting_the_clock_back_does_not_lengthen_the_dedupe_window(path):
+    """A delivery of the next day is new."""
     clocks = Clocks()
     async with SqliteInbox(path, clock=clocks.clock()) as inbox:
         await inbox.append(Delivery(b"same"))
@@ -555,11 +553,11 @@ async def test_a_clock_that_was_set_back_widens_no_window(path):
     assert (within.duplicate, after.duplicate) == (True, False)
 
 
-# --- one thread, many writers -------------------------------------------------------------------------------------
+# --- group commits ------------------------------------------------------------------------------------------------
 
 
-def commits(path: Path) -> int:
-    """Count the commits in a write-ahead log: the frames that say how large the database is then."""
+def count_commits(path: Path) -> int:
+    """Count the count_commits in a write-ahead log: the frames that have the size of the database."""
     log = path.with_name(f"{path.name}-wal").read_bytes()
     (page_size,) = struct.unpack_from(">8xI", log)
     frames = range(32, len(log), 24 + page_size)
@@ -567,78 +565,78 @@ def commits(path: Path) -> int:
 
 
 @contextmanager
-def busy(inbox: SqliteInbox) -> Iterator[None]:
-    """Keep the thread occupied, so that what is asked for meanwhile gathers."""
-    begun, go_on = threading.Event(), threading.Event()
-    inbox._writer._jobs.put([_sqlite_writer._Work(lambda _: begun.set() or go_on.wait(), asyncio.Future())])
-    begun.wait()
+def busy_writer(inbox: SqliteInbox) -> Iterator[None]:
+    """Block the writer thread, so that submitted jobs form a group."""
+    started, finish = threading.Event(), threading.Event()
+    inbox._writer._submitted.put([_writer._Job(lambda *_: [started.set() or finish.wait()], None, asyncio.Future())])
+    started.wait()
     try:
         yield
     finally:
-        go_on.set()
+        finish.set()
 
 
-async def test_what_gathers_is_committed_as_one(path):
-    """A sync of the disk is shared by all who wait for it."""
+async def test_concurrent_appends_share_a_commit(path):
+    """And so one sync of the disk."""
     async with SqliteInbox(path) as inbox:
-        before = commits(path)
-        with busy(inbox):
+        before = count_commits(path)
+        with busy_writer(inbox):
             appending = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(200)]
             await asyncio.sleep(0)
         appended = await asyncio.gather(*appending)
 
-        assert ([one.id for one in appended], commits(path) - before) == (list(range(1, 201)), 1)
+        assert ([result.id for result in appended], count_commits(path) - before) == (list(range(1, 201)), 1)
 
 
-async def test_who_has_lost_a_lease_does_not_part_a_group(path):
-    """It is told so; the others share their commit all the same."""
+async def test_a_lost_lease_does_not_split_a_group(path):
+    """The others share their commit."""
     async with SqliteInbox(path) as inbox:
         await inbox.append_many([Delivery(b"%d" % number) for number in range(3)])
         leases = await inbox.claim(3, lease=LEASE)
         await inbox.release(leases[1])
-        before = commits(path)
-        with busy(inbox):
+        before = count_commits(path)
+        with busy_writer(inbox):
             acking = [asyncio.create_task(inbox.ack(lease)) for lease in leases]
             appending = asyncio.create_task(inbox.append(Delivery(b"new")))
             await asyncio.sleep(0)
 
         assert (await asyncio.gather(*acking), (await appending).duplicate) == ([True, False, True], False)
-        assert commits(path) - before == 1
+        assert count_commits(path) - before == 1
 
 
-async def test_one_by_itself_waits_for_nobody(path):
-    """There is no timer; and one that changes nothing is no commit."""
+async def test_a_single_append_is_committed_at_once(path):
+    """There is no timer; an operation without changes makes no commit."""
     async with SqliteInbox(path) as inbox:
-        before = commits(path)
+        before = count_commits(path)
         for number in range(3):
             await inbox.append(Delivery(b"%d" % number))
             await inbox.stats()
             await inbox.append(Delivery(b"0"))
 
-        assert commits(path) - before == 3
+        assert count_commits(path) - before == 3
         await inbox.claim(3, lease=LEASE)
         await inbox.claim(3, lease=LEASE)
-        assert commits(path) - before == 4
+        assert count_commits(path) - before == 4
 
 
-async def test_a_group_has_its_limit(path, monkeypatch):
-    """The first must not wait for a thousand others."""
-    monkeypatch.setattr(_sqlite_writer, "_GROUP_SIZE", 10)
+async def test_a_group_has_a_size_limit(path, monkeypatch):
+    """The first job does not wait for thousands of others."""
+    monkeypatch.setattr(_writer, "_MAX_GROUP_SIZE", 10)
     async with SqliteInbox(path) as inbox:
-        before = commits(path)
-        with busy(inbox):
+        before = count_commits(path)
+        with busy_writer(inbox):
             appending = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(30)]
             await asyncio.sleep(0)
         await asyncio.gather(*appending)
 
-        assert commits(path) - before == 3
+        assert count_commits(path) - before == 3
 
 
 @pytest.mark.parametrize("others", [0, 3])
-async def test_what_cannot_be_done_fails_alone(path, others):
-    """The rest of its group is kept."""
+async def test_an_invalid_job_fails_alone(path, others):
+    """The rest of its group is stored."""
     async with SqliteInbox(path) as inbox:
-        with busy(inbox):
+        with busy_writer(inbox):
             good = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(others)]
             bad = [
                 asyncio.create_task(inbox.append(Delivery(object(), key="of no type that can be kept"))),
@@ -653,8 +651,8 @@ async def test_what_cannot_be_done_fails_alone(path, others):
         assert (await inbox.stats()).ready == others
 
 
-async def test_a_job_that_fails_leaves_no_half_of_itself(path):
-    """Several are kept all or none."""
+async def test_a_failed_append_many_stores_nothing(path):
+    """All deliveries are stored or none."""
     async with SqliteInbox(path) as inbox:
         with pytest.raises(InboxError, match=r"inbox\.db cannot do this"):
             await inbox.append_many([Delivery(b"good"), Delivery(None, key="bad")])
@@ -662,10 +660,10 @@ async def test_a_job_that_fails_leaves_no_half_of_itself(path):
         assert await inbox.stats() == InboxStats()
 
 
-async def test_an_append_that_nobody_waits_for_is_kept_all_the_same(path):
-    """Whoever cancelled it cannot know whether it was; it may be on disk already."""
+async def test_a_cancelled_append_is_completed(path):
+    """Its caller cannot know whether it was already on disk."""
     async with SqliteInbox(path) as inbox:
-        with busy(inbox):
+        with busy_writer(inbox):
             appending = [asyncio.create_task(inbox.append(Delivery(b"%d" % number))) for number in range(2)]
             failing = asyncio.create_task(inbox.append(Delivery(None, key="bad")))
             await asyncio.sleep(0)
@@ -677,11 +675,11 @@ async def test_an_append_that_nobody_waits_for_is_kept_all_the_same(path):
         assert await bodies_of(inbox) == [b"0", b"1"]
 
 
-# --- a disk that fails --------------------------------------------------------------------------------------------
+# --- failures of the disk -----------------------------------------------------------------------------------------
 
 
-async def test_a_file_that_another_holds_is_unavailable_until_it_lets_go(path, impatient, caplog):
-    """Nothing has to be done about it; nothing was half-written."""
+async def test_a_locked_file_is_unavailable_until_it_is_unlocked(path, short_busy_timeout, caplog):
+    """Nothing was written partly, and the inbox recovers by itself."""
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"before"))
         with connected(path) as other:
@@ -697,57 +695,57 @@ async def test_a_file_that_another_holds_is_unavailable_until_it_lets_go(path, i
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
 
 
-FILL_IT = """
+FULL_DISK_SCRIPT = """
 path, how = sys.argv[1:]
 async with SqliteInbox(path) as inbox:
-    kept, refused, room = [], [], None
+    stored, refused, old_limit = [], [], None
     if how == "limit":
-        room = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, room[1]))
+        old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, old_limit[1]))
     for number in range(2_000):
         several = [Delivery(os.urandom(2_000), key=f"{number}/{part}") for part in range(3)]
         try:
-            kept += [str(one.id) for one in await inbox.append_many(several)]
+            stored += [str(result.id) for result in await inbox.append_many(several)]
         except InboxError as error:
             refused.append(type(error).__name__)
             if len(refused) == 3:
                 break
-    tell(len(kept), *refused)
-    if room:
-        resource.setrlimit(resource.RLIMIT_FSIZE, room)
+    report(len(stored), *refused)
+    if old_limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
     else:
-        await told()
-    kept += [str((await inbox.append(Delivery(b"room again"))).id)]
+        await proceed()
+    stored += [str((await inbox.append(Delivery(b"space again"))).id)]
     found = [str(entry.id) async for entry in inbox.entries()]
-    tell(len(kept) - len(set(kept)), len(set(kept) - set(found)), len(set(found) - set(kept)))
+    report(len(stored) - len(set(stored)), len(set(stored) - set(found)), len(set(found) - set(stored)))
 async with SqliteInbox(path) as inbox:
-    tell((await inbox.stats()).ready - len(found))
-    tell(*await inbox._do(lambda connection: connection.execute("PRAGMA integrity_check").fetchone()))
+    report((await inbox.stats()).ready - len(found))
+    report(*await inbox._read(lambda connection: connection.execute("PRAGMA integrity_check").fetchone()))
 """
 
 
-async def assert_nothing_is_lost_by(child, make_room=None) -> None:
-    kept, *refused = (await child.said()).split()
-    if make_room:
-        make_room()
-        await child.tell()
-    twice, lost, unasked = map(int, (await child.said()).split())
+async def assert_nothing_is_lost(child, free_space=None) -> None:
+    stored, *refused = (await child.read_line()).split()
+    if free_space:
+        free_space()
+        await child.proceed()
+    repeated, lost, unexpected = map(int, (await child.read_line()).split())
 
-    assert (int(kept) > 0, refused) == (True, ["InboxUnavailableError"] * 3)
-    # A sync that failed may have been carried out; then what was refused is there as a whole, and is a duplicate.
-    assert (twice, lost, unasked % 3) == (0, 0, 0)
-    assert [await child.said(), await child.said(), await child.ended()] == ["0", "ok", 0]
+    assert (int(stored) > 0, refused) == (True, ["InboxUnavailableError"] * 3)
+    # A failed sync may have been carried out; a refused append is then stored as a whole, and later a duplicate.
+    assert (repeated, lost, unexpected % 3) == (0, 0, 0)
+    assert [await child.read_line(), await child.read_line(), await child.wait()] == ["0", "ok", 0]
 
 
-async def test_where_no_more_can_be_written_nothing_is_lost(path):
-    """An I/O error in the middle of a group: all of it is refused, and accepted once there is room."""
-    async with running(FILL_IT, path, "limit") as child:
-        await assert_nothing_is_lost_by(child)
+async def test_a_file_size_limit_loses_nothing(path):
+    """An I/O error during a group fails all of it; later appends succeed once there is space."""
+    async with running(FULL_DISK_SCRIPT, path, "limit") as child:
+        await assert_nothing_is_lost(child)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 async def test_a_full_disk_loses_nothing(tmp_path):
-    """Likewise, with a disk that is really full."""
+    """The same on a disk that is full."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False)  # noqa: ASYNC221
@@ -755,15 +753,15 @@ async def test_a_full_disk_loses_nothing(tmp_path):
         pytest.skip("this root cannot mount")
     try:
         (disk / "ballast").write_bytes(bytes(300_000))
-        async with running(FILL_IT, disk / "inbox.db", "disk") as child:
-            await assert_nothing_is_lost_by(child, (disk / "ballast").unlink)
+        async with running(FULL_DISK_SCRIPT, disk / "inbox.db", "disk") as child:
+            await assert_nothing_is_lost(child, (disk / "ballast").unlink)
     finally:
         subprocess.run(["umount", disk], check=True)  # noqa: ASYNC221
 
 
 @contextmanager
 def damaged(path: Path, page: int) -> Iterator[None]:
-    """Overwrite a page of the file, behind the back of whoever has it open."""
+    """Overwrite a page of the file while SQLite has it open."""
     with path.open("r+b") as file:
         good = os.pread(file.fileno(), 4096, (page - 1) * 4096)
         os.pwrite(file.fileno(), b"\xa5" * 4096, (page - 1) * 4096)
@@ -775,11 +773,11 @@ def damaged(path: Path, page: int) -> Iterator[None]:
 
 async def page_of(inbox: SqliteInbox, name: str) -> int:
     query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
-    return (await inbox._do(lambda connection: connection.execute(query, (name,)).fetchone()))[0]
+    return (await inbox._read(lambda connection: connection.execute(query, (name,)).fetchone()))[0]
 
 
-async def forget_pages(inbox: SqliteInbox) -> None:
-    """Have the next query read the file: empty the log, and what is in memory."""
+async def drop_cached_pages(inbox: SqliteInbox) -> None:
+    """Empty the log and SQLite's cache, so that the next query reads the file."""
 
     def work(connection: sqlite3.Connection) -> None:
         connection.execute("COMMIT")
@@ -787,15 +785,15 @@ async def forget_pages(inbox: SqliteInbox) -> None:
         connection.execute("PRAGMA shrink_memory")
         connection.execute("BEGIN IMMEDIATE")
 
-    await inbox._do(work)
+    await inbox._write(work)
 
 
 async def test_after_a_failure_the_file_is_checked_before_the_next_success(path, caplog):
-    """What is in memory cannot be trusted then, nor what an append alone would not have looked at."""
+    """The cache cannot be trusted, and an append alone would not read every page."""
     async with SqliteInbox(path) as inbox:
         await inbox.append_many([Delivery(bytes(3000), key=str(number)) for number in range(50)])
         index, other_index = await page_of(inbox, "open_deliveries"), await page_of(inbox, "closed_deliveries")
-        await forget_pages(inbox)
+        await drop_cached_pages(inbox)
 
         with damaged(path, index), pytest.raises(InboxUnavailableError, match="malformed"):
             await inbox.stats()
@@ -809,8 +807,8 @@ async def test_after_a_failure_the_file_is_checked_before_the_next_success(path,
     assert len(caplog.records) == 3
 
 
-async def test_what_the_check_finds_is_told(path):
-    """Even where it can still be read."""
+async def test_the_check_finds_damage_that_can_be_read(path):
+    """A wrong root page, for example."""
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"body"))
     with connected(path) as connection:
@@ -818,13 +816,13 @@ async def test_what_the_check_finds_is_told(path):
         connection.execute("UPDATE sqlite_schema SET rootpage = 2 WHERE name = 'closed_deliveries'")
 
     with pytest.raises((OSError, sqlite3.DatabaseError), match=r"damaged|malformed"):
-        _sqlite_file.open_file(path, check=True)
+        _database.open_database(path, check=True)
 
 
-async def test_a_connection_that_cannot_be_rolled_back_is_given_up(path, monkeypatch):
-    """Whatever it holds is not committed; the next one is opened when it is needed."""
+async def test_a_connection_that_cannot_be_rolled_back_is_replaced(path, monkeypatch):
+    """Its changes are not committed."""
 
-    class Stubborn(sqlite3.Connection):
+    class FailingRollback(sqlite3.Connection):
         def execute(self, *arguments: object) -> sqlite3.Cursor:
             if arguments == ("ROLLBACK",):
                 raise sqlite3.OperationalError("disk I/O error")
@@ -832,7 +830,7 @@ async def test_a_connection_that_cannot_be_rolled_back_is_given_up(path, monkeyp
 
     connect = sqlite3.connect
     with monkeypatch.context() as patched:
-        patched.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, **kwargs, factory=Stubborn))
+        patched.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, **kwargs, factory=FailingRollback))
         inbox = SqliteInbox(path)
         await inbox.__aenter__()
     try:
@@ -845,8 +843,8 @@ async def test_a_connection_that_cannot_be_rolled_back_is_given_up(path, monkeyp
         await inbox.__aexit__(None, None, None)
 
 
-async def test_an_error_tells_its_cause(path, impatient):
-    """For whoever reads the log."""
+async def test_an_error_has_its_cause(path, short_busy_timeout):
+    """SQLite's own exception."""
     async with SqliteInbox(path) as inbox:
         with connected(path) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -859,7 +857,7 @@ async def test_an_error_tells_its_cause(path, impatient):
     assert isinstance(refused.value.__cause__, sqlite3.IntegrityError)
 
 
-async def test_a_dead_letter_can_be_looked_at_and_replayed_later(path):
+async def test_a_dead_letter_can_be_replayed_by_a_later_process(path):
     """By another process, long after."""
     async with SqliteInbox(path) as inbox:
         await dead_letter(inbox, b"body")

@@ -1,9 +1,9 @@
 """
-What a disk could hold after the power has failed, from a recording of what was written and synced.
+Simulate the contents of a disk after a power failure, from a recording of writes and syncs.
 
-Of each file: everything that a sync had covered; of the rest, each change is kept, dropped or torn by itself, in the
-order in which it was made or in another. A name is as it was at the last sync of the folder, or as it was at any time
-since. What a failed sync had covered is settled then and there: no later sync covers it.
+Synced changes of a file survive. Each later change is kept, dropped or torn, in its order or in another. A name is as
+it was at the last sync of the directory, or at any time since. The changes that a failed sync covered are decided at
+that moment: no later sync covers them.
 """
 
 import random
@@ -19,13 +19,13 @@ START, OPEN, WRITE, TRUNCATE, SYNC, SYNCED, UNSYNCED, UNLINK, RENAME = range(1, 
 _HEADER = struct.Struct("=IIQQ")
 _CREATE, _EMPTY = 0o100, 0o1000
 
-# How much of what is not synced has reached the disk: nothing, all, and between.
+# The share of unsynced changes that reached the disk.
 _KEPT = (0.0, 0.3, 0.7, 0.95, 1.0)
 
 
 @frozen
 class Record:
-    """One thing that was done to the folder; the fields are those of the recorder."""
+    """One operation on the directory; the fields are those of the recorder."""
 
     number: int
     operation: int
@@ -35,21 +35,21 @@ class Record:
 
 
 def read_log(path: Path) -> Iterator[Record]:
-    """Read a recording; a process that was killed may have left half a record, which is not one."""
+    """Yield the records of a recording; the last one is incomplete if the process was killed."""
     log, at, number = path.read_bytes(), 0, 0
     while at + _HEADER.size <= len(log):
         operation, handle, place, size = _HEADER.unpack_from(log, at)
         at += _HEADER.size + size
         if at > len(log):
             return
-        # The recorder counts anew in each process.
+        # The recorder counts from 0 in each process.
         number = 0 if operation == START else number + 1
         yield Record(number, operation, handle, place, log[at - size : at])
 
 
 @frozen
 class Change:
-    """A write, or with no content a truncation, and the number of its record."""
+    """A write, or a truncation if there is no content, and the number of its record."""
 
     number: int
     place: int
@@ -63,7 +63,7 @@ class Change:
             data[self.place : self.place + len(self.content)] = self.content
 
     def torn(self, fate: random.Random) -> Iterator["Change"]:
-        """Keep some of the sectors."""
+        """Yield some of the sectors."""
         if self.content is None:
             return
         end = self.place + len(self.content)
@@ -93,7 +93,7 @@ def _survivors(changes: list[Change], fate: random.Random) -> list[Change]:
 
 @define(eq=False)
 class File:
-    """What is safe of a file, and what has been done to it since."""
+    """The synced contents of a file, and its changes since."""
 
     safe: bytearray = field(factory=bytearray)
     changes: list[Change] = field(factory=list)
@@ -116,7 +116,7 @@ class File:
 
 @define
 class Name:
-    """Which file a name has stood for: first what is safe, then each time it changed since."""
+    """The files of a name: the synced one first, then each later one."""
 
     files: list[tuple[int, File | None]]
 
@@ -130,7 +130,7 @@ class Name:
 
 
 class Disk:
-    """The files of one folder, through a recording; `marks` are the lines of the file of that name."""
+    """The files of one directory during a recording; `marks` are the lines of the file with that name."""
 
     def __init__(self, fate: random.Random) -> None:
         self.marks: list[str] = []
@@ -152,7 +152,7 @@ class Disk:
             self._changed(record)
 
     def _start(self) -> None:
-        """Let a process begin: its handles and its count of records are its own."""
+        """Start a process, with its own handles and record numbers."""
         self._open.clear()
         self._marking = 0
         for name in self._names.values():
@@ -167,7 +167,7 @@ class Disk:
             self._marking = record.handle
         elif name == "":
             self._open[record.handle] = None
-        # Whoever opens an inbox first empties the shared memory of the dead.
+        # The first process that opens an inbox resets the shared memory.
         elif not name.endswith("-shm"):
             file = self._name(name).now
             if file is None:
@@ -206,11 +206,11 @@ class Disk:
             name.settle(sync)
 
     def now(self) -> dict[str, bytes]:
-        """Return the files as a process sees them."""
+        """Return the files as a process reads them."""
         files = {name: history.now for name, history in self._names.items()}
         return {name: file.after(file.changes) for name, file in files.items() if file is not None}
 
     def after_power_loss(self, fate: random.Random) -> dict[str, bytes]:
-        """Return files as the disk could hold them if the power failed now."""
+        """Return files as the disk could have them if the power failed now."""
         files = {name: fate.choice(history.files)[1] for name, history in self._names.items()}
         return {name: file.after(_survivors(file.changes, fate)) for name, file in files.items() if file is not None}

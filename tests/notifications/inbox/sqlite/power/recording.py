@@ -1,4 +1,4 @@
-"""Recordings of inboxes at work: several lives of one inbox, and what each of them did to its folder."""
+"""Recordings of the writes and syncs of several processes that own one inbox, one after the other."""
 
 import asyncio
 import os
@@ -14,10 +14,10 @@ from notifications.inbox.sqlite.power.promises import AuditReport, Promises, exa
 
 HERE = Path(__file__).parent
 
-# Enough for the log to be begun anew several times: it is checkpointed at a thousand pages.
+# Enough for several checkpoints of the log, each after a thousand pages.
 LIVES = 5
 DELIVERIES = 400
-# How many records after its start a process has opened the file, and told those who ask again.
+# Within this number of records a process has opened the file and answered repeated posts.
 OPENING_RECORDS = 60
 
 
@@ -30,7 +30,7 @@ def compile_recorder(folder: Path, compiler: str) -> Path:
 
 @frozen
 class Recording:
-    """One inbox's folder, and the log of what was done to it."""
+    """The directory of one inbox, and the log of the operations on it."""
 
     root: Path
     seed: int
@@ -47,7 +47,7 @@ class Recording:
         return list(read_log(self.log))
 
     def replayed(self) -> dict[str, bytes]:
-        """Return the files as the recording's end leaves them for the next process."""
+        """Return the files at the end of the recording."""
         disk = Disk(random.Random(self.seed))
         for entry in self.records():
             disk.apply(entry)
@@ -57,16 +57,16 @@ class Recording:
 @frozen
 class Life:
     """
-    One process that keeps the inbox; it is closed in the end unless it dies.
+    One process that owns the inbox, and closes it at the end unless it dies.
 
-    Without workers nothing is leased, and the next owner has nothing to put right.
+    Without workers there are no leases, and the next owner has nothing to recover.
     """
 
     workers: int = 4
     deliveries: int = DELIVERIES
     dies_after: int | None = None
     dies_at_sync: int | None = None
-    #: From which sync, and how many in a row.
+    #: The first sync that fails, and the number of failures in a row.
     failing_syncs: tuple[int, int] | None = None
 
     @property
@@ -82,7 +82,7 @@ class Life:
 
 
 def random_lives(seed: int, *, failing: bool = False) -> list[Life]:
-    """Choose what several processes go through; *failing*: each has a disk where some syncs in a row fail."""
+    """Return random lives of several processes; *failing*: some syncs in a row fail in each."""
     plan = random.Random(seed)
     return [
         Life(
@@ -95,7 +95,7 @@ def random_lives(seed: int, *, failing: bool = False) -> list[Life]:
 
 
 def record(root: Path, recorder: Path, seed: int, lives: list[Life], *, synchronous: str = "FULL") -> Recording:
-    """Let one process after the other keep an inbox; *synchronous* is set in place of FULL."""
+    """Run one process after the other on an inbox; *synchronous* replaces FULL."""
     recording = Recording(root.resolve(), seed)
     recording.folder.mkdir()
     always = {"LD_PRELOAD": str(recorder), "POWER_FOLDER": str(recording.folder), "POWER_LOG": str(recording.log)}
@@ -108,14 +108,14 @@ def record(root: Path, recorder: Path, seed: int, lives: list[Life], *, synchron
 
 
 def survey(recording: Recording, cuts: int) -> AuditReport:
-    """Fail the power at so many points of a recording, and compare what is left each time with what was promised."""
+    """Cut the power at *cuts* points of a recording, and compare the inbox with its acknowledgements each time."""
     records, fate = recording.records(), random.Random(f"{recording.seed} fate")
     disk, promises, findings, at = Disk(fate), Promises(), AuditReport(), 0
     for cut in _cuts(records, cuts, fate):
         for entry in records[at:cut]:
             disk.apply(entry)
         at = cut
-        promises.take(disk.marks)
+        promises.record(disk.marks)
         disk.marks.clear()
         found = _examine(disk.after_power_loss(fate), recording.root / "left", promises)
         findings.add(found.at(f"cut {cut} of {recording.log}: "))
@@ -123,7 +123,7 @@ def survey(recording: Recording, cuts: int) -> AuditReport:
 
 
 def _cuts(records: list[Record], cuts: int, fate: random.Random) -> list[int]:
-    """Choose anywhere, and a third of them while a process opens what another has left."""
+    """Choose random points, a third of them while a process opens the inbox."""
     starts = [number for number, entry in enumerate(records) if entry.operation == START]
     openings = [fate.choice(starts) + fate.randrange(OPENING_RECORDS) for _ in range(cuts // 3)]
     anywhere = [fate.randrange(len(records)) for _ in range(cuts - len(openings))]

@@ -1,8 +1,8 @@
 """
-One life of a process that keeps an inbox: it posts, claims and settles from many tasks until it is closed or dies.
+One life of a process that owns an inbox: many tasks post, claim and settle until the process stops or dies.
 
-Run with the recorder preloaded. Whatever a caller has been told goes into a file beside the inbox, ``marks``, at the
-moment that it is told: the recorder then has it in one order with the writes and syncs.
+Run with the recorder preloaded. Each acknowledgement is written at once to the file ``marks`` beside the inbox, so that
+the recorder has it in order with the writes and syncs.
 """
 
 import argparse
@@ -14,21 +14,20 @@ from pathlib import Path
 
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, Lease
-from callfire_async.notifications.inbox.sqlite import SqliteInbox
-from callfire_async.notifications.inbox.sqlite import _database as _sqlite_file
+from callfire_async.notifications.inbox.sqlite import SqliteInbox, _database
 
 LEASE_SECONDS = 3600.0
 POSTERS = 16
 
 
 def body(seed: int, life: int, number: int) -> bytes:
-    """Make a body that no other is like, on one page of the file or on several."""
+    """Return a unique body of a size between a part of a page and several pages."""
     content = random.Random(f"{seed} {life} {number}")
     return content.randbytes(content.choice((200, 1000, 3000, 9000)))
 
 
 class Life:
-    """What one process does with the inbox."""
+    """The operations of one process."""
 
     def __init__(self, inbox: SqliteInbox, folder: Path, options: argparse.Namespace) -> None:
         self.inbox = inbox
@@ -55,7 +54,7 @@ class Life:
     # --- posting ------------------------------------------------------------------------------------------
 
     async def post_again(self) -> None:
-        """Repeat what the last life was asked to keep and never answered, as a sender would."""
+        """Repeat posts of the last life that got no reply, as a sender would."""
         kept = {words[1] for words in self.before if words[0] == "kept"}
         posting = [words for words in self.before if words[0] == "posting" and words[1] not in kept]
         for _, _, life, number in posting[-POSTERS:]:
@@ -91,25 +90,25 @@ class Life:
                     await self.settle(lease)
                 await self.inbox.wait(1.0)
             except InboxUnavailableError:
-                # Another worker's turn: the next statement finds out whether the disk is back.
+                # Let other tasks run; the next operation tries the disk again.
                 await asyncio.sleep(0)
 
     async def settle(self, lease: Lease) -> None:
-        way = self.random.choice(("done", "done", "done", "dead", "back", "back", "released", "forgotten"))
-        if way in ("done", "dead"):
-            await self.finish(lease, way)
-        elif way == "back":
+        state = self.random.choice(("done", "done", "done", "dead", "back", "back", "released", "forgotten"))
+        if state in ("done", "dead"):
+            await self.finish(lease, state)
+        elif state == "back":
             if await self.inbox.nack(lease, delay=0.0, reason="busy"):
                 self.mark("back", lease.delivery.key, lease.attempt + 1)
-        elif way == "released":
+        elif state == "released":
             await self.inbox.release(lease)
 
-    async def finish(self, lease: Lease, way: str) -> None:
+    async def finish(self, lease: Lease, state: str) -> None:
         key = lease.delivery.key
-        self.mark("finishing", key, way)
-        settled = self.inbox.ack(lease, event_key=key) if way == "done" else self.inbox.dead_letter(lease, "refused")
+        self.mark("finishing", key, state)
+        settled = self.inbox.ack(lease, event_key=key) if state == "done" else self.inbox.dead_letter(lease, "refused")
         if await settled:
-            self.mark("finished", key, way)
+            self.mark("finished", key, state)
 
 
 def marks(folder: Path) -> list[list[str]]:
@@ -118,14 +117,14 @@ def marks(folder: Path) -> list[list[str]]:
 
 
 def weaken(synchronous: str) -> None:
-    """Make the inbox's connections promise less than they should: what the harness has to notice."""
-    configure = _sqlite_file._configure
+    """Make the inbox's connections less durable: the harness must find the losses."""
+    configure = _database._configure
 
     def configure_weakly(connection: sqlite3.Connection) -> None:
         configure(connection)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
 
-    _sqlite_file._configure = configure_weakly
+    _database._configure = configure_weakly
 
 
 def arguments() -> argparse.Namespace:
@@ -148,7 +147,7 @@ async def main() -> None:
         async with SqliteInbox(options.folder / "inbox.db") as inbox:
             await Life(inbox, options.folder, options).live()
     except InboxUnavailableError:
-        # A disk that fails while the file is being opened lets nothing be promised.
+        # If the disk fails while the file is opened, nothing is acknowledged.
         if "POWER_FAIL" not in os.environ:
             raise
 
