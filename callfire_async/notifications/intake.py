@@ -16,7 +16,7 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats, is_carried_through
+from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats
 from callfire_async.notifications.observers import AttemptRecord, RequestRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.routing.router import Router
@@ -60,9 +60,7 @@ class QueuedIntake:
 
     async def accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
         """Store a delivery; 204 once it is kept, 503 where it cannot be."""
-        # A server may cancel whoever waits for the answer when its client goes: what came whole is stored all the same.
-        if is_carried_through(self._inbox.append):
-            return await self._store(delivery, record)
+        # A server may cancel the request if its client disconnects; a body that was read completely is stored anyway.
         storing = asyncio.create_task(self._store(delivery, record))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)

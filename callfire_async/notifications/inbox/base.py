@@ -30,13 +30,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 from attrs import Factory, field, frozen
 
 __all__ = ["AppendResult", "Clock", "Delivery", "Inbox", "InboxEntry", "InboxStats", "Lease"]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # What has crashed so often is handed out alone.
 SUSPECT_CRASHES = 2
@@ -155,22 +153,6 @@ def parse_row_id(id: int | str) -> int:
     text = str(id)
     # No table comes to 10 ** 18 rows, and what is beyond 64 bits cannot even be asked for.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
-
-
-def survives_cancellation(append: F) -> F:
-    """
-    Mark an ``append`` that is carried through though whoever waits for it is cancelled.
-
-    A receiver runs any other in a task of its own behind a shield, which takes 10 µs. The mark is the function's: an
-    ``append`` that overrides it says for itself what it is.
-    """
-    append.__dict__["is_carried_through"] = True
-    return append
-
-
-def is_carried_through(append: Callable[..., Any]) -> bool:
-    """Tell whether an ``append`` is marked so."""
-    return getattr(append, "is_carried_through", False)
 
 
 class Inbox(Protocol):

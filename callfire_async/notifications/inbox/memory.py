@@ -26,7 +26,6 @@ from callfire_async.notifications.inbox.base import (
     InboxStats,
     Lease,
     parse_row_id,
-    survives_cancellation,
 )
 
 __all__ = ["MemoryInbox"]
@@ -110,7 +109,6 @@ class MemoryInbox:
 
     # --- taking in ----------------------------------------------------------------------------------------
 
-    @survives_cancellation
     async def append(self, delivery: Delivery) -> AppendResult:
         """Keep a delivery in memory."""
         (appended,) = await self.append_many([delivery])

@@ -27,7 +27,6 @@ from callfire_async.notifications.inbox.base import (
     InboxStats,
     Lease,
     parse_row_id,
-    survives_cancellation,
 )
 from callfire_async.notifications.inbox.sqlite import _queries as rows
 from callfire_async.notifications.inbox.sqlite._database import FileLock, warn_if_ephemeral
@@ -186,7 +185,6 @@ class SqliteInbox:
 
     # --- taking in ----------------------------------------------------------------------------------------
 
-    @survives_cancellation
     async def append(self, delivery: Delivery) -> AppendResult:
         """Keep a delivery; it is on disk when this returns."""
         appending = self._owned_writer.share(self._append, delivery)
