@@ -10,13 +10,13 @@ def test_of_many_burials_only_the_first_are_logged_one_by_one(caplog):
     now = [0.0]
     letters = DeadLetterLog(clock=lambda: now[0])
     for number in range(25):
-        letters.note(number, "why")
-    letters.look()
+        letters.record(number, "why")
+    letters.flush_if_due()
     within = len(caplog.records)
     now[0] = 61.0
-    letters.look()
-    letters.look()
-    letters.note(25, "why")
+    letters.flush_if_due()
+    letters.flush_if_due()
+    letters.record(25, "why")
 
     said = [record.getMessage() for record in caplog.records]
     assert (within, said[10:]) == (
@@ -29,7 +29,7 @@ def test_a_burial_is_fresh_for_a_quarter_of_an_hour():
     """As long a receiver is not healthy."""
     now = [0.0]
     letters = DeadLetterLog(clock=lambda: now[0])
-    letters.note(1, "why")
+    letters.record(1, "why")
     fresh = []
     for now[0] in (0.0, 899.0, 900.0):
         fresh.append(letters.has_recent)

@@ -22,7 +22,7 @@ from callfire_async.notifications import (
     Receiver,
     Router,
 )
-from callfire_async.notifications import intake as ways
+from callfire_async.notifications import intake
 from callfire_async.notifications.aiohttp import add_health_routes
 from callfire_async.notifications.asgi import HealthApp
 from callfire_async.notifications.fastapi import health_routes
@@ -101,7 +101,7 @@ async def test_an_old_delivery_is_a_reason(receiver, inbox):
         patient = await receiver.health(max_age=400)
 
     assert health == Health(
-        live=True, ready=True, healthy=False, reasons=("a delivery has been due for 301 s, 300 s at most",)
+        live=True, ready=True, healthy=False, reasons=("a delivery has been due for 301 s (max_age is 300 s)",)
     )
     assert (health.healthy, patient.healthy) == (False, True)
 
@@ -125,7 +125,7 @@ async def test_an_inbox_that_cannot_be_written_to_is_not_ready(receiver, inbox, 
     async with receiver:
         await post(receiver, FINE)
         full = await receiver.health()
-        monkeypatch.setattr(ways, "_STORE_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr(intake, "_RETRY_STORE_SECONDS", 0.0)
         later = await receiver.health()
         inbox.is_full = False
         await post(receiver, FINE)
@@ -152,7 +152,7 @@ async def test_a_worker_that_has_ended_is_not_live(receiver):
         health = await receiver.health()
 
     assert (health.live, health.ready) == (False, False)
-    assert health.reasons == ("the receiver claims no more deliveries",)
+    assert health.reasons == ("the worker has stopped claiming deliveries",)
 
 
 @asynccontextmanager
@@ -202,7 +202,7 @@ async def test_every_framework_answers_alike(receiver, inbox, serve):
 
     said = "the receiver is not running\n"
     assert stopped == [(503, said), (200, "ok\n"), (503, said)]
-    assert waiting == [(503, "a delivery has been due for 11 s, 10 s at most\n"), (200, "ok\n"), (200, "ok\n")]
+    assert waiting == [(503, "a delivery has been due for 11 s (max_age is 10 s)\n"), (200, "ok\n"), (200, "ok\n")]
     assert well == (200, "ok\n")
 
 

@@ -20,8 +20,8 @@ def test_the_default_policy_tries_for_about_a_day():
     assert sum(policy.delay(attempt, 1.0) for attempt in range(1, policy.max_attempts)) > 86400
 
 
-@pytest.mark.parametrize("wrong", [{"max_attempts": 0}, {"initial_delay": -1.0}, {"max_delay": -1.0}])
-def test_a_policy_tries_once_and_never_into_the_past(wrong):
-    """Refused when it is made."""
-    with pytest.raises(ValueError, match="attempts"):
-        RetryPolicy(**wrong)
+@pytest.mark.parametrize(("name", "value"), [("max_attempts", 0), ("initial_delay", -1.0), ("max_delay", -1.0)])
+def test_an_invalid_policy_raises(name, value):
+    """A policy needs at least one attempt and no negative delay; the error starts with the parameter's name."""
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        RetryPolicy(**{name: value})

@@ -343,7 +343,7 @@ async def test_a_broadcast_without_texts_is_waited_for(callfire, router):
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(wait(), 0.1)
 
-    assert router._expectations.waiting == {}
+    assert router._waiters == {}
 
 
 async def test_a_poll_that_fails_is_left_to_the_next(fake, callfire, router, caplog):

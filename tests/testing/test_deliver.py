@@ -273,7 +273,7 @@ async def test_a_dead_letter_is_said():
     """With its reason."""
     service = Service(inbox=MemoryInbox())
 
-    with pytest.raises(AssertionError, match="became a dead letter: no handler takes this CallFinished"):
+    with pytest.raises(AssertionError, match="became a dead letter: no handler matches CallFinished"):
         await deliver(service.receiver, make_call_finished())
 
 

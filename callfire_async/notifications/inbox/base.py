@@ -34,6 +34,8 @@ from typing import Protocol, Self
 
 from attrs import Factory, field, frozen
 
+from callfire_async.errors import InboxError
+
 __all__ = ["AppendResult", "Clock", "Delivery", "Inbox", "InboxEntry", "InboxStats", "Lease"]
 
 # What has crashed so often is handed out alone.
@@ -153,6 +155,11 @@ def parse_row_id(id: int | str) -> int:
     text = str(id)
     # No table comes to 10 ** 18 rows, and what is beyond 64 bits cannot even be asked for.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
+
+
+def safe_message(error: BaseException) -> str:
+    """Return the message of an `InboxError`; of another error only the type, because its message may be private."""
+    return str(error) if isinstance(error, InboxError) else type(error).__name__
 
 
 class Inbox(Protocol):

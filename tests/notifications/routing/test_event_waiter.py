@@ -156,7 +156,7 @@ async def test_who_is_cancelled_is_forgotten(router):
         assert await expected.get() is SENT
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert router._expectations.waiting == {}
+    assert router._waiters == {}
 
 
 async def test_nothing_leaks(router):
@@ -173,5 +173,5 @@ async def test_nothing_leaks(router):
     del expected
     gc.collect()
 
-    assert router._expectations.waiting == {}
+    assert router._waiters == {}
     assert len(gc.get_objects()) - before < 1000

@@ -15,9 +15,9 @@ async def test_known_subscriptions_are_asked_once_a_minute():
 
     subscriptions = SubscriptionAllowList(ask, clock=lambda: now[0])
     for now[0] in (0.0, 59.0, 60.0, 61.0):
-        assert await subscriptions.include(7)
+        assert await subscriptions.allows(7)
 
-    assert (asked, await subscriptions.include(8)) == ([0.0, 60.0], False)
+    assert (asked, await subscriptions.allows(8)) == ([0.0, 60.0], False)
 
 
 def test_a_plain_function_is_no_way_to_ask():

@@ -22,7 +22,7 @@ async def test_wrong_tokens_are_warned_of_once_a_minute(caplog):
         await guess(door, f"guess-{at}")
 
     said = [(record.levelno, record.getMessage()) for record in caplog.records]
-    words = "requests with a wrong token, or none, were answered 404: "
+    words = "responded 404 to requests with a wrong or missing token: "
     assert said == [(logging.WARNING, f"{words}{number}") for number in (1, 4, 2)]
     assert door.refused == {"token": 7}
 

@@ -131,7 +131,7 @@ class SpoolForwarder:
     async def _keep_forwarding(self) -> None:
         while True:
             went_on = await self._try()
-            self._dead_letters.look()
+            self._dead_letters.flush_if_due()
             if not went_on:
                 if self._stopping.is_set():
                     return
@@ -223,7 +223,7 @@ class SpoolForwarder:
             return
         reason = f"the primary inbox refused it {lease.attempt} times, at last: {words}"
         await self._spool.dead_letter(lease, reason)
-        self._dead_letters.note(f"spool/{lease.id}", reason)
+        self._dead_letters.record(f"spool/{lease.id}", reason)
 
 
 async def _all(settling: Iterable[Awaitable[bool]]) -> None:
