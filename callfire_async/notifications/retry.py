@@ -1,6 +1,13 @@
-"""Retry policy of deliveries whose handlers fail."""
+"""What becomes of a delivery after an attempt, and when a failed one is retried."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Self
 
 from attrs import frozen
+
+from callfire_async.notifications.inbox.base import Inbox, Lease
 
 __all__ = ["Reject", "RetryPolicy"]
 
@@ -46,3 +53,39 @@ class RetryPolicy:
         """
         # The exponent is limited because 5.0 ** 500 is beyond the range of a float.
         return chance * min(self.max_delay, self.initial_delay * 5.0 ** min(attempt - 1, 50))
+
+
+@frozen
+class Outcome:
+    """The outcome of an attempt, with the operation that settles the lease."""
+
+    #: As `AttemptRecord.outcome`.
+    name: str
+    #: The inbox operation, for log lines.
+    operation: str
+    settle: Callable[[Inbox, Lease], Awaitable[bool]]
+    reason: str = ""
+
+    @classmethod
+    def ack(cls, event_key: str) -> Self:
+        """Mark the delivery as done."""
+        return cls("handled", "ack", lambda inbox, lease: inbox.ack(lease, event_key=event_key))
+
+    @classmethod
+    def nack(cls, delay: float, completed: frozenset[str], reason: str) -> Self:
+        """Retry after *delay* seconds, without the handlers that have completed."""
+
+        def settle(inbox: Inbox, lease: Lease) -> Awaitable[bool]:
+            return inbox.nack(lease, delay=delay, completed=completed, reason=reason)
+
+        return cls("failed", "nack", settle, reason)
+
+    @classmethod
+    def dead_letter(cls, reason: str) -> Self:
+        """Make the delivery a dead letter."""
+        return cls("dead", "dead-letter", lambda inbox, lease: inbox.dead_letter(lease, reason), reason)
+
+    @classmethod
+    def release(cls, completed: frozenset[str]) -> Self:
+        """Return the delivery without counting the attempt, because the worker stops."""
+        return cls("released", "release", lambda inbox, lease: inbox.release(lease, completed=completed))

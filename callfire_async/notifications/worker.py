@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from callfire_async.errors import HandlerErrors, NotificationError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
@@ -18,7 +18,7 @@ from callfire_async.notifications.events import Notification, UnknownNotificatio
 from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Inbox, InboxEntry, Lease, safe_message
 from callfire_async.notifications.observers import AttemptRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.retry import Reject, RetryPolicy
+from callfire_async.notifications.retry import Outcome, Reject, RetryPolicy
 from callfire_async.notifications.routing._failures import (
     failure_reason,
     failures_by_name,
@@ -40,37 +40,6 @@ _MIN_LEASE_SECONDS = 60.0
 # How long to wait for an inbox that reports no new work before it is asked again.
 _MAX_WAIT_SECONDS = 30.0
 _RETRY_INTERVAL_SECONDS = 1.0
-
-
-@frozen
-class _Outcome:
-    """What becomes of a delivery after an attempt."""
-
-    #: As `AttemptRecord.outcome`.
-    name: str
-    #: The inbox operation, for log lines.
-    operation: str
-    settle: Callable[[Inbox, Lease], Awaitable[bool]]
-    reason: str = ""
-
-
-def _ack(key: str) -> _Outcome:
-    return _Outcome("handled", "ack", lambda inbox, lease: inbox.ack(lease, event_key=key))
-
-
-def _nack(delay: float, completed: frozenset[str], reason: str) -> _Outcome:
-    def settle(inbox: Inbox, lease: Lease) -> Awaitable[bool]:
-        return inbox.nack(lease, delay=delay, completed=completed, reason=reason)
-
-    return _Outcome("failed", "nack", settle, reason)
-
-
-def _dead_letter(reason: str) -> _Outcome:
-    return _Outcome("dead", "dead-letter", lambda inbox, lease: inbox.dead_letter(lease, reason), reason)
-
-
-def _release(completed: frozenset[str]) -> _Outcome:
-    return _Outcome("released", "release", lambda inbox, lease: inbox.release(lease, completed=completed))
 
 
 def event_key(event: Notification) -> str:
@@ -286,25 +255,25 @@ class Worker:
             record.reason = outcome.reason
             record.outcome = outcome.name if await self._settle_with_retry(lease, outcome) else "lost"
 
-    async def _outcome(self, lease: Lease, record: AttemptRecord) -> _Outcome:
+    async def _outcome(self, lease: Lease, record: AttemptRecord) -> Outcome:
         if lease.crashes >= _MAX_CRASHES:
-            return _dead_letter(f"{lease.crashes} processes crashed while handling it")
+            return Outcome.dead_letter(f"{lease.crashes} processes crashed while handling it")
         completed = set(lease.completed)
         try:
             return await self._parse_and_dispatch(lease, completed, record)
         except NotificationError as error:
-            return _dead_letter(str(error))
+            return Outcome.dead_letter(str(error))
         except HandlerErrors as errors:
             return self._outcome_after_failure(failures_by_name(errors), lease, frozenset(completed))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # no exception may lose the delivery
             if self._stopping and isinstance(error, asyncio.CancelledError):
-                return _release(frozenset(completed))
+                return Outcome.release(frozenset(completed))
             return self._outcome_after_failure([("(unknown)", error)], lease, frozenset(completed))
 
-    async def _parse_and_dispatch(self, lease: Lease, completed: set[str], record: AttemptRecord) -> _Outcome:
+    async def _parse_and_dispatch(self, lease: Lease, completed: set[str], record: AttemptRecord) -> Outcome:
         event = record.event = parse(lease.delivery.body, lease.delivery.content_type)
         if not await self.subscriptions.allows(event.subscription_id):
-            return _dead_letter(f"subscription {event.subscription_id} is not in known_subscriptions")
+            return Outcome.dead_letter(f"subscription {event.subscription_id} is not in known_subscriptions")
         self.counts["unknown"] += isinstance(event, UnknownNotification) and lease.attempt == 1
         await self.router.dispatch(
             event,
@@ -315,27 +284,27 @@ class Worker:
         )
         if not completed:
             self.counts["unhandled"] += 1
-            return _dead_letter(f"no handler matches {type(event).__name__}")
-        return _ack(event_key(event))
+            return Outcome.dead_letter(f"no handler matches {type(event).__name__}")
+        return Outcome.ack(event_key(event))
 
     def _outcome_after_failure(
         self, failures: Sequence[tuple[str, BaseException]], lease: Lease, completed: frozenset[str]
-    ) -> _Outcome:
+    ) -> Outcome:
         self.counts["failed"] += 1
         log_handler_failures(failures)
         rejections = [error for _, error in failures if isinstance(error, Reject)]
         if rejections:
-            return _dead_letter(f"rejected: {rejections[0]}")
+            return Outcome.dead_letter(f"rejected: {rejections[0]}")
         reason = failure_reason(failures)
         if lease.attempt < self.retry.max_attempts:
-            return _nack(self.retry.delay(lease.attempt, self.random()), completed, reason)
+            return Outcome.nack(self.retry.delay(lease.attempt, self.random()), completed, reason)
         if lease.attempt == 1:
-            return _dead_letter(f"the only attempt failed: {reason}")
-        return _dead_letter(f"{lease.attempt} attempts failed, the last with {reason}")
+            return Outcome.dead_letter(f"the only attempt failed: {reason}")
+        return Outcome.dead_letter(f"{lease.attempt} attempts failed, the last with {reason}")
 
     # --- settling -----------------------------------------------------------------------------------------
 
-    async def _settle_with_retry(self, lease: Lease, outcome: _Outcome) -> bool:
+    async def _settle_with_retry(self, lease: Lease, outcome: Outcome) -> bool:
         """Settle a delivery, retrying until the inbox accepts the outcome; return False if the lease was lost."""
         self._settling.add(lease.id)
         self._changed.set()
@@ -344,16 +313,15 @@ class Worker:
                 return await self._settle(lease, outcome)
             except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
                 if lease.id not in self._unsettled:
-                    self._log_unsettled(lease, outcome, error)
+                    _log.error(
+                        "cannot %s delivery %s, retrying every %g s: %s",
+                        *(outcome.operation, lease.id, _RETRY_INTERVAL_SECONDS, safe_message(error)),
+                    )
                 # Handlers whose outcome cannot be written would run again, so nothing more is started meanwhile.
                 self._unsettled.add(lease.id)
                 await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
 
-    def _log_unsettled(self, lease: Lease, outcome: _Outcome, error: Exception) -> None:
-        interval, cause = _RETRY_INTERVAL_SECONDS, safe_message(error)
-        _log.error("cannot %s delivery %s, retrying every %g s: %s", outcome.operation, lease.id, interval, cause)
-
-    async def _settle(self, lease: Lease, outcome: _Outcome) -> bool:
+    async def _settle(self, lease: Lease, outcome: Outcome) -> bool:
         if not await outcome.settle(self.inbox, lease):
             _log.warning(
                 "cannot %s delivery %s: its lease was lost; another worker handles it", outcome.operation, lease.id
