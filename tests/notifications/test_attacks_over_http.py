@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from notifications.parsing import attacks
 from notifications.parsing.own_process import OwnServer, own_server
-from notifications.servers import WAYS
+from notifications.servers import ADAPTERS
 
 BODY = b'{"TextSent":{"Text":{"@id":42}}}'
 # One server gets all requests.
@@ -17,7 +17,7 @@ MAX_GROWTH_BYTES = 8 * 1024 * 1024
 STATUSES = {"bad": {400, 422}, "accepted": {204}, "bounded": {204, 400, 422}}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=WAYS)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ADAPTERS)
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[OwnServer]:
     async with own_server(request.param) as server:
         yield server
