@@ -1,8 +1,8 @@
 """
-Nothing that is secret is said: marked secrets go down every path that fails, and all that was said is searched.
+No output contains a secret: known secrets are sent through every path that fails, and all output is searched for them.
 
-*Said* is what was logged, by anybody, at any level, with all that the records hold; what an exception of ours prints
-with its causes; what our values and objects print; the reasons of dead letters; the statistics.
+The output is every log record of any logger at any level, with all its attributes; our exceptions with their causes;
+the reprs of our values and objects; the reasons of dead letters; and the stats.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import pytest
 from loopback import answer_bytes, hung, serving
-from notifications.servers import WAYS, Serve, connection
+from notifications.servers import ADAPTERS, Serve, connection
 
 from callfire_async import (
     BroadcastType,
@@ -63,8 +63,8 @@ SECRETS = {
     "message": MESSAGE,
     "body": RAW,
 }
-# A server's own access log may show what strangers guess: it opens nothing. And httpcore, at DEBUG, quotes what came
-# instead of HTTP; an answer that is one is never quoted.
+# A server's access log may contain guesses, which are not valid tokens. httpcore, at DEBUG, quotes a response that is
+# not HTTP; valid responses are never quoted.
 PERMITTED = {
     ".access": {"guess"},
 }
@@ -72,43 +72,43 @@ NOT_HTTP = {"no HTTP", "a broken header", "a broken header with quotes", "a brok
 QUOTED_BY_HTTPCORE = {"httpcore.http11": {"body", "number", "number without its country"}}
 
 
-class Said:
-    """All that was said."""
+class Output:
+    """All output of a test."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
         self._printed: list[tuple[str, str]] = []
 
-    def error(self, error: BaseException) -> None:
-        """Take what an exception prints, with its causes."""
-        self.printed(type(error).__name__, str(error), *traceback.format_exception(error))
-        self.printed(type(error).__name__, error)
+    def add_error(self, error: BaseException) -> None:
+        """Add an exception with its causes."""
+        self.add(type(error).__name__, str(error), *traceback.format_exception(error))
+        self.add(type(error).__name__, error)
 
-    def printed(self, where: str, *things: object) -> None:
-        """Take what things print."""
-        self._printed += [(where, thing if isinstance(thing, str) else repr(thing)) for thing in things]
+    def add(self, source: str, *values: object) -> None:
+        """Add strings, or the reprs of objects."""
+        self._printed += [(source, value if isinstance(value, str) else repr(value)) for value in values]
 
     def secrets(self, permitted: Mapping[str, set[str]] = PERMITTED) -> set[tuple[str, str]]:
-        """Return which secrets are in it, and where."""
-        written = logging.Formatter()
+        """Return the names of the secrets in the output, with their sources."""
+        formatter = logging.Formatter()
         logged = [
-            (record.name, f"{written.format(record)} {vars(record)}")
+            (record.name, f"{formatter.format(record)} {vars(record)}")
             for when in ("setup", "call")
             for record in self._caplog.get_records(when)
         ]
         return {
-            (where, name)
-            for where, text in [*self._printed, *logged]
+            (source, name)
+            for source, text in [*self._printed, *logged]
             for name, secret in SECRETS.items()
-            if secret in text and not any(where.endswith(end) and name in names for end, names in permitted.items())
+            if secret in text and not any(source.endswith(end) and name in names for end, names in permitted.items())
         }
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Iterator[Said]:
+def output(caplog: pytest.LogCaptureFixture) -> Iterator[Output]:
     caplog.set_level(logging.DEBUG)
     logging.raiseExceptions, before = True, logging.raiseExceptions
-    yield Said(caplog)
+    yield Output(caplog)
     logging.raiseExceptions = before
 
 
@@ -122,29 +122,29 @@ WRONG_FIELDS = (
 
 
 def exception(status: str, media: str = "json") -> bytes:
-    """Word an error that quotes what was sent."""
+    """Return an error response that quotes the request."""
     json = f'{{"ResourceException":{{"HttpStatus":{status[:3]},"Message":"{QUOTING}"}}}}'
     xml = f"<ResourceException><Message>{QUOTING.replace('&', '&amp;')}</Message></ResourceException>"
     return answer_bytes((json if media == "json" else xml).encode(), status)
 
 
-ANSWERS = {
+RESPONSES = {
     **{
         f"{status} in {media}": exception(status, media)
         for status in ("400 Bad", "401 No", "403 No", "404 No", "418 No", "429 Wait", "500 Oh", "503 Oh")
         for media in ("json", "xml")
     },
-    "an error that is a page": answer_bytes(f"<html>{RAW} {NUMBER}".encode(), "502 Bad Gateway"),
+    "an HTML error page": answer_bytes(f"<html>{RAW} {NUMBER}".encode(), "502 Bad Gateway"),
     "a redirect": answer_bytes(RAW.encode(), "302 Found", "Location: /elsewhere\r\n"),
-    "a strange status": answer_bytes(RAW.encode(), "299 Perhaps"),
+    "an unexpected status": answer_bytes(RAW.encode(), "299 Perhaps"),
     "nonsense": answer_bytes(f"{RAW} {NUMBER}".encode()),
     "another document": answer_bytes(f'{{"{RAW}":{{"a":"{NUMBER}"}}}}'.encode()),
     "broken XML": answer_bytes(f"<{RAW}>{NUMBER}</a>".encode()),
     "fields that cannot be read": answer_bytes(WRONG_FIELDS.encode()),
-    "an id that is none": answer_bytes(f'{{"Resource":{{"Subscription":{{"@id":"{NUMBER}x"}}}}}}'.encode()),
+    "an invalid id": answer_bytes(f'{{"Resource":{{"Subscription":{{"@id":"{NUMBER}x"}}}}}}'.encode()),
     "a broken gzip": answer_bytes(gzip.compress(RAW.encode())[:-9], headers="Content-Encoding: gzip\r\n"),
     "another encoding": answer_bytes(RAW.encode(), headers="Content-Encoding: rot13\r\n"),
-    "half an answer": answer_bytes(WRONG_FIELDS.encode())[:200],
+    "an incomplete response": answer_bytes(WRONG_FIELDS.encode())[:200],
     "no HTTP": f"{RAW} {NUMBER}\r\n\r\n".encode(),
     "a broken header": f"HTTP/1.1 200 OK\r\n{RAW} {NUMBER}\r\n\r\n".encode(),
     "a broken header with quotes": f"HTTP/1.1 200 OK\r\n'\"{RAW} {NUMBER}\r\n\r\n".encode(),
@@ -152,15 +152,15 @@ ANSWERS = {
 }
 
 
-async def use(callfire: CallFire, said: Said) -> None:
-    """Do all that carries secrets, and note what is raised and returned."""
+async def use(callfire: CallFire, output: Output) -> None:
+    """Run every operation that sends secrets, and add its result or exception to the output."""
     subscriptions = callfire.subscriptions
-    chosen = SubscriptionFilter(from_number=NUMBER, to_number=f"{NUMBER}:{MESSAGE}")
-    spec = SubscriptionSpec(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, filter=chosen)
-    said.printed("spec", spec, str(spec))
+    filter = SubscriptionFilter(from_number=NUMBER, to_number=f"{NUMBER}:{MESSAGE}")
+    spec = SubscriptionSpec(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, filter=filter)
+    output.add("spec", spec, str(spec))
     for operation in (
-        subscriptions.create(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, filter=chosen, request_id="r"),
-        subscriptions.update(1, endpoint=ENDPOINT, filter=chosen, notification_format=NotificationFormat.JSON),
+        subscriptions.create(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, filter=filter, request_id="r"),
+        subscriptions.update(1, endpoint=ENDPOINT, filter=filter, notification_format=NotificationFormat.JSON),
         subscriptions.query(),
         subscriptions.get(1),
         subscriptions.delete(1),
@@ -170,49 +170,49 @@ async def use(callfire: CallFire, said: Said) -> None:
         callfire.calls.get(1),
     ):
         try:
-            said.printed("result", await operation)
+            output.add("result", await operation)
         except CallFireError as error:
-            said.error(error)
-    said.printed("client", callfire, subscriptions, vars(callfire._connection), vars(callfire._connection._transport))
+            output.add_error(error)
+    output.add("client", callfire, subscriptions, vars(callfire._connection), vars(callfire._connection._transport))
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", RESPONSES)
 @pytest.mark.parametrize("response_format", ["json", "xml"])
-async def test_the_client_keeps_to_itself_what_was_sent_and_answered(said, name, response_format):
-    """Whatever CallFire, or something that pretends to be it, answers."""
+async def test_the_client_reveals_no_request_or_response(output, name, response_format):
+    """Whatever the server returns."""
 
-    async def answer(_, writer):
-        writer.write(ANSWERS[name])
+    async def respond(_, writer):
+        writer.write(RESPONSES[name])
         await writer.drain()
         if not name[0].isdigit():
             raise ConnectionError
 
     async with (
-        serving(answer) as server,
+        serving(respond) as server,
         CallFire(LOGIN, PASSWORD, base_url=server.url, response_format=response_format, max_retries=0) as callfire,
     ):
-        await use(callfire, said)
+        await use(callfire, output)
 
-    assert said.secrets(QUOTED_BY_HTTPCORE if name in NOT_HTTP else {}) == set()
+    assert output.secrets(QUOTED_BY_HTTPCORE if name in NOT_HTTP else {}) == set()
 
 
-@pytest.mark.parametrize("fault", ["hangs", "refuses", "speaks no TLS", "closed"])
-async def test_the_client_keeps_to_itself_what_did_not_arrive(said, fault):
-    """No answer in time, nobody there, another protocol, or a client that was closed."""
-    answer, _ = hung()
-    async with serving(answer) as server:
-        url = server.url.replace("http:", "https:") if fault == "speaks no TLS" else server.url
+@pytest.mark.parametrize("fault", ["hangs", "refuses", "has no TLS", "closed"])
+async def test_the_client_reveals_nothing_if_the_request_fails(output, fault):
+    """After a timeout, a refused connection, a TLS error, or with a closed client."""
+    respond, _ = hung()
+    async with serving(respond) as server:
+        url = server.url.replace("http:", "https:") if fault == "has no TLS" else server.url
         callfire = CallFire(LOGIN, PASSWORD, base_url=url, timeout=0.1, max_retries=1)
         callfire._connection._retry_hooks = type(callfire._connection._retry_hooks)(random=lambda: 0.0)
         if fault == "closed":
             await callfire.aclose()
         if fault != "refuses":
-            await use(callfire, said)
+            await use(callfire, output)
     if fault == "refuses":
-        await use(callfire, said)
+        await use(callfire, output)
     await callfire.aclose()
 
-    assert said.secrets() == set()
+    assert output.secrets() == set()
 
 
 @pytest.mark.parametrize(
@@ -229,24 +229,24 @@ async def test_the_client_keeps_to_itself_what_did_not_arrive(said, fault):
     ],
     ids="-".join,
 )
-def test_a_setting_that_is_refused_is_not_quoted(said, settings):
-    """It may be a secret in the wrong place."""
+def test_an_invalid_setting_is_not_quoted(output, settings):
+    """It may be a misplaced secret."""
     with pytest.raises((ValueError, TypeError)) as caught:
         Connection(**{"login": LOGIN, "password": PASSWORD} | settings)
 
-    said.printed("error", str(caught.value), repr(caught.value))
-    assert said.secrets() == set()
+    output.add("error", str(caught.value), repr(caught.value))
+    assert output.secrets() == set()
 
 
-async def test_what_is_refused_before_it_is_sent_is_not_quoted(said):
-    """Nor is what was wrong with it."""
+async def test_an_invalid_argument_is_not_quoted(output):
+    """The request is not sent."""
     async with CallFire(LOGIN, PASSWORD, base_url="http://localhost") as callfire:
         for endpoint, trigger in ((" ", TriggerEvent.CAMPAIGN_STARTED), (ENDPOINT, "")):
             with pytest.raises(ValueError, match="empty") as caught:
                 await callfire.subscriptions.create(endpoint, trigger)
-            said.printed("error", str(caught.value))
+            output.add("error", str(caught.value))
 
-    assert said.secrets() == set()
+    assert output.secrets() == set()
 
 
 # --- bodies and events ------------------------------------------------------------------------------------
@@ -257,19 +257,19 @@ TEXT = (
     f'"Message":"{MESSAGE}","BilledAmount":"%s","CallerName":"{RAW}","QuestionResponse":{{"Question":"?",'
     f'"Response":"{MESSAGE}"}}}}}}}}}}'
 )
-WELL = TEXT % (1, 42, "2024-05-06T07:08:09Z", "false", "1.5")
+VALID = TEXT % (1, 42, "2024-05-06T07:08:09Z", "false", "1.5")
 BODIES = {
-    "well": WELL,
+    "valid": VALID,
     "fields that cannot be read": TEXT % (1, 42, NUMBER, MESSAGE, NUMBER + "x"),
-    "an id that is none": TEXT % (1, f'"{NUMBER}x"', "", "", ""),
-    "a subscription that is none": TEXT % (f'"{NUMBER}x"', 42, "", "", ""),
-    "cut off": WELL[:-9],
+    "an invalid id": TEXT % (1, f'"{NUMBER}x"', "", "", ""),
+    "an invalid subscription": TEXT % (f'"{NUMBER}x"', 42, "", "", ""),
+    "truncated": VALID[:-9],
     "nonsense": f"{RAW} {NUMBER} {MESSAGE}",
-    "an object that is none": f'{{"TextSent":{{"Text":"{NUMBER}"}}}}',
+    "a value instead of an object": f'{{"TextSent":{{"Text":"{NUMBER}"}}}}',
     "an unknown root": f'{{"Surprise":{{"{RAW}":"{NUMBER}"}}}}',
     "two roots": f'{{"{RAW}":{{}},"{NUMBER}":{{}}}}',
     "a number out of range": f'{{"TextSent":{{"Text":{{"@id":1,"Message":"{MESSAGE}","a":1e999}}}}}}',
-    "XML cut off": f"<TextSent><Text id='1'><Message>{MESSAGE}</Message><FromNumber>{NUMBER}</FromNumber>",
+    "truncated XML": f"<TextSent><Text id='1'><Message>{MESSAGE}</Message><FromNumber>{NUMBER}</FromNumber>",
     "XML with a DTD": f"<!DOCTYPE a [<!ENTITY e '{NUMBER}'>]><a>&e;</a>",
     "XML in an unknown encoding": f"<?xml version='1.0' encoding='{RAW}'?><a>{NUMBER}</a>",
     "XML with a lone surrogate": f"<a>{MESSAGE}&#xD800;</a>",
@@ -280,20 +280,20 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("charset", ["utf-8", "utf-16", "latin-1"])
-def test_no_body_is_quoted(said, name, charset):
-    """By an event or by the reason why it is none."""
+def test_no_body_is_quoted(output, name, charset):
+    """Not by an event, nor by a parser error."""
     try:
         event = parse(BODIES[name].encode(charset), f"text/plain; charset={charset}")
-        said.printed("event", event, event.key, event.problems, str(event))
+        output.add("event", event, event.key, event.problems, str(event))
     except CallFireError as error:
-        said.error(error)
+        output.add_error(error)
 
-    assert said.secrets() == set()
+    assert output.secrets() == set()
 
 
-def test_values_print_no_secret(said):
-    """Of any kind that holds some, within others too."""
-    said.printed(
+def test_reprs_contain_no_secret(output):
+    """The reprs of all classes that hold secrets, also nested."""
+    output.add(
         "value",
         Subscription(1, endpoint=ENDPOINT, filter=SubscriptionFilter(from_number=NUMBER, to_number=PRINTED_NUMBER)),
         Subscription(1, endpoint=f"https://{NUMBER}.example.com/{NUMBER}/{NUMBER}"),
@@ -306,14 +306,14 @@ def test_values_print_no_secret(said):
         vars(EndpointTokens(TOKEN, OLD_TOKEN)),
     )
 
-    assert said.secrets() == set()
+    assert output.secrets() == set()
 
 
 # --- the receiver -----------------------------------------------------------------------------------------
 
 
-class Unwilling(MemoryInbox):
-    """An inbox of the user's own, whose errors quote what it was given."""
+class QuotingInbox(MemoryInbox):
+    """A custom inbox whose errors quote its arguments."""
 
     async def append(self, delivery: Delivery) -> None:
         raise OSError(delivery.body.decode())
@@ -346,44 +346,44 @@ def inboxes(tmp_path: object) -> dict[str, object]:
         "none": lambda: None,
         "memory": MemoryInbox,
         "SQLite": lambda: SqliteInbox(tmp_path / "inbox.db"),
-        "unwilling": Unwilling,
+        "quoting": QuotingInbox,
     }
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=ADAPTERS)
 def serve(request: pytest.FixtureRequest) -> Serve:
-    return WAYS[request.param]
+    return ADAPTERS[request.param]
 
 
-async def test_a_postback_is_not_quoted(said, serve, router, tmp_path):
-    """Whatever is wrong with it, with the handlers or with the inbox, behind any server."""
+async def test_no_postback_is_quoted(output, serve, router, tmp_path):
+    """Whether the postback, a handler or the inbox fails, behind any server."""
     for inbox in inboxes(tmp_path).values():
         receiver = make_receiver(router, inbox())
         async with serve(receiver) as endpoint:
-            await provoke(endpoint, said)
-            await look(receiver, said)
-        await receiver.receive(Postback("POST", TOKEN, {}, WELL.encode()))
+            await provoke(endpoint, output)
+            await inspect(receiver, output)
+        await receiver.receive(Postback("POST", TOKEN, {}, VALID.encode()))
 
-    assert said.secrets() == set()
+    assert output.secrets() == set()
 
 
 def make_receiver(router: Router, inbox: object) -> Receiver:
-    """Make one that fails wherever it can."""
+    """Return a receiver whose callbacks fail."""
 
-    async def ask() -> set[int]:
+    async def fetch() -> set[int]:
         return {1, 2, 3}
 
-    async def tell(entry: InboxEntry) -> None:
+    async def report(entry: InboxEntry) -> None:
         raise OSError(entry.delivery.body.decode(errors="replace"))
 
-    kept = {} if inbox is None else {"inbox": inbox, "retry": RetryPolicy(2, 0.0), "on_dead_letter": tell}
+    options = {} if inbox is None else {"inbox": inbox, "retry": RetryPolicy(2, 0.0), "on_dead_letter": report}
     tokens = EndpointTokens(TOKEN, OLD_TOKEN)
     limits = {"body_timeout": 0.2, "handler_timeout": 0.05, "max_body_bytes": 10_000}
-    return Receiver(router, tokens=tokens, known_subscriptions=ask, **limits, **kept)
+    return Receiver(router, tokens=tokens, known_subscriptions=fetch, **limits, **options)
 
 
-async def provoke(endpoint: object, said: Said) -> None:
-    """Post all that goes wrong."""
+async def provoke(endpoint: object, output: Output) -> None:
+    """Send postbacks that fail in every way."""
     bodies = [*BODIES.values(), *(TEXT % (number, 42, "", "", "") for number in (2, 3, 4)), RAW * 1_000, ""]
     for body in bodies:
         for path in (TOKEN, f"{OLD_TOKEN}/?{TOKEN}", GUESS):
@@ -406,14 +406,14 @@ async def provoke(endpoint: object, said: Said) -> None:
                 await sender.status()
 
 
-async def look(receiver: Receiver, said: Said) -> None:
-    """Look at all that it shows of itself."""
+async def inspect(receiver: Receiver, output: Output) -> None:
+    """Add everything that the receiver and its inbox show to the output."""
     await receiver.idle(timeout=20)
-    said.printed("receiver", receiver, vars(receiver), vars(receiver._validator), await receiver.stats())
+    output.add("receiver", receiver, vars(receiver), vars(receiver._validator), await receiver.stats())
     inbox = getattr(receiver._intake, "_inbox", None)
     if inbox is None:
         return
     async for entry in inbox.entries():
-        said.printed("entry", entry, entry.reason)
+        output.add("entry", entry, entry.reason)
     await inbox.replay()
-    said.printed("lease", await inbox.claim(3, lease=60))
+    output.add("lease", await inbox.claim(3, lease=60))

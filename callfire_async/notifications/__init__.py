@@ -24,7 +24,8 @@ from callfire_async.notifications.receiver import Postback, Receiver, ReceiverSt
 from callfire_async.notifications.retry import Reject, RetryPolicy
 from callfire_async.notifications.routing.event_waiter import EventWaiter
 from callfire_async.notifications.routing.router import Handler, Router
-from callfire_async.notifications.security.tokens import EndpointTokens, RedactTokenFilter
+from callfire_async.notifications.security.log_redaction import RedactTokenFilter
+from callfire_async.notifications.security.tokens import EndpointTokens
 
 if TYPE_CHECKING:
     from callfire_async.notifications.inbox.sqlite import SqliteInbox

@@ -1,4 +1,4 @@
-"""The receiver, and its health, in an aiohttp application. It imports both, and aiohttp."""
+"""aiohttp routes for a receiver and for its health checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from attrs import frozen
 
-from callfire_async.notifications.health import Question, health_reply
+from callfire_async.notifications.health import HealthCheck, health_reply
 from callfire_async.notifications.receiver import Postback, Receiver
 
 __all__ = ["add_health_routes", "add_notification_routes"]
@@ -16,68 +16,68 @@ __all__ = ["add_health_routes", "add_notification_routes"]
 
 @frozen
 class AiohttpEndpoint:
-    """Whoever holds a route finds the receiver here."""
+    """The handler of a receiver's routes; tools find the receiver of a route here."""
 
     receiver: Receiver
 
-    async def take(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         token = request.match_info.get("token")
         body = request.content.iter_any()
         reply = await self.receiver.receive(Postback(request.method, token, request.headers, body))
         response = web.Response(status=reply.status, headers=reply.headers, body=reply.body or None)
-        return await _cut_off(request, response) if reply.close_connection else response
+        return await _respond_and_disconnect(request, response) if reply.close_connection else response
 
 
 def add_notification_routes(app: web.Application, receiver: Receiver, prefix: str = "") -> None:
     """
-    Take postbacks at ``{prefix}/{token}``, and start and stop the receiver with the application.
+    Add routes for postbacks at ``{prefix}/{token}``; start and stop the receiver with the application.
 
     Args:
         app: The application, before it is started.
-        receiver: What takes them.
-        prefix: A path that begins with a slash, or nothing.
+        receiver: The receiver of the postbacks.
+        prefix: A path that starts with a slash, or an empty string.
     """
 
-    async def running(_: web.Application) -> AsyncIterator[None]:
+    async def run_receiver(_: web.Application) -> AsyncIterator[None]:
         async with receiver:
             yield
 
-    # The second quotes what it cannot read of a request.
+    # aiohttp.server quotes the parts of a request that it cannot parse.
     receiver.redact("aiohttp.access", "aiohttp.server")
-    app.cleanup_ctx.append(running)
+    app.cleanup_ctx.append(run_receiver)
     prefix = prefix.rstrip("/")
-    take = AiohttpEndpoint(receiver).take
+    endpoint = AiohttpEndpoint(receiver)
     for path in ("/{token}", "/{token}/", *([] if receiver.requires_token else ["", "/"])):
-        app.router.add_route("*", prefix + path or "/", take)
+        app.router.add_route("*", prefix + path or "/", endpoint.handle)
 
 
 def add_health_routes(
     app: web.Application, receiver: Receiver, path: str = "/health", *, max_age: float = 300.0
 ) -> None:
     """
-    Say at ``{path}``, ``{path}/live`` and ``{path}/ready`` how a receiver is: 200, or 503 with the reasons as text.
+    Add health checks at ``{path}``, ``{path}/live`` and ``{path}/ready``: 200, or 503 with the reasons as text.
 
     Args:
         app: The application, before it is started.
-        receiver: The receiver; it is not started here.
-        path: A path that begins with a slash.
-        max_age: Seconds for which a delivery that is due may wait.
+        receiver: The receiver; it is not started by these routes.
+        path: A path that starts with a slash.
+        max_age: Seconds that a due delivery may wait before the receiver is unhealthy.
     """
 
-    def asking(question: Question) -> Handler:
-        async def ask(_: web.Request) -> web.StreamResponse:
-            reply = health_reply(await receiver.health(max_age=max_age), question)
+    def make_handler(check: HealthCheck) -> Handler:
+        async def handle(_: web.Request) -> web.StreamResponse:
+            reply = health_reply(await receiver.health(max_age=max_age), check)
             return web.Response(status=reply.status, headers=dict(reply.headers), body=reply.body)
 
-        return ask
+        return handle
 
-    app.router.add_get(path, asking(None))
-    app.router.add_get(f"{path}/live", asking("live"))
-    app.router.add_get(f"{path}/ready", asking("ready"))
+    app.router.add_get(path, make_handler(None))
+    app.router.add_get(f"{path}/live", make_handler("live"))
+    app.router.add_get(f"{path}/ready", make_handler("ready"))
 
 
-async def _cut_off(request: web.Request, response: web.Response) -> web.Response:
-    # aiohttp reads on for ten seconds after an early answer; closing the transport ends that.
+async def _respond_and_disconnect(request: web.Request, response: web.Response) -> web.Response:
+    # After an early response aiohttp reads the body for up to ten seconds, unless the transport is closed.
     response.force_close()
     await response.prepare(request)
     await response.write_eof()

@@ -10,10 +10,10 @@ from callfire_async.notifications.security.request_validation import Reply
 
 __all__ = ["Health", "health_reply"]
 
-#: Which of the three is asked for; None is health.
-Question: TypeAlias = Literal["live", "ready"] | None
+#: One of the three checks; None is health.
+HealthCheck: TypeAlias = Literal["live", "ready"] | None
 
-# Counting takes milliseconds, and a health check gives up after some seconds.
+# Counting takes milliseconds, and clients of a health check wait only a few seconds.
 _STATS_TIMEOUT_SECONDS = 2.0
 
 
@@ -49,15 +49,15 @@ async def _backlog(intake: QueuedIntake | InlineIntake, max_age: float) -> list[
     try:
         async with asyncio.timeout(_STATS_TIMEOUT_SECONDS):
             stats = await intake.inbox_stats()
-    except Exception:  # noqa: BLE001  # a user's own inbox may raise anything, and its message may be private
+    except Exception:  # noqa: BLE001  # a custom inbox may raise anything, and its message may be private
         return ["the inbox cannot be read"]
     age = 0.0 if stats is None else stats.oldest_ready_age or 0.0
     return [f"a delivery has been due for {age:.0f} s (max_age is {max_age:.0f} s)"] if age > max_age else []
 
 
-def health_reply(health: Health, question: Question = None) -> Reply:
-    """Return 200 if the answer to *question* is yes, else 503 with the reasons, one a line."""
-    is_yes = {"live": health.live, "ready": health.ready, None: health.healthy}[question]
-    lines = ["ok"] if is_yes else health.reasons
+def health_reply(health: Health, check: HealthCheck = None) -> Reply:
+    """Return 200 if *check* passes, else 503 with the reasons, one a line."""
+    passes = {"live": health.live, "ready": health.ready, None: health.healthy}[check]
+    lines = ["ok"] if passes else health.reasons
     headers = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
-    return Reply(200 if is_yes else 503, headers, "".join(f"{line}\n" for line in lines).encode())
+    return Reply(200 if passes else 503, headers, "".join(f"{line}\n" for line in lines).encode())

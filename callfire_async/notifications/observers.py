@@ -1,9 +1,4 @@
-"""
-What can be seen of a receiver's work from outside: metrics, traces and an inspector are put on here.
-
-An `Observer` is told of each start of the receiver, of each request, of the handling of each delivery and of the run of
-each handler, as contexts that last as long as what they are about. It imports `events`, `door` and the inbox's values.
-"""
+"""Hooks into a receiver's requests, attempts and handlers, for metrics, traces and the inspector."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,156 +22,146 @@ __all__ = ["AttemptRecord", "Observer", "RequestRecord"]
 
 _log = logging.getLogger("callfire_async.observers")
 
-_NOTHING: nullcontext[None] = nullcontext()
+_NO_CONTEXT: nullcontext[None] = nullcontext()
 
 
 @define(eq=False)
 class RequestRecord:
-    """One request, as far as it is known: complete when its context ends."""
+    """One request. The attributes are set as they become known, and are final when the observer's context exits."""
 
-    #: The HTTP method, as it came.
+    #: The HTTP method, unchanged.
     method: str
-    #: What was in it; None where it was refused before it was read to its end.
+    #: The delivery; None if the request was rejected before its body was read completely.
     delivery: Delivery | None = None
-    #: What the inbox made of it; None without an inbox, and where it could not be stored.
+    #: The result of the append; None without an inbox, or if the delivery could not be stored.
     appended: AppendResult | None = None
-    #: The answer; None where the server cancelled it.
+    #: The response; None if the server cancelled the request.
     reply: Reply | None = None
-    #: Why it was refused: ``token``, ``method``, ``encoding``, ``not running``, ``size``, ``time``, ``empty``,
-    #: ``broken off``, ``storage`` (the inbox could not keep it), or ``no notification`` without an inbox; None where it
-    #: was not.
+    #: Why the request was rejected: ``token``, ``method``, ``encoding``, ``not running``, ``size``, ``time``,
+    #: ``empty``, ``broken off``, ``storage`` (the inbox could not store the delivery), or without an inbox
+    #: ``no notification``; None if it was accepted.
     refused: str | None = None
 
 
 @define(eq=False)
 class AttemptRecord:
-    """One attempt at handling a delivery, as far as it is known: complete when its context ends."""
+    """One attempt at a delivery. The attributes are set as they become known, as those of a `RequestRecord`."""
 
-    #: What is handled.
+    #: The delivery.
     delivery: Delivery
-    #: As the inbox knows the delivery; None without an inbox.
+    #: The delivery's id in the inbox; None without an inbox.
     id: int | str | None = None
-    #: From 1.
+    #: Number of the attempt, starting at 1.
     attempt: int = 1
-    #: What was parsed; None until it is, and where the body is no notification.
+    #: The parsed event; None before it is parsed, or if the body is not a notification.
     event: Notification | None = None
-    #: ``handled``, ``failed``, ``dead``, ``released`` (the receiver stops) or ``lost`` (another worker has it); without
-    #: an inbox also ``unhandled`` and ``refused`` (no notification), which an inbox makes dead letters of. None until
-    #: it is known, and where it could not be written.
+    #: ``handled``, ``failed``, ``dead``, ``released`` (the receiver stopped) or ``lost`` (another worker has the
+    #: lease); without an inbox also ``unhandled`` and ``refused`` (not a notification), which are ``dead`` with one.
+    #: None until the outcome is known, and if it could not be stored.
     outcome: str | None = None
-    #: Why, where it was not handled: as `InboxEntry.reason` has it.
+    #: Why the delivery was not handled, as `InboxEntry.reason`.
     reason: str = ""
 
 
 class Observer:
     """
-    Is told what a receiver does, once `Receiver.observe` has it; each method here tells nobody.
+    Base class for receiver instrumentation. Override the hooks you need; the defaults do nothing.
 
-    Each returns a context that is entered when the thing begins and left when it has ended, in the event loop: it must
-    not block. What it raises is logged (the type, with the log ``callfire_async.notifications.observers``), and changes
-    nothing.
+    Pass an instance to `Receiver.observe`. Each hook returns a context manager that is entered when the operation
+    starts and exited when it ends, in the event loop, so it must not block. Exceptions of an observer are logged by
+    type with the logger ``callfire_async.observers``, and have no other effect.
     """
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Live while the receiver runs; not entered where it runs already when the observer is put on."""
-        return _NOTHING
+        """Wrap the time during which the receiver runs; not called if the receiver is running already."""
+        return _NO_CONTEXT
 
-    def request(self, record: RequestRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # for those below
-        """Watch a request until its answer is known; without an inbox its handling is inside."""
-        return _NOTHING
+    def request(self, record: RequestRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # for subclasses
+        """Wrap one request until its response is known; without an inbox this includes the handlers."""
+        return _NO_CONTEXT
 
-    def attempt(self, record: AttemptRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
-        """Watch an attempt at a delivery until it is settled."""
-        return _NOTHING
+    def attempt(self, record: AttemptRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # for subclasses
+        """Wrap one attempt at a delivery until it is settled."""
+        return _NO_CONTEXT
 
-    def handler(self, record: AttemptRecord, handler: str) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
-        """Watch a handler, by name; what it raised comes through the context, and cannot be kept back."""
-        return _NOTHING
+    def handler(self, record: AttemptRecord, handler: str) -> AbstractContextManager[None]:  # noqa: ARG002  # ditto
+        """Wrap one handler call. The exception passes through the context manager and cannot be suppressed."""
+        return _NO_CONTEXT
 
 
 @define(eq=False)
 class _CompositeObserver:
-    """Several observers as one; none of them can do harm."""
+    """Forwards to several observers and catches their exceptions."""
 
     _observers: tuple[Observer, ...] = field(default=())
 
     def add(self, observer: Observer) -> None:
-        """Tell one more, after the others."""
+        """Add an observer behind the others."""
         self._observers = (*self._observers, observer)
 
     def remove(self, observer: Observer) -> None:
-        """Tell one no more."""
-        self._observers = tuple(one for one in self._observers if one is not observer)
+        """Remove an observer; contexts that it has entered are exited as usual."""
+        self._observers = tuple(other for other in self._observers if other is not observer)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Enter every observer's context, and leave them in reverse order."""
+        """Enter the contexts of all observers, and exit them in reverse order."""
         entered: list[tuple[Observer, AbstractAsyncContextManager[None]]] = []
         try:
             for observer in self._observers:
-                with _harmless(observer):
+                with _logged(observer):
                     context = observer.lifespan()
                     await context.__aenter__()
                     entered.append((observer, context))
             yield
         finally:
             for observer, context in reversed(entered):
-                with _harmless(observer):
+                with _logged(observer):
                     await context.__aexit__(None, None, None)
 
     def request(self, record: RequestRecord) -> AbstractContextManager[object]:
-        """Enter every observer's context."""
-        return self._all(lambda observer: observer.request(record)) if self._observers else _NOTHING
+        """Return a context manager that wraps a request for all observers."""
+        return self._enter_all(lambda observer: observer.request(record))
 
     def attempt(self, record: AttemptRecord) -> AbstractContextManager[object]:
-        """Enter every observer's context."""
-        return self._all(lambda observer: observer.attempt(record)) if self._observers else _NOTHING
+        """Return a context manager that wraps an attempt for all observers."""
+        return self._enter_all(lambda observer: observer.attempt(record))
 
-    def handler(self, record: AttemptRecord) -> Callable[[str], AbstractContextManager[object]] | None:
-        """Return what enters every observer's context for a handler; None where there is nobody to tell."""
-        if not self._observers:
-            return None
-        return lambda handler: self._all(lambda observer: observer.handler(record, handler))
+    def handler(self, record: AttemptRecord) -> Callable[[str], AbstractContextManager[object]]:
+        """Return a function that wraps a handler call, by the handler's name, for all observers."""
+        return lambda handler: self._enter_all(lambda observer: observer.handler(record, handler))
 
-    def _all(self, watch: Callable[[Observer], AbstractContextManager[None]]) -> AbstractContextManager[object]:
+    def _enter_all(self, hook: Callable[[Observer], AbstractContextManager[None]]) -> AbstractContextManager[object]:
         contexts = ExitStack()
         for observer in self._observers:
-            contexts.enter_context(_ExceptionSafeContext(watch, observer))
+            contexts.enter_context(_ExceptionSafeContext(hook, observer))
         return contexts
 
 
 class _ExceptionSafeContext(AbstractContextManager[None]):
-    """An observer's context: what it raises is logged, and what is raised inside goes on."""
+    """An observer's context. Its own exceptions are logged; those raised inside it are not suppressed."""
 
-    def __init__(self, watch: Callable[[Observer], AbstractContextManager[None]], observer: Observer) -> None:
-        self._watch = watch
+    def __init__(self, hook: Callable[[Observer], AbstractContextManager[None]], observer: Observer) -> None:
+        self._hook = hook
         self._observer = observer
-        self._context: AbstractContextManager[None] = _NOTHING
+        self._context: AbstractContextManager[None] = _NO_CONTEXT
 
     def __enter__(self) -> None:
-        try:
-            context = self._watch(self._observer)
+        with _logged(self._observer):
+            context = self._hook(self._observer)
             context.__enter__()
             self._context = context
-        except Exception as error:  # noqa: BLE001  # whatever it is, deliveries go on
-            _log_failure(self._observer, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with _logged(self._observer):
             self._context.__exit__(kind, error, trace)
-        except Exception as own:  # noqa: BLE001  # likewise
-            _log_failure(self._observer, own)
 
 
 @contextmanager
-def _harmless(observer: Observer) -> Iterator[None]:
+def _logged(observer: Observer) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # likewise
-        _log_failure(observer, error)
-
-
-def _log_failure(observer: Observer, error: Exception) -> None:
-    _log.error("observer %s failed: %s", type(observer).__name__, type(error).__name__)
+    except Exception as error:  # noqa: BLE001  # an observer may raise anything, and must not affect deliveries
+        _log.error("observer %s failed, ignoring it: %s", type(observer).__name__, type(error).__name__)

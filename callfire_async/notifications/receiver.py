@@ -1,9 +1,4 @@
-"""
-The receiver: takes what the door lets in, and keeps it or handles it before it is answered.
-
-An adapter hands over a `Postback` and turns the `Reply` into a response; it decides nothing. This room imports what
-stands above it in this folder.
-"""
+"""`Receiver`: validates requests, passes their deliveries to an intake, and returns the responses."""
 
 import asyncio
 import logging
@@ -21,15 +16,16 @@ from callfire_async.notifications.observers import Observer, RequestRecord, _Com
 from callfire_async.notifications.retry import RetryPolicy
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.security._allowlist import SubscriptionAllowList
+from callfire_async.notifications.security.log_redaction import RedactTokenFilter
 from callfire_async.notifications.security.request_validation import (
-    TRY_AGAIN,
+    RETRY_AFTER_HEADER,
     Postback,
     Rejection,
     Reply,
     RequestValidator,
     relevant_headers,
 )
-from callfire_async.notifications.security.tokens import EndpointTokens, RedactTokenFilter
+from callfire_async.notifications.security.tokens import EndpointTokens
 from callfire_async.notifications.worker import OnDeadLetter, Worker
 
 __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
@@ -39,7 +35,7 @@ _log = logging.getLogger("callfire_async.receiver")
 _IDLE_POLL_SECONDS = 0.1
 
 _NOT_RUNNING = """\
-a postback was answered 503 because the receiver is not running; start and stop it with the application:
+responded 503 to a postback: the receiver is not running; start and stop it with the application:
     app.include_router(notification_routes(receiver), prefix="/callfire")                      # FastAPI
     add_notification_routes(app, receiver, "/callfire")                                        # aiohttp
     Starlette(routes=[Mount("/callfire", notification_app)], lifespan=notification_app.lifespan)   # mounted
@@ -48,15 +44,15 @@ a postback was answered 503 because the receiver is not running; start and stop 
 
 @frozen
 class ReceiverStats:
-    """What a receiver has done since it was made, and what its inbox holds."""
+    """What a receiver has counted since it was created, and its inbox's counts."""
 
-    #: How many requests were refused, by reason: those of `RequestRecord.refused` but for ``no notification``.
+    #: Number of rejected requests, by reason: those of `RequestRecord.refused` except ``no notification``.
     refused: Mapping[str, int]
-    #: Deliveries that were there already; 0 without an inbox.
+    #: Deliveries that the inbox had already; 0 without an inbox.
     duplicates: int
-    #: Events whose root API 1.1 does not name.
+    #: Events whose root element is not part of API 1.1.
     unknown: int
-    #: Events that no handler took.
+    #: Events that matched no handler.
     unhandled: int
     #: Deliveries whose handlers have all succeeded.
     handled: int
@@ -64,42 +60,43 @@ class ReceiverStats:
     failed: int
     #: Deliveries that became dead letters; 0 without an inbox.
     dead: int
-    #: None where there is no inbox.
+    #: None without an inbox.
     inbox: InboxStats | None
 
 
 class Receiver:
     """
-    Takes postbacks, and gives their events to a router's handlers.
+    Receives postbacks and dispatches their events to a router's handlers.
 
-    With an inbox the raw bytes are stored first, and the answer 204 means that they are kept: on disk, with a
-    `SqliteInbox`. Parsing and handlers come after; a handler that fails is tried again, and what cannot be handled
-    becomes a dead letter.
+    With an inbox the raw bytes are stored before the response, and 204 means that they are stored: on disk, with a
+    `SqliteInbox`. Parsing and handlers run afterwards; failed handlers are retried, and a delivery that cannot be
+    handled becomes a dead letter.
 
-    Without one the handlers run before the answer: 204 when all succeeded or none took the event, 500 when one failed
-    or took too long, 400 or 422 for a body that is no notification. CallFire documents no second delivery, so what was
-    not answered 204 is lost.
+    Without an inbox the handlers run before the response: 204 if all succeeded or the event matched none, 500 if one
+    failed or timed out, 400 or 422 for a body that is not a notification. CallFire does not document retries, so an
+    event with any other response than 204 is lost.
 
-    ``async with receiver`` starts it at the first entry and stops it at the last exit, and may be entered more than
-    once. A receiver that is not running answers 503.
+    ``async with receiver`` starts it at the first entry and stops it at the last exit; it may be entered several
+    times. A receiver that is not running responds 503.
 
     Args:
         router: The handlers.
-        tokens: What opens the endpoint; a string is one token, None leaves it open to anyone.
-        inbox: Where deliveries are kept; the receiver opens and closes it.
-        max_body_bytes: A larger body is answered 413.
-        body_timeout: Seconds for the whole body; a slower one is answered 408.
-        known_subscriptions: Ids, or a coroutine function that returns them and is asked once a minute; an event that
-            says it is from another one is not handled.
+        tokens: The valid tokens; a string is one token, None accepts requests without a token.
+        inbox: Stores the deliveries; the receiver opens and closes it.
+        max_body_bytes: A larger body is rejected with 413.
+        body_timeout: Seconds to read the whole body; a slower sender gets 408.
+        known_subscriptions: Ids, or a coroutine function that returns them and is called at most once a minute. Events
+            of other subscriptions are not handled; events without a subscription id are.
         handler_timeout: Seconds for each handler; None for no limit.
-        concurrency: Deliveries handled at once, 16 unless given; 0 only takes in. With an inbox only.
-        retry: When to try again. With an inbox only.
-        shutdown_timeout: Seconds for running handlers when the receiver stops, 10 unless given. With an inbox only.
-        on_dead_letter: A coroutine function that is told of each dead letter. With an inbox only.
+        concurrency: Deliveries handled at once. Default: 16; 0 only stores deliveries. Requires an inbox.
+        retry: When deliveries are retried. Requires an inbox.
+        shutdown_timeout: Seconds for running handlers when the receiver stops. Default: 10. Requires an inbox.
+        on_dead_letter: A coroutine function that is called with each dead letter. Requires an inbox.
 
     Raises:
-        ValueError: The router is empty, a limit of size or time is not above 0, or *concurrency* or *shutdown_timeout* is below 0.
-        TypeError: *tokens* or *known_subscriptions* is none of these, or an argument needs an inbox.
+        ValueError: The router is empty, a size or a timeout is not positive, or *concurrency* or *shutdown_timeout*
+            is negative.
+        TypeError: *tokens* or *known_subscriptions* has the wrong type, or an argument requires an inbox.
     """
 
     def __init__(
@@ -118,24 +115,20 @@ class Receiver:
         on_dead_letter: OnDeadLetter | None = None,
     ) -> None:
         if router.is_empty:
-            raise ValueError("the router has no handler; register the handlers before making the receiver")
+            raise ValueError("router must have a handler; register the handlers before creating the receiver")
         _check_positive(max_body_bytes=max_body_bytes, body_timeout=body_timeout, handler_timeout=handler_timeout)
         _check_not_negative(concurrency=concurrency, shutdown_timeout=shutdown_timeout)
-        needing = {
-            "concurrency": concurrency,
-            "retry": retry,
-            "shutdown_timeout": shutdown_timeout,
-            "on_dead_letter": on_dead_letter,
-        }
-        if inbox is None and (given := [name for name, value in needing.items() if value is not None]):
-            raise TypeError(f"without an inbox there is no use for {', '.join(given)}")
-        self._validator = RequestValidator(_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout)
-        subscriptions = SubscriptionAllowList(known_subscriptions)
+        self._validator = RequestValidator(
+            _to_endpoint_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout
+        )
         self._observers = _CompositeObserver()
+        self._intake: InlineIntake | QueuedIntake
+        subscriptions = SubscriptionAllowList(known_subscriptions)
         if inbox is None:
-            self._intake: InlineIntake | QueuedIntake = InlineIntake(
-                router, subscriptions, handler_timeout, self._observers
+            _check_not_given(
+                concurrency=concurrency, retry=retry, shutdown_timeout=shutdown_timeout, on_dead_letter=on_dead_letter
             )
+            self._intake = InlineIntake(router, subscriptions, handler_timeout, self._observers)
         else:
             worker = Worker(
                 inbox=inbox,
@@ -150,9 +143,9 @@ class Receiver:
             )
             self._intake = QueuedIntake(inbox, worker)
         self._filters: dict[str, RedactTokenFilter] = {}
-        self._entries = 0
-        self._stopping = AsyncExitStack()
-        self._changing = asyncio.Lock()
+        self._entry_count = 0
+        self._exit_stack = AsyncExitStack()
+        self._lifecycle_lock = asyncio.Lock()
         self._active_requests = 0
         self._logged_not_running = False
 
@@ -160,74 +153,74 @@ class Receiver:
 
     async def __aenter__(self) -> Self:
         """
-        Start with the first entry.
+        Start the receiver at the first entry.
 
         Raises:
             InboxError: The inbox cannot be opened.
         """
-        async with self._changing:
-            if not self._entries:
+        async with self._lifecycle_lock:
+            if not self._entry_count:
                 async with AsyncExitStack() as started:
                     await self._intake.start()
                     started.push_async_callback(self._intake.stop)
                     await started.enter_async_context(self._observers.lifespan())
-                    self._stopping = started.pop_all()
-            self._entries += 1
-            self._redact()
+                    self._exit_stack = started.pop_all()
+            self._entry_count += 1
+            self._add_filters()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop with the last exit: nothing more is taken in, running handlers get their shutdown_timeout, the inbox is closed."""
-        async with self._changing:
-            self._entries -= 1
-            if not self._entries:
+        """Stop at the last exit: reject postbacks, wait for handlers up to the shutdown timeout, close the inbox."""
+        async with self._lifecycle_lock:
+            self._entry_count -= 1
+            if not self._entry_count:
                 try:
-                    await self._stopping.aclose()
+                    await self._exit_stack.aclose()
                 finally:
-                    self._stop_redacting()
+                    self._remove_filters()
 
-    # --- silence ------------------------------------------------------------------------------------------
+    # --- log redaction ------------------------------------------------------------------------------------
 
     def redact(self, *loggers: str) -> None:
         """
-        Have the tokens masked in what is logged with these loggers, while the receiver runs.
+        Mask the tokens in the records of these loggers while the receiver runs.
 
-        The adapters name their servers' access loggers, which write down the path.
+        The adapters call this for their servers' access loggers, which log the path.
         """
         if self._validator.tokens is not None:
             self._filters = {name: RedactTokenFilter(self._validator.tokens) for name in loggers} | self._filters
-        if self._entries:
-            self._redact()
+        if self._entry_count:
+            self._add_filters()
 
-    def _redact(self) -> None:
-        for name, redacting in self._filters.items():
-            logging.getLogger(name).addFilter(redacting)
+    def _add_filters(self) -> None:
+        for name, token_filter in self._filters.items():
+            logging.getLogger(name).addFilter(token_filter)
 
-    def _stop_redacting(self) -> None:
-        for name, redacting in self._filters.items():
-            logging.getLogger(name).removeFilter(redacting)
+    def _remove_filters(self) -> None:
+        for name, token_filter in self._filters.items():
+            logging.getLogger(name).removeFilter(token_filter)
 
-    # --- looking after it ---------------------------------------------------------------------------------
+    # --- administration -----------------------------------------------------------------------------------
 
     def observe(self, observer: Observer) -> None:
-        """Tell an observer of every request, delivery and handler from now on."""
+        """Add an observer for all following requests, attempts and handler calls."""
         self._observers.add(observer)
 
     def stop_observing(self, observer: Observer) -> None:
-        """Tell it no more; what it is in the middle of, it sees to the end."""
+        """Remove an observer; contexts that it has entered are exited as usual."""
         self._observers.remove(observer)
 
     @property
     def tokens(self) -> EndpointTokens | None:
-        """What opens the endpoint; None where anyone may post."""
+        """The valid tokens; None if no token is required."""
         return self._validator.tokens
 
     @property
     def is_running(self) -> bool:
-        """Whether it has been started, and not stopped again."""
-        return self._entries > 0
+        """Whether the receiver is running."""
+        return self._entry_count > 0
 
     @property
     def requires_token(self) -> bool:
@@ -245,69 +238,65 @@ class Receiver:
 
     async def stats(self) -> ReceiverStats:
         """
-        Count.
+        Return the receiver's and the inbox's counts.
 
         Raises:
             InboxError: The inbox cannot be read.
         """
         names = ("duplicates", "unknown", "unhandled", "handled", "failed", "dead")
         counts = {name: self._intake.counts[name] for name in names}
-        stored = self._intake.counts["not stored"]
-        refused = dict(self._validator.refused) | ({"storage": stored} if stored else {})
+        not_stored = self._intake.counts["not stored"]
+        refused = dict(self._validator.refused) | ({"storage": not_stored} if not_stored else {})
         return ReceiverStats(refused=refused, inbox=await self._intake.inbox_stats(), **counts)
 
     async def idle(self, timeout: float) -> None:
         """
-        Wait until nothing is ready or running: for tests. What waits for another attempt does not count.
+        Wait until no delivery is due or being handled, for tests. Delayed deliveries do not count.
 
         Raises:
-            TimeoutError: Something still was after *timeout* seconds.
+            TimeoutError: A delivery was still due or being handled after *timeout* seconds.
         """
         async with asyncio.timeout(timeout):
             while self._active_requests or not await self._intake.is_idle():
                 await self._intake.wait_for_change(_IDLE_POLL_SECONDS)
 
-    # --- taking postbacks ---------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------
 
     async def receive(self, postback: Postback) -> Reply:
         """
-        Take one request.
+        Handle one request.
 
-        Never raises but when it is cancelled: what the sender did wrong, what handlers raised, and that nothing could
-        be stored, is the status of the reply.
+        Client errors, handler errors and storage errors are reported through the reply's status; only cancellation
+        propagates.
         """
         record = RequestRecord(postback.method)
-        self._active_requests += 1
-        try:
-            with self._observers.request(record):
-                record.reply = await self._reply(postback, record)
-                return record.reply
-        finally:
-            self._active_requests -= 1
+        return await self._observe(record, self._receive(postback, record))
 
     async def redeliver(self, delivery: Delivery) -> Reply:
         """
-        Take a delivery that no request has brought: a tool's, that is to be handled once more.
+        Handle a delivery that did not arrive over HTTP, for example to reprocess it.
 
-        It goes the way of a postback behind the door. With an inbox its key must be a new one: within the inbox's
-        window a delivery with a key that is there already is a duplicate.
+        With an inbox, a delivery whose key is in the inbox within the dedupe window is a duplicate: give it a new key.
         """
         record = RequestRecord("POST", delivery)
+        return await self._observe(record, self._redeliver(delivery, record))
+
+    async def _observe(self, record: RequestRecord, handling: Awaitable[Reply]) -> Reply:
         self._active_requests += 1
         try:
             with self._observers.request(record):
-                record.reply = await self._taken(delivery, record)
+                record.reply = await handling
                 return record.reply
         finally:
             self._active_requests -= 1
 
-    async def _taken(self, delivery: Delivery, record: RequestRecord) -> Reply:
+    async def _redeliver(self, delivery: Delivery, record: RequestRecord) -> Reply:
         if not self.is_running:
             record.refused = "not running"
-            return Reply(503, (TRY_AGAIN,))
+            return Reply(503, (RETRY_AFTER_HEADER,))
         return await self._intake.accept(delivery, record)
 
-    async def _reply(self, postback: Postback, record: RequestRecord) -> Reply:
+    async def _receive(self, postback: Postback, record: RequestRecord) -> Reply:
         headers = relevant_headers(postback)
         content = await self._validator.read_request(postback, headers, is_running=self.is_running)
         if isinstance(content, Rejection):
@@ -319,19 +308,19 @@ class Receiver:
         return await self._intake.accept(record.delivery, record)
 
     def _log_not_running(self) -> None:
-        # The server is about to log the path, with a token that is right.
-        self._redact()
+        # The server is about to log the path, which contains a valid token.
+        self._add_filters()
         if not self._logged_not_running:
             self._logged_not_running = True
             _log.error(_NOT_RUNNING)
 
 
-def _tokens(tokens: EndpointTokens | str | None) -> EndpointTokens | None:
+def _to_endpoint_tokens(tokens: EndpointTokens | str | None) -> EndpointTokens | None:
     if isinstance(tokens, str):
         return EndpointTokens(tokens)
     if tokens is None or isinstance(tokens, EndpointTokens):
         return tokens
-    raise TypeError("tokens must be an EndpointTokens, a string, or None for an endpoint that anyone may post to")
+    raise TypeError("tokens must be an EndpointTokens, a string, or None to accept requests without a token")
 
 
 def _check_positive(**limits: float | None) -> None:
@@ -344,3 +333,8 @@ def _check_not_negative(**limits: float | None) -> None:
     for name, limit in limits.items():
         if limit is not None and not limit >= 0:
             raise ValueError(f"{name} must not be negative")
+
+
+def _check_not_given(**arguments: object) -> None:
+    if given := [name for name, value in arguments.items() if value is not None]:
+        raise TypeError(f"{', '.join(given)} can only be used with an inbox")

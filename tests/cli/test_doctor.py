@@ -10,7 +10,7 @@ import pytest
 import trustme
 from cli.typing_commands import TOKEN, typed
 from loopback import answer_bytes, serving
-from notifications.servers import by_asgi
+from notifications.servers import serve_asgi
 
 from callfire_async.cli._client_options import ClientOptions
 from callfire_async.cli._exit import CliError
@@ -90,7 +90,7 @@ async def test_a_total_that_is_not_told_is_counted():
 
 async def test_a_live_receiver_is_asked_without_harm():
     """Nothing is stored or handled: an empty body is refused once the token was taken."""
-    async with by_asgi(receiver := make_receiver()) as endpoint:
+    async with serve_asgi(receiver := make_receiver()) as endpoint:
         checks = await endpoint_checks(endpoint.url("{token}"))
         stats = await receiver.stats()
 
@@ -100,7 +100,7 @@ async def test_a_live_receiver_is_asked_without_harm():
 
 async def test_a_wrong_token_is_found():
     """The endpoint answers 404 to it."""
-    async with by_asgi(make_receiver("another-token-0123456789")) as endpoint:
+    async with serve_asgi(make_receiver("another-token-0123456789")) as endpoint:
         checks = await endpoint_checks(endpoint.url("{token}"))
 
     assert (checks["endpoint"].is_well, "CALLFIRE_TOKEN" in checks["endpoint"].words) == (False, True)
@@ -109,7 +109,7 @@ async def test_a_wrong_token_is_found():
 
 async def test_an_open_endpoint_is_found():
     """Whatever token it is given."""
-    async with by_asgi(make_receiver(None)) as endpoint:
+    async with serve_asgi(make_receiver(None)) as endpoint:
         checks = await endpoint_checks(endpoint.url("{token}"))
 
     assert (checks["endpoint"].is_well, checks["token"].is_well) == (True, False)

@@ -1,4 +1,4 @@
-"""Real servers on loopback, one for each way to embed a receiver, and a raw client that keeps no manners."""
+"""Real servers on loopback, one for each adapter, and a raw client that can send invalid HTTP."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ DEADLINE = 20
 
 @frozen
 class Endpoint:
-    """Where a receiver is reached."""
+    """The port and the prefix of a served receiver."""
 
     port: int
     prefix: str
@@ -35,8 +35,8 @@ class Endpoint:
         return f"http://127.0.0.1:{self.port}{self.path(token)}"
 
 
-def _let_uvicorn_log() -> None:
-    # Its configuration is the process's own, and the demo, which another test runs here, has turned it down.
+def _reset_uvicorn_loggers() -> None:
+    # Logging is global, and a test of the demo, in the same process, lowers these levels.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.propagate = True
@@ -46,12 +46,12 @@ def _let_uvicorn_log() -> None:
 @asynccontextmanager
 async def uvicorn_server(app: Callable) -> AsyncIterator[int]:
     """Serve an ASGI application; yield the port."""
-    _let_uvicorn_log()
+    _reset_uvicorn_loggers()
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=1))
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         async with asyncio.timeout(DEADLINE):
-            while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
+            while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
                 await asyncio.sleep(0)
         try:
             yield listener.getsockname()[1]
@@ -61,7 +61,7 @@ async def uvicorn_server(app: Callable) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def by_aiohttp(receiver: Receiver) -> AsyncIterator[Endpoint]:
+async def serve_aiohttp(receiver: Receiver) -> AsyncIterator[Endpoint]:
     app = web.Application()
     add_notification_routes(app, receiver, "/callfire")
     runner = web.AppRunner(app, shutdown_timeout=1)
@@ -74,7 +74,7 @@ async def by_aiohttp(receiver: Receiver) -> AsyncIterator[Endpoint]:
 
 
 @asynccontextmanager
-async def by_fastapi(receiver: Receiver) -> AsyncIterator[Endpoint]:
+async def serve_fastapi(receiver: Receiver) -> AsyncIterator[Endpoint]:
     app = FastAPI()
     app.include_router(notification_routes(receiver), prefix="/callfire")
     async with uvicorn_server(app) as port:
@@ -82,13 +82,13 @@ async def by_fastapi(receiver: Receiver) -> AsyncIterator[Endpoint]:
 
 
 @asynccontextmanager
-async def by_asgi(receiver: Receiver) -> AsyncIterator[Endpoint]:
+async def serve_asgi(receiver: Receiver) -> AsyncIterator[Endpoint]:
     async with uvicorn_server(NotificationApp(receiver)) as port:
         yield Endpoint(port, "")
 
 
 @asynccontextmanager
-async def by_mount(receiver: Receiver) -> AsyncIterator[Endpoint]:
+async def serve_mounted(receiver: Receiver) -> AsyncIterator[Endpoint]:
     notification_app = NotificationApp(receiver)
     app = Starlette(routes=[Mount("/callfire", notification_app)], lifespan=notification_app.lifespan)
     async with uvicorn_server(app) as port:
@@ -96,11 +96,16 @@ async def by_mount(receiver: Receiver) -> AsyncIterator[Endpoint]:
 
 
 Serve = Callable[[Receiver], AbstractAsyncContextManager[Endpoint]]
-WAYS: dict[str, Serve] = {"aiohttp": by_aiohttp, "fastapi": by_fastapi, "asgi": by_asgi, "mounted": by_mount}
+ADAPTERS: dict[str, Serve] = {
+    "aiohttp": serve_aiohttp,
+    "fastapi": serve_fastapi,
+    "asgi": serve_asgi,
+    "mounted": serve_mounted,
+}
 
 
 class Sender:
-    """One connection to a server, on which anything can be sent."""
+    """One connection to a server that can send any bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -118,20 +123,20 @@ class Sender:
     def chunk(self, data: bytes) -> None:
         self._writer.write(b"%x\r\n%s\r\n" % (len(data), data))
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         self._writer.transport.abort()
 
     async def status(self) -> int:
-        """Read one answer without a body; return its status."""
+        """Read one response without a body; return its status."""
         async with asyncio.timeout(DEADLINE):
             head = await self._reader.readuntil(b"\r\n\r\n")
         return int(head.split()[1])
 
-    async def send_until_cut_off(self, most: int) -> int:
-        """Go on sending chunks until the other side has had enough; return how many bytes it let us send."""
+    async def send_until_disconnected(self, limit: int) -> int:
+        """Send chunks until the server closes the connection; return how many bytes were sent."""
         sent = 0
         with suppress(ConnectionError):
-            while sent < most and not self._reader.at_eof():
+            while sent < limit and not self._reader.at_eof():
                 self.chunk(b" " * 65536)
                 await self._writer.drain()
                 sent += 65536
@@ -139,7 +144,7 @@ class Sender:
         return sent
 
     async def is_closed(self) -> bool:
-        """Wait for the other side to close; what it still says is passed over."""
+        """Wait until the server closes the connection, and ignore what it sends."""
         with suppress(ConnectionError):
             async with asyncio.timeout(DEADLINE):
                 while await self._reader.read(65536):

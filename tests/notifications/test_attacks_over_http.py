@@ -1,4 +1,4 @@
-"""The whole corpus through HTTP, against every adapter: the server lives, answers what it must, and does not grow."""
+"""Sends the attack corpus to every adapter: the server survives, returns the right status, and does not grow."""
 
 from collections.abc import AsyncIterator
 
@@ -6,18 +6,18 @@ import pytest
 import pytest_asyncio
 from notifications.parsing import attacks
 from notifications.parsing.own_process import OwnServer, own_server
-from notifications.servers import WAYS
+from notifications.servers import ADAPTERS
 
 BODY = b'{"TextSent":{"Text":{"@id":42}}}'
-# One server is asked it all.
+# One server gets all requests.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-MOST_BODY_BYTES = 1024 * 1024
-# The allocator keeps some of what the first round took; it must not keep more after each.
-MOST_GROWTH_BYTES = 8 * 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
+# The allocator keeps some memory of the first round, but later rounds must not add to it.
+MAX_GROWTH_BYTES = 8 * 1024 * 1024
 STATUSES = {"bad": {400, 422}, "accepted": {204}, "bounded": {204, 400, 422}}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=WAYS)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ADAPTERS)
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[OwnServer]:
     async with own_server(request.param) as server:
         yield server
@@ -29,17 +29,17 @@ def headers(case: attacks.Case) -> list[str]:
 
 @pytest.mark.parametrize("case", attacks.CASES.values(), ids=attacks.CASES)
 async def test_case(server, case):
-    """It is answered as its outcome has it, and the next notification is taken."""
+    """The response fits the case's outcome, and the next notification is accepted."""
     body = case.body()
 
     status = await server.post(body, *headers(case))
 
-    assert status in ({413} if len(body) > MOST_BODY_BYTES else STATUSES[case.outcome])
+    assert status in ({413} if len(body) > MAX_BODY_BYTES else STATUSES[case.outcome])
     assert await server.post(BODY) == 204
 
 
 async def test_the_server_does_not_grow(server):
-    """After it all twice more it has no more memory than after it once."""
+    """Its memory does not grow in the third round."""
     bodies = [(case.body(), headers(case)) for case in attacks.CASES.values()]
     memory = []
     for _ in range(3):
@@ -47,4 +47,4 @@ async def test_the_server_does_not_grow(server):
             await server.post(body, *more)
         memory.append(server.memory())
 
-    assert memory[2] - memory[1] < MOST_GROWTH_BYTES
+    assert memory[2] - memory[1] < MAX_GROWTH_BYTES

@@ -1,4 +1,4 @@
-"""What can be seen of a receiver from outside, and that seeing it changes nothing."""
+"""What observers get, and that they do not affect the receiver."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -25,27 +25,27 @@ from callfire_async.notifications import (
 
 TOKEN = "0123456789abcdef"
 DEADLINE = 20
-FINE = b'{"TextSent": {"SubscriptionId": 1, "Text": {"@id": 42}}}'
+VALID = b'{"TextSent": {"SubscriptionId": 1, "Text": {"@id": 42}}}'
 FAILING = b'{"TextSent": {"SubscriptionId": 13, "Text": {"@id": 43}}}'
-SELDOM = b'{"CallFinished": {"SubscriptionId": 1, "Call": {"@id": 44}}}'
-UNWANTED = b'{"CampaignStarted": {"Broadcast": {"@id": 45}}}'
-NEVER_AGAIN = RetryPolicy(max_attempts=1)
+WHERE_FAILS = b'{"CallFinished": {"SubscriptionId": 1, "Call": {"@id": 44}}}'
+UNMATCHED = b'{"CampaignStarted": {"Broadcast": {"@id": 45}}}'
+ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 
 
-class Diary(Observer):
-    """Writes down what it was told, once it is over."""
+class RecordingObserver(Observer):
+    """Keeps the records of requests, attempts and handler calls that have ended."""
 
     def __init__(self) -> None:
         self.requests: list[RequestRecord] = []
-        self.handlings: list[AttemptRecord] = []
-        self.runs: list[tuple[str, str | None]] = []
-        self.served: list[str] = []
+        self.attempts: list[AttemptRecord] = []
+        self.calls: list[tuple[str, str | None]] = []
+        self.lifespans: list[str] = []
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        self.served.append("started")
+        self.lifespans.append("started")
         yield
-        self.served.append("stopped")
+        self.lifespans.append("stopped")
 
     @contextmanager
     def request(self, record: RequestRecord) -> Iterator[None]:
@@ -55,20 +55,20 @@ class Diary(Observer):
     @contextmanager
     def attempt(self, record: AttemptRecord) -> Iterator[None]:
         yield
-        self.handlings.append(record)
+        self.attempts.append(record)
 
     @contextmanager
     def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            self.runs.append((handler, type(error).__name__))
+            self.calls.append((handler, type(error).__name__))
             raise
-        self.runs.append((handler, None))
+        self.calls.append((handler, None))
 
 
-class FailingAtFirst(Observer):
-    """Fails when it is asked."""
+class FailingOnEntry(Observer):
+    """Raises before its context is entered."""
 
     def request(self, record: RequestRecord):
         raise ValueError(record.method)
@@ -79,7 +79,7 @@ class FailingAtFirst(Observer):
         raise ValueError
 
 
-class FailingAtLast(Observer):
+class FailingOnExit(Observer):
     """Fails when it is over; keeps back what it may not."""
 
     @asynccontextmanager
@@ -101,7 +101,7 @@ class FailingAtLast(Observer):
 
 
 class FullInbox(MemoryInbox):
-    """Takes nothing."""
+    """Stores nothing."""
 
     async def append(self, delivery: Delivery) -> AppendResult:
         raise InboxUnavailableError("the inbox is full")
@@ -124,132 +124,141 @@ def router() -> Router:
 
 
 @pytest.fixture
-def diary() -> Diary:
-    return Diary()
+def recorder() -> RecordingObserver:
+    return RecordingObserver()
 
 
 async def post(receiver: Receiver, *bodies: bytes, method: str = "POST", token: str = TOKEN) -> list[Reply]:
     return [await receiver.receive(Postback(method, token, {}, body)) for body in bodies]
 
 
-async def test_a_request_is_told_with_what_became_of_it(router, diary):
-    """Whether it was refused and why, what was in it, and whether it was there already."""
+async def test_a_request_is_recorded_with_its_result(router, recorder):
+    """The reason of a rejection, the delivery, and whether it was a duplicate."""
     async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox()) as receiver:
-        receiver.observe(diary)
+        receiver.observe(recorder)
 
-        await post(receiver, FINE, FINE, b"")
-        await post(receiver, FINE, token="wrong")
-        await post(receiver, FINE, method="GET")
+        await post(receiver, VALID, VALID, b"")
+        await post(receiver, VALID, token="wrong")
+        await post(receiver, VALID, method="GET")
 
-    told = [(one.method, one.reply.status, one.refused, one.appended) for one in diary.requests]
-    assert told == [
+    recorded = [(r.method, r.reply.status, r.refused, r.appended) for r in recorder.requests]
+    assert recorded == [
         ("POST", 204, None, AppendResult(1, duplicate=False)),
         ("POST", 204, None, AppendResult(1, duplicate=True)),
         ("POST", 400, "empty", None),
         ("POST", 404, "token", None),
         ("GET", 405, "method", None),
     ]
-    assert [one.delivery and one.delivery.body for one in diary.requests] == [FINE, FINE, None, None, None]
+    assert [r.delivery and r.delivery.body for r in recorder.requests] == [
+        VALID,
+        VALID,
+        None,
+        None,
+        None,
+    ]
 
 
-async def test_a_request_that_cannot_be_stored_is_told(router, diary):
-    """The reason is the storage's."""
+async def test_a_request_that_cannot_be_stored_is_recorded(router, recorder):
+    """The reason is ``storage``."""
     async with Receiver(router, tokens=TOKEN, inbox=FullInbox()) as receiver:
-        receiver.observe(diary)
+        receiver.observe(recorder)
 
-        await post(receiver, FINE)
+        await post(receiver, VALID)
 
-    (request,) = diary.requests
+    (request,) = recorder.requests
     assert (request.reply.status, request.refused, request.appended) == (503, "storage", None)
 
 
-async def test_an_attempt_is_told_with_its_outcome(router, diary):
-    """What was parsed, which attempt it was, what came of it, and why: never in a handler's own words."""
-    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), retry=NEVER_AGAIN, concurrency=1) as receiver:
-        receiver.observe(diary)
+async def test_an_attempt_is_recorded_with_its_outcome(router, recorder):
+    """With the event, the number of the attempt, the outcome and a reason without the exception's message."""
+    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), retry=ONE_ATTEMPT, concurrency=1) as receiver:
+        receiver.observe(recorder)
 
-        await post(receiver, FINE, FAILING, UNWANTED, b"{")
+        await post(receiver, VALID, FAILING, UNMATCHED, b"{")
         await receiver.idle(timeout=DEADLINE)
 
-    told = [(one.id, one.attempt, one.event and one.event.name, one.outcome) for one in diary.handlings]
-    assert told == [
+    recorded = [
+        (attempt.id, attempt.attempt, attempt.event and attempt.event.name, attempt.outcome)
+        for attempt in recorder.attempts
+    ]
+    assert recorded == [
         (1, 1, "TextSent", "handled"),
         (2, 1, "TextSent", "dead"),
         (3, 1, "CampaignStarted", "dead"),
         (4, 1, None, "dead"),
     ]
-    assert "text: ValueError" in diary.handlings[1].reason
-    assert "secret" not in diary.handlings[1].reason
+    assert "text: ValueError" in recorder.attempts[1].reason
+    assert "secret" not in recorder.attempts[1].reason
 
 
-async def test_a_failed_attempt_is_told_apart_from_the_end(router, diary):
-    """What is to be tried again has failed; it is not dead."""
+async def test_a_failed_attempt_that_is_retried_is_not_dead(router, recorder):
+    """Its outcome is ``failed``."""
     async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox()) as receiver:
-        receiver.observe(diary)
+        receiver.observe(recorder)
 
         await post(receiver, FAILING)
         await receiver.idle(timeout=DEADLINE)
 
-    assert [one.outcome for one in diary.handlings] == ["failed"]
+    assert [attempt.outcome for attempt in recorder.attempts] == ["failed"]
 
 
-async def test_what_is_put_back_when_the_receiver_stops_is_told(diary):
-    """It was neither handled nor has it failed."""
-    router, begun = Router(), asyncio.Event()
+async def test_an_attempt_that_a_stop_interrupts_is_released(recorder):
+    """It is neither handled nor failed."""
+    router, started = Router(), asyncio.Event()
 
     @router.on(TextFinished)
     async def text(event: TextFinished) -> None:
-        begun.set()
+        started.set()
         await asyncio.get_running_loop().create_future()
 
     async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), shutdown_timeout=0) as receiver:
-        receiver.observe(diary)
-        await post(receiver, FINE)
+        receiver.observe(recorder)
+        await post(receiver, VALID)
         async with asyncio.timeout(DEADLINE):
-            await begun.wait()
+            await started.wait()
 
-    assert [one.outcome for one in diary.handlings] == ["released"]
+    assert [attempt.outcome for attempt in recorder.attempts] == ["released"]
 
 
-async def test_what_another_worker_has_is_told_as_lost(diary):
-    """Whatever came of it here."""
-    router, inbox, begun = Router(), MemoryInbox(), asyncio.Event()
+async def test_an_attempt_whose_lease_was_lost_is_recorded(recorder):
+    """Its outcome is ``lost``, even if its handlers succeeded."""
+    router, inbox, started = Router(), MemoryInbox(), asyncio.Event()
 
     @router.on(TextFinished)
     async def text(event: TextFinished) -> None:
-        begun.set()
+        started.set()
         async for entry in inbox.entries("leased"):
             inbox._rows[entry.id].token = "another worker's"
 
     async with Receiver(router, tokens=TOKEN, inbox=inbox) as receiver:
-        receiver.observe(diary)
-        await post(receiver, FINE)
+        receiver.observe(recorder)
+        await post(receiver, VALID)
         async with asyncio.timeout(DEADLINE):
-            await begun.wait()
+            await started.wait()
 
-    assert [one.outcome for one in diary.handlings] == ["lost"]
+    assert [attempt.outcome for attempt in recorder.attempts] == ["lost"]
 
 
-async def test_each_handler_that_runs_is_told_with_what_it_raised(router, diary):
-    """One whose ``where`` raised did not run: the handling's reason names it."""
+async def test_each_handler_call_is_recorded_with_its_exception(router, recorder):
+    """A handler whose ``where`` raised was not called; the attempt's reason names it."""
     async with Receiver(router, tokens=TOKEN) as receiver:
-        receiver.observe(diary)
+        receiver.observe(recorder)
 
-        await post(receiver, FINE, FAILING, SELDOM)
+        await post(receiver, VALID, FAILING, WHERE_FAILS)
 
-    assert diary.runs == [("text", None), ("text", "ValueError")]
-    assert diary.handlings[2].reason == "call: AttributeError"
+    assert recorder.calls == [("text", None), ("text", "ValueError")]
+    assert recorder.attempts[2].reason == "call: AttributeError"
 
 
-async def test_without_an_inbox_requests_and_handlings_are_told_alike(router, diary):
-    """The handling takes place inside the request; what an inbox would bury is unhandled, or refused."""
+async def test_requests_and_attempts_are_recorded_without_an_inbox(router, recorder):
+    """Outcomes that an inbox would dead-letter are ``unhandled`` and ``refused``."""
     async with Receiver(router, tokens=TOKEN) as receiver:
-        receiver.observe(diary)
+        receiver.observe(recorder)
 
-        await post(receiver, FINE, FAILING, UNWANTED, b"{")
+        await post(receiver, VALID, FAILING, UNMATCHED, b"{")
 
-    assert [one.outcome for one in diary.handlings] == ["handled", "failed", "unhandled", "refused"]
-    assert [(one.reply.status, one.refused) for one in diary.requests] == [
+    assert [attempt.outcome for attempt in recorder.attempts] == ["handled", "failed", "unhandled", "refused"]
+    assert [(request.reply.status, request.refused) for request in recorder.requests] == [
         (204, None),
         (500, None),
         (204, None),
@@ -257,75 +266,75 @@ async def test_without_an_inbox_requests_and_handlings_are_told_alike(router, di
     ]
 
 
-async def test_an_observer_lives_as_long_as_the_receiver(router, diary):
-    """From the first entry to the last exit, as often as it is started."""
+async def test_the_lifespan_lasts_while_the_receiver_runs(router, recorder):
+    """From the first entry to the last exit, each time the receiver is started."""
     receiver = Receiver(router, tokens=TOKEN)
-    receiver.observe(diary)
+    receiver.observe(recorder)
 
     async with receiver, receiver:
-        assert diary.served == ["started"]
-    assert diary.served == ["started", "stopped"]
+        assert recorder.lifespans == ["started"]
+    assert recorder.lifespans == ["started", "stopped"]
     async with receiver:
-        assert diary.served[2:] == ["started"]
+        assert recorder.lifespans[2:] == ["started"]
 
 
-@pytest.mark.parametrize("harmful", [FailingAtFirst, FailingAtLast])
-async def test_an_observer_that_cannot_be_started_or_stopped_does_no_harm(router, diary, caplog, harmful):
-    """The receiver and the other observers start and stop without it."""
+@pytest.mark.parametrize("failing", [FailingOnEntry, FailingOnExit])
+async def test_a_lifespan_that_fails_has_no_effect(router, recorder, caplog, failing):
+    """The receiver and the other observers start and stop."""
     receiver = Receiver(router, tokens=TOKEN, inbox=MemoryInbox())
-    receiver.observe(diary)
-    receiver.observe(harmful())
+    receiver.observe(recorder)
+    receiver.observe(failing())
 
     async with receiver:
         assert receiver.is_running
 
-    assert (receiver.is_running, diary.served) == (False, ["started", "stopped"])
-    assert f"observer {harmful.__name__} failed: ValueError" in caplog.text
+    assert (receiver.is_running, recorder.lifespans) == (False, ["started", "stopped"])
+    assert f"observer {failing.__name__} failed, ignoring it: ValueError" in caplog.text
 
 
-async def test_a_start_that_is_given_up_stops_what_was_started(router, diary):
-    """An observer may take long to begin; whoever loses patience leaves nothing behind."""
-    begun = asyncio.Event()
+async def test_a_cancelled_start_stops_everything_that_has_started(router, recorder):
+    """For example if an observer takes too long to start."""
+    started = asyncio.Event()
 
     class Slow(Observer):
         @asynccontextmanager
         async def lifespan(self) -> AsyncIterator[None]:
-            begun.set()
+            started.set()
             await asyncio.get_running_loop().create_future()
             yield
 
     receiver = Receiver(router, tokens=TOKEN, inbox=MemoryInbox())
-    receiver.observe(diary)
+    receiver.observe(recorder)
     receiver.observe(Slow())
     starting = asyncio.create_task(receiver.__aenter__())
     async with asyncio.timeout(DEADLINE):
-        await begun.wait()
+        await started.wait()
     starting.cancel()
     await asyncio.wait([starting])
 
-    assert (receiver.is_running, diary.served) == (False, ["started", "stopped"])
+    assert (receiver.is_running, recorder.lifespans) == (False, ["started", "stopped"])
     assert all(task.done() for task in receiver._intake._worker._tasks)
 
 
-@pytest.mark.parametrize("harmful", [FailingAtFirst, FailingAtLast])
-async def test_an_observer_cannot_do_harm(router, diary, caplog, harmful):
-    """What it raises is logged without its words; answers, handlers, failures and other observers are as without it."""
+@pytest.mark.parametrize("failing", [FailingOnEntry, FailingOnExit])
+async def test_a_failing_observer_has_no_effect(router, recorder, caplog, failing):
+    """Its exceptions are logged by type; responses, handlers and other observers are unchanged."""
     async with Receiver(router, tokens=TOKEN) as receiver:
-        receiver.observe(harmful())
-        receiver.observe(diary)
+        receiver.observe(failing())
+        receiver.observe(recorder)
 
-        replies = await post(receiver, FINE, FAILING)
+        replies = await post(receiver, VALID, FAILING)
 
     assert [reply.status for reply in replies] == [204, 500]
-    assert [one.outcome for one in diary.handlings] == ["handled", "failed"]
-    assert f"observer {harmful.__name__} failed: ValueError" in caplog.text
+    assert [attempt.outcome for attempt in recorder.attempts] == ["handled", "failed"]
+    assert f"observer {failing.__name__} failed, ignoring it: ValueError" in caplog.text
     assert "POST" not in caplog.text
 
 
-async def test_an_observer_that_wants_nothing_needs_nothing(router):
-    """Each method of the base tells nobody."""
+async def test_an_observer_may_override_nothing(router):
+    """The base class does nothing."""
     receiver = Receiver(router, tokens=TOKEN)
     receiver.observe(Observer())
 
     async with receiver:
-        assert await post(receiver, FINE) == [Reply(204)]
+        assert await post(receiver, VALID) == [Reply(204)]

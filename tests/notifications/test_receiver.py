@@ -1,4 +1,4 @@
-"""The policies of receiving that no server is needed to see; the rest is in test_adapters."""
+"""The receiver's rules that need no server; test_adapters has the others."""
 
 import asyncio
 import logging
@@ -45,35 +45,35 @@ def postback(body: object = BODY, **changes: object) -> Postback:
 
 
 @pytest.mark.parametrize("tokens", [TOKEN, EndpointTokens(TOKEN), EndpointTokens("the-current-token", TOKEN), None])
-async def test_any_way_to_say_the_token_opens(router, tokens):
-    """One, several while one is changed, or none, said aloud."""
+async def test_tokens_may_be_given_in_any_form(router, tokens):
+    """A string, an `EndpointTokens` with one or several tokens, or None."""
     async with Receiver(router, tokens=tokens) as receiver:
         assert await receiver.receive(postback()) == Reply(204)
 
 
-async def test_tokens_must_be_said(router):
-    """An endpoint that anyone may post to is never an oversight."""
+async def test_tokens_is_a_required_argument(router):
+    """An endpoint without a token must be chosen explicitly."""
     with pytest.raises(TypeError, match="tokens"):
         Receiver(router)
     with pytest.raises(TypeError, match="None"):
         Receiver(router, tokens=["a"])
 
 
-def test_an_empty_router_is_refused():
+def test_an_empty_router_raises():
     """Every event would be lost."""
     with pytest.raises(ValueError, match="handler"):
         Receiver(Router(), tokens=TOKEN)
 
 
 @pytest.mark.parametrize("limit", ["max_body_bytes", "body_timeout", "handler_timeout"])
-def test_a_limit_is_positive(router, limit):
-    """Zero would refuse everything."""
+def test_a_limit_must_be_positive(router, limit):
+    """Zero would reject every postback."""
     with pytest.raises(ValueError, match=limit):
         Receiver(router, tokens=TOKEN, **{limit: 0})
 
 
-async def test_a_receiver_that_is_not_running_says_so(router, caplog):
-    """503 with Retry-After, and one error that shows how to start it; a stranger learns nothing of it."""
+async def test_a_receiver_that_is_not_running_responds_503(router, caplog):
+    """With Retry-After, and one ERROR that shows how to start it; a wrong token gets 404 as usual."""
     receiver = Receiver(router, tokens=TOKEN)
     replies = [await receiver.receive(postback()) for _ in range(3)]
 
@@ -83,8 +83,8 @@ async def test_a_receiver_that_is_not_running_says_so(router, caplog):
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
-async def test_it_runs_from_the_first_entry_to_the_last_exit(router):
-    """A router included twice, or an outer lifespan, enters it more than once."""
+async def test_a_receiver_runs_from_the_first_entry_to_the_last_exit(router):
+    """A router that is included twice, or an outer lifespan, enters it several times."""
     receiver = Receiver(router, tokens=TOKEN)
     async with receiver:
         async with receiver:
@@ -95,8 +95,8 @@ async def test_it_runs_from_the_first_entry_to_the_last_exit(router):
     assert (inside.status, outside.status) == (204, 503)
 
 
-async def test_a_tool_may_hand_over_a_delivery_again(router):
-    """It goes the way of a postback behind the door: a key that is there already makes it a duplicate."""
+async def test_a_delivery_may_be_redelivered_with_a_new_key(router):
+    """A delivery whose key is in the inbox is a duplicate."""
     async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox()) as receiver:
         await receiver.receive(postback())
         replies = [await receiver.redeliver(Delivery(BODY)), await receiver.redeliver(Delivery(BODY, key="again"))]
@@ -108,8 +108,8 @@ async def test_a_tool_may_hand_over_a_delivery_again(router):
     assert stopped == Reply(503, (("Retry-After", "5"),))
 
 
-async def test_a_tool_s_delivery_is_handled_before_it_is_answered_without_an_inbox(receiver):
-    """As a postback is."""
+async def test_a_redelivery_without_an_inbox_is_handled_before_the_reply(receiver):
+    """As a postback."""
     failing = BODY.replace(b'"SubscriptionId": 1', b'"SubscriptionId": 13')
 
     assert [(await receiver.redeliver(Delivery(body))).status for body in (BODY, failing, b"{")] == [204, 500, 400]
@@ -119,26 +119,26 @@ async def test_a_tool_s_delivery_is_handled_before_it_is_answered_without_an_inb
     "headers", [{"CONTENT-ENCODING": "gzip"}, [("Content-encoding", "br")], (("content-encoding", "x"),)]
 )
 async def test_headers_may_be_a_mapping_or_pairs(receiver, headers):
-    """Whatever a framework has, in any case."""
+    """Names may be in upper or lower case."""
     assert (await receiver.receive(postback(headers=headers))).status == 415
 
 
 @pytest.mark.parametrize("encodings", [("identity", "gzip"), ("", "gzip"), ("gzip", "identity")])
-async def test_an_encoding_in_a_second_header_is_seen(receiver, encodings):
-    """Two of one name say together what they say; a server undoes whichever it knows."""
+async def test_an_encoding_in_a_second_header_is_rejected(receiver, encodings):
+    """Repeated headers are one list, and a server may decode any of its encodings."""
     headers = [("Content-Encoding", encoding) for encoding in encodings]
 
     assert (await receiver.receive(postback(headers=headers))).status == 415
 
 
 @pytest.mark.parametrize("encoding", ["identity", "Identity "])
-async def test_a_body_that_says_it_is_not_encoded_is_taken(receiver, encoding):
-    """Identity is no encoding."""
+async def test_the_identity_encoding_is_accepted(receiver, encoding):
+    """It is the same as no encoding."""
     assert (await receiver.receive(postback(headers={"Content-Encoding": encoding}))).status == 204
 
 
-async def test_the_order_of_the_refusals(receiver):
-    """Who posts comes before how, and how before what: a stranger can tell nothing from the answer."""
+async def test_rejections_have_a_fixed_order(receiver):
+    """The token is checked first, so that a client without it learns nothing from the response."""
     wrong = {"token": "wrong", "method": "GET", "headers": {"Content-Encoding": "gzip", "Content-Length": "9" * 30}}
     statuses = []
     for name, right in {**wrong, "body": b""}.items():
@@ -149,15 +149,15 @@ async def test_the_order_of_the_refusals(receiver):
     assert [*statuses, (await receiver.receive(postback(b""))).status] == [404, 405, 415, 413, 400]
 
 
-async def test_a_length_that_lies_is_found_out(receiver):
-    """What is read counts, not what was said."""
+async def test_a_content_length_that_is_too_small_is_detected(receiver):
+    """The limit applies to the bytes that are read."""
     reply = await receiver.receive(postback(b"x" * 2_000_000, headers={"Content-Length": "1"}))
 
     assert reply.status == 413
 
 
-async def test_a_stream_is_read_no_further_than_its_limits(receiver):
-    """Past the cap up to 2 MiB are dropped, then the sender is to be cut off."""
+async def test_a_stream_is_read_only_up_to_its_limits(receiver):
+    """Beyond the size limit up to 2 MiB are drained, then the connection must be closed."""
     read = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -171,8 +171,8 @@ async def test_a_stream_is_read_no_further_than_its_limits(receiver):
     assert (reply.status, reply.close_connection, read <= 4 * 1024 * 1024) == (413, True, True)
 
 
-async def test_a_stream_that_breaks_off_is_refused(receiver):
-    """Each server has its own error for it."""
+async def test_a_stream_that_raises_is_rejected(receiver):
+    """Each server raises its own error for a lost connection."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield BODY[:20]
@@ -183,8 +183,8 @@ async def test_a_stream_that_breaks_off_is_refused(receiver):
     assert (reply.status, reply.close_connection) == (400, True)
 
 
-async def test_a_stream_that_breaks_off_while_it_is_dropped_changes_nothing(receiver):
-    """The answer is the same, whether anyone reads it or not."""
+async def test_a_stream_that_raises_while_it_is_drained_changes_nothing(receiver):
+    """The response is the same."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield b"x"
@@ -195,26 +195,26 @@ async def test_a_stream_that_breaks_off_while_it_is_dropped_changes_nothing(rece
     assert (reply.status, reply.close_connection) == (404, True)
 
 
-async def test_what_no_handler_takes_is_warned_of_once_a_type(receiver, caplog):
-    """It is answered 204: sending it again would change nothing."""
+async def test_an_unhandled_event_is_logged_once_per_type(receiver, caplog):
+    """The response is 204, because a retry would change nothing."""
     for body in [b'{"CallFinished": {"Call": {"@id": 1}}}', b'{"Surprise": {}}'] * 2:
         assert (await receiver.receive(postback(body))).status == 204
 
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
-async def test_a_failing_handler_is_logged_without_its_words(receiver, caplog):
-    """The log shows who failed, how and where; what an exception says may be somebody's message."""
+async def test_a_failing_handler_is_logged_without_its_message(receiver, caplog):
+    """The log has the handler, the type and the traceback; a message may be private."""
     reply = await receiver.receive(postback(BODY.replace(b": 1,", b": 13,")))
 
     (record,) = caplog.records
-    said = record.getMessage()
+    message = record.getMessage()
     assert reply.status == 500
-    assert ("ValueError" in said, "in handler" in said, "secret words" in caplog.text) == (True, True, False)
+    assert ("ValueError" in message, "in handler" in message, "secret words" in caplog.text) == (True, True, False)
 
 
-def test_a_postback_prints_nothing_that_it_was_sent(receiver):
-    """Neither the token, nor a header, nor the body."""
+def test_the_repr_of_a_postback_shows_only_the_method(receiver):
+    """Not the token, a header or the body."""
     assert repr(postback(headers={"Authorization": "x"})) == "Postback(method='POST')"
 
 
@@ -226,22 +226,22 @@ def test_a_receiver_without_tokens_requires_none(router):
 
 
 async def test_the_fallback_counts_as_a_handler(caplog):
-    """What it takes is handled."""
+    """Its events are handled."""
     router = Router()
-    seen: list[Notification] = []
+    events: list[Notification] = []
 
     @router.fallback
     async def fallback(event: Notification) -> None:
-        seen.append(event)
+        events.append(event)
 
     async with Receiver(router, tokens=TOKEN) as receiver:
         await receiver.receive(postback())
 
-    assert (len(seen), caplog.records) == (1, [])
+    assert (len(events), caplog.records) == (1, [])
 
 
-async def test_without_an_inbox_a_strange_subscription_is_passed_over(router, caplog):
-    """There is nowhere to keep it; a warning says so."""
+async def test_an_event_of_an_unknown_subscription_is_ignored_without_an_inbox(router, caplog):
+    """It counts as unhandled and is logged as a warning."""
     async with Receiver(router, tokens=TOKEN, known_subscriptions={2}) as receiver:
         reply = await receiver.receive(postback())
         stats = await receiver.stats()
@@ -249,31 +249,31 @@ async def test_without_an_inbox_a_strange_subscription_is_passed_over(router, ca
     assert (reply, stats.handled, stats.unhandled, stats.inbox) == (Reply(204), 0, 1, None)
 
 
-async def test_without_an_inbox_subscriptions_that_cannot_be_asked_are_an_error(router, caplog):
-    """The sender is told, since nothing was handled and nothing is kept."""
+async def test_a_failing_known_subscriptions_is_a_500_without_an_inbox(router, caplog):
+    """Nothing was handled or stored."""
 
-    async def ask() -> set[int]:
+    async def fetch() -> set[int]:
         raise OSError
 
-    async with Receiver(router, tokens=TOKEN, known_subscriptions=ask) as receiver:
+    async with Receiver(router, tokens=TOKEN, known_subscriptions=fetch) as receiver:
         assert await receiver.receive(postback()) == Reply(500)
 
     assert "handler known_subscriptions failed: OSError" in caplog.text
 
 
-async def test_without_an_inbox_idle_waits_for_the_handlers():
-    """What is in hand is running."""
-    router, started, go_on = Router(), asyncio.Event(), asyncio.Event()
+async def test_idle_waits_for_the_handlers_without_an_inbox():
+    """A request in progress counts."""
+    router, started, proceed = Router(), asyncio.Event(), asyncio.Event()
 
     @router.on(TextFinished)
     async def handler(event: TextFinished) -> None:
         started.set()
-        await go_on.wait()
+        await proceed.wait()
 
     async with Receiver(router, tokens=TOKEN) as receiver:
         receiving = asyncio.create_task(receiver.receive(postback()))
         await started.wait()
-        asyncio.get_running_loop().call_soon(go_on.set)
+        asyncio.get_running_loop().call_soon(proceed.set)
         await receiver.idle(timeout=20)
 
         assert (receiving.done(), (await receiver.health()).healthy) == (True, True)

@@ -1,4 +1,4 @@
-"""What becomes of a delivery after it was acknowledged."""
+"""How a worker claims, handles and settles deliveries."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,20 +27,20 @@ from callfire_async.notifications.security._allowlist import SubscriptionAllowLi
 from callfire_async.notifications.worker import Worker, event_key
 
 DEADLINE = 20
-AT_ONCE = RetryPolicy(max_attempts=3, initial_delay=0.0)
+IMMEDIATE = RetryPolicy(max_attempts=3, initial_delay=0.0)
 
 
 class Handlers:
-    """A router whose handlers do as they are told."""
+    """A router with handlers that record their runs and fail or wait on demand."""
 
     def __init__(self) -> None:
         self.router = Router()
         self.ran: list[str] = []
         self.started = asyncio.Event()
-        self.go_on = asyncio.Event()
+        self.proceed = asyncio.Event()
 
     def add(self, name: str, error: BaseException | None = None, *, times: int = 10**6) -> None:
-        """Register one that notes that it ran, and raises so many times."""
+        """Register a handler that records its run, and raises *error* in its first *times* runs."""
         left = times
 
         async def handler(event: Notification) -> None:
@@ -53,12 +53,12 @@ class Handlers:
         self.router.on(TextFinished, name=name)(handler)
 
     def add_waiting(self, name: str) -> None:
-        """Register one that waits until it may go on."""
+        """Register a handler that waits for ``proceed``."""
 
         async def handler(event: Notification) -> None:
             self.ran.append(name)
             self.started.set()
-            await self.go_on.wait()
+            await self.proceed.wait()
 
         self.router.on(TextFinished, name=name)(handler)
 
@@ -82,11 +82,11 @@ def postback(content: bytes) -> Postback:
 
 
 def make_receiver(handlers: Handlers, inbox: MemoryInbox, **options: object) -> Receiver:
-    return Receiver(handlers.router, tokens=None, inbox=inbox, **{"retry": AT_ONCE} | options)
+    return Receiver(handlers.router, tokens=None, inbox=inbox, **{"retry": IMMEDIATE} | options)
 
 
 async def handle(handlers: Handlers, inbox: MemoryInbox, *contents: bytes, **options: object) -> list[InboxEntry]:
-    """Have a receiver take some bodies, and wait until nothing is left to do."""
+    """Post bodies to a receiver, wait until it is idle, and return the inbox's entries."""
     async with make_receiver(handlers, inbox, **options) as receiver:
         for content in contents:
             assert await receiver.receive(postback(content)) == Reply(204)
@@ -94,22 +94,22 @@ async def handle(handlers: Handlers, inbox: MemoryInbox, *contents: bytes, **opt
     return [entry async for entry in inbox.entries()]
 
 
-# --- handled ----------------------------------------------------------------------------------------------
+# --- success ----------------------------------------------------------------------------------------------
 
 
-async def test_the_answer_does_not_wait_for_the_handlers(handlers, inbox):
-    """204 means that it is kept; what comes of it comes later."""
+async def test_the_response_does_not_wait_for_the_handlers(handlers, inbox):
+    """204 means that the delivery is stored; handlers run afterwards."""
     handlers.add_waiting("waits")
     async with make_receiver(handlers, inbox) as receiver:
         reply = await receiver.receive(postback(body()))
-        handlers.go_on.set()
+        handlers.proceed.set()
         await receiver.idle(timeout=DEADLINE)
 
     assert (reply, handlers.ran) == (Reply(204), ["waits"])
 
 
-async def test_what_was_handled_is_done_and_known_by_its_event(handlers, inbox):
-    """So it can be told later what was missed."""
+async def test_a_handled_delivery_is_done_and_its_event_key_is_stored(handlers, inbox):
+    """The key shows later which events were missed."""
     handlers.add("runs")
 
     (entry,) = await handle(handlers, inbox, body(42))
@@ -117,8 +117,8 @@ async def test_what_was_handled_is_done_and_known_by_its_event(handlers, inbox):
     assert (entry.state, await inbox.handled(["text:42:", "text:43:"])) == ("done", {"text:42:"})
 
 
-async def test_no_refusal_depends_on_what_stands_in_the_body(handlers, inbox):
-    """What cannot be read is kept, and buried for somebody to look at."""
+async def test_no_rejection_depends_on_the_content_of_the_body(handlers, inbox):
+    """An unreadable body is stored and becomes a dead letter."""
     handlers.add("runs")
 
     entries = await handle(handlers, inbox, b"nonsense", b'{"a": 1}', b'{"TextSent": {"Text": {}}}', b'{"Unheard": {}}')
@@ -127,12 +127,12 @@ async def test_no_refusal_depends_on_what_stands_in_the_body(handlers, inbox):
         ("dead", "neither XML nor JSON: at line 1, column 1"),
         ("dead", "not a notification: the value of the JSON document's only key is not an object"),
         ("dead", "not a notification: missing @ Text.@id"),
-        ("dead", "no handler takes this UnknownNotification"),
+        ("dead", "no handler matches UnknownNotification"),
     ]
 
 
-async def test_the_fallback_keeps_an_event_from_being_buried(handlers, inbox):
-    """It takes what nobody else does."""
+async def test_an_event_that_only_the_fallback_handles_is_done(handlers, inbox):
+    """The fallback gets events that match no handler."""
 
     @handlers.router.fallback
     async def fallback(event: Notification) -> None:
@@ -143,22 +143,22 @@ async def test_the_fallback_keeps_an_event_from_being_buried(handlers, inbox):
     assert (entry.state, handlers.ran) == ("done", [UnknownNotification.__name__])
 
 
-async def test_so_many_run_at_once_and_no_more(handlers, inbox):
-    """No more is claimed than there are free slots."""
+async def test_concurrency_limits_the_handlers_that_run_at_once(handlers, inbox):
+    """Only as many deliveries are claimed as there are free slots."""
     handlers.add_waiting("waits")
     async with make_receiver(handlers, inbox, concurrency=3) as receiver:
         for number in range(5):
             await receiver.receive(postback(body(number)))
         await until(lambda: len(handlers.ran) == 3)
         leased = (await inbox.stats()).leased
-        handlers.go_on.set()
+        handlers.proceed.set()
         await receiver.idle(timeout=DEADLINE)
 
     assert (leased, len(handlers.ran)) == (3, 5)
 
 
-async def test_a_receiver_with_no_slots_only_takes_in(handlers, inbox):
-    """Others do the work."""
+async def test_a_receiver_without_concurrency_only_stores(handlers, inbox):
+    """Other processes handle the deliveries."""
     handlers.add("runs")
     async with make_receiver(handlers, inbox, concurrency=0) as receiver:
         await receiver.receive(postback(body()))
@@ -166,8 +166,8 @@ async def test_a_receiver_with_no_slots_only_takes_in(handlers, inbox):
     assert ((await inbox.stats()).ready, handlers.ran) == (1, [])
 
 
-async def test_what_a_receiver_with_no_slots_takes_in_waits_for_others(handlers, inbox):
-    """It is healthy, counts what waits, and is not idle while that does; nothing of it holds up its end."""
+async def test_deliveries_of_a_receiver_without_concurrency_wait_for_another_worker(handlers, inbox):
+    """The receiver is healthy, counts them, is idle once they are handled, and stops at once."""
     handlers.add("runs")
     async with make_receiver(handlers, inbox, concurrency=0) as receiver:
         before = (await receiver.health()).healthy
@@ -184,8 +184,8 @@ async def test_what_a_receiver_with_no_slots_takes_in_waits_for_others(handlers,
     assert (stats.inbox.ready, stats.handled, stats.refused) == (1, 0, {})
 
 
-async def test_a_receiver_with_no_slots_that_cannot_store_is_not_healthy(handlers):
-    """Until it can; the next postback tells."""
+async def test_a_receiver_without_concurrency_that_cannot_store_is_unhealthy(handlers):
+    """It is healthy again once a postback has been stored."""
     inbox = MemoryInbox(max_deliveries=1)
     async with make_receiver(handlers_with_one(handlers), inbox, concurrency=0) as receiver:
         replies = [(await receiver.receive(postback(body(number)))).status for number in range(2)]
@@ -202,8 +202,8 @@ def handlers_with_one(handlers: Handlers) -> Handlers:
     return handlers
 
 
-async def test_a_receiver_with_no_slots_may_be_started_again(handlers, inbox):
-    """As any other."""
+async def test_a_receiver_without_concurrency_may_be_restarted(handlers, inbox):
+    """As any other receiver."""
     receiver = make_receiver(handlers_with_one(handlers), inbox, concurrency=0)
     for number in range(2):
         async with receiver:
@@ -212,8 +212,8 @@ async def test_a_receiver_with_no_slots_may_be_started_again(handlers, inbox):
     assert (await inbox.stats()).ready == 2
 
 
-async def test_a_receiver_may_only_work(handlers, inbox):
-    """With no server, until its process is told to end: what is not finished then goes back."""
+async def test_a_receiver_may_run_without_a_server(handlers, inbox):
+    """It handles deliveries until it is cancelled, and then releases unfinished ones."""
     handlers.add_waiting("waits")
     await inbox.append(Delivery(body()))
 
@@ -232,11 +232,11 @@ async def test_a_receiver_may_only_work(handlers, inbox):
     assert (lease.attempt, lease.crashes, handlers.ran) == (1, 0, ["waits"])
 
 
-# --- failed -----------------------------------------------------------------------------------------------
+# --- failures -----------------------------------------------------------------------------------------------
 
 
-async def test_only_what_failed_runs_again(handlers, inbox):
-    """A handler that has succeeded does not do it twice."""
+async def test_only_failed_handlers_run_again(handlers, inbox):
+    """A handler that succeeded is skipped by the next attempt."""
     handlers.add("succeeds")
     handlers.add("fails once", ValueError(), times=1)
 
@@ -245,18 +245,18 @@ async def test_only_what_failed_runs_again(handlers, inbox):
     assert (handlers.ran, entry.state, entry.attempt) == (["succeeds", "fails once", "fails once"], "done", 2)
 
 
-async def test_attempts_end(handlers, inbox):
-    """Then it is a dead letter, with the reason of the last failure, and no word of the exception's own."""
+async def test_a_delivery_is_dead_after_its_last_attempt(handlers, inbox):
+    """Its reason names the last failure, without the exception's message."""
     handlers.add("fails", ValueError("secret words"))
 
     (entry,) = await handle(handlers, inbox, body())
 
     assert (len(handlers.ran), entry.state) == (3, "dead")
-    assert entry.reason == "3 attempts failed, at last fails: ValueError"
+    assert entry.reason == "3 attempts failed, the last with fails: ValueError"
 
 
-async def test_a_rejected_delivery_is_not_tried_again(handlers, inbox):
-    """A handler that knows better says so."""
+async def test_a_rejected_delivery_is_not_retried(handlers, inbox):
+    """A handler that raises `Reject` ends the retries."""
     handlers.add("rejects", Reject("no such customer"))
 
     (entry,) = await handle(handlers, inbox, body())
@@ -264,8 +264,8 @@ async def test_a_rejected_delivery_is_not_tried_again(handlers, inbox):
     assert (handlers.ran, entry.state, entry.reason) == (["rejects"], "dead", "rejected: no such customer")
 
 
-async def test_a_handler_that_hangs_has_failed(handlers, inbox):
-    """It is stopped at its timeout; those that had succeeded are not run again."""
+async def test_a_handler_that_times_out_has_failed(handlers, inbox):
+    """It is cancelled; handlers that succeeded are not run again."""
     handlers.add("succeeds")
     handlers.add_waiting("hangs")
 
@@ -274,8 +274,8 @@ async def test_a_handler_that_hangs_has_failed(handlers, inbox):
     assert (handlers.ran, entry.reason) == (["succeeds", "hangs"], "the only attempt failed: hangs: TimeoutError")
 
 
-async def test_a_handler_that_cancels_itself_has_failed(handlers, inbox):
-    """Nobody stopped it but itself."""
+async def test_a_handler_that_raises_cancelled_error_has_failed(handlers, inbox):
+    """Only the worker's own stop is a cancellation."""
     handlers.add("cancels", asyncio.CancelledError(), times=2)
 
     (dead,) = await handle(handlers, inbox, body(), retry=RetryPolicy(1))
@@ -286,8 +286,8 @@ async def test_a_handler_that_cancels_itself_has_failed(handlers, inbox):
     assert (handlers.ran, done.state) == (["cancels"] * 3, "done")
 
 
-async def test_a_failure_is_logged_without_its_words(handlers, inbox, caplog):
-    """The log says who failed and where; what an exception says may be somebody's message."""
+async def test_a_failure_is_logged_without_its_message(handlers, inbox, caplog):
+    """The log has the handler, the type and the traceback; a message may be private."""
     handlers.add("fails", ValueError("secret words"), times=1)
 
     await handle(handlers, inbox, body())
@@ -298,29 +298,29 @@ async def test_a_failure_is_logged_without_its_words(handlers, inbox, caplog):
 # --- known subscriptions ----------------------------------------------------------------------------------
 
 
-async def test_an_event_of_a_strange_subscription_is_buried(handlers, inbox):
-    """One that does not say passes."""
+async def test_an_event_of_an_unknown_subscription_is_a_dead_letter(handlers, inbox):
+    """An event without a subscription id is handled."""
     handlers.add("runs")
-    nobody_s = b'{"TextSent": {"Text": {"@id": 3}}}'
+    without_id = b'{"TextSent": {"Text": {"@id": 3}}}'
 
-    entries = await handle(handlers, inbox, body(1, 7), body(2, 8), nobody_s, known_subscriptions={7})
+    entries = await handle(handlers, inbox, body(1, 7), body(2, 8), without_id, known_subscriptions={7})
 
     assert [entry.state for entry in entries] == ["done", "dead", "done"]
-    assert entries[1].reason == "subscription 8 is not one of ours"
+    assert entries[1].reason == "subscription 8 is not in known_subscriptions"
 
 
-async def test_while_they_cannot_be_asked_an_event_waits(handlers, inbox):
-    """It is tried again like any that fails."""
+async def test_an_event_is_retried_while_known_subscriptions_fails(handlers, inbox):
+    """As after any other failure."""
     handlers.add("runs")
-    answers = [OSError(), {7}]
+    results = [OSError(), {7}]
 
-    async def ask() -> set[int]:
-        answer = answers.pop(0)
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
+    async def fetch() -> set[int]:
+        result = results.pop(0)
+        if isinstance(result, OSError):
+            raise result
+        return result
 
-    (entry,) = await handle(handlers, inbox, body(), known_subscriptions=ask)
+    (entry,) = await handle(handlers, inbox, body(), known_subscriptions=fetch)
 
     assert (entry.state, entry.attempt) == ("done", 2)
 
@@ -328,15 +328,15 @@ async def test_while_they_cannot_be_asked_an_event_waits(handlers, inbox):
 # --- dead letters -----------------------------------------------------------------------------------------
 
 
-async def test_a_dead_letter_is_loud(handlers, inbox, caplog):
-    """One error in a log of its own, a call to whoever wants to know, and a receiver that is not healthy."""
+async def test_a_dead_letter_is_reported(handlers, inbox, caplog):
+    """It is one ERROR with a logger of its own, one call of ``on_dead_letter``, and makes the receiver unhealthy."""
     handlers.add("rejects", Reject("no"))
-    told: list[InboxEntry] = []
+    reported: list[InboxEntry] = []
 
-    async def tell(entry: InboxEntry) -> None:
-        told.append(entry)
+    async def report(entry: InboxEntry) -> None:
+        reported.append(entry)
 
-    async with make_receiver(handlers, inbox, on_dead_letter=tell) as receiver:
+    async with make_receiver(handlers, inbox, on_dead_letter=report) as receiver:
         before = (await receiver.health()).healthy
         await receiver.receive(postback(body()))
         await receiver.idle(timeout=DEADLINE)
@@ -344,61 +344,61 @@ async def test_a_dead_letter_is_loud(handlers, inbox, caplog):
 
     logged = [record for record in caplog.records if record.name == "callfire_async.dead_letters"]
     assert [record.getMessage() for record in logged] == ["delivery 1 became a dead letter: rejected: no"]
-    assert (before, after, [(entry.id, entry.state) for entry in told]) == (True, False, [(1, "dead")])
+    assert (before, after, [(entry.id, entry.state) for entry in reported]) == (True, False, [(1, "dead")])
 
 
-async def test_whoever_cannot_be_told_changes_nothing(handlers, inbox, caplog):
-    """The letter is buried all the same, and the next one too."""
+async def test_a_failing_on_dead_letter_changes_nothing(handlers, inbox, caplog):
+    """This delivery and the next one become dead letters."""
     handlers.add("rejects", Reject("no"))
 
-    async def tell(entry: InboxEntry) -> None:
+    async def report(entry: InboxEntry) -> None:
         raise OSError
 
-    entries = await handle(handlers, inbox, body(1), body(2), on_dead_letter=tell)
+    entries = await handle(handlers, inbox, body(1), body(2), on_dead_letter=report)
 
     assert [entry.state for entry in entries] == ["dead", "dead"]
-    assert caplog.text.count("handler on_dead_letter failed: OSError") == 2
+    assert caplog.text.count("on_dead_letter failed: OSError") == 2
 
 
-async def test_a_letter_that_is_gone_is_told_of_to_nobody(handlers, inbox):
-    """Somebody has purged it already."""
+async def test_a_purged_dead_letter_is_not_reported(handlers, inbox):
+    """``on_dead_letter`` is not called if the entry is gone."""
     handlers.add("rejects", Reject("no"))
-    told: list[InboxEntry] = []
+    reported: list[InboxEntry] = []
 
-    async def tell(entry: InboxEntry) -> None:
-        told.append(entry)
+    async def report(entry: InboxEntry) -> None:
+        reported.append(entry)
 
     async def gone(id: object) -> None: ...
 
     inbox.get = gone
-    await handle(handlers, inbox, body(), on_dead_letter=tell)
+    await handle(handlers, inbox, body(), on_dead_letter=report)
 
-    assert told == []
+    assert reported == []
 
 
 # --- crashes ----------------------------------------------------------------------------------------------
 
 
 async def crash(inbox: MemoryInbox, *, times: int) -> None:
-    """Have the process die so often while all that is ready is handled."""
+    """Lose a lease *times* times, as if the process had crashed."""
     for _ in range(times):
         assert await inbox.claim(1, lease=60)
         await inbox.__aenter__()
 
 
-async def test_what_has_crashed_four_times_is_buried_unread(handlers, inbox):
-    """It would kill the fifth process too."""
+async def test_a_delivery_is_dead_after_four_crashes(handlers, inbox):
+    """It is neither parsed nor handled again."""
     handlers.add("runs")
     await inbox.append(Delivery(body()))
     await crash(inbox, times=4)
 
     (entry,) = await handle(handlers, inbox)
 
-    assert (handlers.ran, entry.state, entry.reason) == ([], "dead", "4 processes ended while it was handled")
+    assert (handlers.ran, entry.state, entry.reason) == ([], "dead", "4 processes crashed while handling it")
 
 
-async def test_what_has_crashed_twice_runs_alone(handlers, inbox):
-    """What runs ends first, and nothing else is begun meanwhile: the others in flight are innocent."""
+async def test_a_delivery_runs_in_isolation_after_two_crashes(handlers, inbox):
+    """Running handlers end first, and no others start, so that a third crash interrupts nothing else."""
     running: set[int] = set()
     together: list[int] = []
 
@@ -420,8 +420,8 @@ async def test_what_has_crashed_twice_runs_alone(handlers, inbox):
     assert ({entry.state for entry in entries}, together) == ({"done"}, [1])
 
 
-async def test_what_waits_to_run_alone_is_put_back_when_the_receiver_stops(handlers, inbox):
-    """It was not handled, and nothing is counted."""
+async def test_a_delivery_that_waits_for_isolation_is_released_by_a_stop(handlers, inbox):
+    """No attempt and no crash is counted."""
     handlers.add_waiting("waits")
     await inbox.append(Delivery(body(1)))
     suspect = await inbox.append(Delivery(body(2)))
@@ -436,47 +436,47 @@ async def test_what_waits_to_run_alone_is_put_back_when_the_receiver_stops(handl
 # --- stopping ---------------------------------------------------------------------------------------------
 
 
-async def test_running_handlers_get_their_grace(handlers, inbox):
-    """Nothing is cut off that ends in time."""
+async def test_a_stop_waits_for_running_handlers(handlers, inbox):
+    """A handler that ends within the shutdown timeout is not cancelled."""
     handlers.add_waiting("waits")
     async with make_receiver(handlers, inbox) as receiver:
         await receiver.receive(postback(body()))
         await handlers.started.wait()
-        asyncio.get_running_loop().call_soon(handlers.go_on.set)
+        asyncio.get_running_loop().call_soon(handlers.proceed.set)
 
     assert [entry.state async for entry in inbox.entries()] == ["done"]
 
 
-async def test_what_is_not_finished_in_time_is_put_back(handlers, inbox):
-    """No attempt is counted, and what had succeeded is known: only the rest runs again."""
+async def test_a_delivery_is_released_after_the_shutdown_timeout(handlers, inbox):
+    """No attempt is counted, and handlers that succeeded are not run again."""
     handlers.add("succeeds")
     handlers.add_waiting("waits")
     async with make_receiver(handlers, inbox, shutdown_timeout=0.0) as receiver:
         await receiver.receive(postback(body()))
         await handlers.started.wait()
     (entry,) = [entry async for entry in inbox.entries()]
-    handlers.go_on.set()
+    handlers.proceed.set()
 
     await handle(handlers, inbox)
 
     assert (entry.state, entry.attempt, handlers.ran) == ("ready", 1, ["succeeds", "waits", "waits"])
 
 
-async def test_what_comes_to_hand_while_it_stops_goes_back(handlers):
-    """A claim that was under way is not lost with its leases."""
+async def test_leases_claimed_during_a_stop_are_released(handlers):
+    """A claim in progress is awaited."""
     handlers.add("runs")
     inbox = SlowInbox()
     await inbox.append(Delivery(body()))
     receiver = make_receiver(handlers, inbox)
     async with receiver:
         await inbox.claiming.wait()
-        asyncio.get_running_loop().call_soon(inbox.go_on.set)
+        asyncio.get_running_loop().call_soon(inbox.proceed.set)
 
     assert ([entry.state async for entry in inbox.entries()], handlers.ran) == (["ready"], [])
 
 
-async def test_whoever_cancels_the_stop_ends_the_grace_and_nothing_else(handlers, tmp_path):
-    """What runs is put back, with no attempt and no crash counted, and the file is let go."""
+async def test_a_cancelled_stop_only_skips_the_shutdown_timeout(handlers, tmp_path):
+    """Deliveries are released, with no attempt and no crash counted, and the file is closed."""
     handlers.add_waiting("waits")
     receiver = make_receiver(handlers, SqliteInbox(tmp_path / "inbox.db"), shutdown_timeout=3600.0)
     await receiver.__aenter__()
@@ -493,34 +493,34 @@ async def test_whoever_cancels_the_stop_ends_the_grace_and_nothing_else(handlers
     assert (stopping.cancelled(), entry.state, entry.attempt, entry.crashes) == (True, "ready", 1, 0)
 
 
-async def test_what_cannot_be_put_back_keeps_nothing_else_from_it(handlers):
-    """Each lease that a claim brings while the worker stops goes back by itself."""
+async def test_each_lease_is_released_although_another_release_fails(handlers):
+    """Leases that a claim returns during a stop are released one by one."""
     handlers.add("runs")
-    inbox = PuttingBackFails()
+    inbox = FailingRelease()
     for number in (1, 2):
         await inbox.append(Delivery(body(number)))
     async with make_receiver(handlers, inbox):
         await inbox.claiming.wait()
-        asyncio.get_running_loop().call_soon(inbox.go_on.set)
+        asyncio.get_running_loop().call_soon(inbox.proceed.set)
 
     assert [entry.state async for entry in inbox.entries()] == ["leased", "ready"]
 
 
 class SlowInbox(MemoryInbox):
-    """One whose claims take their time."""
+    """An inbox whose claims wait for ``proceed``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.claiming, self.go_on = asyncio.Event(), asyncio.Event()
+        self.claiming, self.proceed = asyncio.Event(), asyncio.Event()
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         self.claiming.set()
-        await self.go_on.wait()
+        await self.proceed.wait()
         return await super().claim(limit, lease=lease)
 
 
-class PuttingBackFails(SlowInbox):
-    """One that fails to put back what it has handed out first."""
+class FailingRelease(SlowInbox):
+    """An inbox that cannot release its first delivery."""
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
         if lease.id == 1:
@@ -528,8 +528,8 @@ class PuttingBackFails(SlowInbox):
         return await super().release(lease, completed=completed)
 
 
-async def test_a_receiver_may_be_started_again(handlers, inbox):
-    """As one that an application is started with twice, in tests."""
+async def test_a_receiver_may_be_restarted(handlers, inbox):
+    """As in tests that start an application twice."""
     handlers.add("runs")
     for number in (1, 2):
         await handle(handlers, inbox, body(number))
@@ -539,7 +539,7 @@ async def test_a_receiver_may_be_started_again(handlers, inbox):
 
 @pytest.mark.parametrize("make_inbox", [MemoryInbox, lambda: SqliteInbox("inbox.db")])
 def test_a_receiver_may_be_started_in_another_event_loop(handlers, make_inbox, tmp_path, monkeypatch):
-    """As an application is whose every test has a loop of its own."""
+    """As in tests that use one event loop each."""
     monkeypatch.chdir(tmp_path)
     handlers.add("runs")
     receiver = make_receiver(handlers, make_inbox())
@@ -555,11 +555,11 @@ def test_a_receiver_may_be_started_in_another_event_loop(handlers, make_inbox, t
     assert handlers.ran == ["runs"] * 6
 
 
-# --- an inbox that fails ----------------------------------------------------------------------------------
+# --- inbox failures ----------------------------------------------------------------------------------
 
 
 class FailingInbox(MemoryInbox):
-    """One of whose operations fail so many times."""
+    """An inbox whose operations fail a given number of times."""
 
     def __init__(self, error: Exception, **times: int) -> None:
         super().__init__()
@@ -592,29 +592,29 @@ class FailingInbox(MemoryInbox):
 
 
 @pytest.fixture(autouse=True)
-def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait long before writing again."""
-    monkeypatch.setattr(worker, "_WRITE_AGAIN_SECONDS", 0.01)
+def short_retry_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry settle operations quickly."""
+    monkeypatch.setattr(worker, "_RETRY_INTERVAL_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize("error", [InboxError("no space"), OSError("disk /secret")])
-async def test_what_cannot_be_stored_is_answered_503(handlers, error, caplog):
-    """With Retry-After; the receiver is not healthy until something was stored again."""
+async def test_a_postback_that_cannot_be_stored_gets_503(handlers, error, caplog):
+    """With Retry-After; the receiver is unhealthy until a postback has been stored."""
     handlers.add("runs")
     inbox = FailingInbox(error, append=1)
     async with make_receiver(handlers, inbox) as receiver:
         refused = await receiver.receive(postback(body()))
-        sick = (await receiver.health()).healthy
+        healthy = (await receiver.health()).healthy
         stored = await receiver.receive(postback(body()))
         await receiver.idle(timeout=DEADLINE)
         stats = await receiver.stats()
 
-    assert (refused, sick, stored) == (Reply(503, (("Retry-After", "5"),)), False, Reply(204))
+    assert (refused, healthy, stored) == (Reply(503, (("Retry-After", "5"),)), False, Reply(204))
     assert (stats.refused, "/secret" in caplog.text) == ({"storage": 1}, False)
 
 
-async def test_while_an_ack_cannot_be_written_nothing_more_is_claimed(handlers):
-    """What is done and not noted would be done again, and again."""
+async def test_nothing_is_claimed_while_an_ack_fails(handlers):
+    """Handlers whose ack is not stored would run again."""
     handlers.add("runs")
     inbox = FailingInbox(InboxError("no space"), ack=3)
     async with make_receiver(handlers, inbox, concurrency=1) as receiver:
@@ -629,10 +629,10 @@ async def test_while_an_ack_cannot_be_written_nothing_more_is_claimed(handlers):
     assert receiver._intake._worker.can_write
 
 
-async def test_what_is_claimed_while_an_ack_turns_out_not_to_be_written_goes_back(handlers):
-    """It is claimed with the ack, and begun no earlier than something can be written."""
+async def test_leases_claimed_while_an_ack_fails_are_released(handlers):
+    """They start once the inbox accepts writes again."""
     handlers.add("runs")
-    inbox = FailingWithTheClaim()
+    inbox = AckFailingDuringClaim()
     for number in (1, 2):
         await inbox.append(Delivery(body(number)))
     async with make_receiver(handlers, inbox, concurrency=1) as receiver:
@@ -644,8 +644,8 @@ async def test_what_is_claimed_while_an_ack_turns_out_not_to_be_written_goes_bac
     assert (ran, handlers.ran, inbox.released) == (["runs"], ["runs", "runs"], [2])
 
 
-class FailingWithTheClaim(MemoryInbox):
-    """One whose first ack fails while the next claim is under way."""
+class AckFailingDuringClaim(MemoryInbox):
+    """An inbox whose first ack fails during the next claim."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -673,8 +673,8 @@ class FailingWithTheClaim(MemoryInbox):
 
 
 @pytest.mark.parametrize("operation", ["claim", "wait"])
-async def test_the_worker_outlives_an_inbox_that_fails(handlers, operation):
-    """It tries again after a while."""
+async def test_the_worker_survives_a_failing_inbox(handlers, operation):
+    """It retries after an interval."""
     handlers.add("runs")
     inbox = FailingInbox(OSError("disk"), **{operation: 2})
     async with make_receiver(handlers, inbox) as receiver:
@@ -685,19 +685,19 @@ async def test_the_worker_outlives_an_inbox_that_fails(handlers, operation):
     assert handlers.ran == ["runs"]
 
 
-async def test_a_claim_that_fails_while_the_worker_stops_is_nobody_s_problem(handlers):
-    """There is nothing to put back."""
+async def test_a_claim_that_fails_during_a_stop_is_ignored(handlers):
+    """There is nothing to release."""
     handlers.add("runs")
-    inbox = FailingSlowly()
+    inbox = SlowFailingInbox()
     async with make_receiver(handlers, inbox):
         await inbox.claiming.wait()
-        asyncio.get_running_loop().call_soon(inbox.go_on.set)
+        asyncio.get_running_loop().call_soon(inbox.proceed.set)
 
     assert handlers.ran == []
 
 
-class FailingSlowly(SlowInbox):
-    """One whose claims take their time to fail."""
+class SlowFailingInbox(SlowInbox):
+    """An inbox whose claims wait and then fail."""
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         await super().claim(limit, lease=lease)
@@ -708,46 +708,46 @@ class FailingSlowly(SlowInbox):
 
 
 @pytest.fixture
-async def extending(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbox], Worker]]:
-    """Make workers whose leases are short."""
+async def start_worker(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbox], Worker]]:
+    """Return a function that starts workers with short leases."""
     workers: list[Worker] = []
 
     def start(inbox: MemoryInbox) -> Worker:
-        made = Worker(
+        new_worker = Worker(
             inbox=inbox,
             router=handlers.router,
             concurrency=2,
             handler_timeout=None,
-            retry=AT_ONCE,
+            retry=IMMEDIATE,
             shutdown_timeout=0.0,
             subscriptions=SubscriptionAllowList(None),
             on_dead_letter=None,
             lease_seconds=0.03,
         )
-        workers.append(made)
-        made.start()
-        return made
+        workers.append(new_worker)
+        new_worker.start()
+        return new_worker
 
     yield start
-    for made in workers:
-        await made.stop()
+    for new_worker in workers:
+        await new_worker.stop()
 
 
-async def test_leases_are_extended_while_handlers_run(handlers, extending):
-    """At each third, so that a slow handler is not taken for a dead process."""
+async def test_leases_are_extended_while_handlers_run(handlers, start_worker):
+    """At each third of their duration, so that a slow handler does not count as a crash."""
     handlers.add_waiting("waits")
     inbox = CountingInbox()
     await inbox.append(Delivery(body()))
-    extending(inbox)
+    start_worker(inbox)
     await until(lambda: inbox.extended >= 4)
-    handlers.go_on.set()
+    handlers.proceed.set()
     await until(lambda: inbox._rows[1].state == "done")
 
     assert (handlers.ran, inbox._rows[1].crashes) == (["waits"], 0)
 
 
 class CountingInbox(MemoryInbox):
-    """One that counts how often leases were extended."""
+    """An inbox that counts extensions."""
 
     extended = 0
 
@@ -756,21 +756,21 @@ class CountingInbox(MemoryInbox):
         return await super().extend(lease, seconds)
 
 
-async def test_a_lease_that_was_lost_is_said(handlers, extending, caplog):
-    """Its handler ends, and what it did cannot be noted: another worker has it."""
+async def test_a_lost_lease_is_logged(handlers, start_worker, caplog):
+    """Its handler finishes, but cannot be acked: another worker has the lease."""
     handlers.add_waiting("waits")
     inbox = LosingInbox()
     await inbox.append(Delivery(body()))
-    extending(inbox)
-    await until(lambda: "the lease of delivery 1 was lost" in caplog.text)
-    handlers.go_on.set()
-    await until(lambda: "handed to another worker" in caplog.text)
+    start_worker(inbox)
+    await until(lambda: "lost the lease of delivery 1" in caplog.text)
+    handlers.proceed.set()
+    await until(lambda: "cannot ack delivery 1: its lease was lost" in caplog.text)
 
     assert inbox._rows[1].state == "leased"
 
 
 class LosingInbox(MemoryInbox):
-    """One that has given each lease to another."""
+    """An inbox in which another worker has each lease."""
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
         return False
@@ -782,32 +782,32 @@ class LosingInbox(MemoryInbox):
         return await super().claim(limit, lease=60.0)
 
 
-async def test_a_lease_that_ends_while_it_is_extended_was_not_lost(handlers, extending, caplog):
-    """It was settled: there is nothing to warn of."""
+async def test_a_lease_that_is_settled_during_its_extension_was_not_lost(handlers, start_worker, caplog):
+    """No warning is logged."""
     handlers.add_waiting("waits")
-    inbox = SlowlyExtending()
+    inbox = SlowExtend()
     await inbox.append(Delivery(body()))
-    extending(inbox)
+    start_worker(inbox)
     await inbox.extending.wait()
-    handlers.go_on.set()
+    handlers.proceed.set()
     await until(lambda: inbox._rows[1].state == "done")
-    inbox.go_on.set()
+    inbox.proceed.set()
     await until(lambda: inbox.extended)
 
     assert caplog.records == []
 
 
-class SlowlyExtending(MemoryInbox):
-    """One whose extensions take their time."""
+class SlowExtend(MemoryInbox):
+    """An inbox whose extensions wait for ``proceed``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.extending, self.go_on = asyncio.Event(), asyncio.Event()
+        self.extending, self.proceed = asyncio.Event(), asyncio.Event()
         self.extended = False
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
         self.extending.set()
-        await self.go_on.wait()
+        await self.proceed.wait()
         self.extended = True
         return await super().extend(lease, seconds)
 
@@ -815,24 +815,24 @@ class SlowlyExtending(MemoryInbox):
         return await super().claim(limit, lease=60.0)
 
 
-async def test_an_extension_that_fails_is_tried_again(handlers, extending, caplog):
-    """The lease has two thirds left."""
+async def test_a_failed_extension_is_retried(handlers, start_worker, caplog):
+    """Two thirds of the lease are left."""
     handlers.add_waiting("waits")
     inbox = FailingInbox(InboxError("no space"), extend=1)
     await inbox.append(Delivery(body()))
-    extending(inbox)
-    await until(lambda: "cannot be extended: no space" in caplog.text)
-    handlers.go_on.set()
+    start_worker(inbox)
+    await until(lambda: "cannot extend the lease of delivery 1, retrying in 0.01 s: no space" in caplog.text)
+    handlers.proceed.set()
     await until(lambda: inbox._rows[1].state == "done")
 
     assert inbox._rows[1].crashes == 0
 
 
-# --- looking after it -------------------------------------------------------------------------------------
+# --- administration -------------------------------------------------------------------------------------
 
 
-async def test_the_stats_count_what_came_of_it_all(handlers, inbox):
-    """What the inbox holds, and what the receiver did."""
+async def test_the_stats_count_outcomes(handlers, inbox):
+    """They contain the inbox's and the receiver's counts."""
     handlers.add("runs")
     async with make_receiver(handlers, inbox, known_subscriptions={7}) as receiver:
         for content in (body(1), body(1), body(2, 8), b'{"Unheard": {}}', b""):
@@ -846,8 +846,8 @@ async def test_the_stats_count_what_came_of_it_all(handlers, inbox):
     assert (stats.inbox.done, stats.inbox.dead) == (1, 2)
 
 
-async def test_idle_gives_up(handlers, inbox):
-    """A test that hangs is worth less than one that fails."""
+async def test_idle_times_out(handlers, inbox):
+    """A test should fail instead of hanging."""
     handlers.add_waiting("waits")
     async with make_receiver(handlers, inbox, shutdown_timeout=0.0) as receiver:
         await receiver.receive(postback(body()))
@@ -855,32 +855,32 @@ async def test_idle_gives_up(handlers, inbox):
             await receiver.idle(timeout=0.01)
 
 
-def test_event_keys_are_words():
-    """As an inbox keeps them."""
+def test_event_keys_are_strings():
+    """As inboxes store them."""
     event = UnknownNotification(payload={})
 
     assert event_key(event) == f"unknown:{event.key[1]}"
 
 
-async def test_settings_of_the_worker_need_an_inbox(handlers):
-    """An option that did nothing would be a promise broken."""
+async def test_worker_settings_require_an_inbox(handlers):
+    """An argument that has no effect is an error."""
     handlers.add("runs")
-    needing = {"concurrency": 4, "retry": AT_ONCE, "shutdown_timeout": 1.0, "on_dead_letter": until}
+    needing = {"concurrency": 4, "retry": IMMEDIATE, "shutdown_timeout": 1.0, "on_dead_letter": until}
     for name, value in needing.items():
         with pytest.raises(TypeError, match=name):
             Receiver(handlers.router, tokens=None, **{name: value})
 
 
 @pytest.mark.parametrize("name", ["concurrency", "shutdown_timeout"])
-def test_settings_of_the_worker_are_not_negative(handlers, inbox, name):
-    """Refused when the receiver is made."""
+def test_worker_settings_must_not_be_negative(handlers, inbox, name):
+    """The constructor raises."""
     handlers.add("runs")
     with pytest.raises(ValueError, match=name):
         Receiver(handlers.router, tokens=None, inbox=inbox, **{name: -1})
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for a thing to happen."""
+async def until(condition: Callable[[], bool]) -> None:
+    """Poll until a condition is true."""
     async with asyncio.timeout(DEADLINE):
-        while not holds():  # noqa: ASYNC110  # the thing waited for is not ours to signal
+        while not condition():  # noqa: ASYNC110  # no event signals the condition
             await asyncio.sleep(0.001)

@@ -343,7 +343,7 @@ async def test_broadcast_without_texts_is_polled_until_the_caller_gives_up(callf
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(wait(), 0.1)
 
-    assert router._expectations.waiting == {}
+    assert router._waiters == {}
 
 
 async def test_failed_poll_is_repeated(fake, callfire, router, caplog):

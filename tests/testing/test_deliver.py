@@ -275,7 +275,7 @@ async def test_a_dead_letter_is_an_assertion_error():
     """The message has the reason."""
     service = Service(inbox=MemoryInbox())
 
-    with pytest.raises(AssertionError, match="became a dead letter: no handler takes this CallFinished"):
+    with pytest.raises(AssertionError, match="became a dead letter: no handler matches CallFinished"):
         await deliver(service.receiver, make_call_finished())
 
 

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from attrs import Factory, field, frozen
 
+from callfire_async.errors import InboxError
+
 __all__ = ["AppendResult", "Clock", "Delivery", "Inbox", "InboxEntry", "InboxStats", "Lease"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 # A delivery with this many crashes is a suspect: it is claimed alone.
@@ -217,20 +218,9 @@ async def wait_for_event(event: asyncio.Event, timeout: float) -> None:
             await event.wait()
 
 
-def survives_cancellation(append: F) -> F:
-    """
-    Mark an ``append`` that is carried through though whoever waits for it is cancelled.
-
-    A receiver runs any other in a task of its own behind a shield, which takes 10 µs. The mark is the function's: an
-    ``append`` that overrides it says for itself what it is.
-    """
-    append.__dict__["is_carried_through"] = True
-    return append
-
-
-def is_carried_through(append: Callable[..., Any]) -> bool:
-    """Tell whether an ``append`` is marked so."""
-    return getattr(append, "is_carried_through", False)
+def safe_message(error: BaseException) -> str:
+    """Return the message of an `InboxError`; of another error only the type, because its message may be private."""
+    return str(error) if isinstance(error, InboxError) else type(error).__name__
 
 
 class Inbox(Protocol):

@@ -24,7 +24,6 @@ from callfire_async.notifications.inbox.base import (
     parse_row_id,
     public_state,
     purge_limits,
-    survives_cancellation,
     wait_for_event,
 )
 
@@ -116,7 +115,6 @@ class MemoryInbox:
 
     # --- appending ----------------------------------------------------------------------------------------
 
-    @survives_cancellation
     async def append(self, delivery: Delivery) -> AppendResult:
         """Store a delivery in memory."""
         (result,) = await self.append_many([delivery])

@@ -1,1 +1,1 @@
-"""Find the handlers of an event and call them; wait for one event; match events to subscriptions."""
+"""Match events to handlers and call them; wait for one event; match events to subscriptions."""

@@ -1,8 +1,4 @@
-"""
-Which subscriptions an event goes to.
-
-Pure. It imports `models` and `events`.
-"""
+"""Matches events to subscriptions: CallFire's triggers and filters, without I/O."""
 
 import re
 from collections.abc import Iterator
@@ -28,26 +24,26 @@ _CAMPAIGN_TRIGGERS: dict[type[Notification], TriggerEvent] = {
 
 
 def matches(event: Notification, subscription: Subscription) -> bool:
-    """Tell whether an event is what a subscription waits for; whether that is enabled is not asked."""
+    """Return whether an event matches a subscription's trigger and filter; ``enabled`` is ignored."""
     trigger_event = trigger_event_of(event)
     if trigger_event is None or subscription.trigger_event != trigger_event:
         return False
-    wanted = subscription.filter or SubscriptionFilter()
+    expected = subscription.filter or SubscriptionFilter()
     if isinstance(event, CampaignNotification):
-        return _campaign_fits(event.broadcast, wanted)
-    return any(_action_fits(action, wanted) for action in _actions(event))
+        return _campaign_matches(event.broadcast, expected)
+    return any(_action_matches(action, expected) for action in _actions(event))
 
 
 def trigger_event_of(event: Notification) -> TriggerEvent | None:
-    """Return what an event triggers; None for what CallFire posts to nobody, as a text that is not finished."""
+    """Return the trigger of an event; None if CallFire posts none, as for a text that is not finished."""
     if isinstance(event, TextFinished):
-        return _either(event.text, TriggerEvent.INBOUND_TEXT_FINISHED, TriggerEvent.OUTBOUND_TEXT_FINISHED)
+        return _by_direction(event.text, TriggerEvent.INBOUND_TEXT_FINISHED, TriggerEvent.OUTBOUND_TEXT_FINISHED)
     if isinstance(event, CallFinished):
-        return _either(event.call, TriggerEvent.INBOUND_CALL_FINISHED, TriggerEvent.OUTBOUND_CALL_FINISHED)
+        return _by_direction(event.call, TriggerEvent.INBOUND_CALL_FINISHED, TriggerEvent.OUTBOUND_CALL_FINISHED)
     return _CAMPAIGN_TRIGGERS.get(type(event))
 
 
-def _either(action: Text | Call, inbound: TriggerEvent, outbound: TriggerEvent) -> TriggerEvent:
+def _by_direction(action: Text | Call, inbound: TriggerEvent, outbound: TriggerEvent) -> TriggerEvent:
     return inbound if action.inbound else outbound
 
 
@@ -58,34 +54,34 @@ def _actions(event: Notification) -> Iterator[Text | Call]:
         yield event.call
 
 
-def _action_fits(action: Text | Call, wanted: SubscriptionFilter) -> bool:
-    """Hold a text or a call against each field of a filter that says something."""
+def _action_matches(action: Text | Call, expected: SubscriptionFilter) -> bool:
+    """Return whether a text or a call matches all fields of a filter that are set."""
     return (
-        wanted.broadcast_id in (None, action.broadcast_id)
-        and wanted.batch_id in (None, action.batch_id)
-        and wanted.inbound in (None, bool(action.inbound))
-        and _number_fits(action.from_number, wanted.from_number)
-        and _to_number_fits(action, wanted.to_number)
+        expected.broadcast_id in (None, action.broadcast_id)
+        and expected.batch_id in (None, action.batch_id)
+        and expected.inbound in (None, bool(action.inbound))
+        and _number_matches(action.from_number, expected.from_number)
+        and _to_number_matches(action, expected.to_number)
     )
 
 
-def _campaign_fits(broadcast: Broadcast, wanted: SubscriptionFilter) -> bool:
-    """Hold a campaign against a filter: it is outbound, in no one batch, and to no one number."""
+def _campaign_matches(broadcast: Broadcast, expected: SubscriptionFilter) -> bool:
+    """Return whether a campaign matches a filter. A campaign is outbound and has no batch and no number of its own."""
     from_number = broadcast.config.from_number if broadcast.config else None
     return (
-        wanted.broadcast_id in (None, broadcast.id)
-        and wanted.batch_id is None
-        and wanted.to_number is None
-        and not wanted.inbound
-        and _number_fits(from_number, wanted.from_number)
+        expected.broadcast_id in (None, broadcast.id)
+        and expected.batch_id is None
+        and expected.to_number is None
+        and not expected.inbound
+        and _number_matches(from_number, expected.from_number)
     )
 
 
-def _to_number_fits(action: Text | Call, wanted: str | None) -> bool:
-    number, colon, keyword = (wanted or "").partition(":")
+def _to_number_matches(action: Text | Call, expected: str | None) -> bool:
+    number, colon, keyword = (expected or "").partition(":")
     if not colon:
-        return _number_fits(action.to_number, wanted)
-    return _number_fits(action.to_number, number) and _first_word(action) == keyword.strip().casefold()
+        return _number_matches(action.to_number, expected)
+    return _number_matches(action.to_number, number) and _first_word(action) == keyword.strip().casefold()
 
 
 def _first_word(action: Text | Call) -> str:
@@ -94,10 +90,10 @@ def _first_word(action: Text | Call) -> str:
     return words[0].casefold() if words else ""
 
 
-def _number_fits(number: str | None, wanted: str | None) -> bool:
-    return wanted is None or (number is not None and _comparable(number) == _comparable(wanted))
+def _number_matches(number: str | None, expected: str | None) -> bool:
+    return expected is None or (number is not None and _normalized_number(number) == _normalized_number(expected))
 
 
-def _comparable(number: str) -> str:
-    """Return the digits of a number, or what a withheld one says."""
+def _normalized_number(number: str) -> str:
+    """Return the digits of a number, or a word such as 'anonymous' that replaces a withheld number."""
     return re.sub(r"[^0-9]", "", number) or number.strip().casefold()

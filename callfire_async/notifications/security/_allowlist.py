@@ -1,8 +1,4 @@
-"""
-Whose events are handled: the subscriptions that are one's own.
-
-This module imports nothing of the package.
-"""
+"""Allow-list of the subscriptions whose events are handled."""
 
 from __future__ import annotations
 
@@ -16,27 +12,27 @@ __all__ = ["SubscriptionAllowList"]
 #: Ids, or a coroutine function that returns them.
 Source: TypeAlias = Container[int] | Callable[[], Awaitable[Container[int]]]
 
-_KNOWN_FOR_SECONDS = 60.0
+_CACHE_SECONDS = 60.0
 
 
 class SubscriptionAllowList:
-    """The subscriptions that events may come from: ids, or a coroutine function that is asked once a minute."""
+    """The subscriptions whose events are handled: ids, or a coroutine function whose result is cached for a minute."""
 
-    def __init__(self, known: Source | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask: Callable[[], Awaitable[Container[int]]] | None = None
-        self._known: Container[int] | None = None
-        if callable(known):
-            if not inspect.iscoroutinefunction(known):
+    def __init__(self, source: Source | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fetch: Callable[[], Awaitable[Container[int]]] | None = None
+        self._ids: Container[int] | None = None
+        if callable(source):
+            if not inspect.iscoroutinefunction(source):
                 raise TypeError("known_subscriptions must be ids, or a coroutine function that returns ids")
-            self._ask = known
+            self._fetch = source
         else:
-            self._known = known
+            self._ids = source
         self._clock = clock
-        self._asked_at = float("-inf")
+        self._fetched_at = float("-inf")
 
-    async def include(self, subscription_id: int | None) -> bool:
-        """Tell whether an event may come from this one; an event that does not say passes."""
-        if self._ask is not None and self._clock() - self._asked_at >= _KNOWN_FOR_SECONDS:
-            self._known = await self._ask()
-            self._asked_at = self._clock()
-        return subscription_id is None or self._known is None or subscription_id in self._known
+    async def allows(self, subscription_id: int | None) -> bool:
+        """Return whether events of a subscription are handled; True for an event without a subscription id."""
+        if self._fetch is not None and self._clock() - self._fetched_at >= _CACHE_SECONDS:
+            self._ids = await self._fetch()
+            self._fetched_at = self._clock()
+        return subscription_id is None or self._ids is None or subscription_id in self._ids

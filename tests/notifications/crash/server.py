@@ -99,7 +99,7 @@ class Handlers:
 
 def make_receiver(settings: Settings) -> Receiver:
     if settings.lease_seconds is not None:
-        worker._SHORTEST_LEASE_SECONDS = settings.lease_seconds
+        worker._MIN_LEASE_SECONDS = settings.lease_seconds
     journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     return Receiver(
         Handlers(journal).router(),

@@ -29,7 +29,7 @@ async def test_a_delivery_that_kills_its_process_ends_alone(processes, ledger, t
     (buried,) = await ledger.entries("dead")
     assert (lost, len(beside), beside[2:]) == (set(), CRASHES, [0, 0])
     assert b'"kill"' in buried.delivery.body
-    assert buried.reason == "4 processes ended while it was handled"
+    assert buried.reason == "4 processes crashed while handling it"
 
 
 async def follow(process: ReceiverProcess, processes: Processes) -> ReceiverProcess:

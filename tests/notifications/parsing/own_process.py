@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from attrs import frozen
-from notifications.servers import DEADLINE, WAYS, Endpoint, connection
+from notifications.servers import ADAPTERS, DEADLINE, Endpoint, connection
 
 from callfire_async.notifications import Notification, Receiver, Router
 
@@ -72,7 +72,7 @@ async def serve(way: str) -> None:
     @router.on(Notification)
     async def handle(event: Notification) -> None: ...
 
-    async with WAYS[way](Receiver(router, tokens=TOKEN)) as endpoint:
+    async with ADAPTERS[way](Receiver(router, tokens=TOKEN)) as endpoint:
         print(endpoint.port, endpoint.prefix, flush=True)  # noqa: T201  # the parent process reads it
         await asyncio.to_thread(sys.stdin.read)
 

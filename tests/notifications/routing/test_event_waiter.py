@@ -1,4 +1,4 @@
-"""Waiting for an event in the middle of other work."""
+"""`Router.expect`: wait for a single event."""
 
 import asyncio
 import gc
@@ -19,8 +19,8 @@ def router() -> Router:
     return Router()
 
 
-def soon(router, *events):
-    """Have events dispatched once whoever waits has gone to sleep."""
+def dispatch_soon(router, *events):
+    """Dispatch events in a task that starts once the test awaits."""
 
     async def dispatch() -> None:
         for event in events:
@@ -29,10 +29,10 @@ def soon(router, *events):
     return asyncio.create_task(dispatch())
 
 
-async def test_an_event_wakes_who_waits_for_it(router):
-    """Of its type, and of the types above; not for another one."""
+async def test_an_event_wakes_its_waiters(router):
+    """Those of its type and its base classes, not of another type."""
     async with router.expect(TextFinished) as expected, router.expect(CallFinished) as call:
-        task = soon(router, SENT)
+        task = dispatch_soon(router, SENT)
         event = await expected.get(timeout=DEADLINE)
         await task
 
@@ -41,8 +41,8 @@ async def test_an_event_wakes_who_waits_for_it(router):
     assert event is SENT
 
 
-async def test_what_came_before_it_was_asked_for_is_kept(router):
-    """It is armed by the block, not by the asking; and in order."""
+async def test_events_within_the_block_are_queued(router):
+    """They are collected from the start of the block, in order."""
     async with router.expect(Notification) as expected:
         for event in (SENT, CALL):
             await router.dispatch(event)
@@ -50,8 +50,8 @@ async def test_what_came_before_it_was_asked_for_is_kept(router):
         assert [await expected.get(), await expected.get(timeout=DEADLINE)] == [SENT, CALL]
 
 
-async def test_what_came_before_the_block_is_not_seen(router):
-    """Arm it before the cause."""
+async def test_events_before_the_block_are_not_collected(router):
+    """The cause of an event belongs inside the block."""
     await router.dispatch(SENT)
 
     async with router.expect(Notification) as expected:
@@ -70,8 +70,8 @@ async def test_what_came_before_the_block_is_not_seen(router):
         {"subscription_id": [8], "where": lambda event: event.text.id > 1},
     ],
 )
-async def test_an_event_is_chosen(router, choice):
-    """As a handler's is."""
+async def test_where_and_subscription_id_select_events(router, choice):
+    """As for handlers."""
     async with router.expect(TextSent, **choice) as expected:
         await router.dispatch(SENT)
         await router.dispatch(OTHER)
@@ -79,8 +79,8 @@ async def test_an_event_is_chosen(router, choice):
         assert await expected.get() is OTHER
 
 
-async def test_an_event_counts_once_it_is_handled(router):
-    """What the handlers did is done when the event is seen; a failure means that it will come again."""
+async def test_an_event_is_collected_once_its_handlers_have_succeeded(router):
+    """After a failure it is not collected, because it is retried."""
     ran = []
 
     @router.on(TextFinished)
@@ -95,14 +95,14 @@ async def test_an_event_counts_once_it_is_handled(router):
             await router.dispatch(SENT)
         with pytest.raises(TimeoutError):
             await expected.get(timeout=0)
-        soon(router, SENT)
+        dispatch_soon(router, SENT)
         await expected.get(timeout=DEADLINE)
 
     assert len(ran) == 2
 
 
-async def test_where_fails_for_who_waits_alone(router):
-    """The dispatch goes on, and another one is woken."""
+async def test_a_where_that_raises_affects_only_its_waiter(router):
+    """The dispatch succeeds, and other waiters are woken."""
     async with (
         router.expect(Notification, where=lambda event: event.text) as broken,
         router.expect(CallFinished) as call,
@@ -118,15 +118,15 @@ async def test_where_fails_for_who_waits_alone(router):
     ("arguments", "error"),
     [({"event_type": str}, TypeError), ({"event_type": Notification, "subscription_id": 0}, ValueError)],
 )
-async def test_nonsense_is_an_error_at_once(router, arguments, error):
-    """As with a handler."""
+async def test_an_invalid_argument_raises_at_once(router, arguments, error):
+    """As for a handler."""
     with pytest.raises(error):
         async with router.expect(**arguments):
             pass
 
 
 async def test_many_wait_at_once(router):
-    """Each gets its own."""
+    """Each gets its own event."""
 
     async def wait_for(number):
         async with router.expect(TextSent, where=lambda event: event.text.id == number) as expected:
@@ -140,8 +140,8 @@ async def test_many_wait_at_once(router):
     assert await asyncio.gather(*waiting) == list(range(200))
 
 
-async def test_who_is_cancelled_is_forgotten(router):
-    """Cleanly: nothing is left, and no event is lost to others."""
+async def test_a_cancelled_waiter_is_removed(router):
+    """No reference remains, and other waiters lose no event."""
 
     async def wait():
         async with router.expect(TextSent) as expected:
@@ -156,11 +156,11 @@ async def test_who_is_cancelled_is_forgotten(router):
         assert await expected.get() is SENT
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert router._expectations.waiting == {}
+    assert router._waiters == {}
 
 
 async def test_nothing_leaks(router):
-    """After 100,000 that came, timed out or failed, the router is as it was."""
+    """After 100,000 waits that succeeded or timed out, the router holds no waiters."""
     gc.collect()
     before = len(gc.get_objects())
     for number in range(100_000):
@@ -173,5 +173,5 @@ async def test_nothing_leaks(router):
     del expected
     gc.collect()
 
-    assert router._expectations.waiting == {}
+    assert router._waiters == {}
     assert len(gc.get_objects()) - before < 1000

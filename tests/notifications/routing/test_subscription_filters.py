@@ -1,4 +1,4 @@
-"""Which subscriptions an event goes to."""
+"""Which subscriptions an event matches."""
 
 import pytest
 from attrs import evolve
@@ -19,9 +19,9 @@ from callfire_async.testing import (
 )
 
 
-def fits(event: Notification, **wanted) -> bool:
-    """Tell whether an event goes to a subscription with a filter."""
-    return matches(event, Subscription(1, trigger_event=trigger_event_of(event), filter=SubscriptionFilter(**wanted)))
+def is_match(event: Notification, **expected) -> bool:
+    """Return whether an event matches a subscription with a filter."""
+    return matches(event, Subscription(1, trigger_event=trigger_event_of(event), filter=SubscriptionFilter(**expected)))
 
 
 @pytest.mark.parametrize(
@@ -40,22 +40,22 @@ def fits(event: Notification, **wanted) -> bool:
         (UnknownNotification(name="FaxFinished"), None),
     ],
 )
-def test_an_event_goes_to_the_subscriptions_to_its_trigger(event, trigger_event):
-    """One trigger each, and none for what is not finished."""
-    taken = [one for one in TriggerEvent if matches(event, Subscription(1, trigger_event=one))]
+def test_an_event_matches_subscriptions_to_its_trigger(event, trigger_event):
+    """Each event has one trigger; an event of an unfinished text has none."""
+    matching = [trigger for trigger in TriggerEvent if matches(event, Subscription(1, trigger_event=trigger))]
 
-    assert taken == ([trigger_event] if trigger_event else [])
+    assert matching == ([trigger_event] if trigger_event else [])
 
 
 @pytest.mark.parametrize("event", [make_text_sent(), make_call_finished(), make_campaign_started()])
-@pytest.mark.parametrize("wanted", [None, SubscriptionFilter()])
-def test_an_empty_filter_takes_all(event, wanted):
-    """No filter, and one that says nothing, are the same."""
-    assert matches(event, Subscription(1, trigger_event=trigger_event_of(event), filter=wanted))
+@pytest.mark.parametrize("expected", [None, SubscriptionFilter()])
+def test_an_empty_filter_matches_all_events(event, expected):
+    """No filter and an empty filter are the same."""
+    assert matches(event, Subscription(1, trigger_event=trigger_event_of(event), filter=expected))
 
 
 @pytest.mark.parametrize(
-    ("event", "wanted", "taken"),
+    ("event", "expected", "result"),
     [
         (make_text_sent(broadcast_id=5), {"broadcast_id": 5}, True),
         (make_text_sent(broadcast_id=5), {"broadcast_id": 6}, False),
@@ -74,13 +74,13 @@ def test_an_empty_filter_takes_all(event, wanted):
         (make_campaign_started(), {"inbound": False}, True),
     ],
 )
-def test_ids_and_directions_are_equal(event, wanted, taken):
-    """What an event does not say equals nothing; a campaign is outbound and to no one number."""
-    assert fits(event, **wanted) is taken
+def test_ids_and_directions_must_be_equal(event, expected, result):
+    """A missing field matches no filter; a campaign is outbound and has no to_number."""
+    assert is_match(event, **expected) is result
 
 
 @pytest.mark.parametrize(
-    ("number", "wanted", "taken"),
+    ("number", "expected", "result"),
     [
         ("12135550142", "12135550142", True),
         ("12135550142", "+1 (213) 555-0142", True),
@@ -94,21 +94,21 @@ def test_ids_and_directions_are_equal(event, wanted, taken):
         (None, "12135550142", False),
     ],
 )
-def test_numbers_are_compared_as_digits(number, wanted, taken):
-    """Whatever stands between them; a withheld number by what it says."""
-    assert fits(make_call_finished(from_number=number), from_number=wanted) is taken
-    assert fits(make_call_finished(to_number=number), to_number=wanted) is taken
+def test_numbers_are_compared_as_digits(number, expected, result):
+    """Punctuation is ignored; the words of withheld numbers are compared as text."""
+    assert is_match(make_call_finished(from_number=number), from_number=expected) is result
+    assert is_match(make_call_finished(to_number=number), to_number=expected) is result
     campaign = make_campaign_started(config=TextBroadcastConfig(id=1, from_number=number))
-    assert fits(campaign, from_number=wanted) is taken
+    assert is_match(campaign, from_number=expected) is result
 
 
 def test_a_campaign_without_a_configuration_is_from_no_number():
-    """So a filter for one does not take it."""
-    assert not fits(make_campaign_started(), from_number="67076")
+    """A filter for a number does not match."""
+    assert not is_match(make_campaign_started(), from_number="67076")
 
 
 @pytest.mark.parametrize(
-    ("message", "wanted", "taken"),
+    ("message", "expected", "result"),
     [
         ("KEYWORD yes", "67076:KEYWORD", True),
         ("keyword", "67076:KEYWORD", True),
@@ -119,20 +119,20 @@ def test_a_campaign_without_a_configuration_is_from_no_number():
         ("KEYWORD", "67076", True),
     ],
 )
-def test_a_keyword_is_the_first_word_of_the_message(message, wanted, taken):
-    """Upper and lower case are the same, and the number has to fit too."""
-    assert fits(make_text_received(to_number="67076", message=message), to_number=wanted) is taken
+def test_a_keyword_is_the_first_word_of_the_message(message, expected, result):
+    """Case is ignored, and the number must match too."""
+    assert is_match(make_text_received(to_number="67076", message=message), to_number=expected) is result
 
 
-def test_a_keyword_may_stand_in_the_record_alone():
-    """As the message of an outbound text does."""
-    assert fits(make_text_sent(to_number="67076", message="KEYWORD"), to_number="67076:KEYWORD")
+def test_a_keyword_may_be_only_in_the_record():
+    """As for outbound texts."""
+    assert is_match(make_text_sent(to_number="67076", message="KEYWORD"), to_number="67076:KEYWORD")
 
 
 def test_without_a_message_there_is_no_keyword():
-    """Neither in a call, nor in a text that says nothing."""
+    """A call and a text without a message match no keyword."""
     event = make_text_received(to_number="67076")
     silent = evolve(event, text=evolve(event.text, message=None, records=(TextRecord(),)))
 
-    assert not fits(silent, to_number="67076:KEYWORD")
-    assert not fits(make_call_finished(to_number="67076"), to_number="67076:KEYWORD")
+    assert not is_match(silent, to_number="67076:KEYWORD")
+    assert not is_match(make_call_finished(to_number="67076"), to_number="67076:KEYWORD")

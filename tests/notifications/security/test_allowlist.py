@@ -1,26 +1,26 @@
-"""Whose events are handled."""
+"""The allow-list of subscriptions."""
 
 import pytest
 
 from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 
 
-async def test_known_subscriptions_are_asked_once_a_minute():
+async def test_known_subscriptions_are_fetched_once_a_minute():
     """Not for each event."""
-    asked, now = [], [0.0]
+    fetched, now = [], [0.0]
 
-    async def ask() -> set[int]:
-        asked.append(now[0])
+    async def fetch() -> set[int]:
+        fetched.append(now[0])
         return {7}
 
-    subscriptions = SubscriptionAllowList(ask, clock=lambda: now[0])
+    subscriptions = SubscriptionAllowList(fetch, clock=lambda: now[0])
     for now[0] in (0.0, 59.0, 60.0, 61.0):
-        assert await subscriptions.include(7)
+        assert await subscriptions.allows(7)
 
-    assert (asked, await subscriptions.include(8)) == ([0.0, 60.0], False)
+    assert (fetched, await subscriptions.allows(8)) == ([0.0, 60.0], False)
 
 
-def test_a_plain_function_is_no_way_to_ask():
-    """It would hold up the event loop."""
+def test_a_plain_function_raises():
+    """It would block the event loop."""
     with pytest.raises(TypeError, match="coroutine function"):
         SubscriptionAllowList(lambda: {7})

@@ -1,4 +1,4 @@
-"""What strangers do to an open port: each of it against every adapter, behind its own real server."""
+"""Attacks on a public port, against every adapter behind a real server."""
 
 import asyncio
 import gzip
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from notifications.parsing.own_process import BOMB_BYTES, OwnServer, own_server
-from notifications.servers import WAYS, Endpoint, Serve, connection
+from notifications.servers import ADAPTERS, Endpoint, Serve, connection
 
 from callfire_async.notifications import (
     AppendResult,
@@ -25,7 +25,7 @@ TOKENS = EndpointTokens(CURRENT, PREVIOUS)
 BODY = b'{"TextSent":{"SubscriptionId":1,"Text":{"@id":42}}}'
 LENGTH = f"Content-Length: {len(BODY)}"
 CHUNKED = "Transfer-Encoding: chunked"
-# The promise is one second; aiohttp would linger for ten, and the machine may be busy.
+# The limit is one second, aiohttp's own is ten, and the machine may be busy.
 SOON = 5
 
 
@@ -50,14 +50,14 @@ def receiver(router: Router) -> Receiver:
     return Receiver(router, tokens=TOKENS, body_timeout=0.3)
 
 
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=ADAPTERS)
+def adapter(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def serve(way: str) -> Serve:
-    return WAYS[way]
+def serve(adapter: str) -> Serve:
+    return ADAPTERS[adapter]
 
 
 @pytest.fixture
@@ -73,30 +73,30 @@ async def post(endpoint: Endpoint, path: str, *headers: str, body: bytes = BODY)
         return await sender.status()
 
 
-# --- how much, and how slowly -----------------------------------------------------------------------------
+# --- size and speed -----------------------------------------------------------------------------
 
 
-async def test_a_sender_that_goes_on_after_its_413_is_cut_off_within_a_second(endpoint):
-    """However long the body is that it has announced."""
+async def test_a_sender_that_continues_after_a_413_is_disconnected_within_a_second(endpoint):
+    """Whatever its Content-Length."""
     async with connection(endpoint) as sender, asyncio.timeout(SOON):
         sender.head(endpoint.path(CURRENT), "Content-Length: 1000000000000")
 
         assert await sender.status() == 413
-        assert await sender.send_until_cut_off(2**40) < 2**30
+        assert await sender.send_until_disconnected(2**40) < 2**30
 
 
-async def test_a_sender_that_goes_on_after_its_408_is_cut_off_within_a_second(endpoint):
-    """It was slow, and now it hurries."""
+async def test_a_sender_that_continues_after_a_408_is_disconnected_within_a_second(endpoint):
+    """A slow sender that becomes fast."""
     async with connection(endpoint) as sender, asyncio.timeout(SOON):
         sender.head(endpoint.path(CURRENT), CHUNKED)
         sender.chunk(b"{")
 
         assert await sender.status() == 408
-        assert await sender.send_until_cut_off(2**40) < 2**30
+        assert await sender.send_until_disconnected(2**40) < 2**30
 
 
-async def test_an_abandoned_request_is_timed_out(endpoint, events):
-    """Its sender says nothing more and does not hang up; the server is free for others."""
+async def test_an_abandoned_request_times_out(endpoint, events):
+    """Its sender sends no more and does not disconnect; other requests are served."""
     async with connection(endpoint) as silent:
         silent.head(endpoint.path(CURRENT), LENGTH)
         meanwhile = await post(endpoint, endpoint.path(CURRENT))
@@ -108,17 +108,17 @@ async def test_an_abandoned_request_is_timed_out(endpoint, events):
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, gzip", "rot13"])
-async def test_a_broken_gzip_is_refused(way, endpoint, events, encoding):
-    """415 before anybody tries to undo it, whatever it calls itself."""
+async def test_a_broken_gzip_is_refused(adapter, endpoint, events, encoding):
+    """415 without any attempt to decode it, for any encoding."""
     status = await post(endpoint, endpoint.path(CURRENT), f"Content-Encoding: {encoding}", body=b"\x1f\x8b not gzip")
 
-    # Where aiohttp finds no library for it, it answers 400 by itself.
-    allowed = (400, 415) if way == "aiohttp" and encoding in ("br", "zstd") else (415,)
+    # aiohttp itself responds 400 if it has no library for the encoding.
+    allowed = (400, 415) if adapter == "aiohttp" and encoding in ("br", "zstd") else (415,)
     assert (status in allowed, events) == (True, [])
 
 
 async def test_a_gzip_behind_another_header_is_refused(endpoint, events):
-    """415, though the first says that nothing is encoded: aiohttp undoes what any of them names."""
+    """415, although the first header is identity: aiohttp decodes the encoding of any of them."""
     headers = ("Content-Encoding: identity", "Content-Encoding: gzip")
     status = await post(endpoint, endpoint.path(CURRENT), *headers, body=gzip.compress(BODY))
 
@@ -126,13 +126,13 @@ async def test_a_gzip_behind_another_header_is_refused(endpoint, events):
 
 
 @pytest.fixture
-async def own(way: str) -> AsyncIterator[OwnServer]:
-    async with own_server(way) as own:
+async def own(adapter: str) -> AsyncIterator[OwnServer]:
+    async with own_server(adapter) as own:
         yield own
 
 
 async def test_a_gzip_bomb_is_refused_and_takes_no_memory(own):
-    """415; a server that inflates by itself does not get far."""
+    """415, even if the server decompresses bodies itself."""
     bomb = gzip.compress(bytes(BOMB_BYTES))
     await own.post(BODY)
     before = own.most_memory()
@@ -143,17 +143,17 @@ async def test_a_gzip_bomb_is_refused_and_takes_no_memory(own):
     assert own.most_memory() - before < BOMB_BYTES / 4
 
 
-# --- who may post -----------------------------------------------------------------------------------------
+# --- authentication -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("token", [CURRENT, PREVIOUS])
-async def test_two_tokens_are_live_while_one_is_changed(endpoint, events, token):
-    """Either opens."""
+async def test_two_tokens_are_valid_during_a_rotation(endpoint, events, token):
+    """Both are accepted."""
     assert (await post(endpoint, endpoint.path(token)), len(events)) == (204, 1)
 
 
-async def test_a_token_that_was_taken_out_opens_no_more(serve, router, events):
-    """The last step of a rotation."""
+async def test_a_removed_token_is_invalid(serve, router, events):
+    """As after the last step of a rotation."""
     async with serve(Receiver(router, tokens=CURRENT)) as endpoint:
         assert (await post(endpoint, endpoint.path(PREVIOUS)), events) == (404, [])
 
@@ -161,15 +161,15 @@ async def test_a_token_that_was_taken_out_opens_no_more(serve, router, events):
 @pytest.mark.parametrize(
     "path", ["/?token={}", "/?{}", "/wrong-wrong-wrong?token={}", "/wrong-wrong-wrong/?{}", "/#{}", "/wrong;token={}"]
 )
-async def test_a_token_in_the_query_opens_nothing(endpoint, events, path):
-    """Access logs everywhere print queries; it belongs into the path."""
+async def test_a_token_in_the_query_is_ignored(endpoint, events, path):
+    """Only the path counts, because access logs contain queries."""
     status = await post(endpoint, endpoint.prefix + path.format(CURRENT))
 
     assert (status, events) == (404, [])
 
 
 async def test_a_query_changes_nothing(endpoint, events):
-    """The token in the path counts."""
+    """Only the token in the path counts."""
     assert (await post(endpoint, f"{endpoint.path(CURRENT)}?token=wrong"), len(events)) == (204, 1)
 
 
@@ -177,16 +177,16 @@ FORWARDED = ["X-Forwarded-For: 127.0.0.1", "X-Real-IP: 127.0.0.1", "Forwarded: f
 
 
 @pytest.mark.parametrize("header", FORWARDED)
-async def test_x_forwarded_for_decides_nothing(endpoint, header):
-    """Who may post is said by the token alone: neither more nor less is allowed to whoever claims to be near."""
+async def test_x_forwarded_for_has_no_effect(endpoint, header):
+    """The token alone decides, whatever address a client claims."""
     statuses = [await post(endpoint, endpoint.path(token), header) for token in (CURRENT, "wrong-wrong-wrong")]
 
     assert statuses == [204, 404]
 
 
 @pytest.mark.parametrize("token", [b"\xc3\xa9", b"\xff", b"%FF", b"%00", b"%ED%A0%80", CURRENT.encode() + b"\xe9"])
-async def test_a_token_beyond_ascii_opens_nothing(endpoint, events, token):
-    """It is not found, or the server does not take it for HTTP; what follows is served."""
+async def test_a_token_that_is_not_ascii_is_invalid(endpoint, events, token):
+    """404, or 400 from the server itself; the next request is served."""
     async with connection(endpoint) as sender:
         sender.send(b"POST " + endpoint.prefix.encode() + b"/" + token + b" HTTP/1.1\r\nHost: a\r\n")
         sender.send(b"Content-Length: 2\r\n\r\n{}")
@@ -196,20 +196,20 @@ async def test_a_token_beyond_ascii_opens_nothing(endpoint, events, token):
     assert await post(endpoint, endpoint.path(CURRENT)) == 204
 
 
-async def test_guesses_are_counted_and_never_kept(endpoint, receiver, caplog):
-    """One warning a minute; what was guessed is nowhere, and takes no memory."""
+async def test_guesses_are_counted_and_not_stored(endpoint, receiver, caplog):
+    """One warning a minute, without the guesses, which are not stored either."""
     guesses = [f"guess-number-{number:04}" for number in range(100)]
     for guess in guesses:
         assert await post(endpoint, endpoint.path(guess)) == 404
     stats = await receiver.stats()
 
     ours = [record for record in caplog.records if record.name.startswith("callfire_async")]
-    kept = f"{stats} {vars(receiver._validator)} {[record.getMessage() for record in ours]}"
+    stored = f"{stats} {vars(receiver._validator)} {[record.getMessage() for record in ours]}"
     assert (stats.refused, len(ours)) == ({"token": 100}, 1)
-    assert "guess-number" not in kept
+    assert "guess-number" not in stored
 
 
-# --- what the server writes down --------------------------------------------------------------------------
+# --- the server's log --------------------------------------------------------------------------
 
 ENCODED = "".join(f"%{ord(letter):02X}" for letter in CURRENT)
 
@@ -218,7 +218,7 @@ ENCODED = "".join(f"%{ord(letter):02X}" for letter in CURRENT)
     "path", [CURRENT, f"{PREVIOUS}/", f"wrong?token={CURRENT}", ENCODED, f"{CURRENT}?again={ENCODED.lower()}"]
 )
 async def test_the_access_log_shows_no_token(endpoint, caplog, path):
-    """The adapter has put a filter there by itself."""
+    """The adapter adds a filter to it."""
     caplog.set_level(logging.DEBUG)
     async with connection(endpoint) as sender:
         sender.head(endpoint.path(path), LENGTH, f"Referer: http://a/{CURRENT}")
@@ -232,8 +232,8 @@ async def test_the_access_log_shows_no_token(endpoint, caplog, path):
     assert not any(secret in written for secret in (CURRENT, PREVIOUS, ENCODED, ENCODED.lower()))
 
 
-async def test_the_filters_go_with_the_receiver(serve, receiver):
-    """Other applications of the process have logs of their own."""
+async def test_the_filters_are_removed_with_the_receiver(serve, receiver):
+    """Other applications in the process may use the loggers."""
     loggers = [logging.getLogger(name) for name in ("uvicorn.access", "aiohttp.access", "aiohttp.server")]
     before = [list(logger.filters) for logger in loggers]
     async with serve(receiver):
@@ -243,9 +243,9 @@ async def test_the_filters_go_with_the_receiver(serve, receiver):
     assert [logger.filters for logger in loggers] == before
 
 
-async def test_what_aiohttp_cannot_read_is_logged_without_the_token(receiver, caplog):
-    """It quotes the line that it stumbles over, with a traceback."""
-    async with WAYS["aiohttp"](receiver) as endpoint, connection(endpoint) as sender:
+async def test_a_request_that_aiohttp_cannot_parse_is_logged_without_the_token(receiver, caplog):
+    """Aiohttp logs the invalid line with a traceback."""
+    async with ADAPTERS["aiohttp"](receiver) as endpoint, connection(endpoint) as sender:
         sender.send(f"POST {endpoint.path(CURRENT)} HTTP/1.1 {CURRENT}\r\n\r\n".encode())
         await sender.status()
 
@@ -254,24 +254,24 @@ async def test_what_aiohttp_cannot_read_is_logged_without_the_token(receiver, ca
     assert ("Traceback" in written, CURRENT in written) == (True, False)
 
 
-# --- a client that goes -----------------------------------------------------------------------------------
+# --- disconnecting clients -----------------------------------------------------------------------------------
 
 
 class SlowInbox(MemoryInbox):
-    """One that takes its time to store."""
+    """An inbox whose appends wait for ``proceed``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.storing, self.go_on = asyncio.Event(), asyncio.Event()
+        self.storing, self.proceed = asyncio.Event(), asyncio.Event()
 
     async def append(self, delivery: Delivery) -> AppendResult:
         self.storing.set()
-        await self.go_on.wait()
+        await self.proceed.wait()
         return await super().append(delivery)
 
 
-async def test_what_is_being_stored_when_its_client_goes_is_stored(serve, router, events):
-    """It came whole; that nobody waits for the answer changes nothing."""
+async def test_a_delivery_is_stored_although_its_client_disconnects(serve, router, events):
+    """Its body was read completely."""
     inbox = SlowInbox()
     receiver = Receiver(router, tokens=CURRENT, inbox=inbox)
     async with serve(receiver) as endpoint:
@@ -279,15 +279,15 @@ async def test_what_is_being_stored_when_its_client_goes_is_stored(serve, router
             sender.head(endpoint.path(CURRENT), LENGTH)
             sender.send(BODY)
             await inbox.storing.wait()
-            sender.hang_up()
-        inbox.go_on.set()
+            sender.abort()
+        inbox.proceed.set()
         await receiver.idle(timeout=20)
 
     assert [event.key for event in events] == [("text", 42, "")]
 
 
-async def test_what_is_being_stored_when_its_request_is_cancelled_is_stored(router):
-    """As a server does that cancels a handler when its client goes; stopping waits for it."""
+async def test_a_stop_waits_for_the_append_of_a_cancelled_request(router):
+    """Some servers cancel the handler if the client disconnects."""
     inbox = SlowInbox()
     async with Receiver(router, tokens=CURRENT, inbox=inbox, concurrency=0) as receiver:
         receiving = asyncio.create_task(receiver.receive(Postback("POST", CURRENT, {}, BODY)))
@@ -295,14 +295,14 @@ async def test_what_is_being_stored_when_its_request_is_cancelled_is_stored(rout
         receiving.cancel()
         await asyncio.wait([receiving])
         idle = await receiver._intake.is_idle()
-        asyncio.get_running_loop().call_soon(inbox.go_on.set)
+        asyncio.get_running_loop().call_soon(inbox.proceed.set)
 
     assert (receiving.cancelled(), idle) == (True, False)
     assert [entry.delivery.body async for entry in inbox.entries()] == [BODY]
 
 
-async def until(holds: object) -> None:
-    """Wait for what a server does after it has answered."""
+async def until(condition: object) -> None:
+    """Poll until a condition is true."""
     async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110  # nothing tells of it
+        while not condition():  # noqa: ASYNC110  # no event signals the condition
             await asyncio.sleep(0.001)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 
-from callfire_async.notifications.inbox.base import Delivery, InboxEntry, InboxStats, parse_row_id
+from callfire_async.notifications.inbox.base import Delivery, InboxEntry, InboxStats, parse_row_id, purge_limits
 from callfire_async.notifications.inbox.jetstream._records import (
     DEAD,
     DELAYED,
@@ -101,10 +101,8 @@ class InboxAdmin:
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
         """Delete deliveries that became done or dead before a time; return how many."""
-        times = {DONE: done_before, DEAD: dead_before}
-        limits = {state: time.timestamp() for state, time in times.items() if time is not None}
-        if not limits:
-            raise TypeError("pass done_before, dead_before or both")
+        states = {"done": DONE, "dead": DEAD}
+        limits = {states[state]: at.timestamp() for state, at in purge_limits(done_before, dead_before).items()}
         records = await self._records()
         old = [r for r in records if r.state in limits and r.updated_at < limits[r.state]]
         return sum([sum(await gather_all([self._purge(record) for record in page])) for page in pages(old)])

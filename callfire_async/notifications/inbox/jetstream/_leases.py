@@ -10,7 +10,7 @@ from contextlib import suppress
 from attrs import evolve
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Delivery, Lease, parse_row_id
+from callfire_async.notifications.inbox.base import Delivery, Lease, isolate_suspects, parse_row_id
 from callfire_async.notifications.inbox.jetstream._consumer import PulledMessage
 from callfire_async.notifications.inbox.jetstream._records import DEAD, LEASED, READY, DeliveryRecord, Message
 from callfire_async.notifications.inbox.jetstream._store import DeliveryStore, gather_all
@@ -45,7 +45,7 @@ class LeaseManager:
         records = await gather_all([self._due_record(message) for message in pulled])
         due = [(record, message) for record, message in zip(records, pulled, strict=True) if record is not None]
         due.sort(key=lambda pair: (pair[0].due_at, pair[0].id))
-        chosen = _isolate_suspects(due)
+        chosen = isolate_suspects(due, lambda pair: _crashes(pair[0]))
         for _, message in due[len(chosen) :]:
             await self._store.opened.consumer.nak(message.reply, 0)
         outcomes = await asyncio.gather(*(self._lease(*pair, lease) for pair in chosen), return_exceptions=True)
@@ -211,11 +211,3 @@ def _reply(lease: Lease) -> str:
 def _crashes(record: DeliveryRecord) -> int:
     """Return the crashes of a delivery, including a lease that was not settled."""
     return record.crashes + (record.state == LEASED)
-
-
-def _isolate_suspects(due: list[tuple[DeliveryRecord, PulledMessage]]) -> list[tuple[DeliveryRecord, PulledMessage]]:
-    """Cut the list before the first suspect of crashes; a suspect at the front is leased alone."""
-    for number, (record, _) in enumerate(due):
-        if _crashes(record) >= SUSPECT_CRASHES:
-            return due[: max(1, number)]
-    return due

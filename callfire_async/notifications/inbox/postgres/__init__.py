@@ -19,7 +19,17 @@ from typing import Self
 
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox._batching import Batcher
-from callfire_async.notifications.inbox.base import AppendResult, Delivery, InboxEntry, InboxStats, Lease, parse_row_id
+from callfire_async.notifications.inbox.base import (
+    AppendResult,
+    Delivery,
+    InboxEntry,
+    InboxStats,
+    Lease,
+    decode_names,
+    encode_names,
+    parse_row_id,
+    purge_limits,
+)
 from callfire_async.notifications.inbox.postgres import _queries as sql
 from callfire_async.notifications.inbox.postgres._notify import WorkNotifier
 from callfire_async.notifications.inbox.postgres._pool import Pool, PostgresPool, Row
@@ -183,14 +193,14 @@ class PostgresInbox:
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
     ) -> bool:
         """Schedule another attempt at a delivery."""
-        names = _encode_names(lease.completed | completed)
+        names = encode_names(lease.completed | completed)
         settled = await self._settle(sql.NACK, lease, delay, names, _escape(reason))
         self._notify_work()
         return settled
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
         """Return a delivery unattempted."""
-        settled = await self._settle(sql.RELEASE, lease, _encode_names(lease.completed | completed))
+        settled = await self._settle(sql.RELEASE, lease, encode_names(lease.completed | completed))
         self._notify_work()
         return settled
 
@@ -244,10 +254,9 @@ class PostgresInbox:
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
         """Delete deliveries that became done or dead before a time."""
-        limits = [(state, time) for state, time in ((sql.DONE, done_before), (sql.DEAD, dead_before)) if time]
-        if not limits:
-            raise TypeError("pass done_before, dead_before or both")
-        return sum([await self._purge(state, time) for state, time in limits])
+        states = {"done": sql.DONE, "dead": sql.DEAD}
+        limits = purge_limits(done_before, dead_before)
+        return sum([await self._purge(states[state], before) for state, before in limits.items()])
 
     async def _purge(self, state: int, before: datetime) -> int:
         """Delete in parts, so that no statement blocks other operations for long."""
@@ -284,7 +293,7 @@ class PostgresInbox:
 
 
 def _lease(row: Row) -> Lease:
-    completed = _decode_names(row["completed"])
+    completed = decode_names(row["completed"])
     return Lease(row["id"], row["token"], row["attempt"], row["crashes"], _delivery(row), completed)
 
 
@@ -298,14 +307,6 @@ def _entry(row: Row) -> InboxEntry:
 def _delivery(row: Row) -> Delivery:
     content_type = None if row["content_type"] is None else _unescape(row["content_type"])
     return Delivery(row["body"], content_type, row["received_at"], _unescape(row["key"]))
-
-
-def _encode_names(names: Iterable[str]) -> str:
-    return "\n".join(map(_escape, sorted(names)))
-
-
-def _decode_names(names: str) -> frozenset[str]:
-    return frozenset(_unescape(name) for name in names.split("\n") if name)
 
 
 def _escape(text: str) -> str:

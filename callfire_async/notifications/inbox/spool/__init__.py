@@ -13,9 +13,18 @@ from typing import Self, TypeVar
 from attrs import evolve
 
 from callfire_async.errors import InboxError
-from callfire_async.notifications.inbox.base import AppendResult, Delivery, Inbox, InboxEntry, InboxStats, Lease
+from callfire_async.notifications.inbox.base import (
+    AppendResult,
+    Delivery,
+    Inbox,
+    InboxEntry,
+    InboxStats,
+    Lease,
+    purge_limits,
+    wait_any,
+)
 from callfire_async.notifications.inbox.spool._circuit_breaker import CircuitBreaker, Operation
-from callfire_async.notifications.inbox.spool._forwarder import SpoolForwarder, wait_any
+from callfire_async.notifications.inbox.spool._forwarder import SpoolForwarder
 
 __all__ = ["SpoolingInbox"]
 
@@ -255,8 +264,7 @@ class SpoolingInbox:
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
         """Delete deliveries that were done, or dead-lettered, before a time."""
-        if done_before is None and dead_before is None:
-            raise TypeError("pass done_before, dead_before or both")
+        purge_limits(done_before, dead_before)
         purged = await self._call(lambda primary: primary.purge(done_before=done_before, dead_before=dead_before))
         return purged + (0 if dead_before is None else await self._spool.purge(dead_before=dead_before))
 

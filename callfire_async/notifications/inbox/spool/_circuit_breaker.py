@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox.base import Inbox
+from callfire_async.notifications.inbox.base import Inbox, safe_message
 
 __all__ = ["CircuitBreaker"]
 
@@ -185,11 +185,6 @@ class CircuitBreaker:
             _log.warning("the primary inbox is available again")
             self.recovered.set()
         self._failures = 0
-
-
-def safe_message(error: BaseException) -> str:
-    """Return the message of an `InboxError`; of any other error only the class, since its message may be private."""
-    return str(error) if isinstance(error, InboxError) else type(error).__name__
 
 
 async def cancel_all(tasks: Iterable[asyncio.Task[Any]], timeout: float) -> None:

@@ -11,12 +11,11 @@ from typing import TypeAlias
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
-from callfire_async.notifications.inbox.base import Inbox, Lease
+from callfire_async.notifications.inbox.base import Inbox, Lease, safe_message, wait_any
 from callfire_async.notifications.inbox.spool._circuit_breaker import (
     CLOSE_TIMEOUT_SECONDS,
     CircuitBreaker,
     cancel_all,
-    safe_message,
 )
 
 __all__ = ["SpoolForwarder"]
@@ -126,7 +125,7 @@ class SpoolForwarder:
     async def _forward_all(self) -> None:
         while True:
             is_busy = await self._try_forward()
-            self._dead_letters.look()
+            self._dead_letters.flush_if_due()
             if not is_busy:
                 if self._stopping.is_set():
                     return
@@ -228,7 +227,7 @@ class SpoolForwarder:
             return
         reason = f"the primary inbox rejected the delivery {lease.attempt} times, most recently: {message}"
         await self._spool.dead_letter(lease, reason)
-        self._dead_letters.note(f"spool/{lease.id}", reason)
+        self._dead_letters.record(f"spool/{lease.id}", reason)
 
 
 async def _settle_all(operations: Iterable[Awaitable[bool]]) -> None:
@@ -236,15 +235,3 @@ async def _settle_all(operations: Iterable[Awaitable[bool]]) -> None:
     for result in await asyncio.gather(*operations, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
-
-
-async def wait_any(*awaitables: Awaitable[object]) -> set[asyncio.Task[object]]:
-    """Wait until one of these has finished, and cancel the others; return the finished tasks."""
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
-    try:
-        finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return finished

@@ -29,7 +29,6 @@ from callfire_async.notifications.inbox.base import (
     encode_names,
     parse_row_id,
     purge_limits,
-    survives_cancellation,
     wait_for_event,
 )
 from callfire_async.notifications.inbox.sqlite import _queries as queries
@@ -167,7 +166,6 @@ class SqliteInbox:
 
     # --- appending ----------------------------------------------------------------------------------------
 
-    @survives_cancellation
     async def append(self, delivery: Delivery) -> AppendResult:
         """Store a delivery; return once it is on disk."""
         result = self._owned_writer.submit_batched(self._append, delivery)

@@ -1,0 +1,60 @@
+"""Redacts endpoint tokens in log records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from callfire_async.notifications.security.tokens import EndpointTokens
+
+__all__ = ["RedactTokenFilter"]
+
+
+class RedactTokenFilter(logging.Filter):
+    """
+    Masks an endpoint's tokens in log records: in the message, the arguments, the traceback and the extra fields.
+
+    The adapters add one to their servers' access loggers while the receiver runs. Add one to any other logger that
+    logs paths::
+
+        logging.getLogger("gunicorn.access").addFilter(RedactTokenFilter(tokens))
+
+    A filter on a logger applies only to records of that logger, not to those of its children. A filter on a handler
+    applies to all records that the handler writes.
+
+    Args:
+        tokens: The tokens to mask; a string is one token.
+    """
+
+    def __init__(self, tokens: EndpointTokens | str) -> None:
+        super().__init__()
+        self._tokens = EndpointTokens(tokens) if isinstance(tokens, str) else tokens
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mask the tokens in a record; always return True."""
+        self._mask_traceback(record)
+        for name, value in record.__dict__.items():
+            if name != "exc_info":
+                record.__dict__[name] = self._masked(value)
+        return True
+
+    def _mask_traceback(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            text = logging.Formatter().formatException(record.exc_info)
+            masked = self._tokens.masked(text)
+            if masked != text:
+                record.exc_info, record.exc_text = None, masked
+
+    def _masked(self, value: Any) -> Any:
+        """Mask strings and containers; replace any other object by its masked string only if it shows a token."""
+        if isinstance(value, str):
+            return self._tokens.masked(value)
+        if type(value) in (tuple, list):
+            return type(value)(map(self._masked, value))
+        if isinstance(value, Mapping):
+            return {key: self._masked(item) for key, item in value.items()}
+        if value is None or isinstance(value, int | float):
+            return value
+        text = f"{value} {value!r}"
+        return value if self._tokens.masked(text) == text else self._tokens.masked(str(value))
