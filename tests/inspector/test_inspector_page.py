@@ -208,7 +208,7 @@ async def test_without_the_key_nothing_is_shown(page, watched):
     await page.open(watched.url.partition("#")[0] + "#wrong")
     await page.until("document.querySelector('#connection').innerText === 'locked'")
 
-    assert "the command has printed" in (await page.texts("#toast"))[0]
+    assert "the command printed" in (await page.texts("#toast"))[0]
     assert await page.texts(".row") == []
     assert len([entry for entry in await page.log() if "401" in entry["message"]]) == 1
 
@@ -262,9 +262,9 @@ async def test_each_handler_is_shown_with_what_it_raised(page, watched):
     await watched.post(text(42, message="fail"))
     await page.rows(1)
     await page.click(".row")
-    await page.until("document.querySelector('.runs')")
+    await page.until("document.querySelector('.handlers')")
 
-    (run,) = await page.texts(".runs li")
+    (run,) = await page.texts(".handlers li")
     assert run.split("\n")[1:3] == ["service.keep", "LookupError"]
     assert (await page.texts(".reason"))[0] == "the only attempt failed: service.keep: LookupError"
 
@@ -275,7 +275,7 @@ async def test_a_dead_letter_is_replayed_as_itself(page, watched):
     await watched.post(text(42, message="fail"))
     await page.rows(1)
     await page.click("#view-dead")
-    await page.until("document.querySelector('.row .why')?.innerText.includes('LookupError')")
+    await page.until("document.querySelector('.row .reason-line')?.innerText.includes('LookupError')")
     await page.shoot("dead")
     watched.is_repaired = True
     await page.click(".row")
@@ -297,7 +297,7 @@ async def test_all_dead_letters_are_replayed_at_once(page, watched):
     await page.click("#view-dead")
     await page.until("!document.querySelector('#replay-all').hidden")
     await page.click("#replay-all")
-    await page.until("document.querySelector('#toast').innerText.startsWith('3 are handled')")
+    await page.until("document.querySelector('#toast').innerText.startsWith('3 replayed')")
     await watched.receiver.idle(timeout=DEADLINE)
 
     assert (await watched.receiver.stats()).inbox.done == 3
@@ -538,8 +538,8 @@ async def test_a_receiver_that_comes_back_is_found_again(page):
         chosen = await page.texts("#detail .placeholder")
     await page.log()
 
-    assert chosen == ["Choose a delivery to see what was in it, and what became of it."]
-    assert [item.outcome for item in source.recent.changed_since(0)] == ["handled"]
+    assert chosen == ["Select a delivery to see its event and its attempts."]
+    assert [item.outcome for item in source.history.changed_since(0)] == ["handled"]
 
 
 def _any_router() -> Router:
@@ -569,5 +569,5 @@ async def test_a_file_that_somebody_owns_can_be_looked_at(page, tmp_path):
         await page.press("r")
         await page.until("document.querySelector('#toast').innerText !== ''")
 
-    assert "only read" in why
+    assert "read-only" in why
     await page.log()
