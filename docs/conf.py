@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from typer.main import get_command
 
+from callfire_async.cli.app import LazyCommand
 from callfire_async.cli.app import app as command_line
 
 project = "callfire_async"
@@ -51,6 +52,7 @@ COMMANDS = "<!-- commands -->"
 
 def described(path: str, command: Any) -> Iterator[str]:
     """Yield the lines that describe a command and those below it: its words, arguments, options and example."""
+    command = command.load() if isinstance(command, LazyCommand) else command
     if hasattr(command, "commands"):
         for name, below in sorted(command.commands.items()):
             yield from described(f"{path} {name}", below)
