@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -72,12 +73,15 @@ class Check:
     """The result of a check."""
 
     name: str
+    #: The finding; for a failed check also what to do.
+    message: str
     #: None for a skipped check.
     is_ok: bool | None
-    #: What was found; for a failed check also what to do.
-    message: str
     #: The exit status if the check failed.
     status: int = FAILED
+
+
+_passed, _failed, _skipped = (partial(Check, is_ok=is_ok) for is_ok in (True, False, None))
 
 
 async def _doctor(options: ClientOptions, endpoint: str | None, inbox: str | None, *, as_json: bool) -> int:
@@ -104,18 +108,6 @@ async def _checks(options: ClientOptions, endpoint: str | None, inbox: str | Non
     yield _check_inbox(inbox)
 
 
-def _passed(name: str, message: str) -> Check:
-    return Check(name, is_ok=True, message=message)
-
-
-def _failed(name: str, message: str, status: int = FAILED) -> Check:
-    return Check(name, is_ok=False, message=message, status=status)
-
-
-def _skipped(name: str, message: str) -> Check:
-    return Check(name, is_ok=None, message=message)
-
-
 # --- account ----------------------------------------------------------------------------------------------
 
 
@@ -126,9 +118,9 @@ async def _check_credentials(options: ClientOptions) -> Check:
     except CliError as error:
         if error.status != MISSING_CREDENTIALS:
             raise
-        return _failed("credentials", str(error), MISSING_CREDENTIALS)
+        return _failed("credentials", str(error), status=MISSING_CREDENTIALS)
     except (AuthenticationError, PermissionDeniedError) as error:
-        return _failed("credentials", str(error), MISSING_CREDENTIALS)
+        return _failed("credentials", str(error), status=MISSING_CREDENTIALS)
     except CallFireError as error:
         return _failed("credentials", f"{error}; check the network connection")
     count = len(page.items) if page.total_results is None else page.total_results

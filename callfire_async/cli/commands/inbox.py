@@ -208,7 +208,7 @@ async def _replay(target: str, ids: Sequence[str], router_name: str | None, time
             found = await _replay_file(file, file_ids or None, router, timeout)
             results += [evolve(result, id=f"{prefix}{result.id}") for result in found]
         except InboxLockedError as error:
-            locked.append(f"{error}; stop the service first, or call inbox.replay() in the service")
+            locked.append(_locked(error, "replay"))
     if results or not locked:
         _print_results(results, was_handled=router is not None, as_json=as_json)
     if locked:
@@ -216,6 +216,10 @@ async def _replay(target: str, ids: Sequence[str], router_name: str | None, time
     # Another process may have replayed or deleted a dead letter since the check.
     is_complete = len(results) >= len(set(ids)) and not (router and any(result.state != "done" for result in results))
     return 0 if is_complete else FAILED
+
+
+def _locked(error: InboxLockedError, method: str) -> str:
+    return f"{error}; stop the service first, or call inbox.{method}() in the service"
 
 
 async def _check_ids(target: str, ids: Sequence[str]) -> None:
@@ -234,20 +238,17 @@ async def _check_ids(target: str, ids: Sequence[str]) -> None:
 
 
 async def _replay_file(
-    file: str,
-    ids: Sequence[str] | None,
-    router: Router | None,
-    timeout: float,
+    file: str, ids: Sequence[str] | None, router: Router | None, timeout: float
 ) -> list[_ReplayResult]:
     inbox = await open_for_writing(file)
     async with inbox if router is None else Receiver(router, tokens=None, inbox=inbox) as running:
-        chosen = [str(entry.id) async for entry in inbox.entries("dead") if ids is None or str(entry.id) in ids]
-        await inbox.replay(chosen)
+        dead_ids = [str(entry.id) async for entry in inbox.entries("dead") if ids is None or str(entry.id) in ids]
+        await inbox.replay(dead_ids)
         if isinstance(running, Receiver):
             # Deliveries that are not done by then are reported in their current state.
             with suppress(TimeoutError):
                 await running.idle(timeout=timeout)
-        entries = [await inbox.get(id) for id in chosen]
+        entries = [await inbox.get(id) for id in dead_ids]
     return [
         _ReplayResult(str(entry.id), entry.state, entry.attempt, entry.reason) for entry in entries if entry is not None
     ]
@@ -318,7 +319,7 @@ async def _purge(target: str, done_before: datetime | None, dead_before: datetim
             async with await open_for_writing(file) as inbox:
                 purged += await inbox.purge(done_before=done_before, dead_before=dead_before)
         except InboxLockedError as error:
-            locked.append(f"{error}; stop the service first, or call inbox.purge() in the service")
+            locked.append(_locked(error, "purge"))
     if as_json:
         echo_json({"purged": purged})
     elif purged or not locked:

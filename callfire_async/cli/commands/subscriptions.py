@@ -115,15 +115,15 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Subscribe an endpoint to an event."""
-    fields = {
-        "endpoint": endpoint,
-        "trigger_event": trigger_event,
-        "notification_format": format,
-        "enabled": enabled,
-        "non_strict_ssl": non_strict_ssl,
-        "filter": _filter(broadcast_id, batch_id, from_number, to_number),
-    }
-    asyncio.run(_create(ClientOptions(login, base_url), _with_token(fields), as_json=as_json))
+    fields = _given(
+        endpoint=endpoint,
+        trigger_event=trigger_event,
+        notification_format=format,
+        enabled=enabled,
+        non_strict_ssl=non_strict_ssl,
+        filter=SubscriptionFilter(broadcast_id, batch_id, from_number, to_number),
+    )
+    asyncio.run(_create(ClientOptions(login, base_url), fields, as_json=as_json))
 
 
 async def _create(options: ClientOptions, fields: Mapping[str, Any], *, as_json: bool) -> None:
@@ -154,18 +154,17 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Change the given fields of a subscription. Fields cannot be cleared."""
-    fields = {
-        "endpoint": endpoint,
-        "trigger_event": trigger_event,
-        "notification_format": format,
-        "enabled": enabled,
-        "non_strict_ssl": non_strict_ssl,
-        "filter": _filter(broadcast_id, batch_id, from_number, to_number),
-    }
-    changes = {name: value for name, value in fields.items() if value is not None}
+    changes = _given(
+        endpoint=endpoint,
+        trigger_event=trigger_event,
+        notification_format=format,
+        enabled=enabled,
+        non_strict_ssl=non_strict_ssl,
+        filter=SubscriptionFilter(broadcast_id, batch_id, from_number, to_number),
+    )
     if not changes:
         raise CliError("nothing to change: give at least one option, such as --disabled", WRONG_USE)
-    asyncio.run(_update(ClientOptions(login, base_url), id, _with_token(changes), as_json=as_json))
+    asyncio.run(_update(ClientOptions(login, base_url), id, changes, as_json=as_json))
 
 
 async def _update(options: ClientOptions, id: int, changes: Mapping[str, Any], *, as_json: bool) -> None:
@@ -178,17 +177,12 @@ async def _update(options: ClientOptions, id: int, changes: Mapping[str, Any], *
         echo(f"updated {id}")
 
 
-def _filter(
-    broadcast_id: int | None, batch_id: int | None, from_number: str | None, to_number: str | None
-) -> SubscriptionFilter | None:
-    filter = SubscriptionFilter(broadcast_id, batch_id, from_number, to_number)
-    return None if filter == SubscriptionFilter() else filter
-
-
-def _with_token(fields: dict[str, Any]) -> dict[str, Any]:
-    if "endpoint" in fields:
-        fields["endpoint"] = fill_in_token(fields["endpoint"], tokens_from_environment())
-    return fields
+def _given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that were given, with the token in the endpoint."""
+    given = {name: value for name, value in fields.items() if value not in (None, SubscriptionFilter())}
+    if "endpoint" in given:
+        given["endpoint"] = fill_in_token(given["endpoint"], tokens_from_environment())
+    return given
 
 
 @app.command(epilog="Example: `callfire-async subscriptions delete 609951003`")
