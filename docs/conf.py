@@ -18,6 +18,7 @@ from sphinx.pycode import ModuleAnalyzer
 from typer.main import get_command
 
 import callfire_async
+from callfire_async.cli.app import LazyCommand
 from callfire_async.cli.app import app as command_line
 
 project = "callfire_async"
@@ -55,6 +56,7 @@ COMMANDS = "<!-- commands -->"
 
 def describe(path: str, command: Any) -> Iterator[str]:
     """Yield lines that describe a command and its subcommands: help, arguments, options and example."""
+    command = command.load() if isinstance(command, LazyCommand) else command
     if hasattr(command, "commands"):
         for name, below in sorted(command.commands.items()):
             yield from describe(f"{path} {name}", below)

@@ -1,8 +1,4 @@
-"""
-The ``callfire-async`` command.
-
-What it needs beyond the library comes with the extra ``cli``. This room may import everything.
-"""
+"""The ``callfire-async`` command; its dependencies are in the extra ``cli``."""
 
 import sys
 
@@ -10,7 +6,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; without what it needs, say how to install that, and exit with status 2."""
+    """Run the command line; exit with status 2 and a hint if its dependencies are not installed."""
     try:
         from callfire_async.cli.app import app
     except ModuleNotFoundError as error:

@@ -1,29 +1,41 @@
-"""The account that a command works on."""
+"""Options that several commands share, and the API client that they describe."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Annotated
 
+import typer
 from attrs import frozen
 
 from callfire_async.cli._exit import MISSING_CREDENTIALS, WRONG_USE, CliError
 from callfire_async.client import CallFire
 from callfire_async.client.connection import DEFAULT_BASE_URL
 
-__all__ = ["ClientOptions"]
+__all__ = ["AsJson", "BaseUrl", "ClientOptions", "Login", "Yes"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Output for scripts: one JSON document, or one per line.")]
+Login = Annotated[
+    str | None,
+    typer.Option(help="API login. Default: CALLFIRE_API_LOGIN. The password is read from CALLFIRE_API_PASSWORD."),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="API base URL, for example that of `callfire-async sandbox`.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation prompt.")]
 
 
 @frozen
 class ClientOptions:
-    """Whose subscriptions, and where."""
+    """The options of the API client."""
 
-    #: None for the environment's.
+    #: The API login; None for the environment's.
     login: str | None = None
     #: None for CallFire's own.
     base_url: str | None = None
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[CallFire]:
-        """Open a client; without credentials the command ends with status 3."""
+        """Open a client; exit with status 3 if the credentials are missing."""
         try:
             client = CallFire(self.login, base_url=self.base_url or DEFAULT_BASE_URL)
         except ValueError as error:

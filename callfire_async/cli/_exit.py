@@ -1,15 +1,16 @@
 """
-How a command ends: its exit status, and the one line that says why.
+How a command ends: an exit status and, on failure, one line on standard error.
 
-0 fine, 1 failed, 2 wrong use or unreadable input, 3 credentials that are missing or refused; 130 after Ctrl-C.
+The status is 0 on success, 1 on failure, 2 for wrong usage or unreadable input, 3 if the credentials are missing or
+rejected, and 130 after Ctrl-C.
 """
 
 import asyncio
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Never
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Never, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -18,13 +19,23 @@ from callfire_async.cli._log_output import logs_to_stderr
 from callfire_async.cli._output import escape_control_characters
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
 
-__all__ = ["FAILED", "MISSING_CREDENTIALS", "WRONG_USE", "CliError", "ErrorHandlingGroup", "usage_errors"]
+__all__ = [
+    "FAILED",
+    "MISSING_CREDENTIALS",
+    "WRONG_USE",
+    "CliError",
+    "ErrorHandlingGroup",
+    "port_errors",
+    "usage_errors",
+]
+
+T = TypeVar("T")
 
 FAILED, WRONG_USE, MISSING_CREDENTIALS, INTERRUPTED = 1, 2, 3, 130
 
 
 class CliError(Exception):
-    """A command cannot go on; its words are for whoever typed it."""
+    """Ends the command with a message for the user and an exit status."""
 
     def __init__(self, message: str, status: int = FAILED) -> None:
         super().__init__(message)
@@ -33,46 +44,56 @@ class CliError(Exception):
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Let a `ValueError` of the library's be one of whoever typed the command."""
+    """Report a `ValueError` of the library as wrong usage."""
     try:
         yield
     except ValueError as error:
         raise CliError(str(error), WRONG_USE) from None
 
 
+@asynccontextmanager
+async def port_errors(server: AbstractAsyncContextManager[T], option: str = "--port") -> AsyncIterator[T]:
+    """Enter a server; report a port that is not available, with the option that changes the port."""
+    async with AsyncExitStack() as stack:
+        try:
+            entered = await stack.enter_async_context(server)
+        except OSError as error:
+            raise CliError(f"{error.strerror}; choose another with {option}") from None
+        yield entered
+
+
 class ErrorHandlingGroup(TyperGroup):
-    """A group of commands that end alike."""
+    """A group that turns the exceptions of its commands into a message and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; whatever of ours it raises becomes a line and an exit status."""
-        with _ending():
+        """Run a command."""
+        with _handled_errors():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _ending() -> Iterator[None]:
+def _handled_errors() -> Iterator[None]:
     with warnings.catch_warnings(), logs_to_stderr():
-        # Whoever types a command has no line of code that a warning could point at.
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _say_warning  # type: ignore[assignment]  # which takes more, and needs it not
+        warnings.showwarning = _print_warning  # type: ignore[assignment]  # the other arguments name a line of code
         try:
             yield
-            # Whoever reads may have gone: better to know it here than when Python exits.
+            # Detects a closed pipe here, not while Python exits.
             sys.stdout.flush()
         except (KeyboardInterrupt, asyncio.CancelledError):
             sys.exit(INTERRUPTED)
-        except CliError as ended:
-            _end(str(ended), ended.status)
+        except CliError as error:
+            _exit(str(error), error.status)
         except (AuthenticationError, PermissionDeniedError) as error:
-            _end(str(error), MISSING_CREDENTIALS)
+            _exit(str(error), MISSING_CREDENTIALS)
         except CallFireError as error:
-            _end(str(error), FAILED)
+            _exit(str(error), FAILED)
 
 
-def _end(message: str, status: int) -> Never:
+def _exit(message: str, status: int) -> Never:
     typer.echo(f"error: {escape_control_characters(message)}", err=True)
     sys.exit(status)
 
 
-def _say_warning(message: Warning | str, *_: object) -> None:
+def _print_warning(message: Warning | str, *_: object) -> None:
     typer.echo(f"warning: {escape_control_characters(str(message))}", err=True)

@@ -1,4 +1,4 @@
-"""Postbacks handed on to another URL as they came: the same bytes, the same content type."""
+"""Forward deliveries to a URL with their original body and content type."""
 
 import asyncio
 import time
@@ -12,39 +12,38 @@ from callfire_async.cli._output import escape_control_characters
 from callfire_async.cli._validators import check_url
 from callfire_async.notifications.inbox.base import Delivery
 
-__all__ = ["ForwardResult", "HttpForwarder", "forwarder"]
+__all__ = ["ForwardResult", "HttpForwarder", "open_forwarder"]
 
-# CallFire's own patience is not known; a handler has as long as this.
+# CallFire's own timeout is not documented.
 TIMEOUT_SECONDS = 25.0
-# As much of an answer as a person reads in a terminal.
-_SHOWN_LETTERS = 500
+_MAX_SHOWN_CHARACTERS = 500
 
 
 @frozen
 class ForwardResult:
-    """What came back."""
+    """The response to a forwarded delivery."""
 
-    #: None where no answer came.
+    #: None without a response.
     status: int | None
     seconds: float
-    #: The beginning of the body, or why none came; empty where all went well.
-    words: str = ""
+    #: The beginning of an error response's body, or the class of the exception.
+    message: str = ""
 
     @property
     def is_success(self) -> bool:
-        """Whether it was taken."""
+        """Whether the response is 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
 
 @frozen
 class HttpForwarder:
-    """Hands deliveries on to one URL."""
+    """Posts deliveries to one URL."""
 
     client: httpx.AsyncClient
     url: str
 
     async def forward(self, delivery: Delivery) -> ForwardResult:
-        """Post a delivery once; never raises for what the other side does."""
+        """Post a delivery once; return HTTP errors as results."""
         started = time.monotonic()
         headers = {} if delivery.content_type is None else {"Content-Type": delivery.content_type}
         try:
@@ -52,15 +51,13 @@ class HttpForwarder:
                 response = await self.client.post(self.url, content=delivery.body, headers=headers)
         except (httpx.HTTPError, TimeoutError) as error:
             return ForwardResult(None, time.monotonic() - started, type(error).__name__)
-        words = (
-            "" if response.is_success else escape_control_characters(" ".join(response.text.split())[:_SHOWN_LETTERS])
-        )
-        return ForwardResult(response.status_code, time.monotonic() - started, words)
+        message = "" if response.is_success else " ".join(response.text.split())[:_MAX_SHOWN_CHARACTERS]
+        return ForwardResult(response.status_code, time.monotonic() - started, escape_control_characters(message))
 
 
 @asynccontextmanager
-async def forwarder(url: str | None) -> AsyncIterator[HttpForwarder | None]:
-    """Open what hands on to *url*; nothing where that is None."""
+async def open_forwarder(url: str | None) -> AsyncIterator[HttpForwarder | None]:
+    """Open a forwarder; None without a URL."""
     if url is None:
         yield None
         return

@@ -1,4 +1,4 @@
-"""What the library logs while a command runs: lines on standard error, as a person reads them."""
+"""Print the library's log records on standard error."""
 
 import logging
 from collections.abc import Iterator
@@ -9,8 +9,6 @@ import typer
 from callfire_async.cli._output import escape_control_characters
 
 __all__ = ["logs_to_stderr", "silenced"]
-
-_ROOT = "callfire_async"
 
 
 class _StderrHandler(logging.Handler):
@@ -25,8 +23,8 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def logs_to_stderr() -> Iterator[None]:
-    """Say warnings and errors of the library's."""
-    logger, handler = logging.getLogger(_ROOT), _StderrHandler(logging.WARNING)
+    """Print the library's warnings and errors."""
+    logger, handler = logging.getLogger("callfire_async"), _StderrHandler(logging.WARNING)
     logger.addHandler(handler)
     try:
         yield
@@ -36,13 +34,13 @@ def logs_to_stderr() -> Iterator[None]:
 
 @contextmanager
 def silenced(*names: str) -> Iterator[None]:
-    """Say nothing of what these loggers log: the command shows it in words of its own."""
+    """Drop the records of these loggers."""
     with ExitStack() as stack:
         for logger in map(logging.getLogger, names):
-            logger.addFilter(_nothing)
-            stack.callback(logger.removeFilter, _nothing)
+            logger.addFilter(_reject)
+            stack.callback(logger.removeFilter, _reject)
         yield
 
 
-def _nothing(_: logging.LogRecord) -> bool:
+def _reject(_: logging.LogRecord) -> bool:
     return False

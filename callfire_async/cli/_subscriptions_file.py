@@ -1,20 +1,14 @@
-"""
-A file that says which subscriptions an account is to have, in YAML or TOML.
-
-Every value is read as the text that stands there, so that YAML makes no number of a phone number and no time of a
-short code. Where the parser knows the line, an error names it.
-"""
+"""Read the TOML file that declares the subscriptions of an account."""
 
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import yaml
-from attrs import define, field, fields, frozen
+from attrs import frozen
 
 from callfire_async.cli._exit import WRONG_USE, CliError
-from callfire_async.cli._own_tokens import fill_in_token
+from callfire_async.cli._tokens import fill_in_token
 from callfire_async.client.plan import SubscriptionSpec
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.notifications.security.tokens import EndpointTokens
@@ -22,58 +16,40 @@ from callfire_async.notifications.security.tokens import EndpointTokens
 __all__ = ["read_specs"]
 
 E = TypeVar("E", TriggerEvent, NotificationFormat)
-Place = tuple[str | int, ...]
-Read = Callable[["_Node"], Any]
-
-
-# subscriptions[0].filter.to_number has four steps; whatever else is in the way is named, and an alias that holds itself
-# ends here.
-_MAX_DEPTH = 6
+Reader = Callable[["_Node"], Any]
 
 
 @frozen
 class _Node:
-    """What stands somewhere in a file."""
+    """A value in a file, and where it is."""
 
     content: Any
-    path: Place
-    document: "_Document"
+    file: Path
+    #: The path of keys, for example ``subscriptions[2].trigger_event``.
+    key: str = ""
 
-    def refuse(self, problem: str) -> NoReturn:
-        """End the command, with what is wrong and where."""
-        self.document.refuse(problem, self.path)
+    def fail(self, problem: str) -> NoReturn:
+        """Raise an error with the file and the key."""
+        raise CliError(f"{self.file}: {f'{self.key} ' if self.key else ''}{problem}", WRONG_USE)
 
-    def mapping(self, *names: str) -> dict[str, "_Node"]:
-        """Return the values of a mapping that has none but these names."""
+    def fields(self, *names: str) -> dict[str, "_Node"]:
+        """Return the values of a table that may have only these keys."""
         if not isinstance(self.content, dict):
-            self.refuse("must be a mapping")
-        found = {name: _Node(content, (*self.path, name), self.document) for name, content in self.content.items()}
-        for name, value in found.items():
+            self.fail("must be a table")
+        found = {
+            name: _Node(content, self.file, f"{self.key}.{name}".removeprefix("."))
+            for name, content in self.content.items()
+        }
+        for name, node in found.items():
             if name not in names:
-                value.refuse(f"is unknown; there are {', '.join(names)}")
-        # What is there and empty is as good as not there.
-        return {name: value for name, value in found.items() if value.content is not None}
+                node.fail(f"is unknown; expected one of {', '.join(names)}")
+        return found
 
     def items(self) -> list["_Node"]:
-        """Return the values of a list."""
+        """Return the values of an array."""
         if not isinstance(self.content, list):
-            self.refuse("must be a list")
-        return [_Node(content, (*self.path, number), self.document) for number, content in enumerate(self.content)]
-
-
-@define
-class _Document:
-    """A file that was read: its content, and the line of each value where that is known."""
-
-    path: Path
-    content: Any = None
-    lines: dict[Place, int] = field(factory=dict)
-
-    def refuse(self, problem: str, at: Place = ()) -> NoReturn:
-        """End the command, with what is wrong and where."""
-        line = f", line {self.lines[at]}" if at in self.lines else ""
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).removeprefix(".")
-        raise CliError(f"{self.path}{line}: {f'{place} ' if place else ''}{problem}", WRONG_USE)
+            self.fail("must be an array")
+        return [_Node(content, self.file, f"{self.key}[{index}]") for index, content in enumerate(self.content)]
 
 
 def read_specs(path: Path, tokens: EndpointTokens | None) -> list[SubscriptionSpec]:
@@ -81,137 +57,103 @@ def read_specs(path: Path, tokens: EndpointTokens | None) -> list[SubscriptionSp
     Read a file.
 
     Args:
-        path: TOML where its name ends so, else YAML.
-        tokens: What stands for ``{token}`` at the end of an endpoint.
+        path: A TOML file, whose name ends with ``.toml``.
+        tokens: The tokens for ``{token}`` at the end of an endpoint.
 
     Raises:
-        Ended: It cannot be read, or something in it is no subscription.
+        CliError: The file cannot be read, or a value in it is not valid.
     """
-    document = _Document(path)
+    root = _Node(_read_toml(path), path)
+    fields = root.fields("endpoint", "subscriptions")
+    if "subscriptions" not in fields:
+        root.fail("missing key 'subscriptions' (an array of tables)")
+    return [_read_spec(item, fields.get("endpoint"), tokens) for item in fields["subscriptions"].items()]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    file = _Node(None, path)
+    if path.suffix != ".toml":
+        file.fail("must be a TOML file whose name ends with .toml")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        document.refuse(f"cannot be read: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}")
-    (_read_toml if path.suffix == ".toml" else _read_yaml)(text, document)
-    top = _Node(document.content, (), document).mapping("endpoint", "subscriptions")
-    if "subscriptions" not in top:
-        document.refuse("names no subscriptions; they are a list called subscriptions")
-    return [_spec(item, top.get("endpoint"), tokens) for item in top["subscriptions"].items()]
-
-
-# --- the two formats --------------------------------------------------------------------------------------
-
-
-def _read_toml(text: str, document: _Document) -> None:
-    try:
-        document.content = tomllib.loads(text)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        file.fail(f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        file.fail("cannot be read: not UTF-8")
+    except RecursionError:
+        file.fail("invalid TOML: nested too deeply")
     except ValueError as error:
-        # Its own, or that of a number with thousands of digits.
-        document.refuse(f"not TOML: {error}")
+        # Also that of an integer with thousands of digits.
+        file.fail(f"invalid TOML: {error}")
 
 
-def _read_yaml(text: str, document: _Document) -> None:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        document.content = {} if node is None else _content(node, (), document)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        document.refuse(f"not YAML: {error.problem}{where}")
-    except (yaml.YAMLError, RecursionError):
-        document.refuse("not YAML: characters or a nesting that no such file has")
+# --- values -----------------------------------------------------------------------------------------------
 
 
-def _content(node: Any, path: Place, document: _Document) -> Any:
-    """Return what stands in a node: mappings, lists and texts."""
-    document.lines[path] = node.start_mark.line + 1
-    if len(path) > _MAX_DEPTH:
-        document.refuse("is nested too deeply", path)
-    if isinstance(node, yaml.SequenceNode):
-        return [_content(item, (*path, number), document) for number, item in enumerate(node.value)]
-    if isinstance(node, yaml.ScalarNode):
-        return None if node.tag == "tag:yaml.org,2002:null" else node.value
-    found: dict[str, Any] = {}
-    for key, value in node.value:
-        name = str(key.value)
-        content = _content(value, (*path, name), document)
-        document.lines[*path, name] = key.start_mark.line + 1
-        if name in found:
-            document.refuse("is there twice", (*path, name))
-        found[name] = content
-    return found
+def _read_text(node: _Node) -> str:
+    # A phone number may be written as an integer.
+    if isinstance(node.content, bool) or not isinstance(node.content, str | int):
+        node.fail("must be a string")
+    return str(node.content)
 
 
-# --- what stands in it ------------------------------------------------------------------------------------
+def _read_integer(node: _Node) -> int:
+    if isinstance(node.content, bool) or not isinstance(node.content, int):
+        node.fail("must be an integer")
+    return node.content
 
 
-def _text(value: _Node) -> str:
-    if isinstance(value.content, bool) or not isinstance(value.content, str | int):
-        value.refuse("must be a text")
-    return str(value.content)
+def _read_boolean(node: _Node) -> bool:
+    if not isinstance(node.content, bool):
+        node.fail("must be true or false")
+    return node.content
 
 
-def _integer(value: _Node) -> int:
-    text = _text(value)
-    # No id has more digits than this, and Python reads some thousands only.
-    if not text.isdecimal() or len(text) > 18:
-        value.refuse("must be a whole number")
-    return int(text)
-
-
-def _boolean(value: _Node) -> bool:
-    if isinstance(value.content, bool):
-        return value.content
-    if _text(value).lower() not in ("true", "false"):
-        value.refuse("must be true or false")
-    return _text(value).lower() == "true"
-
-
-def _one_of(kind: type[E]) -> Callable[[_Node], E]:
-    def read(value: _Node) -> E:
-        # What CallFire may have added since has to wait: a word that is not known is as a rule a slip.
-        one = kind(_text(value) or "(nothing)")
-        if not one.is_known:
-            value.refuse(f"must be one of {', '.join(kind)}")
-        return one
+def _read_enum(kind: type[E]) -> Callable[[_Node], E]:
+    def read(node: _Node) -> E:
+        # A value that the library does not know is probably a typing error.
+        value = kind(_read_text(node) or "(empty)")
+        if not value.is_known:
+            node.fail(f"must be one of {', '.join(kind)}")
+        return value
 
     return read
 
 
-def _filter(value: _Node) -> SubscriptionFilter:
-    return SubscriptionFilter(**_read_fields(value, _FILTER))
+def _read_filter(node: _Node) -> SubscriptionFilter:
+    return SubscriptionFilter(**_read_fields(node, _FILTER_FIELDS))
 
 
-_FILTER: dict[str, Read] = {
-    "broadcast_id": _integer,
-    "batch_id": _integer,
-    "from_number": _text,
-    "to_number": _text,
-    "inbound": _boolean,
+_FILTER_FIELDS: dict[str, Reader] = {
+    "broadcast_id": _read_integer,
+    "batch_id": _read_integer,
+    "from_number": _read_text,
+    "to_number": _read_text,
+    "inbound": _read_boolean,
 }
-_SPEC: dict[str, Read] = {
-    "endpoint": _text,
-    "trigger_event": _one_of(TriggerEvent),
-    "filter": _filter,
-    "notification_format": _one_of(NotificationFormat),
-    "enabled": _boolean,
-    "non_strict_ssl": _boolean,
+_SPEC_FIELDS: dict[str, Reader] = {
+    "endpoint": _read_text,
+    "trigger_event": _read_enum(TriggerEvent),
+    "filter": _read_filter,
+    "notification_format": _read_enum(NotificationFormat),
+    "enabled": _read_boolean,
+    "non_strict_ssl": _read_boolean,
 }
 
 
-def _read_fields(value: _Node, readers: dict[str, Read]) -> dict[str, Any]:
-    return {name: readers[name](content) for name, content in value.mapping(*readers).items()}
+def _read_fields(node: _Node, readers: dict[str, Reader]) -> dict[str, Any]:
+    return {name: readers[name](value) for name, value in node.fields(*readers).items()}
 
 
-def _spec(value: _Node, endpoint: _Node | None, tokens: EndpointTokens | None) -> SubscriptionSpec:
-    said = _read_fields(value, _SPEC)
+def _read_spec(node: _Node, endpoint: _Node | None, tokens: EndpointTokens | None) -> SubscriptionSpec:
+    values = _read_fields(node, _SPEC_FIELDS)
     if endpoint:
-        said.setdefault("endpoint", _text(endpoint))
-    for attribute in fields(SubscriptionSpec)[:2]:
-        if attribute.name not in said:
-            value.refuse(f"needs {attribute.name}")
+        values.setdefault("endpoint", _read_text(endpoint))
+    for name in ("endpoint", "trigger_event"):
+        if name not in values:
+            node.fail(f"needs {name}")
     try:
-        said["endpoint"] = fill_in_token(said["endpoint"], tokens)
-        return SubscriptionSpec(**said)
+        values["endpoint"] = fill_in_token(values["endpoint"], tokens)
+        return SubscriptionSpec(**values)
     except (ValueError, CliError) as error:
-        value.refuse(f"cannot be: {error}")
+        node.fail(f"is not valid: {error}")

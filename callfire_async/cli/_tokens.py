@@ -1,8 +1,8 @@
 """
-The token of `listen`: the environment's, or one of its own that is kept from one run to the next.
+The tokens of the user's endpoints, from the environment or from the file of `listen`.
 
-It is never shown. It stands in a file that only its owner may read, so that what was subscribed, or is triggered in
-another terminal, finds the same one.
+The token of `listen` is never printed. The file, which only its owner can read, lets `trigger` and later runs use the
+same token.
 """
 
 import os
@@ -12,20 +12,39 @@ from tempfile import NamedTemporaryFile
 
 import typer
 
-from callfire_async.cli._exit import CliError
-from callfire_async.cli._own_tokens import tokens_from_environment
+from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
 from callfire_async.notifications.security.tokens import EndpointTokens
 
-__all__ = ["listen_tokens", "token_file"]
+__all__ = ["PLACEHOLDER", "fill_in_token", "listen_tokens", "token_file", "tokens_from_environment"]
+
+#: Stands for the current token at the end of an endpoint.
+PLACEHOLDER = "/{token}"
+
+
+def tokens_from_environment() -> EndpointTokens | None:
+    """Return the tokens in ``CALLFIRE_TOKEN``: the current one, followed by previous ones."""
+    tokens = os.environ.get("CALLFIRE_TOKEN", "").split()
+    with usage_errors():
+        return EndpointTokens(*tokens) if tokens else None
+
+
+def fill_in_token(endpoint: str, tokens: EndpointTokens | None) -> str:
+    """Replace the placeholder at the end of an endpoint with the current token."""
+    if not endpoint.endswith(PLACEHOLDER):
+        return endpoint
+    if tokens is None:
+        raise CliError("endpoint contains {token}: set CALLFIRE_TOKEN in the environment", WRONG_USE)
+    with usage_errors():
+        return tokens.url(endpoint.removesuffix(PLACEHOLDER))
 
 
 def token_file() -> Path:
-    """Tell where it is kept."""
+    """Return the path of the file with the token of `listen`."""
     return Path(typer.get_app_dir("callfire-async"), "token")
 
 
 def listen_tokens() -> EndpointTokens:
-    """Return the environment's tokens, or that of the file; it is made where it is missing."""
+    """Return the environment's tokens, or that of the file, which is created if necessary."""
     tokens = tokens_from_environment()
     if tokens is not None:
         return tokens
@@ -33,18 +52,18 @@ def listen_tokens() -> EndpointTokens:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
-            _keep(path, EndpointTokens.generate())
+            _create_token_file(path, EndpointTokens.generate())
         return EndpointTokens(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as error:
-        raise CliError(f"no token can be kept in {path} ({error}): set CALLFIRE_TOKEN in the environment") from None
+        raise CliError(f"cannot store a token in {path} ({error}): set CALLFIRE_TOKEN in the environment") from None
 
 
-def _keep(path: Path, token: str) -> None:
-    """Keep a token that is on the disk, whole, before it has its name; where another process was faster, keep that."""
+def _create_token_file(path: Path, token: str) -> None:
+    """Write a file completely before it gets its name; keep the file of a process that was faster."""
     with NamedTemporaryFile("w", dir=path.parent, prefix="token.") as file:
         file.write(token + "\n")
         file.flush()
         os.fsync(file.fileno())
-        # To replace the other's would leave that with a token that nobody finds.
+        # The other process may be using its token already.
         with suppress(FileExistsError):
             os.link(file.name, path)

@@ -1,4 +1,4 @@
-"""URLs that a command was given."""
+"""Validate URLs given on the command line."""
 
 from urllib.parse import urlsplit
 
@@ -8,11 +8,11 @@ __all__ = ["check_url"]
 
 
 def check_url(option: str, url: str) -> None:
-    """End the command with status 2 where *url* is none of http or https; it is not quoted: it may have a token."""
+    """Raise an error that does not quote *url*, which may contain a token, unless it is an http or https URL."""
     try:
         parts = urlsplit(url)
-        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_one = False
-    if not (is_one and url.isprintable()):
-        raise CliError(f"{option} must be a URL of http or https", WRONG_USE)
+        is_valid = False
+    if not (is_valid and url.isprintable()):
+        raise CliError(f"{option} must be an http or https URL", WRONG_USE)

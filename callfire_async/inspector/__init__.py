@@ -1,8 +1,8 @@
 """
-The inspector: a page on this machine that shows deliveries as they come, and what became of them.
+A local web page that shows deliveries as they arrive, and what happened to them.
 
-`recent` keeps the last of them, `sources` says where they come from (a receiver that is watched, or an inbox's file
-that is read), `showing` words them without what is private, `pages` answers the browser.
+`serve_inspector` serves the page for a source: a `ReceiverSource` observes a running receiver, a `FileSource` polls the
+file of an inbox.
 """
 
 from callfire_async.inspector._asgi_app import BindAddress, InspectorApp, serve_inspector

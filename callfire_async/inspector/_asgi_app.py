@@ -1,8 +1,8 @@
 """
-What the browser is answered: the page, which holds nothing, and what it asks for with the inspector's own key.
+The inspector as an ASGI application: static files, and a JSON API that requires the inspector's key.
 
-The key stands in the fragment of the address, which no browser sends, and then in the page's memory: no other page, no
-other program on this machine and no name that points here gets at what is shown.
+The key is in the fragment of the URL, which browsers do not send, and then in the memory of the tab. Other pages, other
+programs on the machine and DNS names that resolve to it have no access to the API.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from callfire_async.cli._server import LOOPBACK, serve
 from callfire_async.errors import InboxError
+from callfire_async.inspector._server import LOOPBACK, serve
 from callfire_async.inspector.history import DeliveryView
-from callfire_async.inspector.sources import Source, item_of
-from callfire_async.inspector.views import detail, row
+from callfire_async.inspector.sources import Source, view_of
+from callfire_async.inspector.views import to_detail, to_row
 from callfire_async.notifications.inbox.base import parse_row_id
 
 __all__ = ["BindAddress", "InspectorApp", "serve_inspector"]
 
-# The eye follows no more; what happens in between is one message.
+# Changes within this time are sent in one message.
 _BATCH_SECONDS = 0.1
-# The chart moves on, and whoever has gone is noticed.
-_BEAT_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 1.0
 
-_PAGE = {
+_STATIC_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/inspector.js": ("inspector.js", "text/javascript; charset=utf-8"),
     "/inspector.css": ("inspector.css", "text/css; charset=utf-8"),
@@ -66,163 +65,176 @@ class InspectorApp:
     The inspector of one source, as an ASGI application.
 
     Args:
-        source: What is shown.
-        key: What a browser must know; one of its own unless given.
-        host: The name under which it is reached, beside loopback's; ``*`` for any.
+        source: The deliveries to show.
+        key: The key that clients must send; a random one by default.
+        host: The host name of the page, in addition to those of loopback; ``*`` for any.
     """
 
     def __init__(self, source: Source, *, key: str | None = None, host: str = LOOPBACK) -> None:
         self.key = key or secrets.token_urlsafe(24)
         self._source = source
         self._stopped = False
-        get, post = ["GET"], ["POST"]
-        routes = [
-            *(Route(path, _static(*content), methods=get) for path, content in _PAGE.items()),
-            Route("/api/events", self._events, methods=get),
-            Route("/api/deliveries/{number}", self._delivery, methods=get),
-            Route("/api/deliveries/{number}/reveal", self._reveal, methods=post),
-            Route("/api/deliveries/{number}/replay", self._replay, methods=post),
-            Route("/api/dead", self._dead, methods=get),
-            Route("/api/dead/replay", self._replay_all, methods=post),
-            Route("/api/dead/{id:path}/reveal", self._reveal_dead, methods=post),
-            Route("/api/dead/{id:path}/replay", self._replay_dead, methods=post),
-            Route("/api/dead/{id:path}", self._dead_letter, methods=get),
-        ]
-        # Whatever name somebody makes point at this machine, a page under that name is not answered.
-        hosts = ["*"] if ":" in host or host in ("*", "0.0.0.0") else ["127.0.0.1", "localhost", host]  # noqa: S104  # told
+        # Rejects the name of another site that resolves to this machine (DNS rebinding).
+        is_any = ":" in host or host in ("*", "0.0.0.0")  # noqa: S104  # compared only
+        hosts = ["*"] if is_any else ["127.0.0.1", "localhost", host]
         self._app = Starlette(
-            routes=routes,
+            routes=self._routes(),
             middleware=[
                 Middleware(_SecurityHeaders),
                 Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
                 Middleware(_RequireKey, key=self.key),
             ],
-            exception_handlers={InboxError: _inbox_failed},
+            exception_handlers={InboxError: _inbox_error},
         )
 
+    def _routes(self) -> list[Route]:
+        get, post = ["GET"], ["POST"]
+        return [
+            *(Route(path, _static(*content), methods=get) for path, content in _STATIC_FILES.items()),
+            Route("/api/events", self._events, methods=get),
+            Route("/api/deliveries/{number}", self._delivery, methods=get),
+            Route("/api/deliveries/{number}/reveal", self._reveal, methods=post),
+            Route("/api/deliveries/{number}/replay", self._replay, methods=post),
+            Route("/api/dead-letters", self._dead_letters, methods=get),
+            Route("/api/dead-letters/replay", self._replay_dead_letters, methods=post),
+            Route("/api/dead-letters/{id:path}/reveal", self._reveal_dead_letter, methods=post),
+            Route("/api/dead-letters/{id:path}/replay", self._replay_dead_letter, methods=post),
+            Route("/api/dead-letters/{id:path}", self._dead_letter, methods=get),
+        ]
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one connection of the server's."""
+        """Handle one connection."""
         await self._app(scope, receive, send)
 
     def stop(self) -> None:
-        """End what is being told to browsers; the server can stop then."""
+        """End the event streams, so that the server can shut down."""
         self._stopped = True
 
-    # --- live ---------------------------------------------------------------------------------------------
+    # --- live updates -------------------------------------------------------------------------------------
 
     async def _events(self, request: Request) -> Response:
-        name, _, version = request.query_params.get("after", "").partition(":")
-        if name != self._source.recent.name:
+        history_id, _, version = request.query_params.get("after", "").partition(":")
+        if history_id != self._source.history.id:
             version = "0"
-        # Of more digits than this nothing is counted, and Python reads some thousands only.
+        # Longer numbers cannot be versions, and int() rejects very long ones.
         if not (version.isascii() and version.isdecimal() and len(version) <= 18):
-            return _AsciiJSONResponse({"error": "after is the id of a message: a name, a colon and a number"}, 400)
-        return StreamingResponse(self._told(int(version)), media_type="text/event-stream")
+            return _error("after must be the id of a message, for example 0a1b2c3d:17", 400)
+        return StreamingResponse(self._event_stream(int(version)), media_type="text/event-stream")
 
-    async def _told(self, version: int) -> AsyncIterator[str]:
-        """Tell what has changed, gathered into few messages, and the time."""
-        beaten = float("-inf")
+    async def _event_stream(self, version: int) -> AsyncIterator[str]:
+        """Yield messages with the changes and, every second, the counts."""
+        last_heartbeat = float("-inf")
         while not self._stopped:
-            recent = self._source.recent
-            is_due = time.monotonic() - beaten >= _BEAT_SECONDS
-            if recent.version != version or is_due:
-                told = {"run": recent.name, "items": [row(item) for item in recent.changed_since(version)]}
-                version = recent.version
+            history = self._source.history
+            is_due = time.monotonic() - last_heartbeat >= _HEARTBEAT_SECONDS
+            if history.version != version or is_due:
+                message = {"history": history.id, "items": [to_row(item) for item in history.changed_since(version)]}
+                version = history.version
                 if is_due:
-                    beaten = time.monotonic()
-                    told |= await self._heartbeat()
-                yield f"id: {recent.name}:{version}\ndata: {json.dumps(told)}\n\n"
+                    last_heartbeat = time.monotonic()
+                    message |= await self._heartbeat()
+                yield f"id: {history.id}:{version}\ndata: {json.dumps(message)}\n\n"
             await asyncio.sleep(_BATCH_SECONDS)
 
     async def _heartbeat(self) -> dict[str, Any]:
         source = self._source
-        minute = [[came, failed, latency and 1000 * latency] for came, failed, latency in source.recent.minute()]
-        said = {"title": source.title, "readOnly": source.read_only, "most": source.recent.most}
-        return said | {"minute": minute, "counts": await source.counts()}
+        seconds = source.history.last_minute()
+        return {
+            "title": source.title,
+            "readOnly": source.read_only,
+            "minute": [[received, failed, latency and 1000 * latency] for received, failed, latency in seconds],
+            "counts": await source.counts(),
+        }
 
     # --- deliveries ---------------------------------------------------------------------------------------
 
     async def _delivery(self, request: Request) -> Response:
-        return _answer(self._item(request))
+        return _detail(self._item(request))
 
     async def _reveal(self, request: Request) -> Response:
-        return _answer(self._item(request), revealed=True)
+        return _detail(self._item(request), revealed=True)
 
     async def _replay(self, request: Request) -> Response:
         item = self._item(request)
-        if item is None:
-            return _gone()
-        return _replayed(await self._source.replay(item))
+        return _not_found() if item is None else _replayed(await self._source.replay(item))
 
     def _item(self, request: Request) -> DeliveryView | None:
-        return self._source.recent.get(parse_row_id(request.path_params["number"]))
+        return self._source.history.get(parse_row_id(request.path_params["number"]))
 
     # --- dead letters -------------------------------------------------------------------------------------
 
-    async def _dead(self, request: Request) -> Response:  # noqa: ARG002  # all are asked for
-        return _AsciiJSONResponse({"items": [row(item_of(entry)) for entry in await self._source.dead()]})
+    async def _dead_letters(self, request: Request) -> Response:  # noqa: ARG002  # takes no parameters
+        entries = await self._source.dead_letters()
+        return _AsciiJSONResponse({"items": [to_row(view_of(entry)) for entry in entries]})
 
     async def _dead_letter(self, request: Request) -> Response:
-        return _answer(await self._letter(request))
+        return _detail(await self._dead_letter_item(request))
 
-    async def _reveal_dead(self, request: Request) -> Response:
-        return _answer(await self._letter(request), revealed=True)
+    async def _reveal_dead_letter(self, request: Request) -> Response:
+        return _detail(await self._dead_letter_item(request), revealed=True)
 
-    async def _replay_dead(self, request: Request) -> Response:
-        replayed = await self._source.replay_dead([request.path_params["id"]])
-        return _replayed(None if replayed else self._source.read_only or "it is no dead letter any more")
+    async def _replay_dead_letter(self, request: Request) -> Response:
+        replayed = await self._source.replay_dead_letters([request.path_params["id"]])
+        return _replayed(None if replayed else self._source.read_only or "the delivery is no longer a dead letter")
 
-    async def _replay_all(self, request: Request) -> Response:  # noqa: ARG002  # likewise
+    async def _replay_dead_letters(self, request: Request) -> Response:  # noqa: ARG002  # takes no parameters
         if self._source.read_only:
             return _replayed(self._source.read_only)
-        return _AsciiJSONResponse({"replayed": await self._source.replay_dead(None)})
+        return _AsciiJSONResponse({"replayed": await self._source.replay_dead_letters(None)})
 
-    async def _letter(self, request: Request) -> DeliveryView | None:
-        entry = await self._source.entry(request.path_params["id"])
+    async def _dead_letter_item(self, request: Request) -> DeliveryView | None:
+        entry = await self._source.get(request.path_params["id"])
         if entry is None:
             return None
-        read, known = item_of(entry), self._source.recent.by_id(entry.id)
+        stored, known = view_of(entry), self._source.history.by_id(entry.id)
         if known is None:
-            return read
-        # What was seen here is known better than from the inbox, which holds bodies for longer.
-        return known if known.body or not read.body else evolve(read, attempts=known.attempts)
+            return stored
+        # The history knows each attempt; the inbox keeps the body for longer.
+        return known if known.body or not stored.body else evolve(stored, attempts=known.attempts)
+
+
+# --- responses --------------------------------------------------------------------------------------------
 
 
 class _AsciiJSONResponse(JSONResponse):
-    """JSON in ASCII, since half a character, which a body may hold, has no other encoding."""
+    """JSON in ASCII: a body may contain half a surrogate pair, which UTF-8 cannot encode."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content).encode("ascii")
 
 
-def _answer(item: DeliveryView | None, *, revealed: bool = False) -> Response:
-    return _gone() if item is None else _AsciiJSONResponse(detail(item, revealed=revealed))
+def _error(message: str, status: int) -> Response:
+    return _AsciiJSONResponse({"error": message}, status)
 
 
-def _gone() -> Response:
-    return _AsciiJSONResponse({"error": "it is not held any more"}, 404)
+def _detail(item: DeliveryView | None, *, revealed: bool = False) -> Response:
+    return _not_found() if item is None else _AsciiJSONResponse(to_detail(item, revealed=revealed))
 
 
-def _replayed(why_not: str | None) -> Response:
-    return _AsciiJSONResponse({"replayed": 1}) if why_not is None else _AsciiJSONResponse({"error": why_not}, 409)
+def _not_found() -> Response:
+    return _error("the delivery is no longer available", 404)
 
 
-async def _inbox_failed(_: Request, error: Exception) -> Response:
-    return _AsciiJSONResponse({"error": str(error)}, 503)
+def _replayed(problem: str | None) -> Response:
+    return _AsciiJSONResponse({"replayed": 1}) if problem is None else _error(problem, 409)
+
+
+async def _inbox_error(_: Request, error: Exception) -> Response:
+    return _error(str(error), 503)
 
 
 def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(_: Request) -> Response:
+    async def respond(_: Request) -> Response:
         return Response(files("callfire_async.inspector").joinpath("static", name).read_bytes(), media_type=media_type)
 
-    return answer
+    return respond
 
 
-# --- what is asked of every request -----------------------------------------------------------------------
+# --- middleware -------------------------------------------------------------------------------------------
 
 
 class _SecurityHeaders:
-    """Forbids the browser whatever the page does not need."""
+    """Adds headers that forbid the browser everything that the page does not need."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -239,9 +251,9 @@ class _SecurityHeaders:
 
 class _RequireKey:
     """
-    Answers what is behind ``/api/`` only to who knows the key.
+    Requires the key for every path under ``/api/``.
 
-    It comes in a header, which no form and no other origin can send without being asked about it first.
+    The key is sent in a header that forms cannot set, and that other origins cannot set without a CORS preflight.
     """
 
     def __init__(self, app: ASGIApp, key: str) -> None:
@@ -249,33 +261,32 @@ class _RequireKey:
         self._expected = f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope.get("headers", ()))
-        if scope["type"] == "http" and scope["path"].startswith("/api/") and not self._opens(headers):
-            await _AsciiJSONResponse({"error": "open the address that the command has printed"}, 401)(
-                scope, receive, send
-            )
+        is_api = scope["type"] == "http" and scope["path"].startswith("/api/")
+        if is_api and not self._is_authorized(scope):
+            response = _error("missing or wrong key: open the URL that the command printed", 401)
+            await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _opens(self, headers: dict[bytes, bytes]) -> bool:
-        return hmac.compare_digest(headers.get(b"authorization", b""), self._expected)
+    def _is_authorized(self, scope: Scope) -> bool:
+        return hmac.compare_digest(dict(scope["headers"]).get(b"authorization", b""), self._expected)
 
 
-# --- serving ----------------------------------------------------------------------------------------------
+# --- server -----------------------------------------------------------------------------------------------
 
 
 @frozen
 class BindAddress:
-    """Where the inspector is served."""
+    """The address on which the inspector listens."""
 
-    #: Whoever reaches another than loopback needs the key all the same; but nothing is encrypted on the way.
+    #: Beyond loopback the key is still required, but the traffic is not encrypted.
     host: str = LOOPBACK
-    #: 0 for any that is free.
+    #: 0 for any free port.
     port: int = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether other machines may reach it."""
+        """Whether other machines may be able to connect."""
         return self.host not in (LOOPBACK, "localhost", "::1")
 
 
@@ -287,14 +298,17 @@ async def serve_inspector(
     Serve the inspector of a source.
 
     Args:
-        source: What is shown.
-        place: Where.
-        key: What a browser must know; one of its own unless given.
+        source: The deliveries to show.
+        place: The address to listen on.
+        key: The key that clients must send; a random one by default.
 
     Returns:
-        The address to open, with the key in it.
+        The URL to open, including the key.
+
+    Raises:
+        OSError: The port is not available.
     """
     inspector = InspectorApp(source, key=key, host=place.host)
-    async with serve(inspector, place.port, host=place.host, stopping=inspector.stop) as port:
-        shown = f"[{place.host}]" if ":" in place.host else place.host
-        yield f"http://{shown}:{port}/#{inspector.key}"
+    async with serve(inspector, place.port, host=place.host, on_shutdown=inspector.stop) as port:
+        host = f"[{place.host}]" if ":" in place.host else place.host
+        yield f"http://{host}:{port}/#{inspector.key}"

@@ -1,4 +1,4 @@
-"""The last deliveries, each with all that is known of it, and how many there were in each of the last seconds."""
+"""The most recent deliveries in memory, and counts for each second of the last minute."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from callfire_async.notifications.inbox.base import Delivery
 
 __all__ = ["Attempt", "DeliveryHistory", "DeliveryView", "HandlerRun"]
 
-MOST_ITEMS = 1000
-# The bodies of large ones go first: a thousand of the largest would be a gigabyte.
-MOST_BODY_BYTES = 32 * 1024 * 1024
+MAX_ITEMS = 1000
+# A thousand bodies of the maximum size would take a gigabyte.
+MAX_BODY_BYTES = 32 * 1024 * 1024
 SECONDS = 60
-# Enough for a percentile, and no more however many there are.
-_LATENCIES_A_SECOND = 500
+# Enough for a percentile, whatever the load.
+_MAX_LATENCIES_PER_SECOND = 500
 
 
 @define(eq=False)
@@ -31,7 +31,7 @@ class HandlerRun:
 
     name: str
     seconds: float | None = None
-    #: The class of what it raised.
+    #: The name of the exception's class.
     error: str | None = None
 
 
@@ -48,38 +48,38 @@ class Attempt:
 
 @define(eq=False)
 class DeliveryView:
-    """One delivery, or one request that was refused."""
+    """One delivery, or one refused request."""
 
-    at: datetime
-    #: Why it is as it is: ``waiting``, ``running``, ``handled``, ``failed``, ``dead``, ``refused``, ``duplicate``, …
+    received_at: datetime
+    #: ``waiting``, ``running``, ``handled``, ``failed``, ``dead``, ``refused``, ``duplicate``, …
     outcome: str
     delivery: Delivery | None = None
-    #: As the inbox knows it.
+    #: The inbox's id.
     id: int | str | None = None
     event: Notification | None = None
-    #: Why the body is no notification, in words that are safe to print.
-    unreadable: str = ""
+    #: Why the body is not a notification; safe to print.
+    parse_error: str = ""
     reason: str = ""
-    #: What was answered, and after how many seconds.
+    #: The status of the response.
     status: int | None = None
-    answer_seconds: float | None = None
+    response_seconds: float | None = None
     attempts: list[Attempt] = field(factory=list)
-    #: How large the body was, which may be gone.
-    size: int = 0
-    #: The inspector's own, from 1, in order of arrival.
+    #: The size of the body in bytes, even if the body has been dropped.
+    body_size: int = 0
+    #: The position in order of arrival, starting at 1.
     number: int = 0
-    #: When it last changed, as a count of changes.
+    #: The history's version at the last change.
     version: int = 0
 
     @property
     def body(self) -> bytes:
-        """What was posted; empty where it is not held."""
+        """The body; empty if it has been dropped."""
         return b"" if self.delivery is None else self.delivery.body
 
 
 @define(eq=False)
 class _Bucket:
-    """What happened within one second."""
+    """The counts of one second."""
 
     received: int = 0
     failed: int = 0
@@ -94,109 +94,110 @@ class _Bucket:
 @define(eq=False)
 class DeliveryHistory:
     """
-    The last thousand deliveries.
+    The most recent deliveries.
 
-    Whoever shows them asks for what has changed since a version; so nothing gathers for those who do not ask.
+    Readers poll for the changes since a version, so a slow reader needs no buffer.
     """
 
-    most: int = MOST_ITEMS
-    most_bytes: int = MOST_BODY_BYTES
+    max_items: int = MAX_ITEMS
+    max_body_bytes: int = MAX_BODY_BYTES
     clock: Callable[[], float] = time.time
-    #: Unlike that of any other: what was said of another is no more.
-    name: str = field(factory=lambda: secrets.token_hex(4))
+    #: A random name: versions and numbers of another history mean nothing in this one.
+    id: str = field(factory=lambda: secrets.token_hex(4))
     version: int = 0
-    _added: int = 0
-    _bytes: int = 0
+    _last_number: int = 0
+    _body_bytes: int = 0
     #: By number, in order of change.
-    _items: OrderedDict[int, DeliveryView] = field(factory=OrderedDict)
+    _changed: OrderedDict[int, DeliveryView] = field(factory=OrderedDict)
     #: By number, in order of arrival.
-    _arrived: OrderedDict[int, DeliveryView] = field(factory=OrderedDict)
-    #: By number, those whose bodies are held.
-    _held: OrderedDict[int, tuple[DeliveryView, Delivery]] = field(factory=OrderedDict)
+    _items: OrderedDict[int, DeliveryView] = field(factory=OrderedDict)
+    #: By number, the items that have their bodies.
+    _bodies: OrderedDict[int, tuple[DeliveryView, Delivery]] = field(factory=OrderedDict)
     _by_id: dict[int | str, DeliveryView] = field(factory=dict)
-    _seconds: OrderedDict[int, _Bucket] = field(factory=OrderedDict)
+    _buckets: OrderedDict[int, _Bucket] = field(factory=OrderedDict)
 
-    # --- keeping ------------------------------------------------------------------------------------------
+    # --- changes ------------------------------------------------------------------------------------------
 
     def add(self, item: DeliveryView) -> DeliveryView:
-        """Keep one more, and forget the oldest of too many."""
-        self._added += 1
-        item.number = self._added
-        self._arrived[item.number] = item
+        """Add an item; remove the oldest one if there are too many."""
+        self._last_number += 1
+        item.number = self._last_number
+        self._items[item.number] = item
         if item.id is not None and item.outcome != "duplicate":
             self._by_id[item.id] = item
         if item.delivery is not None:
-            self._hold(item, item.delivery)
+            self._add_body(item, item.delivery)
         self.touch(item)
-        while len(self._arrived) > self.most:
-            self._forget(self._arrived.popitem(last=False)[1])
+        while len(self._items) > self.max_items:
+            self._remove(self._items.popitem(last=False)[1])
         return item
 
     def touch(self, item: DeliveryView) -> None:
-        """Note that one has changed."""
-        if item.number in self._arrived:
+        """Mark an item as changed."""
+        if item.number in self._items:
             self.version += 1
             item.version = self.version
-            self._items[item.number] = item
-            self._items.move_to_end(item.number)
+            self._changed[item.number] = item
+            self._changed.move_to_end(item.number)
 
-    def _hold(self, item: DeliveryView, delivery: Delivery) -> None:
-        item.size = item.size or len(delivery.body)
-        self._held[item.number] = item, delivery
-        self._bytes += len(delivery.body)
-        while self._bytes > self.most_bytes:
-            self._drop(*self._held.popitem(last=False)[1])
+    def _add_body(self, item: DeliveryView, delivery: Delivery) -> None:
+        item.body_size = item.body_size or len(delivery.body)
+        self._bodies[item.number] = item, delivery
+        self._body_bytes += len(delivery.body)
+        while self._body_bytes > self.max_body_bytes:
+            self._drop_body(*self._bodies.popitem(last=False)[1])
 
-    def _drop(self, item: DeliveryView, delivery: Delivery) -> None:
-        self._bytes -= len(delivery.body)
+    def _drop_body(self, item: DeliveryView, delivery: Delivery) -> None:
+        self._body_bytes -= len(delivery.body)
         item.delivery = evolve(delivery, body=b"")
         item.event = None if item.event is None else evolve(item.event, payload={})
 
-    def _forget(self, item: DeliveryView) -> None:
-        del self._items[item.number]
-        held = self._held.pop(item.number, None)
-        if held is not None:
-            self._drop(*held)
+    def _remove(self, item: DeliveryView) -> None:
+        del self._changed[item.number]
+        with_body = self._bodies.pop(item.number, None)
+        if with_body is not None:
+            self._drop_body(*with_body)
         if item.id is not None and self._by_id.get(item.id) is item:
             del self._by_id[item.id]
 
-    # --- asking -------------------------------------------------------------------------------------------
+    # --- queries ------------------------------------------------------------------------------------------
 
     def get(self, number: int) -> DeliveryView | None:
-        """Return one by its number."""
-        return self._arrived.get(number)
+        """Return the item with a number."""
+        return self._items.get(number)
 
     def by_id(self, id: int | str) -> DeliveryView | None:
-        """Return one by the inbox's id."""
+        """Return the item with an inbox's id."""
         return self._by_id.get(id)
 
     def changed_since(self, version: int) -> list[DeliveryView]:
-        """Return what has changed since a version, in order of arrival."""
-        changed: Iterator[DeliveryView] = takewhile(lambda item: item.version > version, reversed(self._items.values()))
+        """Return the items that have changed since a version, in order of arrival."""
+        newest_first = reversed(self._changed.values())
+        changed: Iterator[DeliveryView] = takewhile(lambda item: item.version > version, newest_first)
         return sorted(changed, key=lambda item: item.number)
 
     # --- the last minute ----------------------------------------------------------------------------------
 
-    def note_received(self, at: float | None = None) -> None:
-        """Count one that came."""
-        self._second(at).received += 1
+    def count_received(self, at: float | None = None) -> None:
+        """Count a received delivery."""
+        self._bucket(at).received += 1
 
-    def note_settled(self, seconds: float, *, failed: bool, at: float | None = None) -> None:
-        """Count one that was handled, that long after it came, or has failed."""
-        second = self._second(at)
-        second.failed += failed
-        if not failed and len(second.latencies) < _LATENCIES_A_SECOND:
-            second.latencies.append(seconds)
+    def count_settled(self, seconds: float, *, failed: bool, at: float | None = None) -> None:
+        """Count a delivery that was handled, or has failed, *seconds* after it was received."""
+        bucket = self._bucket(at)
+        bucket.failed += failed
+        if not failed and len(bucket.latencies) < _MAX_LATENCIES_PER_SECOND:
+            bucket.latencies.append(seconds)
 
-    def _second(self, at: float | None) -> _Bucket:
-        number = int(self.clock() if at is None else at)
-        second = self._seconds.setdefault(number, _Bucket())
-        while len(self._seconds) > 2 * SECONDS:
-            self._seconds.popitem(last=False)
-        return second
+    def _bucket(self, at: float | None) -> _Bucket:
+        second = int(self.clock() if at is None else at)
+        bucket = self._buckets.setdefault(second, _Bucket())
+        while len(self._buckets) > 2 * SECONDS:
+            self._buckets.popitem(last=False)
+        return bucket
 
-    def minute(self) -> list[tuple[int, int, float | None]]:
-        """Return, for each of the last seconds, how many came, how many failed, and the 95th percentile's latency."""
+    def last_minute(self) -> list[tuple[int, int, float | None]]:
+        """Return received, failed and the 95th percentile of the latency for each of the last 60 seconds."""
         now = int(self.clock())
-        seconds = (self._seconds.get(number, _Bucket()) for number in range(now - SECONDS + 1, now + 1))
-        return [(second.received, second.failed, second.percentile) for second in seconds]
+        buckets = (self._buckets.get(second, _Bucket()) for second in range(now - SECONDS + 1, now + 1))
+        return [(bucket.received, bucket.failed, bucket.percentile) for bucket in buckets]

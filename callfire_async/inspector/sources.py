@@ -1,4 +1,4 @@
-"""Where the inspector's deliveries come from: a receiver that is watched, or an inbox's file that is read."""
+"""The deliveries that the inspector shows: those of a running receiver, or those in the file of an inbox."""
 
 import asyncio
 import logging
@@ -28,87 +28,86 @@ from callfire_async.notifications import (
 )
 from callfire_async.notifications.inbox.base import parse_row_id
 
-__all__ = ["FileSource", "ReceiverSource", "Source", "item_of"]
+__all__ = ["FileSource", "ReceiverSource", "Source", "view_of"]
 
 I = TypeVar("I", bound=Inbox | None)  # noqa: E741  # an inbox
 
 _log = logging.getLogger("callfire_async.inspector")
 
-_MOST_DEAD = 500
+_MAX_DEAD_LETTERS = 500
 _POLL_SECONDS = 1.0
-# What the door says in a word.
-_REFUSED = {
-    "token": "the token is wrong, or there is none",
-    "method": "it was no POST",
-    "encoding": "the body was encoded",
-    "not running": "the receiver was not running",
-    "size": "the body was too large",
-    "time": "the body came too slowly",
-    "empty": "there was no body",
-    "broken off": "the body broke off",
-    "storage": "the inbox could not keep it",
-    None: "the sender went away",
+_REFUSAL_REASONS = {
+    "token": "wrong or missing token",
+    "method": "not a POST request",
+    "encoding": "Content-Encoding is not supported",
+    "not running": "the receiver is not running",
+    "size": "body too large",
+    "time": "body not received in time",
+    "empty": "empty body",
+    "broken off": "body incomplete",
+    "storage": "the inbox could not store the delivery",
+    None: "the client disconnected",
 }
-_STATES = {"ready": "waiting", "delayed": "waiting", "leased": "running", "done": "handled", "dead": "dead"}
+_OUTCOMES = {"ready": "waiting", "delayed": "waiting", "leased": "running", "done": "handled", "dead": "dead"}
 
 
 class Source(Protocol):
-    """What the inspector shows, and whether it can try again."""
+    """The deliveries that the inspector shows and can replay."""
 
-    #: What the page is headed with.
+    #: The title of the page.
     title: str
-    recent: DeliveryHistory
-    #: Why nothing can be tried again here; None where it can.
+    history: DeliveryHistory
+    #: Why replaying is not possible; None if it is.
     read_only: str | None
 
     async def counts(self) -> dict[str, int]:
-        """Count what waits, and what is dead; nothing where it cannot be counted."""
+        """Return the numbers of waiting, done and dead deliveries; empty if they are not available."""
         ...
 
-    async def dead(self) -> list[InboxEntry]:
-        """Return the newest dead letters, the newest first."""
+    async def dead_letters(self) -> list[InboxEntry]:
+        """Return the newest dead letters, newest first."""
         ...
 
-    async def entry(self, id: str) -> InboxEntry | None:
-        """Return one of them."""
+    async def get(self, id: str) -> InboxEntry | None:
+        """Return one delivery of the inbox."""
         ...
 
-    async def replay_dead(self, ids: list[str] | None) -> int:
-        """Make dead letters ready again, all unless named; return how many."""
+    async def replay_dead_letters(self, ids: list[str] | None) -> int:
+        """Make dead letters ready again, all if *ids* is None; return how many."""
         ...
 
     async def replay(self, item: DeliveryView) -> str | None:
-        """Try a delivery again; return why not."""
+        """Replay a delivery; return why that is not possible, or None."""
         ...
 
 
-def _read(item: DeliveryView, delivery: Delivery) -> None:
-    """Note which event a delivery is, or why it is none."""
-    try:
-        item.event = parse(delivery.body, delivery.content_type)
-    except NotificationError as error:
-        item.unreadable = str(error)
-
-
-def item_of(entry: InboxEntry) -> DeliveryView:
-    """Make an item of what an inbox knows."""
+def view_of(entry: InboxEntry) -> DeliveryView:
+    """Return the view of a delivery of an inbox."""
     outcome, number, reason = _state(entry)
-    attempt = Attempt(number, outcome, reason)
-    item = DeliveryView(
-        entry.delivery.received_at, outcome, entry.delivery, entry.id, reason=reason, attempts=[attempt]
-    )
-    item.size = len(entry.delivery.body)
-    if entry.delivery.body:
-        _read(item, entry.delivery)
+    delivery, attempt = entry.delivery, Attempt(number, outcome, reason)
+    item = DeliveryView(delivery.received_at, outcome, delivery, entry.id, reason=reason, attempts=[attempt])
+    item.body_size = len(delivery.body)
+    if delivery.body:
+        _parse_event(item, delivery)
     return item
 
 
-# --- an inbox, whoever owns it ----------------------------------------------------------------------------
+def _state(entry: InboxEntry) -> tuple[str, int, str]:
+    """Return outcome, attempt and reason; a delivery that waits after an attempt has failed."""
+    outcome = _OUTCOMES[entry.state]
+    return ("failed" if outcome == "waiting" and entry.attempt > 1 else outcome), entry.attempt, entry.reason
+
+
+def _parse_event(item: DeliveryView, delivery: Delivery) -> None:
+    try:
+        item.event = parse(delivery.body, delivery.content_type)
+    except NotificationError as error:
+        item.parse_error = str(error)
 
 
 @define(eq=False)
 class _InboxReader(Generic[I]):
-    """What can be asked of an inbox."""
+    """Read-only queries of an inbox."""
 
     inbox: I
 
@@ -122,15 +121,15 @@ class _InboxReader(Generic[I]):
         waiting = stats.ready + stats.delayed + stats.leased
         return {"waiting": waiting, "done": stats.done, "dead": stats.dead}
 
-    async def dead(self) -> list[InboxEntry]:
+    async def dead_letters(self) -> list[InboxEntry]:
         if self.inbox is None:
             return []
-        newest: deque[InboxEntry] = deque(maxlen=_MOST_DEAD)
+        newest: deque[InboxEntry] = deque(maxlen=_MAX_DEAD_LETTERS)
         async for entry in self.inbox.entries("dead"):
             newest.append(entry)
         return list(reversed(newest))
 
-    async def entry(self, id: str) -> InboxEntry | None:
+    async def get(self, id: str) -> InboxEntry | None:
         return None if self.inbox is None else await self.inbox.get(id)
 
 
@@ -140,64 +139,64 @@ class _InboxReader(Generic[I]):
 @define(eq=False)
 class ReceiverSource(_InboxReader[Inbox | None], Observer):
     """
-    A receiver of this process, watched while it works.
+    A running receiver of this process.
 
     Args:
-        inbox: The inbox that the receiver has; None where it has none.
-        receiver: The receiver; it is to be told to `Receiver.observe` this.
-        title: What the page is headed with.
+        inbox: The receiver's inbox; None if it has none.
+        receiver: The receiver. Pass the source to its `Receiver.observe`.
+        title: The title of the page.
     """
 
     receiver: Receiver
     title: str = "receiver"
-    recent: DeliveryHistory = field(factory=DeliveryHistory)
+    history: DeliveryHistory = field(factory=DeliveryHistory)
     read_only: str | None = None
-    #: What is handled within its request, as it is without an inbox; by the delivery's identity.
-    _inside: dict[int, DeliveryView] = field(factory=dict)
+    #: Deliveries handled within their request (without an inbox), by the delivery's identity.
+    _inline: dict[int, DeliveryView] = field(factory=dict)
 
-    # --- watching -----------------------------------------------------------------------------------------
+    # --- observation --------------------------------------------------------------------------------------
 
     @contextmanager
     def request(self, record: RequestRecord) -> Iterator[None]:
-        """Keep a request once it is answered; its delivery may be there already."""
+        """Record the response to a request."""
         at, started = datetime.now(UTC), time.perf_counter()
         try:
             yield
         finally:
-            self.recent.note_received()
-            item = self._requested(record, at)
+            self.history.count_received()
+            item = self._item_of_request(record, at)
             item.status = None if record.reply is None else record.reply.status
-            item.answer_seconds = time.perf_counter() - started
-            self.recent.touch(item)
+            item.response_seconds = time.perf_counter() - started
+            self.history.touch(item)
 
-    def _requested(self, record: RequestRecord, at: datetime) -> DeliveryView:
+    def _item_of_request(self, record: RequestRecord, at: datetime) -> DeliveryView:
         if record.delivery is None:
-            return self.recent.add(DeliveryView(at, "refused", reason=_why(record)))
+            return self.history.add(DeliveryView(at, "refused", reason=_refusal_reason(record)))
         if record.appended is None:
-            return self._inside.pop(id(record.delivery), None) or self._not_kept(record, record.delivery)
+            return self._inline.pop(id(record.delivery), None) or self._add_not_stored(record, record.delivery)
         if record.appended.duplicate:
-            return self._new(record.delivery, "duplicate", record.appended.id)
-        known = self.recent.by_id(record.appended.id)
-        return known or self._new(record.delivery, "waiting", record.appended.id)
+            return self._add(record.delivery, "duplicate", record.appended.id)
+        # A worker may have started an attempt already.
+        item = self.history.by_id(record.appended.id)
+        return item or self._add(record.delivery, "waiting", record.appended.id)
 
-    def _not_kept(self, record: RequestRecord, delivery: Delivery) -> DeliveryView:
-        item = self._new(delivery, "refused" if record.refused else "cancelled", None)
-        item.reason = _why(record)
+    def _add_not_stored(self, record: RequestRecord, delivery: Delivery) -> DeliveryView:
+        item = self._add(delivery, "refused" if record.refused else "cancelled", None)
+        item.reason = _refusal_reason(record)
         return item
 
-    def _new(self, delivery: Delivery, outcome: str, id: int | str | None) -> DeliveryView:
+    def _add(self, delivery: Delivery, outcome: str, id: int | str | None) -> DeliveryView:
         item = DeliveryView(delivery.received_at, outcome, delivery, id)
-        _read(item, delivery)
-        return self.recent.add(item)
+        _parse_event(item, delivery)
+        return self.history.add(item)
 
     @contextmanager
     def attempt(self, record: AttemptRecord) -> Iterator[None]:
-        """Keep an attempt, and what came of it."""
-        item = self._item(record)
-        attempt = Attempt(record.attempt)
+        """Record an attempt and its outcome."""
+        item, attempt = self._item_of_attempt(record), Attempt(record.attempt)
         item.attempts.append(attempt)
         item.outcome = "running"
-        self.recent.touch(item)
+        self.history.touch(item)
         started = time.perf_counter()
         try:
             yield
@@ -206,21 +205,21 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
             attempt.outcome, attempt.reason = record.outcome, record.reason
             item.outcome, item.reason = record.outcome or "unsettled", record.reason
             age = (datetime.now(UTC) - record.delivery.received_at).total_seconds()
-            self.recent.note_settled(max(0.0, age), failed=record.outcome not in ("handled", "released"))
-            self.recent.touch(item)
+            self.history.count_settled(max(0.0, age), failed=record.outcome not in ("handled", "released"))
+            self.history.touch(item)
 
-    def _item(self, record: AttemptRecord) -> DeliveryView:
-        known = None if record.id is None else self.recent.by_id(record.id)
-        item = known or self._new(record.delivery, "running", record.id)
+    def _item_of_attempt(self, record: AttemptRecord) -> DeliveryView:
+        known = None if record.id is None else self.history.by_id(record.id)
+        item = known or self._add(record.delivery, "running", record.id)
         if record.id is None:
-            self._inside[id(record.delivery)] = item
+            self._inline[id(record.delivery)] = item
         return item
 
     @contextmanager
     def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
-        """Keep a run of a handler."""
+        """Record one run of a handler."""
         run = HandlerRun(handler)
-        self._attempt(record).runs.append(run)
+        self._current_attempt(record).runs.append(run)
         started = time.perf_counter()
         try:
             yield
@@ -230,25 +229,29 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
         finally:
             run.seconds = time.perf_counter() - started
 
-    def _attempt(self, record: AttemptRecord) -> Attempt:
-        item = self._inside.get(id(record.delivery)) if record.id is None else self.recent.by_id(record.id)
+    def _current_attempt(self, record: AttemptRecord) -> Attempt:
+        item = self._inline.get(id(record.delivery)) if record.id is None else self.history.by_id(record.id)
         return item.attempts[-1] if item is not None and item.attempts else Attempt(record.attempt)
 
-    # --- trying again -------------------------------------------------------------------------------------
+    # --- replay -------------------------------------------------------------------------------------------
 
-    async def replay_dead(self, ids: list[str] | None) -> int:
-        """Make dead letters ready again, all unless named; return how many."""
+    async def replay_dead_letters(self, ids: list[str] | None) -> int:
+        """Make dead letters ready again, all if *ids* is None; return how many."""
         return 0 if self.inbox is None else await self.inbox.replay(ids)
 
     async def replay(self, item: DeliveryView) -> str | None:
-        """Try a delivery again: a dead letter as itself, anything else as a new one with the same body."""
-        if item.outcome == "dead" and item.id is not None and await self.replay_dead([str(item.id)]):
+        """Replay a dead letter; submit any other delivery as a new one with the same body."""
+        if item.outcome == "dead" and item.id is not None and await self.replay_dead_letters([str(item.id)]):
             return None
         if item.delivery is None or not item.body:
-            return "its body is not held any more"
+            return "the body is no longer available"
         key = f"{item.delivery.key}:replayed:{secrets.token_hex(8)}"
         reply = await self.receiver.redeliver(evolve(item.delivery, received_at=datetime.now(UTC), key=key))
-        return None if reply.status != 503 else "the receiver cannot take it now"
+        return None if reply.status != 503 else "the receiver cannot accept deliveries now"
+
+
+def _refusal_reason(record: RequestRecord) -> str:
+    return _REFUSAL_REASONS.get(record.refused, str(record.refused))
 
 
 # --- a file -----------------------------------------------------------------------------------------------
@@ -256,87 +259,71 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
 
 @define(eq=False)
 class FileSource(_InboxReader[SqliteInbox]):
-    """
-    The file of an inbox, which another process may own: looked at every second, and never written to.
-
-    Args:
-        path: The file.
-    """
+    """The file of an inbox, which another process may own: polled every second and never written."""
 
     title: str
-    recent: DeliveryHistory = field(factory=DeliveryHistory)
-    read_only: str | None = "An inbox that is only read cannot try anything again: use the receiver's own inspector."
-    #: The id of the last that was read with its body.
-    _last: int = 0
+    history: DeliveryHistory = field(factory=DeliveryHistory)
+    read_only: str | None = "Replay is not available for a read-only file. Use the inspector of the receiver."
+    #: The highest id that was read.
+    _last_id: int = 0
 
     @classmethod
     @asynccontextmanager
     async def watching(cls, path: Path) -> AsyncIterator["FileSource"]:
         """
-        Look at a file meanwhile.
+        Open a file and poll it.
 
         Raises:
-            InboxError: It is not there, or no inbox of this version.
+            InboxError: The file does not exist, or is not an inbox of this version.
         """
         async with SqliteInbox(path, read_only=True) as inbox:
             source = cls(inbox, path.name)
-            await source.look()
-            looking = asyncio.create_task(source._look_on())
+            await source.refresh()
+            polling = asyncio.create_task(source._poll())
             try:
                 yield source
             finally:
-                looking.cancel()
-                await asyncio.wait([looking])
+                polling.cancel()
+                await asyncio.wait([polling])
 
-    async def _look_on(self) -> None:
+    async def _poll(self) -> None:
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            # What cannot be read now may be read at the next look.
             try:
-                await self.look()
-            except Exception as error:  # noqa: BLE001  # whatever a file may hold: the next look is made
-                told = "the inbox %s cannot be looked at now (%s); it is tried again"
-                _log.warning(told, self.title, type(error).__name__)
+                await self.refresh()
+            except Exception as error:  # noqa: BLE001  # a file may contain anything, and the next poll may succeed
+                message = "cannot read inbox %s, retrying in %g s: %s"
+                _log.warning(message, self.title, _POLL_SECONDS, type(error).__name__)
 
-    async def look(self) -> None:
-        """Take over what has changed."""
-        for entry in reversed(await self.inbox.newest(self.recent.most, bodies_after=self._last)):
-            known, number = self.recent.by_id(entry.id), parse_row_id(entry.id)
-            # What is older than the last and not known was too old at an earlier look.
-            if number > self._last:
-                self._last = number
+    async def refresh(self) -> None:
+        """Read what has changed in the file."""
+        for entry in reversed(await self.inbox.newest(self.history.max_items, bodies_after=self._last_id)):
+            known, number = self.history.by_id(entry.id), parse_row_id(entry.id)
+            # A delivery that is older than the last one and unknown was beyond the limit at an earlier poll.
+            if number > self._last_id:
+                self._last_id = number
                 self._add(entry)
             elif known is not None and (known.outcome, known.attempts[-1].number, known.reason) != _state(entry):
-                self._change(known, entry)
+                self._update(known, entry)
 
     def _add(self, entry: InboxEntry) -> None:
-        self.recent.note_received(entry.delivery.received_at.timestamp())
-        self._change(self.recent.add(item_of(entry)), entry)
+        self.history.count_received(entry.delivery.received_at.timestamp())
+        self._update(self.history.add(view_of(entry)), entry)
 
-    def _change(self, item: DeliveryView, entry: InboxEntry) -> None:
+    def _update(self, item: DeliveryView, entry: InboxEntry) -> None:
         item.outcome, number, item.reason = _state(entry)
         if number != item.attempts[-1].number:
             item.attempts.append(Attempt(number))
         item.attempts[-1].outcome, item.attempts[-1].reason = item.outcome, item.reason
         if entry.state in ("done", "dead"):
             age = max(0.0, (entry.updated_at - entry.delivery.received_at).total_seconds())
-            self.recent.note_settled(age, failed=entry.state == "dead", at=entry.updated_at.timestamp())
-        self.recent.touch(item)
+            self.history.count_settled(age, failed=entry.state == "dead", at=entry.updated_at.timestamp())
+        self.history.touch(item)
 
-    async def replay_dead(self, ids: list[str] | None) -> int:  # noqa: ARG002  # none can be
-        """Try nothing again."""
+    async def replay_dead_letters(self, ids: list[str] | None) -> int:  # noqa: ARG002  # never possible
+        """Return 0: the file is read-only."""
         return 0
 
-    async def replay(self, item: DeliveryView) -> str | None:  # noqa: ARG002  # likewise
-        """Try nothing again."""
+    async def replay(self, item: DeliveryView) -> str | None:  # noqa: ARG002  # never possible
+        """Return why replay is not available."""
         return self.read_only
-
-
-def _why(record: RequestRecord) -> str:
-    return _REFUSED.get(record.refused, str(record.refused))
-
-
-def _state(entry: InboxEntry) -> tuple[str, int, str]:
-    outcome = _STATES[entry.state]
-    # Put back for another attempt.
-    return ("failed" if outcome == "waiting" and entry.attempt > 1 else outcome), entry.attempt, entry.reason

@@ -1,53 +1,61 @@
-"""Words for the page: what is private is masked here, on the server, unless it is asked for by itself."""
+"""JSON views of events and deliveries; private fields are masked unless they are requested."""
 
 from __future__ import annotations
 
+import ast
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
 
-from callfire_async.cli.commands.parse import described
+import attrs
+
 from callfire_async.inspector.history import Attempt, DeliveryView
 from callfire_async.notifications import Notification, UnknownNotification
 
-__all__ = ["detail", "row", "to_nodes"]
+__all__ = ["describe_event", "to_detail", "to_jsonable", "to_nodes", "to_row"]
 
-# A page cannot show more of it with profit, and a browser must not be stopped by it.
-_MOST_SHOWN = 200_000
+# A longer text is of no use on a page and would slow the browser down.
+_MAX_BODY_CHARACTERS = 200_000
+# An unknown root element can be as long as the body.
+_MAX_SUBJECT_CHARACTERS = 60
+# Fields of an event that the page shows elsewhere.
+_SHOWN_ELSEWHERE = ("kind", "problems", "payload")
 
 
-def row(item: DeliveryView) -> dict[str, Any]:
-    """Word one line of the list."""
+def to_row(item: DeliveryView) -> dict[str, Any]:
+    """Return an item as a row of the list."""
     event = item.event
     return {
         "number": item.number,
         "id": None if item.id is None else str(item.id),
-        "at": item.at.timestamp(),
+        "receivedAt": item.received_at.timestamp(),
         "kind": _kind(item),
         "subject": _subject(event),
         "subscription": None if event is None or event.subscription_id is None else str(event.subscription_id),
         "outcome": item.outcome,
         "reason": item.reason,
         "status": item.status,
-        "answer": _milliseconds(item.answer_seconds),
-        "attempts": len(item.attempts),
-        "problems": 0 if event is None else len(event.problems),
+        "responseMs": _milliseconds(item.response_seconds),
+        "attemptCount": len(item.attempts),
+        "problemCount": 0 if event is None else len(event.problems),
         "version": item.version,
     }
 
 
-def detail(item: DeliveryView, *, revealed: bool = False) -> dict[str, Any]:
-    """Word all that is known of a delivery; its body, and what is private in the event, only where *revealed*."""
-    shown = row(item) | {
-        "size": item.size,
+def to_detail(item: DeliveryView, *, revealed: bool = False) -> dict[str, Any]:
+    """Return everything known about an item; the body and private fields only if *revealed*."""
+    shown = to_row(item) | {
+        "bodySize": item.body_size,
         "contentType": None if item.delivery is None else item.delivery.content_type,
-        "held": bool(item.body),
-        "unreadable": item.unreadable,
-        "problemList": [] if item.event is None else list(item.event.problems),
-        "tries": [_attempt(attempt) for attempt in item.attempts],
-        "event": None if item.event is None else _event(item.event, revealed=revealed),
+        "hasBody": bool(item.body),
+        "parseError": item.parse_error,
+        "problems": [] if item.event is None else list(item.event.problems),
+        "attempts": [_attempt(attempt) for attempt in item.attempts],
+        "event": None if item.event is None else _event_nodes(item.event, revealed=revealed),
         "revealed": revealed,
     }
     if revealed:
-        shown["body"] = _text(item.body)
+        shown["body"] = item.body.decode("utf-8", "backslashreplace")[:_MAX_BODY_CHARACTERS]
         shown["payload"] = None if item.event is None else to_nodes({item.event.name: item.event.payload})
     return shown
 
@@ -55,9 +63,9 @@ def detail(item: DeliveryView, *, revealed: bool = False) -> dict[str, Any]:
 def _kind(item: DeliveryView) -> str:
     if item.event is not None:
         return type(item.event).__name__
-    if item.unreadable:
+    if item.parse_error:
         return "not a notification"
-    # What was refused at the door was not read; what is done has no body any more.
+    # A refused request has no delivery; the inbox drops the bodies of handled deliveries.
     return "request" if item.delivery is None else "body dropped"
 
 
@@ -65,8 +73,7 @@ def _subject(event: Notification | None) -> str:
     if event is None:
         return ""
     if isinstance(event, UnknownNotification):
-        # A root can be as long as a body.
-        return event.name[:60]
+        return event.name[:_MAX_SUBJECT_CHARACTERS]
     return " ".join(map(str, event.key[:2]))
 
 
@@ -75,47 +82,79 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "number": attempt.number,
         "outcome": attempt.outcome,
         "reason": attempt.reason,
-        "took": _milliseconds(attempt.seconds),
-        "runs": [{"name": run.name, "took": _milliseconds(run.seconds), "error": run.error} for run in attempt.runs],
+        "durationMs": _milliseconds(attempt.seconds),
+        "handlers": [
+            {"name": run.name, "durationMs": _milliseconds(run.seconds), "error": run.error} for run in attempt.runs
+        ],
     }
-
-
-# What stands elsewhere on the page already.
-_SAID = ("kind", "problems", "payload")
-
-
-def _event(event: Notification, *, revealed: bool) -> dict[str, Any]:
-    clear, masked = (
-        {name: value for name, value in described(event, masked=masked).items() if name not in _SAID}
-        for masked in (False, True)
-    )
-    return to_nodes(clear if revealed else masked, clear)
 
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(1000 * seconds, 1)
 
 
-def _text(body: bytes) -> str:
-    return body.decode("utf-8", "backslashreplace")[:_MOST_SHOWN]
+def _event_nodes(event: Notification, *, revealed: bool) -> dict[str, Any]:
+    clear, masked = (
+        {name: value for name, value in describe_event(event, masked=masked).items() if name not in _SHOWN_ELSEWHERE}
+        for masked in (False, True)
+    )
+    return to_nodes(clear if revealed else masked, clear)
 
 
 def to_nodes(shown: Any, clear: Any = ...) -> dict[str, Any]:
     """
-    Make nodes of a value: objects as lists of pairs, so that no name in it means anything to a browser.
+    Return a value as a tree of nodes; objects become lists of pairs, so that no key has a meaning in JavaScript.
 
     Args:
-        shown: What is shown.
-        clear: The same, not masked: where the two differ, a leaf is marked as masked.
+        shown: The value to show.
+        clear: The same value without masks: a leaf that differs is marked as masked.
     """
     clear = shown if clear is ... else clear
     if isinstance(shown, dict):
-        others = clear if isinstance(clear, dict) else {}
-        return {"pairs": [[str(name), to_nodes(value, others.get(name, value))] for name, value in shown.items()]}
+        values = clear if isinstance(clear, dict) else {}
+        return {"pairs": [[str(name), to_nodes(value, values.get(name, value))] for name, value in shown.items()]}
     if isinstance(shown, list):
-        beside = clear if isinstance(clear, list) and len(clear) == len(shown) else shown
-        return {"list": [to_nodes(value, other) for value, other in zip(shown, beside, strict=True)]}
+        counterparts = clear if isinstance(clear, list) and len(clear) == len(shown) else shown
+        return {"list": [to_nodes(value, other) for value, other in zip(shown, counterparts, strict=True)]}
     kind = "none" if shown is None else "text" if isinstance(shown, str) else "value"
-    # As text: a browser's numbers are not ours.
+    # As text: JavaScript's numbers are less precise.
     leaf = {"leaf": "" if shown is None else str(shown), "kind": kind}
     return leaf | ({"masked": True} if shown != clear else {})
+
+
+# --- events and models as JSON ----------------------------------------------------------------------------
+
+
+def describe_event(event: Notification, *, masked: bool) -> dict[str, Any]:
+    """Return an event as a JSON object; the payload only of an unknown event that is not masked."""
+    description = {"kind": type(event).__name__, "key": list(event.key), **to_jsonable(event, masked=masked)}
+    if isinstance(event, UnknownNotification) and not masked:
+        description["payload"] = event.payload
+    return description
+
+
+def to_jsonable(value: Any, *, masked: bool = True) -> Any:
+    """
+    Convert a value to objects, lists, strings and numbers that JSON can represent.
+
+    Args:
+        value: A model, an event, or a value of one of their fields.
+        masked: Whether numbers, messages and endpoints are masked as in a ``repr``.
+    """
+    if attrs.has(type(value)):
+        shown = (field for field in attrs.fields(type(value)) if field.repr)
+        return {field.name: _field_to_jsonable(field, getattr(value, field.name), masked=masked) for field in shown}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [to_jsonable(item, masked=masked) for item in value]
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return str(value) if isinstance(value, str | Decimal) else value
+
+
+def _field_to_jsonable(field: Any, value: Any, *, masked: bool) -> Any:
+    mask: Any = field.repr
+    if masked and callable(mask):
+        return to_jsonable(ast.literal_eval(str(mask(value))))
+    return to_jsonable(value, masked=masked)

@@ -1,4 +1,4 @@
-"""A home of one's own, and a CallFire on loopback for commands that are run as a script runs them."""
+"""An isolated home directory, and a fake CallFire on localhost."""
 
 import asyncio
 import threading
@@ -7,14 +7,14 @@ from socket import create_server
 
 import pytest
 import uvicorn
-from cli.typing_commands import TOKEN, CallFireServer, Typed, typed
+from cli.command_runner import TOKEN, CallFireServer, CommandResult, run_command
 
 from callfire_async.testing import FakeCallFire
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """Nothing of the machine's own is read or written; credentials and a token are in the environment."""
+    """Isolate the test from the machine: a home directory, credentials and a token of its own."""
     for name in ("XDG_CONFIG_HOME", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -27,21 +27,21 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def server():
-    """One server for all tests of a module, in a thread of its own."""
-    serving = CallFireServer()
+    """Serve a fake CallFire in a thread, once for each module."""
+    application = CallFireServer()
     with closing(create_server(("127.0.0.1", 0))) as listener:
-        serving.port = listener.getsockname()[1]
-        inner = uvicorn.Server(uvicorn.Config(serving, lifespan="off", log_config=None))
+        application.port = listener.getsockname()[1]
+        inner = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_config=None))
         thread = threading.Thread(target=asyncio.run, args=(inner.serve(sockets=[listener]),))
         thread.start()
-        yield serving
+        yield application
         inner.should_exit = True
         thread.join()
 
 
 @pytest.fixture
 def account(server):
-    """An account that is empty at first."""
+    """Provide an empty account."""
     server.fake = FakeCallFire()
     server.faults.clear()
     return server
@@ -49,9 +49,9 @@ def account(server):
 
 @pytest.fixture
 def run(account):
-    """Type a command on that account."""
+    """Run commands on that account."""
 
-    def run(*arguments: str, **options: str) -> Typed:
-        return typed(*arguments, "--base-url", account.base_url, **options)
+    def run(*arguments: str, **options: str) -> CommandResult:
+        return run_command(*arguments, "--base-url", account.base_url, **options)
 
     return run

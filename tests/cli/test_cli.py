@@ -1,4 +1,4 @@
-"""The command line as a script calls it."""
+"""The entry point and the exit statuses of the command line."""
 
 import sys
 
@@ -9,8 +9,8 @@ from callfire_async.cli import main
 from callfire_async.cli.app import app
 
 
-def test_without_its_extra_it_says_how_to_install_it(monkeypatch, capsys):
-    """Status 2, and the line that helps."""
+def test_missing_extra_is_reported(monkeypatch, capsys):
+    """Without Typer the command exits with status 2 and prints how to install the extra."""
     monkeypatch.setitem(sys.modules, "typer", None)
     for name in [name for name in sys.modules if name.startswith("callfire_async.cli.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -21,8 +21,8 @@ def test_without_its_extra_it_says_how_to_install_it(monkeypatch, capsys):
     assert (exited.value.code, "pip install 'callfire-async[cli]'" in capsys.readouterr().err) == (2, True)
 
 
-def test_without_a_command_it_shows_what_there_is(monkeypatch, capsys):
-    """The help, through the installed command's own entry."""
+def test_no_command_prints_the_help(monkeypatch, capsys):
+    """Without a command the entry point prints the help."""
     monkeypatch.setattr(sys, "argv", ["callfire-async"])
 
     with pytest.raises(SystemExit):
@@ -41,15 +41,15 @@ def test_without_a_command_it_shows_what_there_is(monkeypatch, capsys):
         ["demo", "--drop", "some"],
     ],
 )
-def test_wrong_use_is_status_2(arguments):
-    """As every command line says it."""
+def test_wrong_usage_is_status_2(arguments):
+    """Unknown commands and invalid option values exit with status 2."""
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
-@pytest.mark.parametrize("share", ["5%", "0.05"])
+@pytest.mark.parametrize("fraction", ["5%", "0.05"])
 @pytest.mark.parametrize(("lost", "status"), [(0, 0), (3, 1)])
-def test_the_demo_s_status_tells_the_truth(monkeypatch, lost, status, share):
-    """0 only if nothing that was acknowledged was lost."""
+def test_demo_exits_with_1_if_events_were_lost(monkeypatch, lost, status, fraction):
+    """The status of the demo is 0 only if no events were lost."""
 
     async def run(events: int, console: object, *, crashes: int, drop: float, inspect: bool) -> int:
         assert (events, crashes, drop, inspect) == (7, 2, 0.05, False)
@@ -57,4 +57,4 @@ def test_the_demo_s_status_tells_the_truth(monkeypatch, lost, status, share):
 
     monkeypatch.setattr("callfire_async.cli.commands.demo.run", run)
 
-    assert CliRunner().invoke(app, ["demo", "--events", "7", "--crash", "2", "--drop", share]).exit_code == status
+    assert CliRunner().invoke(app, ["demo", "--events", "7", "--crash", "2", "--drop", fraction]).exit_code == status

@@ -1,4 +1,4 @@
-"""`doctor`: each check, well and not."""
+"""`doctor`: each check, passed, failed and skipped."""
 
 import asyncio
 import ssl
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from cli.typing_commands import TOKEN, typed
+from cli.command_runner import TOKEN, run_command
 from loopback import answer_bytes, serving
 from notifications.servers import serve_asgi
 
@@ -23,61 +23,65 @@ def make_receiver(tokens=TOKEN):
     router = Router()
 
     @router.on(Notification)
-    async def take(event):
-        raise AssertionError("nothing is posted that could be handled")
+    async def handle(event):
+        raise AssertionError("doctor posts empty bodies only")
 
     return Receiver(router, tokens=tokens)
 
 
 async def endpoint_checks(url):
-    return {check.name: check async for check in doctor._endpoint(doctor._url(url))}
+    return {check.name: check async for check in doctor._check_endpoint(doctor._endpoint_url(url))}
 
 
-def lines(shown):
-    return {item["check"]: item for item in shown.items}
+def checks_by_name(result):
+    return {item["check"]: item for item in result.items}
 
 
-def test_every_check_is_a_line(run):
-    """For people with a sign; what was not named was not looked at."""
+def test_checks_are_printed(run):
+    """Each check is printed with a sign; checks without their option are skipped."""
     shown = run("doctor")
 
     signs = [line.split(":")[0] for line in shown.out.splitlines()]
     assert signs[:4] == ["✓ credentials", "– endpoint", "– token", "– certificate"]  # noqa: RUF001  # the sign
-    assert (signs[4], signs[-1]) == ("✓ Python", "– inbox")  # noqa: RUF001  # likewise
+    assert (signs[4], signs[-1]) == ("✓ Python", "– inbox")  # noqa: RUF001  # the sign
 
 
-def test_credentials_that_are_missing_or_refused_are_status_3(run, monkeypatch):
-    """Where nothing else is wrong."""
-    monkeypatch.setattr(doctor, "SQLITE_SOUND", (3, 0, 0))
-    monkeypatch.setattr(doctor, "EXPAT_SOUND", (2, 0, 0))
-    well, refused = run("doctor", "--json"), run("doctor", "--login", "somebody", "--json")
+def test_missing_or_rejected_credentials_are_status_3(run, monkeypatch):
+    """Missing or rejected credentials exit with status 3 if no other check fails."""
+    monkeypatch.setattr(doctor, "SQLITE_FIXED", (3, 0, 0))
+    monkeypatch.setattr(doctor, "EXPAT_FIXED", (2, 0, 0))
+    accepted, rejected = run("doctor", "--json"), run("doctor", "--login", "somebody", "--json")
     monkeypatch.delenv("CALLFIRE_API_PASSWORD")
     missing = run("doctor", "--json")
 
-    assert (well.status, refused.status, missing.status) == (0, 3, 3)
-    assert [lines(one)["credentials"]["is_well"] for one in (well, refused, missing)] == [True, False, False]
+    assert (accepted.status, rejected.status, missing.status) == (0, 3, 3)
+    assert [checks_by_name(result)["credentials"]["is_well"] for result in (accepted, rejected, missing)] == [
+        True,
+        False,
+        False,
+    ]
 
 
-def test_an_account_that_cannot_be_reached_is_status_1(run, account):
-    """It is not the credentials."""
+def test_unreachable_account_is_status_1(run, account):
+    """A failure of the API exits with status 1."""
     account.faults.extend([Fault(status=500)] * 4)
 
     shown = run("doctor", "--json")
 
-    assert (shown.status, "500" in lines(shown)["credentials"]["words"]) == (1, True)
+    assert (shown.status, "500" in checks_by_name(shown)["credentials"]["words"]) == (1, True)
 
 
-def test_another_kind_of_account_is_wrong_use():
-    """It says nothing of the credentials."""
-    assert typed("doctor", "--base-url", "ftp://example.com").status == 2
-    assert typed("doctor", "--base-url", "http://127.0.0.1:9", "--endpoint", "nowhere").status == 2
+def test_invalid_urls_are_wrong_usage():
+    """An invalid base URL or endpoint exits with status 2."""
+    assert run_command("doctor", "--base-url", "ftp://example.com").status == 2
+    assert run_command("doctor", "--base-url", "http://127.0.0.1:9", "--endpoint", "nowhere").status == 2
 
 
-async def test_a_total_that_is_not_told_is_counted():
-    """As far as it was asked for."""
+async def test_missing_total_is_counted():
+    """Without a total in the response, the subscriptions of the page are counted."""
     from callfire_async.testing import FakeCallFire
 
-    class Untold(ClientOptions):
+    class WithoutTotal(ClientOptions):
         @asynccontextmanager
         async def client(self):
             async with FakeCallFire().client() as callfire:
@@ -85,39 +89,39 @@ async def test_a_total_that_is_not_told_is_counted():
                 callfire.subscriptions.query = lambda **_: asyncio.sleep(0, page.__class__((), None, 0))
                 yield callfire
 
-    assert (await doctor._credentials(Untold())).words.endswith("subscriptions: 0")
+    assert (await doctor._check_credentials(WithoutTotal())).message.endswith("subscriptions: 0")
 
 
-async def test_a_live_receiver_is_asked_without_harm():
-    """Nothing is stored or handled: an empty body is refused once the token was taken."""
+async def test_check_of_a_receiver_has_no_effect():
+    """The check stores and handles nothing: an empty body is rejected after the token was verified."""
     async with serve_asgi(receiver := make_receiver()) as endpoint:
         checks = await endpoint_checks(endpoint.url("{token}"))
         stats = await receiver.stats()
 
-    assert [(check.is_well, check.name) for check in checks.values()] == [(True, "endpoint"), (True, "token")]
+    assert [(check.is_ok, check.name) for check in checks.values()] == [(True, "endpoint"), (True, "token")]
     assert (dict(stats.refused), stats.handled) == ({"empty": 1, "token": 1}, 0)
 
 
-async def test_a_wrong_token_is_found():
-    """The endpoint answers 404 to it."""
+async def test_wrong_token_is_found():
+    """An endpoint with another token fails with a hint at CALLFIRE_TOKEN."""
     async with serve_asgi(make_receiver("another-token-0123456789")) as endpoint:
         checks = await endpoint_checks(endpoint.url("{token}"))
 
-    assert (checks["endpoint"].is_well, "CALLFIRE_TOKEN" in checks["endpoint"].words) == (False, True)
-    assert checks["token"].is_well is None
+    assert (checks["endpoint"].is_ok, "CALLFIRE_TOKEN" in checks["endpoint"].message) == (False, True)
+    assert checks["token"].is_ok is None
 
 
-async def test_an_open_endpoint_is_found():
-    """Whatever token it is given."""
+async def test_endpoint_without_token_is_found():
+    """An endpoint that accepts any token fails."""
     async with serve_asgi(make_receiver(None)) as endpoint:
         checks = await endpoint_checks(endpoint.url("{token}"))
 
-    assert (checks["endpoint"].is_well, checks["token"].is_well) == (True, False)
+    assert (checks["endpoint"].is_ok, checks["token"].is_ok) == (True, False)
 
 
 @pytest.mark.parametrize("statuses", [["200 OK"], ["400 Bad Request", "302 Found"]])
-async def test_something_else_is_found(statuses):
-    """That answers as no receiver does."""
+async def test_other_application_is_found(statuses):
+    """An application that is not a receiver fails."""
     answers = iter(statuses)
 
     async def answer(_, writer):
@@ -126,14 +130,14 @@ async def test_something_else_is_found(statuses):
     async with serving(answer) as target:
         checks = await endpoint_checks(f"{target.url}/{TOKEN}")
 
-    assert [check.is_well for check in checks.values()][len(statuses) - 1] is False
+    assert [check.is_ok for check in checks.values()][len(statuses) - 1] is False
 
 
-async def test_nobody_there_is_found():
-    """The cause is named."""
+async def test_unreachable_endpoint_is_found():
+    """The cause of a failed connection is printed."""
     checks = await endpoint_checks("http://127.0.0.1:9/{token}")
 
-    assert "ConnectError" in checks["endpoint"].words
+    assert "ConnectError" in checks["endpoint"].message
 
 
 @asynccontextmanager
@@ -151,7 +155,7 @@ async def tls_server(certificate):
 
 @pytest.fixture
 def authority(tmp_path, monkeypatch):
-    """An authority that this process trusts, as it trusts those of the system."""
+    """Create a certificate authority that this process trusts."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -159,58 +163,60 @@ def authority(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("names", "days", "is_well", "words"),
+    ("names", "days", "is_ok", "text"),
     [
-        (["localhost"], 400, True, "fits the name"),
-        (["localhost"], 3, False, "renew it"),
+        (["localhost"], 400, True, "valid for the host name"),
+        (["localhost"], 3, False, "renew the certificate"),
         (["other.example"], 400, False, "Hostname mismatch"),
         (["localhost"], -1, False, "certificate has expired"),
     ],
 )
-async def test_a_certificate_is_looked_at(authority, names, days, is_well, words):
-    """Its name, and its end."""
+async def test_certificate_is_checked(authority, names, days, is_ok, text):
+    """The host name and the expiry date of the certificate are checked."""
     now = datetime.now(UTC)
     certificate = authority.issue_cert(
         *names, not_before=now - timedelta(days=90), not_after=now + timedelta(days=days, hours=1)
     )
     async with tls_server(certificate) as url:
-        check = await doctor._certificate(url)
+        check = await doctor._check_certificate(url)
 
-    assert (check.is_well, words in check.words) == (is_well, True), check.words
-
-
-async def test_a_certificate_needs_a_connection():
-    """And https."""
-    unreachable, in_the_open = [await doctor._certificate(f"{scheme}://127.0.0.1:9/x") for scheme in ("https", "http")]
-
-    assert ("ConnectionRefusedError" in unreachable.words, "in the open" in in_the_open.words) == (True, True)
-    assert {unreachable.is_well, in_the_open.is_well} == {None}
+    assert (check.is_ok, text in check.message) == (is_ok, True), check.message
 
 
-def test_versions_with_known_faults_are_found():
-    """With the first that is without."""
-    faulty = {check.name: check for check in doctor._versions((3, 51, 2), (2, 7, 1))}
-    sound = {check.name: check for check in doctor._versions((3, 51, 3), (2, 8, 0))}
+async def test_certificate_check_needs_https():
+    """The check of the certificate is skipped without a connection or without https."""
+    unreachable, unencrypted = [
+        await doctor._check_certificate(f"{scheme}://127.0.0.1:9/x") for scheme in ("https", "http")
+    ]
 
-    assert [faulty[name].is_well for name in ("SQLite", "expat")] == [False, False]
-    assert [sound[name].is_well for name in ("SQLite", "expat")] == [True, True]
-    assert "3.51.3" in faulty["SQLite"].words
+    assert ("ConnectionRefusedError" in unreachable.message, "not encrypted" in unencrypted.message) == (True, True)
+    assert {unreachable.is_ok, unencrypted.is_ok} == {None}
+
+
+def test_faulty_versions_are_found():
+    """Versions of SQLite and expat with known faults fail, and the first fixed version is printed."""
+    faulty = {check.name: check for check in doctor._check_versions((3, 51, 2), (2, 7, 1))}
+    fixed = {check.name: check for check in doctor._check_versions((3, 51, 3), (2, 8, 0))}
+
+    assert [faulty[name].is_ok for name in ("SQLite", "expat")] == [False, False]
+    assert [fixed[name].is_ok for name in ("SQLite", "expat")] == [True, True]
+    assert "3.51.3" in faulty["SQLite"].message
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_well"), [("ext4", True), ("overlay", False), ("tmpfs", False), ("nfs4", False), (None, None)]
+    ("kind", "is_ok"), [("ext4", True), ("overlay", False), ("tmpfs", False), ("nfs4", False), (None, None)]
 )
-def test_the_inbox_s_file_system_is_looked_at(monkeypatch, kind, is_well):
-    """What ends with the machine, or keeps no locks, holds no inbox."""
+def test_file_system_is_checked(monkeypatch, kind, is_ok):
+    """An inbox on an ephemeral or network file system fails."""
     monkeypatch.setattr(doctor, "file_system", lambda path: kind)
 
-    assert doctor._disk("callfire.db").is_well is is_well
-    assert doctor._disk("postgresql://localhost/callfire").is_well is None
+    assert doctor._check_inbox("callfire.db").is_ok is is_ok
+    assert doctor._check_inbox("postgresql://localhost/callfire").is_ok is None
 
 
-def test_a_real_file_system_is_named(tmp_path):
-    """As the system has it."""
-    assert doctor._disk(str(tmp_path / "callfire.db")).name == "inbox"
-    assert Path("/proc/self/mounts").exists() is (doctor._disk(str(tmp_path)).is_well is not None)
+def test_real_file_system_is_detected(tmp_path):
+    """The type of a real file system is detected if the system lists its mounts."""
+    assert doctor._check_inbox(str(tmp_path / "callfire.db")).name == "inbox"
+    assert Path("/proc/self/mounts").exists() is (doctor._check_inbox(str(tmp_path)).is_ok is not None)
     with pytest.raises(CliError):
-        doctor._url("nowhere")
+        doctor._endpoint_url("nowhere")

@@ -1,4 +1,4 @@
-"""What every command has: a help with an example that works, JSON, and little to import."""
+"""Requirements for all commands: a help with a working example, JSON output and few imports."""
 
 import asyncio
 import os
@@ -10,22 +10,23 @@ import sys
 import httpx
 import pytest
 import respx
-from cli.typing_commands import DEADLINE, typed
+from cli.command_runner import DEADLINE, run_command
 from typer.main import get_command
 
-from callfire_async.cli.app import app
+from callfire_async.cli.app import LazyCommand, app
 from callfire_async.models import TriggerEvent
 from callfire_async.notifications import Delivery, SqliteInbox
 from callfire_async.testing import FakeCallFire, encode, make_text_received
 
 CALLFIRE = "https://www.callfire.com/api/1.1/rest"
-NOT_FOR_HELP = "uvicorn starlette sqlite3 yaml callfire_async.testing callfire_async.notifications.receiver".split()
+NOT_FOR_HELP = "uvicorn starlette sqlite3 callfire_async.testing callfire_async.notifications.receiver".split()
 SERVERS = ("inspect", "listen", "sandbox")
 
 
 def commands(group=None, path=()):
-    """Yield every command, by the words that call it."""
-    for name, command in (group or get_command(app)).commands.items():
+    """Yield every command with its path."""
+    for name, registered in (group or get_command(app)).commands.items():
+        command = registered.load() if isinstance(registered, LazyCommand) else registered
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
         else:
@@ -36,7 +37,7 @@ COMMANDS = dict(commands())
 
 
 def example_of(command):
-    """Return the words of the example in a command's help."""
+    """Return the arguments of the example in a command's help."""
     return shlex.split(re.fullmatch(r"Example: `callfire-async (.*)`", command.epilog)[1])
 
 
@@ -48,20 +49,22 @@ async def fill(path):
 
 
 @pytest.fixture
-def surroundings(tmp_path, monkeypatch):
-    """All that the examples name: an account, files, a service."""
+def environment(tmp_path, monkeypatch):
+    """Provide everything that the examples use: an account, files and a service."""
     asyncio.run(fill(tmp_path / "callfire.db"))
     (tmp_path / "postback.xml").write_bytes(encode(make_text_received())[1])
-    endpoint = "  - endpoint: 'https://hooks.example.com/callfire/{token}'\n    trigger_event: CAMPAIGN_STARTED\n"
-    (tmp_path / "subscriptions.yaml").write_text(f"subscriptions:\n{endpoint}")
+    (tmp_path / "subscriptions.toml").write_text(
+        "endpoint = 'https://hooks.example.com/callfire/{token}'\n"
+        "[[subscriptions]]\ntrigger_event = 'CAMPAIGN_STARTED'\n"
+    )
     (tmp_path / "service.py").write_text(
         "from callfire_async.notifications import Notification, Router\nrouter = Router()\n"
-        "@router.on(Notification)\nasync def take(event): ...\n"
+        "@router.on(Notification)\nasync def handle(event): ...\n"
     )
     monkeypatch.syspath_prepend("")
     monkeypatch.delitem(sys.modules, "service", raising=False)
     fake = FakeCallFire()
-    asyncio.run(subscribed(fake))
+    asyncio.run(subscribe(fake))
     transport = httpx.ASGITransport(fake)
     with respx.mock(assert_all_called=False) as network:
         network.route(url__startswith=CALLFIRE).mock(side_effect=transport.handle_async_request)
@@ -69,30 +72,30 @@ def surroundings(tmp_path, monkeypatch):
         yield
 
 
-async def subscribed(fake):
+async def subscribe(fake):
     async with fake.client() as callfire:
         created = await callfire.subscriptions.create("https://example.com/x", TriggerEvent.CAMPAIGN_STARTED)
         assert created.id == 609951003
 
 
 @pytest.mark.parametrize("path", [path for path in COMMANDS if path[-1] not in SERVERS], ids=" ".join)
-def test_the_example_of_a_command_works(path, surroundings):
-    """It can be typed as it stands."""
+def test_example_of_a_command_works(path, environment):
+    """The example in the help of a command runs successfully."""
     words = example_of(COMMANDS[path])
     if path == ("demo",):
         words[words.index("--events") + 1] = "20"
         words[words.index("--crash") + 1] = "0"
     if path == ("doctor",):
         words = [word.replace("https://hooks.example.com", "http://127.0.0.1:9") for word in words]
-    ended = typed(*words)
+    result = run_command(*words)
 
-    # Nobody is at doctor's endpoint; and what it finds of this machine's libraries is another matter.
-    assert (words[: len(path)], ended.status) == ([*path], 1 if path == ("doctor",) else 0), ended
+    # The endpoint of doctor's example does not exist.
+    assert (words[: len(path)], result.status) == ([*path], 1 if path == ("doctor",) else 0), result
 
 
 @pytest.mark.parametrize("command", SERVERS)
-def test_the_example_of_a_server_works(command, tmp_path):
-    """It says that it is ready, and ends quietly with Ctrl-C."""
+def test_example_of_a_server_works(command, tmp_path):
+    """A server prints a line once it is ready, and exits with status 130 and no error on Ctrl-C."""
     asyncio.run(fill(tmp_path / "callfire.db"))
     words = example_of(COMMANDS[command,])
     words = [word if word != "8480" else "0" for word in words]
@@ -112,37 +115,45 @@ def test_the_example_of_a_server_works(command, tmp_path):
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_every_command_speaks_to_scripts(path):
-    """All but the demo, which is for people."""
+def test_commands_have_json_output(path):
+    """Every command except the demo has the option --json."""
     options = {name for parameter in COMMANDS[path].params for name in parameter.opts}
 
     assert ("--json" in options) is (path != ("demo",))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_every_command_has_a_help(path):
-    """With its example, in a narrow terminal too."""
-    shown = typed(*path, "--help", env={"COLUMNS": "40", "TERM": "dumb"})
+def test_commands_have_help_with_an_example(path):
+    """The help of every command contains an example, also in a narrow terminal."""
+    result = run_command(*path, "--help", env={"COLUMNS": "40", "TERM": "dumb"})
 
-    assert (shown.status, "Example:" in shown.out) == (0, True)
+    assert (result.status, "Example:" in result.out) == (0, True)
 
 
-def test_the_help_is_light():
-    """It loads no server, no database and nothing else that a command may need."""
+def test_help_imports_no_heavy_modules():
+    """--help imports no server, no database and no testing module."""
     script = (
         "import sys\nsys.argv = ['callfire-async', '--help']\nfrom callfire_async.cli import main\n"
         "try:\n    main()\nfinally:\n    print(*sys.modules.keys() & set(sys.argv_wanted), file=sys.stderr)"
     ).replace("sys.argv_wanted", repr(NOT_FOR_HELP))
 
-    # Whoever measures this process loads a database of his own.
+    # Coverage measurement imports sqlite3.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=env)
 
     assert (result.stderr.split(), "subscriptions" in result.stdout) == ([], True)
 
 
-def test_a_shell_can_complete_it():
-    """With what it is told to source by --show-completion."""
+@pytest.mark.parametrize("name", dict(get_command(app).commands))
+def test_summary_is_the_first_line_of_the_help(name):
+    """The summary that `--help` shows without an import is the first line of the command's help."""
+    registered = get_command(app).commands[name]
+
+    assert registered.help == registered.load().help.splitlines()[0]
+
+
+def test_shell_completion():
+    """The completion script completes the name of a command."""
     script = "import sys\nsys.argv[0] = 'callfire-async'\nfrom callfire_async.cli import main\nmain()"
     words = {"_CALLFIRE_ASYNC_COMPLETE": "complete_bash", "COMP_WORDS": "callfire-async subs", "COMP_CWORD": "1"}
 
@@ -150,16 +161,16 @@ def test_a_shell_can_complete_it():
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=os.environ | words
     )
 
-    assert (result.stdout.split(), "--show-completion" in typed("--help").out) == (["subscriptions"], True)
+    assert (result.stdout.split(), "--show-completion" in run_command("--help").out) == (["subscriptions"], True)
 
 
-def test_the_command_serves_the_sandbox(monkeypatch):
-    """At the port that was typed."""
-    seen = []
+def test_sandbox_passes_its_options(monkeypatch):
+    """The sandbox listens on the port of its option."""
+    calls = []
 
     async def run(port, *, as_json):
-        seen.append((port, as_json))
+        calls.append((port, as_json))
 
     monkeypatch.setattr("callfire_async.cli.commands.sandbox.run", run)
 
-    assert (typed("sandbox", "--port", "5").status, seen) == (0, [(5, False)])
+    assert (run_command("sandbox", "--port", "5").status, calls) == (0, [(5, False)])

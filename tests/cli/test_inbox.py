@@ -1,4 +1,4 @@
-"""Inboxes on the command line: files that somebody may own, folders, and servers whose drivers are missing."""
+"""`inbox`: files, directories, and servers whose drivers are missing."""
 
 import asyncio
 import sqlite3
@@ -7,9 +7,9 @@ import types
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cli.typing_commands import typed
+from cli.command_runner import run_command
 
-from callfire_async.cli.commands import inbox as work
+from callfire_async.cli.commands import inbox as inbox_command
 from callfire_async.notifications import Delivery, SqliteInbox
 from callfire_async.testing import encode, make_text_received
 
@@ -19,7 +19,7 @@ from callfire_async.notifications import Router, TextReceived
 router, empty, number = Router(), Router(), 1
 
 @router.on(TextReceived)
-async def take(event: TextReceived) -> None:
+async def handle(event: TextReceived) -> None:
     if event.text.message == "fail":
         raise ValueError
 
@@ -36,8 +36,8 @@ def delivery(message="KEYWORD yes"):
     return Delivery(body, content_type)
 
 
-async def dead_letter(inbox, *messages, reason="why"):
-    """Keep deliveries, and make dead letters of them."""
+async def add_dead_letters(inbox, *messages, reason="why"):
+    """Append deliveries and dead-letter them."""
     await inbox.append_many([delivery(message) for message in messages])
     for lease in await inbox.claim(len(messages), lease=60):
         await inbox.dead_letter(lease, reason)
@@ -45,7 +45,7 @@ async def dead_letter(inbox, *messages, reason="why"):
 
 async def fill(path, *messages):
     async with SqliteInbox(path) as inbox:
-        await dead_letter(inbox, *messages)
+        await add_dead_letters(inbox, *messages)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     path = tmp_path / "inboxes"
     path.mkdir()
     asyncio.run(fill(path / "a.db", "one"))
@@ -66,7 +66,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def service(tmp_path, monkeypatch):
-    """A module with a router, in the working directory."""
+    """Provide a module with a router in the working directory."""
     (tmp_path / "cli_service.py").write_text(SERVICE)
     (tmp_path / "cli_importing.py").write_text("import no_such_module_here")
     monkeypatch.syspath_prepend("")
@@ -81,16 +81,16 @@ def owned(file):
         runner.run(inbox.__aexit__(None, None, None))
 
 
-def test_an_inbox_is_counted_while_somebody_owns_it(owned):
-    """For people and for scripts."""
-    assert typed("inbox", "stats", owned, "--json").items == [
+def test_stats_of_an_owned_file(owned):
+    """An inbox can be counted while another process owns its file, for people and for scripts."""
+    assert run_command("inbox", "stats", owned, "--json").items == [
         {"ready": 0, "delayed": 0, "leased": 0, "done": 0, "dead": 2, "oldest_ready_age": None}
     ]
-    assert "dead     2" in typed("inbox", "stats", owned).out
+    assert "dead     2" in run_command("inbox", "stats", owned).out
 
 
-def test_the_age_of_the_oldest_is_shown(tmp_path):
-    """Where something waits."""
+def test_stats_show_the_age_of_the_oldest(tmp_path):
+    """The age of the oldest ready delivery is printed if there is one."""
 
     async def wait():
         async with SqliteInbox(tmp_path / "a.db") as inbox:
@@ -98,47 +98,48 @@ def test_the_age_of_the_oldest_is_shown(tmp_path):
 
     asyncio.run(wait())
 
-    assert "oldest ready  " in typed("inbox", "stats", "a.db").out
+    assert "oldest ready  " in run_command("inbox", "stats", "a.db").out
 
 
-def test_deliveries_are_listed_while_somebody_owns_them(owned):
-    """One line each, or one line of JSON."""
-    rows = typed("inbox", "list", owned, "--state", "dead").out.splitlines()
-    items = typed("inbox", "list", owned, "--json").items
+def test_list_of_an_owned_file(owned):
+    """Each delivery is listed on a line; an invalid state exits with status 2."""
+    rows = run_command("inbox", "list", owned, "--state", "dead").out.splitlines()
+    items = run_command("inbox", "list", owned, "--json").items
 
     assert [row.split()[:3] for row in rows[1:]] == [["1", "dead", "TextReceived"], ["2", "dead", "TextReceived"]]
     assert [(item["id"], item["reason"]) for item in items] == [(1, "why"), (2, "why")]
-    assert typed("inbox", "list", owned, "--state", "done").out == "no deliveries\n"
-    assert typed("inbox", "list", owned, "--state", "asleep").status == 2
+    assert run_command("inbox", "list", owned, "--state", "done").out == "no deliveries\n"
+    assert run_command("inbox", "list", owned, "--state", "delayed").out == "no deliveries\n"
+    assert run_command("inbox", "list", owned, "--state", "asleep").status == 2
 
 
-def test_a_folder_is_looked_at_as_one(folder):
-    """Ids are file and number; none of the files is taken over, and none is made."""
-    assert typed("inbox", "stats", folder, "--json").items[0]["dead"] == 2
-    assert [item["id"] for item in typed("inbox", "list", folder, "--json").items] == ["a/1", "b/1"]
-    assert typed("inbox", "show", folder, "b/1", "--json").items[0]["id"] == "b/1"
-    assert typed("inbox", "show", folder, "c/1").status == 1
+def test_directory_is_read_as_one_inbox(directory):
+    """The ids of a directory contain the name of the file."""
+    assert run_command("inbox", "stats", directory, "--json").items[0]["dead"] == 2
+    assert [item["id"] for item in run_command("inbox", "list", directory, "--json").items] == ["a/1", "b/1"]
+    assert run_command("inbox", "show", directory, "b/1", "--json").items[0]["id"] == "b/1"
+    assert run_command("inbox", "show", directory, "c/1").status == 1
 
 
-def test_a_delivery_is_shown_masked(file):
-    """Neither number nor message, unless they are asked for."""
-    shown, raw = typed("inbox", "show", file, "1"), typed("inbox", "show", file, "1", "--raw")
+def test_delivery_is_masked(file):
+    """Numbers and messages are printed only with --raw."""
+    shown, raw = run_command("inbox", "show", file, "1"), run_command("inbox", "show", file, "1", "--raw")
 
     assert ("12135550142" in shown.out, "one" in shown.out, '"***42"' in shown.out) == (False, False, True)
     assert ("12135550142" in raw.out, "<Message>one</Message>" in raw.out) == (True, True)
 
 
-def test_a_delivery_is_shown_to_a_script(file):
-    """One JSON document, masked as well unless raw."""
-    (item,) = typed("inbox", "show", file, "1", "--json").items
-    (raw,) = typed("inbox", "show", file, "1", "--json", "--raw").items
+def test_delivery_as_json(file):
+    """--json prints one document, which is masked without --raw."""
+    (item,) = run_command("inbox", "show", file, "1", "--json").items
+    (raw,) = run_command("inbox", "show", file, "1", "--json", "--raw").items
 
     assert (item["event"]["text"]["message"], "body" in item) == ("***", False)
     assert (raw["event"]["text"]["message"], "<Message>one" in raw["body"]) == ("one", True)
 
 
-def test_a_body_that_is_none_is_shown_without_an_event(tmp_path):
-    """There is nothing to mask; what would move the cursor is an escape."""
+def test_invalid_body_has_no_event(tmp_path):
+    """A body that is not a notification is printed with escapes, and without an event."""
 
     async def append():
         async with SqliteInbox(tmp_path / "a.db") as inbox:
@@ -146,50 +147,72 @@ def test_a_body_that_is_none_is_shown_without_an_event(tmp_path):
 
     asyncio.run(append())
 
-    assert "***" not in typed("inbox", "show", "a.db", "1").out
-    assert typed("inbox", "show", "a.db", "1", "--raw").out.splitlines()[-1] == "\\x1b[2J what?\\xff"
-    assert typed("inbox", "list", "a.db", "--json").items[0]["kind"] is None
+    assert "***" not in run_command("inbox", "show", "a.db", "1").out
+    assert run_command("inbox", "show", "a.db", "1", "--raw").out.splitlines()[-1] == "\\x1b[2J what?\\xff"
+    assert run_command("inbox", "list", "a.db", "--json").items[0]["kind"] is None
 
 
-def test_dead_letters_are_ready_again(file):
-    """All, or those that are named; one that is no dead letter is named in return, status 1."""
-    one, rest = typed("inbox", "replay", file, "1"), typed("inbox", "replay", file)
-    none = typed("inbox", "replay", file, "7")
+def test_dead_letters_are_replayed(file):
+    """Without ids all dead letters are replayed, otherwise the given ones."""
+    one, rest = run_command("inbox", "replay", file, "1"), run_command("inbox", "replay", file)
 
     assert (one.out, rest.out) == ("1 replayed\n", "1 replayed\n")
-    assert (none.status, none.err) == (1, "error: 7 is no dead letter\n")
 
 
-def test_handlers_are_run_here(file, service):
-    """Until it is quiet; the table says what became of each."""
-    shown = typed("inbox", "replay", file, "--app", "cli_service:router")
+@pytest.mark.parametrize("options", [[], ["--router", "cli_service:router"]])
+def test_ids_are_checked_before_anything_is_replayed(file, service, options):
+    """If one of the ids does not exist or is not a dead letter, nothing is replayed and the status is 1."""
+    run_command("inbox", "replay", file, "1")
+
+    missing = run_command("inbox", "replay", file, "2", "7", *options)
+    not_dead = run_command("inbox", "replay", file, "2", "1", *options)
+
+    assert (missing.status, missing.out) == (1, "")
+    assert missing.err == "error: nothing was replayed: delivery 7 does not exist\n"
+    assert (not_dead.status, not_dead.out) == (1, "")
+    assert not_dead.err == "error: nothing was replayed: delivery 1 is not a dead letter, but ready\n"
+    assert run_command("inbox", "stats", file, "--json").items[0]["dead"] == 1
+
+
+def test_ids_in_a_directory_are_checked_before_anything_is_replayed(directory):
+    """A wrong id for one file prevents the replay in the others."""
+    result = run_command("inbox", "replay", directory, "a/1", "b/7", "c/1")
+
+    assert (result.status, result.out) == (1, "")
+    assert result.err == "error: nothing was replayed: delivery b/7 does not exist; delivery c/1 does not exist\n"
+    assert run_command("inbox", "stats", directory, "--json").items[0]["dead"] == 2
+
+
+def test_handlers_run_in_this_process(file, service):
+    """With --router the dead letters are handled, and the results are counted."""
+    shown = run_command("inbox", "replay", file, "--router", "cli_service:router")
 
     assert (shown.status, shown.out.splitlines()[-1]) == (0, "2 replayed: 2 done")
-    assert typed("inbox", "stats", file, "--json").items[0]["done"] == 2
+    assert run_command("inbox", "stats", file, "--json").items[0]["done"] == 2
 
 
-def test_a_handler_that_fails_is_told(tmp_path, service):
-    """With its reason in the table, its traceback beside it, and status 1."""
+def test_failed_handler_is_reported(tmp_path, service):
+    """A failed handler is printed with its reason and its traceback, and the status is 1."""
     asyncio.run(fill(tmp_path / "a.db", "fail", "fine"))
 
-    shown = typed("inbox", "replay", "a.db", "--app", "cli_service:router")
+    shown = run_command("inbox", "replay", "a.db", "--router", "cli_service:router")
 
     assert (shown.status, shown.out.splitlines()[-1]) == (1, "2 replayed: 1 delayed, 1 done")
-    assert "cli_service.take: ValueError" in shown.out
-    assert "error: handler cli_service.take failed: ValueError" in shown.err
+    assert "cli_service.handle: ValueError" in shown.out
+    assert "error: handler cli_service.handle failed: ValueError" in shown.err
 
 
-def test_what_is_not_done_in_time_is_shown_as_it_stands(tmp_path, service):
-    """For a script a line each."""
+def test_timeout_reports_the_current_state(tmp_path, service):
+    """A delivery that is not done in time is reported in its current state."""
     asyncio.run(fill(tmp_path / "a.db", "slow"))
 
-    shown = typed("inbox", "replay", "a.db", "--app", "cli_service:router", "--timeout", "0.2", "--json")
+    shown = run_command("inbox", "replay", "a.db", "--router", "cli_service:router", "--timeout", "0.2", "--json")
 
     assert (shown.status, shown.items[0]["state"]) == (1, "leased")
 
 
 @pytest.mark.parametrize(
-    "app",
+    "router",
     [
         "cli_service",
         ":router",
@@ -199,41 +222,41 @@ def test_what_is_not_done_in_time_is_shown_as_it_stands(tmp_path, service):
         "cli_service:empty",
     ],
 )
-def test_what_is_no_router_is_wrong_use(file, service, app):
-    """A module that is missing, or an attribute of another kind."""
-    shown = typed("inbox", "replay", file, "--app", app)
+def test_invalid_router_is_wrong_usage(file, service, router):
+    """A missing module, or an attribute that is not a router with handlers, exits with status 2."""
+    shown = run_command("inbox", "replay", file, "--router", router)
 
-    assert (shown.status, "--app" in shown.err) == (2, True)
+    assert (shown.status, "--router" in shown.err) == (2, True)
 
 
 @pytest.mark.parametrize("command", [["replay"], ["purge", "--dead-before", "0d", "--yes"]])
-def test_who_owns_a_file_is_named(owned, command, monkeypatch):
-    """With what can be done; nothing has changed."""
+def test_owner_of_a_file_is_named(owned, command, monkeypatch):
+    """The owning process is named, with what to do; nothing is changed."""
     monkeypatch.setattr("callfire_async.cli._inbox_target.LOCK_TIMEOUT_SECONDS", 0.1)
     name, *options = command
 
-    shown = typed("inbox", name, owned, *options)
+    shown = run_command("inbox", name, owned, *options)
 
-    assert (shown.status, "owned by process" in shown.err, "from inside it" in shown.err) == (1, True, True)
+    assert (shown.status, "owned by process" in shown.err, "stop the service first" in shown.err) == (1, True, True)
     assert shown.out == ""
-    assert typed("inbox", "stats", owned, "--json").items[0]["dead"] == 2
+    assert run_command("inbox", "stats", owned, "--json").items[0]["dead"] == 2
 
 
-def test_a_folder_is_replayed_file_by_file(folder, service):
-    """Each that nobody owns."""
-    one = typed("inbox", "replay", folder, "b/1", "--json")
-    rest = typed("inbox", "replay", folder, "--app", "cli_service:router")
+def test_directory_is_replayed(directory, service):
+    """The dead letters of all files in a directory are replayed."""
+    one = run_command("inbox", "replay", directory, "b/1", "--json")
+    rest = run_command("inbox", "replay", directory, "--router", "cli_service:router")
 
     assert one.items == [{"id": "b/1", "state": "ready", "attempt": 1, "reason": "why"}]
     assert rest.out.splitlines()[1].split()[:2] == ["a/1", "done"]
-    assert typed("inbox", "replay", folder).out == "0 replayed\n"
+    assert run_command("inbox", "replay", directory).out == "0 replayed\n"
 
 
-def test_dead_letters_are_deleted_for_good(folder, file):
-    """Once somebody has said yes."""
-    refused = typed("inbox", "purge", file, "--dead-before", "0m", input="n\n")
-    purged = typed("inbox", "purge", file, "--dead-before", "0m", input="y\n")
-    in_json = typed("inbox", "purge", folder, "--dead-before", "0h", "--done-before", "1d", "--yes", "--json")
+def test_purge_deletes_dead_letters(directory, file):
+    """Dead letters are deleted after a confirmation, or with --yes."""
+    refused = run_command("inbox", "purge", file, "--dead-before", "0m", input="n\n")
+    purged = run_command("inbox", "purge", file, "--dead-before", "0m", input="y\n")
+    in_json = run_command("inbox", "purge", directory, "--dead-before", "0h", "--done-before", "1d", "--yes", "--json")
 
     assert (refused.status, purged.out.splitlines()[-1], in_json.items) == (1, "2 deleted", [{"purged": 2}])
 
@@ -242,31 +265,31 @@ def test_dead_letters_are_deleted_for_good(folder, file):
     "options",
     [[], ["--dead-before", "soon"], ["--dead-before", "999999d"], ["--dead-before", "1d", "--json"]],
 )
-def test_a_purge_says_what_and_when(file, options):
-    """Else it is wrong use."""
-    assert typed("inbox", "purge", file, *options).status == 2
+def test_purge_needs_a_valid_time(file, options):
+    """A missing or invalid time, or --json without --yes, exits with status 2."""
+    assert run_command("inbox", "purge", file, *options).status == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "at"),
+    ("text", "time"),
     [
         ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
         ("2026-01-31T10:00:00+02:00", datetime(2026, 1, 31, 8, tzinfo=UTC)),
     ],
 )
-def test_a_time_may_be_written_out(words, at):
-    """In UTC where it has no offset."""
-    assert work.parse_time(words) == at
+def test_absolute_time(text, time):
+    """An ISO 8601 time without an offset is in UTC."""
+    assert inbox_command.parse_time(text) == time
 
 
-@pytest.mark.parametrize(("words", "age"), [("2d", timedelta(days=2)), ("3h", timedelta(hours=3))])
-def test_a_time_may_be_so_long_ago(words, age):
-    """Days, hours, minutes."""
-    assert abs(datetime.now(UTC) - work.parse_time(words) - age) < timedelta(minutes=5)
+@pytest.mark.parametrize(("text", "age"), [("2d", timedelta(days=2)), ("3h", timedelta(hours=3))])
+def test_age(text, age):
+    """An age in days, hours or minutes is subtracted from the current time."""
+    assert abs(datetime.now(UTC) - inbox_command.parse_time(text) - age) < timedelta(minutes=5)
 
 
 @pytest.mark.parametrize(
-    ("place", "module", "extra"),
+    ("target", "module", "extra"),
     [
         ("postgresql://u:sesame@h/d", "postgres", "postgres"),
         ("postgres://h/d", "postgres", "postgres"),
@@ -274,55 +297,55 @@ def test_a_time_may_be_so_long_ago(words, age):
     ],
 )
 @pytest.mark.parametrize("command", [["stats"], ["replay"]])
-def test_a_missing_driver_names_its_extra(monkeypatch, place, module, extra, command):
-    """And shows no password."""
+def test_missing_driver_names_its_extra(monkeypatch, target, module, extra, command):
+    """The error names the extra to install, and contains no password."""
     monkeypatch.setitem(sys.modules, f"callfire_async.notifications.inbox.{module}", None)
 
-    shown = typed("inbox", *command, place)
+    shown = run_command("inbox", *command, target)
 
     assert (shown.status, f"pip install 'callfire-async[{extra}]'" in shown.err) == (2, True)
     assert "sesame" not in shown.err
 
 
-@pytest.mark.parametrize("place", ["missing.db", "redis://localhost"])
+@pytest.mark.parametrize("target", ["missing.db", "redis://localhost"])
 @pytest.mark.parametrize("command", [["stats"], ["replay"]])
-def test_a_place_that_is_none_is_wrong_use(place, command):
-    """And nothing is made there."""
-    assert typed("inbox", *command, place).status == 2
+def test_invalid_inbox_is_wrong_usage(target, command):
+    """A missing file or an unknown URL scheme exits with status 2."""
+    assert run_command("inbox", *command, target).status == 2
 
 
 @pytest.mark.parametrize("command", [["stats"], ["purge", "--dead-before", "1d", "--yes"]])
-def test_a_file_that_is_no_inbox_stays_as_it_is(tmp_path, command):
-    """Text, and another program's database."""
+def test_other_files_are_not_changed(tmp_path, command):
+    """A text file and another program's database are errors, and stay unchanged."""
     (tmp_path / "notes").write_text("notes")
     connection = sqlite3.connect(tmp_path / "other.db")
     connection.execute("CREATE TABLE things (id)")
     connection.close()
     name, *options = command
 
-    ended = [typed("inbox", name, file, *options) for file in ("notes", "other.db")]
+    results = [run_command("inbox", name, file, *options) for file in ("notes", "other.db")]
 
-    assert [one.status for one in ended] == [1, 1]
-    assert all(one.err.count("error:") == 1 for one in ended)
+    assert [result.status for result in results] == [1, 1]
+    assert all(result.err.count("error:") == 1 for result in results)
 
 
-@pytest.mark.parametrize(("place", "name"), [("nats://localhost", "callfire"), ("nats://localhost/hooks", "hooks")])
-def test_an_inbox_on_nats_is_opened_by_its_name(monkeypatch, tmp_path, place, name):
-    """The last part of the address is the name of one of several."""
+@pytest.mark.parametrize(("target", "name"), [("nats://localhost", "callfire"), ("nats://localhost/hooks", "hooks")])
+def test_path_of_a_nats_url_is_the_name(monkeypatch, tmp_path, target, name):
+    """The path of a NATS URL is the name of the inbox."""
 
-    class Elsewhere(SqliteInbox):
+    class FakeJetStreamInbox(SqliteInbox):
         def __init__(self, server, *, name="callfire"):
             assert server == "nats://localhost"
             super().__init__(tmp_path / f"{name}.db")
 
-    module = types.SimpleNamespace(JetStreamInbox=Elsewhere)
+    module = types.SimpleNamespace(JetStreamInbox=FakeJetStreamInbox)
     monkeypatch.setitem(sys.modules, "callfire_async.notifications.inbox.jetstream", module)
 
-    assert typed("inbox", "stats", place).status == 0
-    assert typed("inbox", "purge", place, "--dead-before", "1d", "--yes").out == "0 deleted\n"
+    assert run_command("inbox", "stats", target).status == 0
+    assert run_command("inbox", "purge", target, "--dead-before", "1d", "--yes").out == "0 deleted\n"
     assert (tmp_path / f"{name}.db").exists()
 
 
-def test_a_name_that_no_inbox_on_nats_can_have_is_wrong_use():
-    """Before anything is connected to."""
-    assert typed("inbox", "stats", "nats://localhost/a.b").status == 2
+def test_invalid_nats_name_is_wrong_usage():
+    """An invalid name exits with status 2, before anything is connected."""
+    assert run_command("inbox", "stats", "nats://localhost/a.b").status == 2

@@ -1,4 +1,4 @@
-"""`listen`, on a real port of loopback."""
+"""`listen` on a local port."""
 
 import asyncio
 import resource
@@ -10,15 +10,16 @@ from functools import partial
 
 import httpx
 import pytest
-from cli.listening import listening
-from cli.typing_commands import DEADLINE, TOKEN, typed
+from cli.command_runner import DEADLINE, TOKEN, run_command
+from cli.listen_runner import run_listen
 from loopback import answer_bytes, serving
 
-from callfire_async.cli import _tokens as listen_token
+from callfire_async.cli import _tokens
 from callfire_async.cli._exit import CliError
 from callfire_async.cli._http_forwarder import HttpForwarder
 from callfire_async.cli.commands import listen
 from callfire_async.errors import InboxLockedError
+from callfire_async.inspector import BindAddress
 from callfire_async.notifications import Delivery, SqliteInbox, UnknownNotification
 from callfire_async.testing import encode, make_call_finished, make_text_received, make_text_sent
 
@@ -30,20 +31,20 @@ async def post(base, event, format="XML", token=TOKEN):
     return response.status_code
 
 
-def answering(status, body=b""):
+def respond_with(status, body=b""):
     async def answer(_, writer):
         writer.write(answer_bytes(body, status))
 
     return serving(answer)
 
 
-async def test_each_event_is_a_line(capsys):
-    """With its kind, its key and its subscription; neither number nor message is shown, nor the token."""
+async def test_event_is_printed(capsys):
+    """An event is printed with its kind, key and subscription, but without numbers, messages or the token."""
     event = make_text_received(id=7, subscription_id=5, message="a secret")
 
-    async with listening(capsys) as (screen, base):
+    async with run_listen(capsys) as (screen, base):
         status = await post(base, event)
-        await screen.shows(r"^\d\d:\d\d:\d\d --> TextReceived \(TextNotification\) text:7:RECEIVED subscription 5$")
+        await screen.wait_for(r"^\d\d:\d\d:\d\d --> TextReceived \(TextNotification\) text:7:RECEIVED subscription 5$")
 
     assert (status, "secret" in screen.text, "1213555" in screen.text, TOKEN in screen.text) == (
         204,
@@ -53,89 +54,89 @@ async def test_each_event_is_a_line(capsys):
     )
 
 
-async def test_what_is_shown_tells_how_to_subscribe(capsys, monkeypatch):
-    """With the environment's token, or with that of a file, which stays the same from one run to the next."""
-    async with listening(capsys) as (screen, base):
-        assert f"\n  callfire-async subscriptions create '{base}/{{token}}' OUTBOUND_TEXT_FINISHED" in screen.look()
+async def test_ready_message_shows_how_to_subscribe(capsys, monkeypatch):
+    """The command to subscribe uses the token of the environment, or that of a file that is kept between runs."""
+    async with run_listen(capsys) as (screen, base):
+        assert f"\n  callfire-async subscriptions create '{base}/{{token}}' OUTBOUND_TEXT_FINISHED" in screen.read()
     monkeypatch.delenv("CALLFIRE_TOKEN")
-    async with listening(capsys) as (screen, base):
-        kept = listen_token.token_file()
-        token = kept.read_text().strip()
-        assert f"  CALLFIRE_TOKEN=$(cat {kept}) callfire-async" in screen.look()
-        assert (await post(base, make_text_sent(), token=token), token in screen.look()) == (204, False)
+    async with run_listen(capsys) as (screen, base):
+        path = _tokens.token_file()
+        token = path.read_text().strip()
+        assert f"  CALLFIRE_TOKEN=$(cat {path}) callfire-async" in screen.read()
+        assert (await post(base, make_text_sent(), token=token), token in screen.read()) == (204, False)
 
-    assert (stat.S_IMODE(kept.stat().st_mode), listen_token.listen_tokens().verify(token)) == (0o600, True)
+    assert (stat.S_IMODE(path.stat().st_mode), _tokens.listen_tokens().verify(token)) == (0o600, True)
 
 
-def test_a_token_that_cannot_be_kept_is_asked_for(monkeypatch, tmp_path):
-    """The home may be read only, or hold something else."""
+def test_token_that_cannot_be_stored_is_an_error(monkeypatch, tmp_path):
+    """If the token cannot be stored, the error asks for CALLFIRE_TOKEN."""
     monkeypatch.delenv("CALLFIRE_TOKEN")
     (tmp_path / "home").write_text("")
 
     with pytest.raises(CliError, match="set CALLFIRE_TOKEN"):
-        listen_token.listen_tokens()
+        _tokens.listen_tokens()
 
 
-def test_a_token_is_kept_whole_or_not_at_all(monkeypatch):
-    """Half a token, of a disk that was full once, would be in the way for ever."""
+def test_token_file_is_never_partial(monkeypatch):
+    """A full disk leaves no partial token file, which would stay invalid."""
     monkeypatch.delenv("CALLFIRE_TOKEN")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
         with pytest.raises(CliError, match="File too large"):
-            listen_token.listen_tokens()
+            _tokens.listen_tokens()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    left = list(listen_token.token_file().parent.iterdir())
+    left = list(_tokens.token_file().parent.iterdir())
 
-    listen_token.listen_tokens()
-    assert (left, list(listen_token.token_file().parent.iterdir())) == ([], [listen_token.token_file()])
+    _tokens.listen_tokens()
+    assert (left, list(_tokens.token_file().parent.iterdir())) == ([], [_tokens.token_file()])
 
 
-def test_those_who_keep_a_token_at_once_keep_the_same_one(monkeypatch):
-    """What one of them shows how to subscribe is opened by all, in this run and in the next."""
+def test_concurrent_processes_share_a_token(monkeypatch):
+    """Concurrent first runs use the same token."""
     monkeypatch.delenv("CALLFIRE_TOKEN")
     start = threading.Barrier(8)
 
-    def listened(_):
+    def endpoint(_):
         start.wait(DEADLINE)
-        return listen_token.listen_tokens().url("https://host")
+        return _tokens.listen_tokens().url("https://host")
 
     with ThreadPoolExecutor(8) as threads:
-        endpoints = set(threads.map(listened, range(8)))
+        endpoints = set(threads.map(endpoint, range(8)))
 
-    assert endpoints == {listen_token.listen_tokens().url("https://host")}
+    assert endpoints == {_tokens.listen_tokens().url("https://host")}
 
 
-async def test_a_postback_is_handed_on_as_it_came(capsys):
-    """The same bytes, the same content type; the answer is a line."""
+async def test_postback_is_forwarded_unchanged(capsys):
+    """The body and the content type are forwarded unchanged, and the response is printed."""
     event = encode(make_call_finished(), "SOAP")
 
-    async with answering("200 OK", b"thanks") as target:
-        async with listening(capsys, forward_to=f"{target.url}/hook/secret") as (screen, base):
+    async with respond_with("200 OK", b"thanks") as target:
+        async with run_listen(capsys, forward_to=f"{target.url}/hook/secret") as (screen, base):
             status = await post(base, event)
-            await screen.shows(r"<-- 200 in \d+ ms$")
+            await screen.wait_for(r"<-- 200 in \d+ ms$")
         (request,) = target.requests
 
     assert (status, request.body, request.target) == (204, event[1], "/hook/secret")
     assert f"content-type: {event[0].lower()}" in request.headers.lower()
-    assert (f"hands it on to {target.url}/hook/***" in screen.text, "secret" in screen.text) == (True, False)
+    assert (f"forwards them to {target.url}/hook/***" in screen.text, "secret" in screen.text) == (True, False)
 
 
-async def test_a_refusal_of_the_other_side_is_shown(capsys):
-    """With the beginning of its body, as it can be printed; without an inbox the postback is refused too."""
+async def test_failed_forward_is_printed(capsys):
+    """The beginning of an error response is printed with escapes; without an inbox the postback gets status 500."""
     async with (
-        answering("500 Oops", b"Traceback:\n  \x1b[31mnope") as target,
-        listening(capsys, forward_to=target.url) as (screen, base),
+        respond_with("500 Oops", b"Traceback:\n  \x1b[31mnope") as target,
+        run_listen(capsys, forward_to=target.url) as (screen, base),
     ):
         status = await post(base, make_text_sent())
-        await screen.shows(r"<-- 500 in \d+ ms: Traceback: \\x1b\[31mnope$")
+        await screen.wait_for(r"<-- 500 in \d+ ms: Traceback: \\x1b\[31mnope$")
 
     assert status == 500
 
 
-async def test_what_is_kept_is_handed_on_again(capsys, tmp_path):
-    """With an inbox a forward that fails is another attempt; nobody there is a failure like others."""
+async def test_failed_forward_is_retried_with_an_inbox(capsys, tmp_path):
+    """With an inbox a failed forward is retried."""
     answers = iter(["500 Oops", "204 No Content"])
 
     async def answer(_, writer):
@@ -143,49 +144,49 @@ async def test_what_is_kept_is_handed_on_again(capsys, tmp_path):
 
     async with (
         serving(answer) as target,
-        listening(capsys, forward_to=target.url, inbox=str(tmp_path / "a.db")) as (screen, base),
+        run_listen(capsys, forward_to=target.url, inbox=str(tmp_path / "a.db")) as (screen, base),
     ):
         status = await post(base, make_text_sent(id=9))
-        await screen.shows("--> TextSent .* text:9:SENT attempt 2$")
-        await screen.shows("<-- 204 in")
+        await screen.wait_for("--> TextSent .* text:9:SENT attempt 2$")
+        await screen.wait_for("<-- 204 in")
 
     assert status == 204
 
 
-async def test_nobody_there_is_shown():
-    """As no answer, and why."""
+async def test_failed_connection_is_a_result():
+    """A failed connection is a result without a status."""
     async with httpx.AsyncClient() as client:
         answer = await HttpForwarder(client, "http://127.0.0.1:9/").forward(Delivery(b"x"))
 
-    assert (answer.status, answer.words, answer.is_success) == (None, "ConnectError", False)
+    assert (answer.status, answer.message, answer.is_success) == (None, "ConnectError", False)
 
 
-async def test_other_lines_have_words_of_their_own(capsys, tmp_path):
-    """dup, refused and dead, with an inbox; what API 1.1 does not name is unknown."""
+async def test_other_lines_start_with_a_word(capsys, tmp_path):
+    """Repeats, refused requests, dead letters and unknown events have their own words."""
     event = make_text_sent(id=3)
-    async with listening(capsys, inbox=str(tmp_path / "a.db")) as (screen, base):
+    async with run_listen(capsys, inbox=str(tmp_path / "a.db")) as (screen, base):
         await post(base, event)
         await post(base, event)
         await post(base, event, token="x" * 20)
         await post(base, ("text/plain", b"what?"))
         await post(base, UnknownNotification(name="Thing", payload={"A": "1"}))
-        await screen.shows(r"dup TextSent \(TextNotification\) text:3:SENT$")
-        await screen.shows(r"refused token \(404\)$")
-        await screen.shows(r"dead neither XML nor JSON")
-        await screen.shows(r"--> unknown \(Thing\) unknown:[0-9a-f]{20}$")
+        await screen.wait_for(r"dup TextSent \(TextNotification\) text:3:SENT$")
+        await screen.wait_for(r"refused token \(404\)$")
+        await screen.wait_for(r"dead neither XML nor JSON")
+        await screen.wait_for(r"--> unknown \(Thing\) unknown:[0-9a-f]{20}$")
 
 
-async def test_without_an_inbox_it_remembers_what_came(capsys, monkeypatch):
-    """Of so many as it can; a repeat is handled all the same, and what is no notification may come twice too."""
-    monkeypatch.setattr(listen, "_REMEMBERED", 1)
+async def test_repeats_are_detected_without_an_inbox(capsys, monkeypatch):
+    """Without an inbox a limited number of keys is remembered; a repeat is handled again."""
+    monkeypatch.setattr(listen, "_MAX_REMEMBERED_KEYS", 1)
     event = make_text_sent(id=3)
-    async with listening(capsys) as (screen, base):
+    async with run_listen(capsys) as (screen, base):
         for body in (event, event, ("text/plain", b"what?"), ("text/plain", b"what?"), event):
             await post(base, body)
-        await screen.shows(r"refused no notification \(400\)$")
+        await screen.wait_for(r"refused no notification \(400\)$")
 
-    words = [line.split()[1:3] for line in screen.text.splitlines() if line[:2].isdigit()]
-    assert words == [
+    starts = [line.split()[1:3] for line in screen.text.splitlines() if line[:2].isdigit()]
+    assert starts == [
         ["-->", "TextSent"],
         ["dup", "TextSent"],
         ["-->", "TextSent"],
@@ -196,112 +197,123 @@ async def test_without_an_inbox_it_remembers_what_came(capsys, monkeypatch):
     ]
 
 
-async def test_a_script_reads_the_same_in_json(capsys):
-    """A line of JSON each."""
+async def test_json_output(capsys):
+    """--json prints each line as a JSON document."""
     async with (
-        answering("500 Oops", b"nope") as target,
-        listening(capsys, forward_to=target.url, as_json=True) as (screen, base),
+        respond_with("500 Oops", b"nope") as target,
+        run_listen(capsys, forward_to=target.url, as_json=True) as (screen, base),
     ):
         await post(base, make_text_sent(id=3, subscription_id=5))
         await post(base, make_text_sent(), token="x" * 20)
-        await screen.shows("refused")
+        await screen.wait_for("refused")
 
     ready, event, answer, refused = screen.items
-    assert (ready["what"], ready["forward_to"]) == ("ready", target.url)
-    assert (event["what"], event["kind"], event["key"]) == ("event", "TextSent", ["text", 3, "SENT"])
+    assert (ready["type"], ready["forward_to"]) == ("ready", target.url)
+    assert (event["type"], event["kind"], event["key"]) == ("event", "TextSent", ["text", 3, "SENT"])
     assert (answer["status"], answer["body"], refused["reason"], refused["status"]) == (500, "nope", "token", 404)
 
 
 @asynccontextmanager
-async def gone():
-    async with answering("200 OK") as target:
+async def closed_port():
+    async with respond_with("200 OK") as target:
         pass
     yield target
 
 
 @pytest.mark.parametrize(
-    ("other_side", "reason"),
-    [(partial(answering, "503 Away", b"secret"), "answered 503"), (gone, "no answer (ConnectError)")],
+    ("server", "reason"),
+    [(partial(respond_with, "503 Away", b"secret"), "answered 503"), (closed_port, "no answer (ConnectError)")],
 )
-async def test_what_the_other_side_answered_is_why_it_failed(capsys, tmp_path, other_side, reason):
-    """Whoever looks at the inbox later sees more than that it did."""
+async def test_inbox_has_the_reason_of_a_failed_forward(capsys, tmp_path, server, reason):
+    """The reason of a failed attempt contains the response."""
     path = tmp_path / "callfire.db"
-    async with other_side() as target, listening(capsys, forward_to=target.url, inbox=str(path)) as (screen, base):
+    async with server() as target, run_listen(capsys, forward_to=target.url, inbox=str(path)) as (screen, base):
         await post(base, make_text_sent())
-        await screen.shows("<-- ")
+        await screen.wait_for("<-- ")
 
     async with SqliteInbox(path) as inbox:
         assert [entry.reason async for entry in inbox.entries()] == [f"forward: {reason}"]
 
 
-async def test_what_is_not_asked_for_is_passed_over(capsys):
-    """Other kinds, and other subscriptions; it is acknowledged all the same."""
-    async with listening(capsys, events=("CallFinished", "TextReceived"), subscription_id=5) as (screen, base):
+async def test_other_events_are_acknowledged(capsys):
+    """Events of other types and subscriptions are acknowledged and not printed."""
+    async with run_listen(capsys, events=("CallFinished", "TextReceived"), subscription_id=5) as (screen, base):
         statuses = [
             await post(base, make_text_sent(subscription_id=5)),
             await post(base, make_text_received(subscription_id=6)),
             await post(base, make_text_received(subscription_id=5, id=1)),
         ]
-        await screen.shows("--> TextReceived .*text:1")
+        await screen.wait_for("--> TextReceived .*text:1")
 
     assert (statuses, screen.text.count("-->")) == ([204, 204, 204], 1)
 
 
-async def test_an_event_that_is_none_is_wrong_use(capsys):
-    """The message has the list."""
-    with pytest.raises(CliError, match=r"no event Text; there are .*TextSent"):
-        async with listening(capsys, events=("Text",)):
+async def test_unknown_event_type_is_wrong_usage(capsys):
+    """The error lists the known event types."""
+    with pytest.raises(CliError, match=r"unknown event type Text; expected one of .*TextSent"):
+        async with run_listen(capsys, events=("Text",)):
             pass
 
 
 @pytest.mark.parametrize("url", ["nowhere", "ftp://127.0.0.1/", "http://[", "http://127.0.0.1:0/", "http://a\n/"])
-async def test_a_url_that_is_none_is_wrong_use(capsys, url):
-    """It is not quoted, since it may have a token."""
-    with pytest.raises(CliError, match=r"^--forward-to must be a URL of http or https$"):
-        async with listening(capsys, forward_to=url):
+async def test_invalid_url_is_wrong_usage(capsys, url):
+    """The error does not quote the URL, which may contain a token."""
+    with pytest.raises(CliError, match=r"^--forward-to must be an http or https URL$"):
+        async with run_listen(capsys, forward_to=url):
             pass
 
 
-async def test_a_port_that_is_taken_is_told(capsys):
-    """With the way out."""
-    async with listening(capsys) as (_, base):
+async def test_port_in_use_is_reported(capsys):
+    """The error names the port and the option that changes it."""
+    async with run_listen(capsys) as (_, base):
         port = int(base.split(":")[2].split("/")[0])
-        with pytest.raises(CliError, match=rf"port {port} cannot be had .*--port"):
-            async with listening(capsys, port=port):
+        with pytest.raises(CliError, match=rf"cannot listen on port {port}: .*; choose another with --port$"):
+            async with run_listen(capsys, port=port):
                 pass
 
 
-async def test_an_inbox_that_is_owned_is_told(capsys, tmp_path, monkeypatch):
-    """As everywhere."""
+async def test_inspector_port_in_use_is_reported(capsys):
+    """The error names the option that changes the port of the inspector."""
+    async with run_listen(capsys) as (_, base):
+        port = int(base.split(":")[2].split("/")[0])
+        with pytest.raises(CliError, match=rf"cannot listen on port {port}: .*; choose another with --inspect-port$"):
+            async with run_listen(capsys, inspect=BindAddress(port=port)):
+                pass
+
+
+async def test_locked_inbox_is_reported(capsys, tmp_path, monkeypatch):
+    """An inbox that another receiver owns is an error."""
     monkeypatch.setattr(listen, "LOCK_TIMEOUT_SECONDS", 0.1)
     async with SqliteInbox(tmp_path / "a.db"):
         with pytest.raises(InboxLockedError):
-            async with listening(capsys, inbox=str(tmp_path / "a.db")):
+            async with run_listen(capsys, inbox=str(tmp_path / "a.db")):
                 pass
 
 
-async def test_it_ends_when_nobody_reads(capsys, monkeypatch):
-    """The event that found that out was handled all the same."""
+async def test_closed_output_stops_the_command(capsys, monkeypatch):
+    """The command stops if standard output is closed; the current event is still handled."""
 
-    def gone(_):
+    def fail(_):
         raise BrokenPipeError
 
-    async with listening(capsys) as (screen, base):
-        monkeypatch.setattr(listen, "say", gone)
+    async with run_listen(capsys) as (screen, base):
+        monkeypatch.setattr(listen, "echo", fail)
         status = await post(base, make_text_sent())
-        await asyncio.wait([screen.ended], timeout=DEADLINE)
+        await asyncio.wait([screen.task], timeout=DEADLINE)
 
-    assert (status, type(screen.ended.exception())) == (204, BrokenPipeError)
+    assert (status, type(screen.task.exception())) == (204, BrokenPipeError)
 
 
-def test_settings_of_the_command_are_its_own(monkeypatch):
-    """What is typed is what is run."""
-    seen = []
+def test_command_passes_its_options(monkeypatch):
+    """The options of the command are passed to the run."""
+    calls = []
 
-    async def run(settings):
-        seen.append(settings)
+    async def run(options):
+        calls.append(options)
 
     monkeypatch.setattr("callfire_async.cli.commands.listen.run", run)
-    typed("listen", "--port", "1", "--events", "TextSent", "--events", "CallFinished", "--subscription", "5", "--json")
+    run_command(
+        "listen", "--port", "1", "--events", "TextSent", "--events", "CallFinished", "--subscription", "5", "--json"
+    )
 
-    assert seen == [listen.ListenOptions(1, None, ("TextSent", "CallFinished"), 5, None, as_json=True)]
+    assert calls == [listen.ListenOptions(1, None, ("TextSent", "CallFinished"), 5, None, as_json=True)]

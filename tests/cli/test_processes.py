@@ -1,4 +1,4 @@
-"""The command as a process: its pipes, its signals, its way to be started."""
+"""The command as a process: pipes and signals."""
 
 import asyncio
 import json
@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
-from cli.typing_commands import DEADLINE, TOKEN
+from cli.command_runner import DEADLINE, TOKEN
 from starlette.applications import Starlette
 
 from callfire_async.cli._exit import ErrorHandlingGroup
-from callfire_async.cli._server import serve
+from callfire_async.inspector._server import serve
 
 COMMAND = [sys.executable, "-m", "callfire_async"]
 
@@ -24,37 +24,37 @@ def start(*arguments, **options):
     return subprocess.Popen([*COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True, **options)
 
 
-def finished(*arguments, **options):
+def run_to_end(*arguments, **options):
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, **options)
 
 
 @pytest.fixture
 def sandbox():
-    """A sandbox in a process of its own; its base URL."""
+    """Run a sandbox in another process; return its base URL."""
     with start("sandbox", "--port", "0", "--json") as process:
         yield json.loads(process.stdout.readline())["base_url"]
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=DEADLINE)
-        # The pytest process may ignore SIGINT; being terminated ends it as quietly.
+        # SIGTERM, since the pytest process may ignore SIGINT and pass that on.
         assert (process.returncode, err) == (130, "")
 
 
-def test_without_typer_it_says_how_to_install_it(tmp_path):
-    """Status 2, and the line that helps."""
+def test_missing_typer_is_reported(tmp_path):
+    """Without Typer the process exits with status 2 and prints how to install the extra."""
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')")
 
-    ended = finished("--help", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    result = run_to_end("--help", env=os.environ | {"PYTHONPATH": str(tmp_path)})
 
-    assert (ended.returncode, "pip install 'callfire-async[cli]'" in ended.stderr) == (2, True)
+    assert (result.returncode, "pip install 'callfire-async[cli]'" in result.stderr) == (2, True)
 
 
-def test_a_sandbox_posts_texts_back(sandbox, capfd):
-    """What is sent to it comes back to whoever has subscribed: sandbox, listen and subscriptions at once."""
+def test_sandbox_posts_to_listen(sandbox, capfd):
+    """A text sent to a sandbox is posted to a subscribed `listen`."""
     import httpx
 
     with start("listen", "--port", "0", "--json") as listener:
         endpoint = json.loads(listener.stdout.readline())["endpoint"]
-        made = finished(
+        made = run_to_end(
             *("subscriptions", "create", endpoint.replace("***", "{token}"), "OUTBOUND_TEXT_FINISHED"),
             *("--base-url", sandbox, "--json"),
         )
@@ -68,8 +68,8 @@ def test_a_sandbox_posts_texts_back(sandbox, capfd):
     assert (listener.returncode, out, err, TOKEN in endpoint) == (130, "", "", False)
 
 
-def test_a_pipe_that_ends_early_ends_it_quietly():
-    """As with head."""
+def test_closed_pipe_is_quiet():
+    """A closed pipe, as with `head`, ends the command without an error message."""
     with start("trigger", "TextSent", "--print", "--count", "2000") as process:
         process.stdout.readline()
         process.stdout.close()
@@ -78,50 +78,50 @@ def test_a_pipe_that_ends_early_ends_it_quietly():
     assert (process.returncode, err) == (1, "")
 
 
-def test_no_pipe_and_no_colour_make_plain_text(sandbox):
-    """Nothing but letters, and no line folded."""
+def test_pipe_gets_plain_unfolded_text(sandbox):
+    """Output to a pipe has no colour codes, and long lines are not folded."""
     env = os.environ | {"NO_COLOR": "1", "COLUMNS": "20"}
     long = "https://hooks.example.com/a/very/long/path/to/somewhere"
-    finished("subscriptions", "create", f"{long}/x", "CAMPAIGN_STARTED", "--base-url", sandbox)
+    run_to_end("subscriptions", "create", f"{long}/x", "CAMPAIGN_STARTED", "--base-url", sandbox)
 
-    shown = finished("subscriptions", "list", "--base-url", sandbox, env=env)
+    shown = run_to_end("subscriptions", "list", "--base-url", sandbox, env=env)
 
     assert (len(shown.stdout.splitlines()), f"{long}/***" in shown.stdout, "\x1b" in shown.stdout) == (2, True, False)
 
 
-def test_letters_that_an_encoding_has_not_are_escapes():
-    """They end nothing."""
+def test_characters_outside_the_encoding_are_escaped():
+    """Characters that the encoding of standard output lacks are printed as escapes."""
     env = os.environ | {"PYTHONIOENCODING": "ascii", "CALLFIRE_API_PASSWORD": ""}
 
-    shown = finished("doctor", env=env)
+    shown = run_to_end("doctor", env=env)
 
     assert "\\u2717 credentials" in shown.stdout
 
 
-async def broken_off(signal_number):
+async def raise_signal(signal_number):
     async with serve(Starlette()):
         os.kill(os.getpid(), signal_number)
         await asyncio.Event().wait()
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_is_broken_off_in_order(signal_number):
-    """Either signal closes what is open around it, and leaves the handlers as they were."""
+def test_signals_close_the_server_cleanly(signal_number):
+    """SIGINT and SIGTERM exit all contexts and restore the signal handlers."""
     before = signal.getsignal(signal.SIGTERM)
 
     with pytest.raises((KeyboardInterrupt, asyncio.CancelledError)):
-        asyncio.run(broken_off(signal_number))
+        asyncio.run(raise_signal(signal_number))
 
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-async def entered(server):
+async def enter(server):
     async with server:
-        raise AssertionError("it was served")
+        raise AssertionError("the server has started")
 
 
-async def test_a_server_that_is_broken_off_while_it_starts_is_ended_too():
-    """What its application had opened is closed."""
+async def test_cancellation_during_startup_closes_the_application():
+    """A server that is cancelled during its startup still runs the shutdown of its application."""
     starting, ready, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @asynccontextmanager
@@ -132,7 +132,7 @@ async def test_a_server_that_is_broken_off_while_it_starts_is_ended_too():
         closed.set()
 
     async with asyncio.timeout(DEADLINE):
-        serving = asyncio.create_task(entered(serve(Starlette(lifespan=lifespan))))
+        serving = asyncio.create_task(enter(serve(Starlette(lifespan=lifespan))))
         await starting.wait()
         serving.cancel()
         ready.set()
@@ -141,8 +141,8 @@ async def test_a_server_that_is_broken_off_while_it_starts_is_ended_too():
     assert (serving.cancelled(), closed.is_set(), asyncio.all_tasks()) == (True, True, {asyncio.current_task()})
 
 
-async def test_a_server_that_fails_to_start_says_so(monkeypatch):
-    """Nobody waits for it for ever."""
+async def test_startup_error_is_raised(monkeypatch):
+    """An error during the startup of the server is raised, not waited for."""
 
     async def fail(self, sockets=None):
         raise MemoryError
@@ -150,11 +150,11 @@ async def test_a_server_that_fails_to_start_says_so(monkeypatch):
     monkeypatch.setattr(uvicorn.Server, "startup", fail)
     with pytest.raises(MemoryError):
         async with asyncio.timeout(DEADLINE):
-            await entered(serve(Starlette()))
+            await enter(serve(Starlette()))
 
 
-def test_an_application_that_fails_to_start_ends_the_process():
-    """As uvicorn has it."""
+def test_application_startup_error_exits():
+    """An application that fails to start ends the process, as in uvicorn."""
 
     @asynccontextmanager
     async def lifespan(app):
@@ -162,11 +162,11 @@ def test_an_application_that_fails_to_start_ends_the_process():
         yield
 
     with pytest.raises(SystemExit):
-        asyncio.run(entered(serve(Starlette(lifespan=lifespan))))
+        asyncio.run(enter(serve(Starlette(lifespan=lifespan))))
 
 
-def test_a_background_job_that_ignores_ctrl_c_can_be_terminated():
-    """As a shell that is no terminal's starts it."""
+def test_sigterm_ends_a_background_job():
+    """SIGTERM ends a process that was started with SIGINT ignored."""
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *COMMAND, "sandbox", "--port", "0", "--json"]
     with subprocess.Popen(ignoring, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
@@ -176,20 +176,20 @@ def test_a_background_job_that_ignores_ctrl_c_can_be_terminated():
     assert (process.returncode, err) == (130, "")
 
 
-def test_ctrl_c_is_130():
-    """Whatever a command does at that moment."""
+def test_ctrl_c_is_status_130():
+    """Ctrl-C ends a command with status 130 and no output."""
     import typer
     from typer.testing import CliRunner
 
     app = typer.Typer(cls=ErrorHandlingGroup)
 
     @app.command()
-    def one() -> None:
+    def interrupted() -> None:
         raise KeyboardInterrupt
 
     @app.command()
-    def other() -> None: ...
+    def unused() -> None: ...
 
-    result = CliRunner().invoke(app, ["one"])
+    result = CliRunner().invoke(app, ["interrupted"])
 
     assert (result.exit_code, result.output) == (130, "")

@@ -1,4 +1,4 @@
-"""The sandbox in the test's own event loop, and the package as a program."""
+"""`sandbox`, and the package as a program."""
 
 import asyncio
 import re
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cli.listening import Screen
+from cli.listen_runner import Screen
 
 import callfire_async
 from callfire_async import CallFire
@@ -18,11 +18,11 @@ PROGRAM = str(Path(callfire_async.__file__).parent / "__main__.py")
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-async def test_a_sandbox_is_a_callfire(capsys, as_json):
-    """At the URL that it shows, with the credentials that it shows."""
+async def test_sandbox_serves_the_api(capsys, as_json):
+    """The sandbox serves the API at the URL and with the credentials that it prints."""
     task = asyncio.create_task(sandbox.run(0, as_json=as_json))
     screen = Screen(capsys, task)
-    base_url = (await screen.shows(r"http://127\.0\.0\.1:\d+/api/1\.1/rest"))[0]
+    base_url = (await screen.wait_for(r"http://127\.0\.0\.1:\d+/api/1\.1/rest"))[0]
 
     async with CallFire("login", "password", base_url=base_url) as callfire:
         found = await callfire.subscriptions.query()
@@ -30,11 +30,11 @@ async def test_a_sandbox_is_a_callfire(capsys, as_json):
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    assert (found.total_results, bool(re.search("CALLFIRE_API_LOGIN=login", screen.look()))) == (0, not as_json)
+    assert (found.total_results, bool(re.search("CALLFIRE_API_LOGIN=login", screen.read()))) == (0, not as_json)
 
 
-def test_the_package_is_the_program(monkeypatch, capsys):
-    """`python -m callfire_async`; to import it runs nothing."""
+def test_package_runs_as_a_program(monkeypatch, capsys):
+    """`python -m callfire_async` runs the command; importing the module does not."""
     monkeypatch.setattr(sys, "argv", ["callfire_async", "--help"])
 
     runpy.run_path(PROGRAM, run_name="callfire_async.__main__")

@@ -1,7 +1,7 @@
-"""Subscriptions on the command line, against a CallFire on loopback."""
+"""`subscriptions`, with a fake CallFire on localhost."""
 
 import pytest
-from cli.typing_commands import TOKEN, typed
+from cli.command_runner import TOKEN, run_command
 
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.testing import Fault
@@ -9,25 +9,28 @@ from callfire_async.testing import Fault
 ENDPOINT = "https://hooks.example.com/callfire/{token}"
 OLD_TOKEN = "previous-0123456789"
 DECLARED = """\
-endpoint: https://hooks.example.com/callfire/{token}
-subscriptions:
-  - trigger_event: OUTBOUND_TEXT_FINISHED
-    notification_format: JSON
-    filter: {to_number: 67076:KEYWORD}
-  - trigger_event: INBOUND_TEXT_FINISHED
-    enabled: false
+endpoint = "https://hooks.example.com/callfire/{token}"
+
+[[subscriptions]]
+trigger_event = "OUTBOUND_TEXT_FINISHED"
+notification_format = "JSON"
+filter = { to_number = "67076:KEYWORD" }
+
+[[subscriptions]]
+trigger_event = "INBOUND_TEXT_FINISHED"
+enabled = false
 """
 
 
 @pytest.fixture
 def file(tmp_path):
-    path = tmp_path / "subscriptions.yaml"
+    path = tmp_path / "subscriptions.toml"
     path.write_text(DECLARED)
     return path
 
 
-def test_an_endpoint_is_subscribed_with_the_token_of_the_environment(run, account):
-    """No command and no screen has the token."""
+def test_create_fills_in_the_token(run, account):
+    """The placeholder is replaced by the token of the environment."""
     created = run(
         *("subscriptions", "create", ENDPOINT, "OUTBOUND_TEXT_FINISHED", "--format", "JSON", "--disabled"),
         *("--broadcast-id", "12345", "--to-number", "12135551212", "--strict-ssl"),
@@ -40,8 +43,8 @@ def test_an_endpoint_is_subscribed_with_the_token_of_the_environment(run, accoun
     assert (made.enabled, made.notification_format) == (False, NotificationFormat.JSON)
 
 
-def test_what_a_list_shows_is_masked(run):
-    """Endpoint and numbers, as a repr has them; for people and for scripts."""
+def test_output_is_masked(run):
+    """Endpoints and numbers are masked, for people and for scripts."""
     assert run("subscriptions", "list").out == "no subscriptions\n"
     made = run("subscriptions", "create", ENDPOINT, "CAMPAIGN_STARTED", "--from-number", "12135551212", "--json")
     run("subscriptions", "create", "https://example.com/x", "CAMPAIGN_STOPPED")
@@ -60,8 +63,8 @@ def test_what_a_list_shows_is_masked(run):
     assert "12135551212" not in listed.out + one.out
 
 
-def test_a_subscription_is_changed_and_deleted(run, account):
-    """One after the other, each with its own line."""
+def test_update_and_delete(run, account):
+    """A subscription can be changed and deleted."""
     run("subscriptions", "create", ENDPOINT, "CAMPAIGN_STARTED")
     (made,) = account.fake.subscriptions
     id = str(made.id)
@@ -77,8 +80,8 @@ def test_a_subscription_is_changed_and_deleted(run, account):
     assert (again.status, again.out, "404" in again.err) == (1, "", True)
 
 
-def test_deleting_can_be_read_by_a_script(run, account):
-    """One JSON document."""
+def test_delete_with_json(run, account):
+    """With --json, delete prints one JSON document."""
     run("subscriptions", "create", ENDPOINT, "CAMPAIGN_STARTED")
     id = account.fake.subscriptions[0].id
 
@@ -94,17 +97,17 @@ def test_deleting_can_be_read_by_a_script(run, account):
         ["create", "", "CAMPAIGN_STARTED"],
         ["create", "https://example.com?x/{token}", "CAMPAIGN_STARTED"],
         ["create", "https://example.com", "SOMETHING"],
-        ["apply", "subscriptions.yaml", "--json"],
+        ["apply", "subscriptions.toml", "--json"],
     ],
     ids=" ".join,
 )
-def test_wrong_use_is_status_2(arguments):
-    """Before anything is sent."""
-    assert typed("subscriptions", *arguments).status == 2
+def test_wrong_usage_is_status_2(arguments):
+    """Invalid arguments exit with status 2 before anything is sent."""
+    assert run_command("subscriptions", *arguments).status == 2
 
 
 def test_missing_credentials_are_status_3(run, monkeypatch):
-    """The line says which variable is missing."""
+    """The error names the missing variable."""
     monkeypatch.delenv("CALLFIRE_API_PASSWORD")
 
     ended = run("subscriptions", "list")
@@ -112,8 +115,8 @@ def test_missing_credentials_are_status_3(run, monkeypatch):
     assert (ended.status, "CALLFIRE_API_PASSWORD" in ended.err) == (3, True)
 
 
-def test_refused_credentials_are_status_3(run, monkeypatch):
-    """Whichever of them is wrong; the password is not shown."""
+def test_rejected_credentials_are_status_3(run, monkeypatch):
+    """Rejected credentials exit with status 3, and the password is not printed."""
     monkeypatch.setenv("CALLFIRE_API_PASSWORD", "open-sesame")
 
     ended = run("subscriptions", "list", "--login", "somebody")
@@ -121,8 +124,8 @@ def test_refused_credentials_are_status_3(run, monkeypatch):
     assert (ended.status, "401" in ended.err, "sesame" in ended.err) == (3, True, False)
 
 
-def test_a_missing_or_bad_token_is_wrong_use(run, monkeypatch):
-    """Where an endpoint has a place for one."""
+def test_missing_or_invalid_token_is_wrong_usage(run, monkeypatch):
+    """An endpoint with a placeholder needs a valid token."""
     monkeypatch.setenv("CALLFIRE_TOKEN", "not/good")
     bad = run("subscriptions", "create", ENDPOINT, "CAMPAIGN_STARTED")
     monkeypatch.delenv("CALLFIRE_TOKEN")
@@ -131,15 +134,15 @@ def test_a_missing_or_bad_token_is_wrong_use(run, monkeypatch):
     assert (bad.status, missing.status, "CALLFIRE_TOKEN" in missing.err) == (2, 2, True)
 
 
-def test_a_warning_of_the_library_is_a_line(run):
-    """Not one that points at a line of code."""
+def test_warning_is_printed_on_one_line(run):
+    """A warning of the library is printed without a reference to a line of code."""
     ended = run("subscriptions", "create", "http://example.com/x", "CAMPAIGN_STARTED")
 
     assert (ended.status, ended.err.startswith("warning: endpoint uses http://")) == (0, True)
 
 
-def test_a_plan_changes_nothing(run, account, file):
-    """It reads like a diff, and holds no token; for a script it is one JSON document."""
+def test_plan_is_read_only(run, account, file):
+    """A plan is printed as a diff without tokens, or as one JSON document, and changes nothing."""
     shown, in_json = run("subscriptions", "plan", str(file)), run("subscriptions", "plan", str(file), "--json")
 
     assert shown.out.splitlines()[-1] == "2 to create"
@@ -152,26 +155,26 @@ def test_a_plan_changes_nothing(run, account, file):
     )
 
 
-def test_a_file_is_applied_once(run, account, file):
-    """The second time there is nothing to do, and nobody is asked."""
+def test_apply_is_idempotent(run, account, file):
+    """The second apply of a file changes nothing and does not ask."""
     first = run("subscriptions", "apply", str(file), "--yes")
     second = run("subscriptions", "apply", str(file))
 
     assert (first.status, second.status, len(account.fake.subscriptions)) == (0, 0, 2)
-    assert (first.out.splitlines()[-1], second.out.splitlines()[-1]) == ("done", "nothing differs")
+    assert (first.out.splitlines()[-1], second.out.splitlines()[-1]) == ("done", "nothing to change")
     assert "2 unchanged" in second.out
 
 
 @pytest.mark.parametrize(("answer", "made"), [("y\n", 2), ("n\n", 0), ("", 0)])
-def test_whoever_applies_is_asked(run, account, file, answer, made):
-    """No answer is a no."""
+def test_apply_asks(run, account, file, answer, made):
+    """Without --yes the changes need a confirmation."""
     ended = run("subscriptions", "apply", str(file), input=answer)
 
     assert (ended.status, len(account.fake.subscriptions)) == (0 if made else 1, made)
 
 
-def test_pruning_goes_by_the_token(run, account, file, monkeypatch):
-    """What has one of the tokens and is not in the file goes; what is another's stays."""
+def test_prune_deletes_by_token(run, account, file, monkeypatch):
+    """--prune deletes only subscriptions with one of the own tokens."""
     monkeypatch.setenv("CALLFIRE_TOKEN", f"{TOKEN} {OLD_TOKEN}")
     run("subscriptions", "create", f"https://hooks.example.com/callfire/{OLD_TOKEN}", "CAMPAIGN_STARTED")
     run("subscriptions", "create", "https://hooks.example.com/callfire/another-one", "CAMPAIGN_STARTED")
@@ -180,15 +183,15 @@ def test_pruning_goes_by_the_token(run, account, file, monkeypatch):
 
     (applied,) = ended.items
     assert (ended.status, len(applied["ids"]), len(applied["plan"]["delete"]), applied["errors"]) == (0, 2, 1, [])
-    assert sorted(one.trigger_event for one in account.fake.subscriptions) == [
+    assert sorted(subscription.trigger_event for subscription in account.fake.subscriptions) == [
         TriggerEvent.CAMPAIGN_STARTED,
         TriggerEvent.INBOUND_TEXT_FINISHED,
         TriggerEvent.OUTBOUND_TEXT_FINISHED,
     ]
 
 
-def test_pruning_without_a_token_is_refused(run, file, monkeypatch):
-    """It would delete nothing."""
+def test_prune_needs_a_token(run, file, monkeypatch):
+    """--prune without a token exits with status 2."""
     monkeypatch.delenv("CALLFIRE_TOKEN")
 
     ended = run("subscriptions", "plan", str(file), "--prune")
@@ -197,9 +200,9 @@ def test_pruning_without_a_token_is_refused(run, file, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_what_cannot_be_applied_is_named(run, account, file, options):
-    """The rest is done; status 1."""
-    # The account is read for the plan, and once more before anything is made.
+def test_failed_change_is_reported(run, account, file, options):
+    """A failed change is printed, the others are made, and the status is 1."""
+    # The first two requests read the account: for the plan, and before the changes.
     account.faults.extend([None, None, Fault(status=400)])
 
     ended = run("subscriptions", "apply", str(file), "--yes", *options)
@@ -207,10 +210,10 @@ def test_what_cannot_be_applied_is_named(run, account, file, options):
     assert (ended.status, "returned 400" in ended.out, len(account.fake.subscriptions)) == (1, True, 1)
 
 
-def test_two_specs_of_one_subscription_are_wrong_use(run, tmp_path):
-    """They say different things."""
-    path = tmp_path / "two.yaml"
-    item = "  - trigger_event: CAMPAIGN_STARTED\n    endpoint: https://example.com/x\n    enabled: "
-    path.write_text(f"subscriptions:\n{item}true\n{item}false\n")
+def test_conflicting_specs_are_wrong_usage(run, tmp_path):
+    """Two specs for the same subscription exit with status 2."""
+    path = tmp_path / "two.toml"
+    item = "[[subscriptions]]\ntrigger_event = 'CAMPAIGN_STARTED'\nendpoint = 'https://example.com/x'\nenabled = "
+    path.write_text(f"{item}true\n{item}false\n")
 
     assert run("subscriptions", "plan", str(path)).status == 2

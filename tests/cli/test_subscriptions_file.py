@@ -1,4 +1,4 @@
-"""Files of declared subscriptions: what they say, and where they are wrong."""
+"""Subscriptions files: their content, and the errors in them."""
 
 import pytest
 
@@ -11,28 +11,14 @@ from callfire_async.notifications import EndpointTokens
 TOKENS = EndpointTokens("0123456789abcdef0123")
 ENDPOINT = "https://hooks.example.com/callfire"
 
-YAML = """\
-# What this account is to have.
-endpoint: https://hooks.example.com/callfire/{token}
-subscriptions:
-  - trigger_event: OUTBOUND_TEXT_FINISHED
-    notification_format: JSON
-    filter: {broadcast_id: 12345, to_number: 67076:10, from_number: 0123}
-  - trigger_event: CAMPAIGN_STARTED
-    endpoint: somebody@example.com
-    enabled: False
-    non_strict_ssl: true
-    filter:
-      inbound: true
-      batch_id:
-"""
-TOML = """\
+FILE = """\
+# The subscriptions of this account.
 endpoint = "https://hooks.example.com/callfire/{token}"
 
 [[subscriptions]]
 trigger_event = "OUTBOUND_TEXT_FINISHED"
 notification_format = "JSON"
-filter = { broadcast_id = 12345, to_number = "67076:10", from_number = "0123" }
+filter = { broadcast_id = 12345, to_number = "67076:10", from_number = 12135551212 }
 
 [[subscriptions]]
 trigger_event = "CAMPAIGN_STARTED"
@@ -43,19 +29,19 @@ filter.inbound = true
 """
 
 
-def read(folder, text, name="subscriptions.yaml", tokens=TOKENS):
-    (folder / name).write_text(text)
-    return read_specs(folder / name, tokens)
+def read(directory, text, tokens=TOKENS):
+    path = directory / "subscriptions.toml"
+    path.write_text(text)
+    return read_specs(path, tokens)
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.yaml", YAML), ("a.yml", YAML), ("a.toml", TOML)])
-def test_both_formats_say_the_same(tmp_path, name, text):
-    """A number stays the text that it was, and no short code becomes a time."""
-    assert read(tmp_path, text, name) == [
+def test_file_is_read(tmp_path):
+    """Each table is a spec; the endpoint of the file is the default, and a number may be an integer."""
+    assert read(tmp_path, FILE) == [
         SubscriptionSpec(
             TOKENS.url(ENDPOINT),
             TriggerEvent.OUTBOUND_TEXT_FINISHED,
-            filter=SubscriptionFilter(broadcast_id=12345, to_number="67076:10", from_number="0123"),
+            filter=SubscriptionFilter(broadcast_id=12345, to_number="67076:10", from_number="12135551212"),
             notification_format=NotificationFormat.JSON,
         ),
         SubscriptionSpec(
@@ -68,72 +54,73 @@ def test_both_formats_say_the_same(tmp_path, name, text):
     ]
 
 
-ITEM = "subscriptions:\n  - endpoint: https://example.com/x\n    trigger_event: CAMPAIGN_STARTED\n"
+ITEM = "[[subscriptions]]\nendpoint = 'https://example.com/x'\ntrigger_event = 'CAMPAIGN_STARTED'\n"
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("subscriptions: [", "not YAML: expected the node content, but found '<stream end>' at line 1, column 17"),
-        ("subscriptions: \x01", "not YAML: characters"),
-        ("[" * 3000, "not YAML: characters or a nesting"),
-        ("", "names no subscriptions"),
-        ("- a", ", line 1: must be a mapping"),
-        ("subscriptions:", "names no subscriptions"),
-        ("subscriptions: none", ", line 1: subscriptions must be a list"),
-        ("subscriptions:\n- none", ", line 2: subscriptions[0] must be a mapping"),
-        ("other: 1\nsubscriptions: []", ", line 1: other is unknown; there are endpoint, subscriptions"),
-        ("subscriptions: []\nsubscriptions: []", ", line 2: subscriptions is there twice"),
-        (ITEM + "    enable: true", ", line 4: subscriptions[0].enable is unknown; there are endpoint, trigger_event"),
-        (ITEM + "    enabled: 1", ", line 4: subscriptions[0].enabled must be true or false"),
-        (ITEM + "    filter: {to_number: [1]}", ", line 4: subscriptions[0].filter.to_number must be a text"),
-        (ITEM + "    filter:\n      broadcast_id: x", ", line 5: subscriptions[0].filter.broadcast_id must be a whole"),
-        (ITEM + "    filter: {broadcast_id: 0}", ", line 2: subscriptions[0] cannot be: "),
-        (ITEM + f"    filter: {{broadcast_id: {'9' * 5000}}}", "[0].filter.broadcast_id must be a whole"),
-        (ITEM.replace("STARTED", "BEGUN"), ", line 3: subscriptions[0].trigger_event must be one of UNDEFINED_EVENT"),
-        (ITEM.replace("CAMPAIGN_STARTED", "''"), ", line 3: subscriptions[0].trigger_event must be one of"),
-        ("subscriptions:\n- enabled: true", ", line 2: subscriptions[0] needs endpoint"),
-        ("subscriptions:\n- endpoint: a@b.c", ", line 2: subscriptions[0] needs trigger_event"),
-        ("subscriptions: [[[[[[1]]]]]]", "is nested too deeply"),
-        ("subscriptions: &a [*a]", "is nested too deeply"),
+        ("subscriptions = [", "invalid TOML: Invalid value (at end of document)"),
+        ("subscriptions = \x01", "invalid TOML: Invalid value (at line 1, column 17)"),
+        ("subscriptions = " + "[" * 3000, "invalid TOML: nested too deeply"),
+        (f"subscriptions = [{'9' * 5000}]", "invalid TOML: Exceeds the limit"),
+        ("subscriptions = []\nsubscriptions = []", "invalid TOML: Cannot overwrite a value"),
+        ("", "missing key 'subscriptions' (an array of tables)"),
+        ("endpoint = 'a@b.c'", "missing key 'subscriptions' (an array of tables)"),
+        ("subscriptions = 'none'", "subscriptions must be an array"),
+        ("subscriptions = ['none']", "subscriptions[0] must be a table"),
+        ("other = 1\nsubscriptions = []", "other is unknown; expected one of endpoint, subscriptions"),
+        (ITEM + "enable = true", "subscriptions[0].enable is unknown; expected one of endpoint, trigger_event"),
+        (ITEM + "enabled = 1", "subscriptions[0].enabled must be true or false"),
+        (ITEM + "filter = { to_number = [1] }", "subscriptions[0].filter.to_number must be a string"),
+        (ITEM + "filter = { broadcast_id = 'x' }", "subscriptions[0].filter.broadcast_id must be an integer"),
+        (ITEM + "filter = { broadcast_id = true }", "subscriptions[0].filter.broadcast_id must be an integer"),
+        (ITEM + "filter = { broadcast_id = 0 }", "subscriptions[0] is not valid: "),
+        (ITEM + "filter = 1", "subscriptions[0].filter must be a table"),
+        (ITEM + ITEM.replace("STARTED", "BEGUN"), "subscriptions[1].trigger_event must be one of UNDEFINED_EVENT"),
+        (ITEM.replace("CAMPAIGN_STARTED", ""), "subscriptions[0].trigger_event must be one of"),
+        ("subscriptions = [{ trigger_event = 1.5 }]", "subscriptions[0].trigger_event must be a string"),
+        ("subscriptions = [{ enabled = true, endpoint = true }]", "subscriptions[0].endpoint must be a string"),
+        ("subscriptions = [{ enabled = true }]", "subscriptions[0] needs endpoint"),
+        ("subscriptions = [{ endpoint = 'a@b.c' }]", "subscriptions[0] needs trigger_event"),
+        (ITEM + "[[subscriptions.filter]]", "subscriptions[0].filter must be a table"),
+        ("subscriptions = [{ filter = 2026-01-31 }]", "subscriptions[0].filter must be a table"),
+        ("subscriptions = [{ endpoint = 2026-01-31 }]", "subscriptions[0].endpoint must be a string"),
     ],
 )
-def test_a_bad_file_says_what_and_where(tmp_path, text, problem):
-    """The line, where the parser knows it, and the name of what is wrong."""
-    with pytest.raises(CliError) as ended:
+def test_error_names_file_and_key(tmp_path, text, problem):
+    """An error names the file and the path of keys, or the position in a file that is not TOML."""
+    with pytest.raises(CliError) as raised:
         read(tmp_path, text)
 
-    assert (ended.value.status, problem in str(ended.value)) == (2, True), str(ended.value)
+    assert raised.value.status == 2
+    assert str(raised.value).startswith(f"{tmp_path / 'subscriptions.toml'}: {problem}")
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("subscriptions = [", "not TOML: Invalid value (at end of document)"),
-        (f"subscriptions = [{'9' * 5000}]", "not TOML: Exceeds the limit"),
-        ("subscriptions = [{trigger_event = 1.5}]", "subscriptions[0].trigger_event must be a text"),
-        ("subscriptions = [{enabled = true, endpoint = true}]", "subscriptions[0].endpoint must be a text"),
-    ],
-)
-def test_a_bad_file_of_toml_says_what(tmp_path, text, problem):
-    """Its parser knows the place of what is no TOML only."""
-    with pytest.raises(CliError) as ended:
-        read(tmp_path, text, "a.toml")
-
-    assert (ended.value.status, problem in str(ended.value)) == (2, True), str(ended.value)
+def test_placeholder_without_token_is_an_error(tmp_path):
+    """An endpoint with a placeholder needs a token."""
+    with pytest.raises(
+        CliError, match=r"subscriptions\[0\] is not valid: endpoint contains {token}: set CALLFIRE_TOKEN"
+    ):
+        read(tmp_path, FILE, tokens=None)
 
 
-def test_an_endpoint_that_wants_a_token_says_so_with_its_line(tmp_path):
-    """There is none to put there."""
-    with pytest.raises(CliError, match=r"line 4: subscriptions\[0\] cannot be: there is no token .* CALLFIRE_TOKEN"):
-        read(tmp_path, YAML, tokens=None)
+def test_unreadable_file_is_an_error(tmp_path):
+    """A file that does not exist, or is not UTF-8, is named."""
+    (tmp_path / "latin.toml").write_bytes(b"\xff\xfe\xfd")
+
+    with pytest.raises(CliError, match=r"missing\.toml: cannot be read: No such file"):
+        read_specs(tmp_path / "missing.toml", None)
+    with pytest.raises(CliError, match=r"latin\.toml: cannot be read: not UTF-8"):
+        read_specs(tmp_path / "latin.toml", None)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    """Because it is not there, or is no text."""
-    (tmp_path / "latin").write_bytes(b"\xff\xfe\xfd")
+@pytest.mark.parametrize("name", ["subscriptions.yaml", "subscriptions", "subscriptions.toml.bak"])
+def test_other_format_is_wrong_usage(tmp_path, name):
+    """A file whose name does not end with .toml exits with status 2."""
+    (tmp_path / name).write_text(FILE)
 
-    with pytest.raises(CliError, match="missing: cannot be read: No such file"):
-        read_specs(tmp_path / "missing", None)
-    with pytest.raises(CliError, match="latin: cannot be read: not UTF-8"):
-        read_specs(tmp_path / "latin", None)
+    with pytest.raises(CliError, match=r": must be a TOML file whose name ends with \.toml$") as raised:
+        read_specs(tmp_path / name, TOKENS)
+
+    assert raised.value.status == 2

@@ -1,4 +1,4 @@
-"""`listen` and `trigger` in a real terminal, beside each other."""
+"""`listen` and `trigger` in two panes of a terminal."""
 
 import os
 import shlex
@@ -9,14 +9,14 @@ import time
 from uuid import uuid4
 
 import pytest
-from cli.typing_commands import DEADLINE
+from cli.command_runner import DEADLINE
 
 COMMAND = f"{shlex.quote(sys.executable)} -m callfire_async"
 
 
 @pytest.fixture
 def tmux(tmp_path):
-    """A terminal of 100 letters by 30 lines, with a server of its own."""
+    """Start a terminal of 100 columns and 30 lines on a tmux server of its own."""
     if shutil.which("tmux") is None:
         assert "CI" not in os.environ, "tmux is missing"
         pytest.skip("tmux is missing")
@@ -31,27 +31,27 @@ def tmux(tmp_path):
     tmux("kill-server")
 
 
-def shown(tmux, pane, *words):
-    """Wait until a pane shows words; return all that it shows."""
+def wait_for(tmux, pane, *texts):
+    """Wait until a pane shows all of the texts; return its content."""
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         screen = tmux("capture-pane", "-p", "-J", "-t", pane)
-        if all(word in screen for word in words):
+        if all(text in screen for text in texts):
             return screen
         time.sleep(0.05)
-    raise AssertionError(f"{words} were not shown:\n{screen}")
+    raise AssertionError(f"{texts} not found:\n{screen}")
 
 
-def test_listen_shows_what_trigger_posts(tmux):
-    """Each event a line, without colour codes in its way; Ctrl-C ends it quietly."""
+def test_listen_prints_what_trigger_posts(tmux):
+    """`listen` prints each event on a line of plain text, and exits with status 130 on Ctrl-C."""
     tmux("split-window", "-v", "sh")
     tmux("send-keys", "-t", ":.0", f"{COMMAND} listen --port 0; echo status $?", "Enter")
-    screen = shown(tmux, ":.0", "Ready! http://127.0.0.1:", "OUTBOUND_TEXT_FINISHED")
+    screen = wait_for(tmux, ":.0", "Ready! http://127.0.0.1:", "OUTBOUND_TEXT_FINISHED")
     base = screen.partition("Ready! ")[2].partition("/***")[0]
 
     tmux("send-keys", "-t", ":.1", f"{COMMAND} trigger CallFinished --set call.id=42 --to '{base}/{{token}}'", "Enter")
 
-    shown(tmux, ":.1", "CallFinished call:42:LA: 204 in")
-    shown(tmux, ":.0", "--> CallFinished call:42:LA")
+    wait_for(tmux, ":.1", "CallFinished call:42:LA: 204 in")
+    wait_for(tmux, ":.0", "--> CallFinished call:42:LA")
     tmux("send-keys", "-t", ":.0", "C-c", "")
-    assert "Traceback" not in shown(tmux, ":.0", "status 130")
+    assert "Traceback" not in wait_for(tmux, ":.0", "status 130")

@@ -1,37 +1,43 @@
-"""`trigger`: events of one's own, posted for real."""
+"""`trigger`."""
 
 import pytest
-from cli.listening import listening
-from cli.typing_commands import TOKEN, typed
+from cli.command_runner import TOKEN, run_command
+from cli.listen_runner import run_listen
 from loopback import answer_bytes, serving
 
 from callfire_async.cli._exit import CliError
-from callfire_async.cli.commands import trigger as triggering
+from callfire_async.cli.commands import trigger as trigger_command
 from callfire_async.models import NotificationFormat
 from callfire_async.notifications import parse
 
 
 def make(event="TextSent", to="http://127.0.0.1:9/callfire/{token}", **options):
-    chosen = {"format": NotificationFormat.XML, "settings": (), "count": 1, "duplicate": 0, "as_json": False} | options
-    return triggering.TriggerOptions(event, to, **chosen)
+    defaults = {
+        "format": NotificationFormat.XML,
+        "settings": (),
+        "count": 1,
+        "duplicate": 0,
+        "as_json": False,
+    } | options
+    return trigger_command.TriggerOptions(event, to, **defaults)
 
 
-EVENTS = [item["event"] for item in typed("trigger", "--json").items]
+EVENTS = [item["event"] for item in run_command("trigger", "--json").items]
 
 
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("format", ["xml", "json", "soap"])
-def test_each_event_can_be_shown(event, format):
-    """In each format, under the root that was asked for."""
-    shown = typed("trigger", event, "--format", format, "--print")
+def test_events_can_be_printed(event, format):
+    """Each event type can be printed in each format, under its own root element."""
+    shown = run_command("trigger", event, "--format", format, "--print")
 
     assert parse(shown.out).name == event
 
 
-def test_without_an_event_there_is_a_list():
-    """With what can be set of each."""
-    assert "CallFinished" in typed("trigger").out
-    assert "call.result" in typed("trigger").out
+def test_event_types_are_listed():
+    """Without an event type the command lists all types and their fields."""
+    assert "CallFinished" in run_command("trigger").out
+    assert "call.result" in run_command("trigger").out
 
 
 @pytest.mark.parametrize(
@@ -47,9 +53,9 @@ def test_without_an_event_there_is_a_list():
         ("SomethingNew", "subscription_id=5", lambda event: str(event.subscription_id)),
     ],
 )
-def test_what_is_set_is_posted(event, setting, found):
-    """A path, an equals sign, a value."""
-    shown = typed("trigger", event, "--set", setting, "--print")
+def test_fields_can_be_set(event, setting, found):
+    """--set PATH=VALUE sets a field of the event."""
+    shown = run_command("trigger", event, "--set", setting, "--print")
 
     assert found(parse(shown.out)) == setting.partition("=")[2]
 
@@ -57,78 +63,78 @@ def test_what_is_set_is_posted(event, setting, found):
 @pytest.mark.parametrize(
     ("setting", "problem"),
     [
-        ("call.colour=red", "there are subscription_id, call.id"),
-        ("call.result", "each with =VALUE"),
-        ("call.id=one", "no value for it"),
-        ("call.inbound=perhaps", "no value for it"),
-        ("call.result=", "no value for it"),
+        ("call.colour=red", "expected PATH=VALUE with one of subscription_id, call.id"),
+        ("call.result", "expected PATH=VALUE"),
+        ("call.id=one", "invalid value"),
+        ("call.inbound=perhaps", "invalid value"),
+        ("call.result=", "invalid value"),
     ],
 )
-def test_what_cannot_be_set_is_wrong_use(setting, problem):
-    """The error lists what can be."""
-    shown = typed("trigger", "CallFinished", "--set", setting, "--print")
+def test_invalid_setting_is_wrong_usage(setting, problem):
+    """An unknown path, a missing value or an invalid value exits with status 2."""
+    shown = run_command("trigger", "CallFinished", "--set", setting, "--print")
 
     assert (shown.status, problem in shown.err) == (2, True)
 
 
 @pytest.mark.parametrize("arguments", [["Nothing"], ["TextSent", "--to", "ftp://x"], ["TextSent", "--count", "0"]])
-def test_wrong_use_is_status_2(arguments):
-    """An event that there is none of, a URL of another kind."""
-    assert typed("trigger", *arguments).status == 2
+def test_wrong_usage_is_status_2(arguments):
+    """An unknown event type, an invalid URL or an invalid count exits with status 2."""
+    assert run_command("trigger", *arguments).status == 2
 
 
-async def test_listen_takes_what_is_triggered(capsys):
-    """Different events, and each as often as it is asked for."""
-    async with listening(capsys) as (screen, base):
-        status = await triggering.run(make(to=f"{base}/{{token}}", count=2, duplicate=1))
-        await screen.shows("dup")
+async def test_listen_receives_triggered_events(capsys):
+    """--count posts different events, and --duplicate repeats each of them."""
+    async with run_listen(capsys) as (screen, base):
+        status = await trigger_command.run(make(to=f"{base}/{{token}}", count=2, duplicate=1))
+        await screen.wait_for("dup")
 
-    assert (status, screen.look().count("-->"), screen.text.count("once more: 204")) == (0, 4, 2)
+    assert (status, screen.read().count("-->"), screen.text.count("again: 204")) == (0, 4, 2)
     assert len({line.split()[-1] for line in screen.text.splitlines() if "-->" in line}) == 2
 
 
-async def test_a_refusal_is_status_1(capsys):
-    """Whichever of them it was; a script reads a line of JSON each."""
+async def test_rejection_is_status_1(capsys):
+    """A non-2xx response exits with status 1; --json prints the response."""
 
     async def answer(_, writer):
         writer.write(answer_bytes(b"", "503 Service Unavailable"))
 
     async with serving(answer) as target:
-        status = await triggering.run(make(to=f"{target.url}/{TOKEN}", as_json=True))
+        status = await trigger_command.run(make(to=f"{target.url}/{TOKEN}", as_json=True))
 
     shown = capsys.readouterr().out
     assert (status, '"status": 503' in shown, '"repeat": false' in shown) == (1, True, True)
 
 
-async def test_no_answer_is_status_1(capsys):
-    """It is said that there was none."""
-    assert await triggering.run(make()) == 1
+async def test_no_response_is_status_1(capsys):
+    """No response exits with status 1 and is printed."""
+    assert await trigger_command.run(make()) == 1
     assert "no answer in" in capsys.readouterr().out
 
 
-def test_the_command_ends_with_that_status(monkeypatch):
-    """And has its own place to post to, with the token of listen."""
-    seen = []
+def test_command_returns_the_status(monkeypatch):
+    """The command posts to the endpoint of `listen` by default and exits with the status of the run."""
+    calls = []
 
-    async def run(trigger):
-        seen.append(trigger)
+    async def run(options):
+        calls.append(options)
         return 1
 
-    monkeypatch.setattr(triggering, "run", run)
+    monkeypatch.setattr(trigger_command, "run", run)
 
-    assert typed("trigger", "TextSent", "--format", "JSON").status == 2
-    assert typed("trigger", "TextSent", "--format", "json").status == 1
-    assert seen == [make(to="http://127.0.0.1:8484/callfire/{token}", format=NotificationFormat.JSON)]
+    assert run_command("trigger", "TextSent", "--format", "JSON").status == 2
+    assert run_command("trigger", "TextSent", "--format", "json").status == 1
+    assert calls == [make(to="http://127.0.0.1:8484/callfire/{token}", format=NotificationFormat.JSON)]
 
 
-def test_a_body_is_shown_to_a_script():
-    """With its content type."""
-    (item,) = typed("trigger", "TextSent", "--print", "--json").items
+def test_print_with_json():
+    """--print --json prints the content type and the body."""
+    (item,) = run_command("trigger", "TextSent", "--print", "--json").items
 
     assert (item["event"], item["content_type"]) == ("TextSent", "text/xml; charset=UTF-8")
 
 
-async def test_an_endpoint_may_bear_its_token():
-    """Then it is posted there as it is."""
+async def test_invalid_endpoint_is_an_error():
+    """An endpoint that is not a URL is an error."""
     with pytest.raises(CliError):
-        await triggering.run(make(to="nowhere"))
+        await trigger_command.run(make(to="nowhere"))

@@ -1,4 +1,4 @@
-"""A real browser without a window: Chromium, driven over WebDriver."""
+"""Headless Chromium, driven over WebDriver."""
 
 import os
 import shutil
@@ -10,37 +10,37 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 
-def wanted(name: str) -> str:
-    """Find a program; without it the tests are skipped, but never in CI."""
+def find_program(name: str) -> str:
+    """Return the path of a program; skip the test without it, but fail in CI."""
     path = shutil.which(name)
     if path is None:
-        words = f"{name} is not installed"
+        message = f"{name} is not installed"
         if os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
+            pytest.fail(message)
+        pytest.skip(message)
     return path
 
 
 @contextmanager
-def browsing(folder: Path) -> Iterator[Chrome]:
-    """Start a browser that keeps what it has in a folder, and end it."""
+def run_browser(directory: Path) -> Iterator[Chrome]:
+    """Run a browser with its profile in a directory."""
     options = ChromeOptions()
-    options.binary_location = wanted("chromium")
+    options.binary_location = find_program("chromium")
     for argument in (
         "headless=new",
-        "no-sandbox",  # which cannot be had by root, nor in most containers
+        "no-sandbox",  # not available to root and in most containers
         "disable-dev-shm-usage",
         "disable-gpu",
         "disable-background-networking",
         "disable-component-update",
         "no-first-run",
         "force-prefers-reduced-motion",
-        f"user-data-dir={folder}",
+        f"user-data-dir={directory}",
         "window-size=1440,900",
     ):
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options, ChromeService(wanted("chromedriver")))
+    browser = Chrome(options, ChromeService(find_program("chromedriver")))
     try:
         yield browser
     finally:

@@ -1,4 +1,4 @@
-"""The inspector's page in a real browser: what people see, press and hear of."""
+"""The inspector's page in Chromium."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import define
-from inspector.browser import browsing
+from inspector.browser import run_browser
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
@@ -29,7 +29,6 @@ TOKEN = "0123456789abcdef"
 DEADLINE = 60
 NUMBER = "12135551212"
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-SHOTS = "screenshots"
 
 
 def text(number: int, subscription: int = 41001, message: str = "see you at noon") -> bytes:
@@ -45,32 +44,32 @@ def call(number: int, subscription: int = 41002) -> bytes:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with browsing(tmp_path_factory.mktemp("browser")) as browser:
+    with run_browser(tmp_path_factory.mktemp("browser")) as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp(SHOTS)
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("screenshots")
 
 
 @define(eq=False)
 class Page:
-    """The page in the browser, asked from another thread so that the inspector can answer it."""
+    """The page in the browser, driven from another thread so that the event loop can serve the page."""
 
     browser: Chrome
-    shots: Path
+    screenshots: Path
 
     async def run(self, script: str, *arguments: object) -> Any:
         return await asyncio.to_thread(self.browser.execute_script, script, *arguments)
 
     async def open(self, url: str) -> None:
-        # A page of its own: the address differs from the last only in its fragment where the port is the same.
+        # A new document: the URL may differ from the last one only in its fragment.
         await asyncio.to_thread(self.browser.get, "about:blank")
         await asyncio.to_thread(self.browser.get, url)
 
-    async def until(self, script: str, *arguments: object) -> Any:
-        """Wait until a script says something true; return it."""
+    async def wait_for(self, script: str, *arguments: object) -> Any:
+        """Wait until a script returns something true; return it."""
         async with asyncio.timeout(DEADLINE):
             while True:
                 found = await self.run(f"return {script}", *arguments)
@@ -84,7 +83,7 @@ class Page:
         )
 
     async def rows(self, count: int) -> None:
-        await self.until(f"document.querySelectorAll('.row').length === {count}")
+        await self.wait_for(f"document.querySelectorAll('.row').length === {count}")
 
     async def press(self, *keys: str) -> None:
         def send() -> None:
@@ -96,7 +95,7 @@ class Page:
     async def click(self, selector: str) -> None:
         await self.run("document.querySelector(arguments[0]).click()", selector)
 
-    async def choose(self, id: str, value: str) -> None:
+    async def select(self, id: str, value: str) -> None:
         script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
         await self.run(script + "e.dispatchEvent(new Event('change', {bubbles: true}))", id, value)
 
@@ -104,27 +103,27 @@ class Page:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         await asyncio.to_thread(self.browser.execute_cdp_cmd, "Emulation.setDeviceMetricsOverride", metrics)
 
-    async def shoot(self, name: str) -> None:
-        await asyncio.to_thread(self.browser.save_screenshot, str(self.shots / f"{name}.png"))
+    async def screenshot(self, name: str) -> None:
+        await asyncio.to_thread(self.browser.save_screenshot, str(self.screenshots / f"{name}.png"))
 
     async def log(self) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self.browser.get_log, "browser")
 
 
 @pytest.fixture
-async def page(browser: Chrome, shots: Path) -> AsyncIterator[Page]:
-    page = Page(browser, shots)
+async def page(browser: Chrome, screenshots: Path) -> AsyncIterator[Page]:
+    page = Page(browser, screenshots)
     await page.size(1440, 900)
     yield page
-    # The page goes on asking when its inspector has gone; what else it complains of is its own fault.
-    complaints = [one for one in await page.log() if one["level"] == "SEVERE" and one["source"] != "network"]
+    # Network errors are expected once the inspector has stopped; other errors are faults of the page.
+    errors = [entry for entry in await page.log() if entry["level"] == "SEVERE" and entry["source"] != "network"]
     await page.run("localStorage.clear()")
     await asyncio.to_thread(page.browser.get, "about:blank")
-    assert complaints == []
+    assert errors == []
 
 
 @define(eq=False)
-class Watched:
+class InspectedReceiver:
     """A receiver with its inspector."""
 
     receiver: Receiver
@@ -140,17 +139,17 @@ class Watched:
 
 
 @asynccontextmanager
-async def watching(inbox: Any = None) -> AsyncIterator[Watched]:
+async def run_receiver(inbox: Any = None) -> AsyncIterator[InspectedReceiver]:
     router = Router()
-    watched: Watched
+    inspected: InspectedReceiver
 
     @router.on(TextFinished, name="service.keep")
-    async def keep(event: TextFinished) -> None:
-        if event.text.message == "fail" and not watched.is_repaired:
+    async def handle(event: TextFinished) -> None:
+        if event.text.message == "fail" and not inspected.is_repaired:
             raise LookupError(event.text.message)
 
     @router.on(CallFinished, name="service.call")
-    async def refuse(event: CallFinished) -> None:
+    async def reject(event: CallFinished) -> None:
         raise Reject("not one of ours")
 
     inbox = MemoryInbox(keep_bodies=True) if inbox is None else inbox
@@ -158,23 +157,23 @@ async def watching(inbox: Any = None) -> AsyncIterator[Watched]:
     source = ReceiverSource(inbox, receiver)
     receiver.observe(source)
     async with receiver, serve_inspector(source) as url:
-        watched = Watched(receiver, source, url, inbox)
-        yield watched
+        inspected = InspectedReceiver(receiver, source, url, inbox)
+        yield inspected
 
 
 @pytest.fixture
-async def watched() -> AsyncIterator[Watched]:
-    async with watching() as watched:
-        yield watched
+async def inspected() -> AsyncIterator[InspectedReceiver]:
+    async with run_receiver() as inspected:
+        yield inspected
 
 
-async def test_deliveries_arrive_while_one_looks(page, watched):
-    """The newest first, with its kind, its subscription and what became of it; nothing private among it."""
-    await page.open(watched.url)
-    await page.until("document.querySelector('#connection').innerText === 'live'")
+async def test_deliveries_arrive_live(page, inspected):
+    """New deliveries appear first, with kind, subscription and outcome, and without private data."""
+    await page.open(inspected.url)
+    await page.wait_for("document.querySelector('#connection').innerText === 'live'")
 
-    await watched.post(text(42), call(43), b"{", text(42))
-    await watched.post(text(44), token="wrong")
+    await inspected.post(text(42), call(43), b"{", text(42))
+    await inspected.post(text(44), token="wrong")
     await page.rows(5)
 
     assert [row.split("\n")[:2] for row in await page.texts(".row")] == [
@@ -186,69 +185,69 @@ async def test_deliveries_arrive_while_one_looks(page, watched):
     ]
     shown = await page.run("return document.documentElement.outerHTML")
     assert not [secret for secret in (NUMBER, "noon", TOKEN) if secret in shown]
-    await page.until("document.querySelector('#dead').innerText === '2'")
-    await page.shoot("light")
+    await page.wait_for("document.querySelector('#dead').innerText === '2'")
+    await page.screenshot("light")
 
 
-async def test_the_key_leaves_the_address(page, watched):
-    """It is in this tab's memory: a reload works, and nobody reads it over a shoulder."""
-    await page.open(watched.url)
-    await page.until("document.querySelector('#connection').innerText === 'live'")
+async def test_key_is_removed_from_the_url(page, inspected):
+    """The key is stored in the tab, so that a reload works, and is not in the address bar."""
+    await page.open(inspected.url)
+    await page.wait_for("document.querySelector('#connection').innerText === 'live'")
     address = await page.run("return location.href")
     await page.run("location.reload()")
-    await page.until("document.querySelector('#connection')?.innerText === 'live'")
+    await page.wait_for("document.querySelector('#connection')?.innerText === 'live'")
 
-    assert address == watched.url.partition("#")[0]
+    assert address == inspected.url.partition("#")[0]
 
 
-async def test_without_the_key_nothing_is_shown(page, watched):
-    """The page says where it is."""
-    await watched.post(text(42))
+async def test_page_is_locked_without_the_key(page, inspected):
+    """With a wrong key the page shows no data, and where the key is."""
+    await inspected.post(text(42))
 
-    await page.open(watched.url.partition("#")[0] + "#wrong")
-    await page.until("document.querySelector('#connection').innerText === 'locked'")
+    await page.open(inspected.url.partition("#")[0] + "#wrong")
+    await page.wait_for("document.querySelector('#connection').innerText === 'locked'")
 
-    assert "the command has printed" in (await page.texts("#toast"))[0]
+    assert "the command printed" in (await page.texts("#toast"))[0]
     assert await page.texts(".row") == []
     assert len([entry for entry in await page.log() if "401" in entry["message"]]) == 1
 
 
-async def test_the_list_can_be_filtered(page, watched):
-    """By kind, by subscription and by outcome, together; what comes later is filtered too."""
-    await page.open(watched.url)
-    await watched.post(text(42), text(43, 7), call(44), b"{")
+async def test_list_is_filtered(page, inspected):
+    """Filters by kind, subscription and outcome are combined and apply to new deliveries."""
+    await page.open(inspected.url)
+    await inspected.post(text(42), text(43, 7), call(44), b"{")
     await page.rows(4)
 
-    await page.choose("filter-kind", "TextSent")
+    await page.select("filter-kind", "TextSent")
     await page.rows(2)
-    await page.choose("filter-subscription", "7")
+    await page.select("filter-subscription", "7")
     await page.rows(1)
-    await watched.post(text(45), text(46, 7))
+    await inspected.post(text(45), text(46, 7))
     await page.rows(2)
-    of = await page.texts("#shown")
+    shown = await page.texts("#shown")
     await page.click("#clear")
     await page.rows(6)
-    await page.choose("filter-outcome", "dead")
+    await page.select("filter-outcome", "dead")
     await page.rows(2)
 
-    assert of == ["2 of 6"]
+    assert shown == ["2 of 6"]
 
 
-async def test_numbers_and_texts_are_masked_until_they_are_asked_for(page, watched):
-    """Not in the page, and not in what the server has sent, until a request of its own."""
-    await page.open(watched.url)
-    await watched.post(text(42))
+async def test_private_data_is_masked_until_revealed(page, inspected):
+    """Numbers, messages and the body are not in the page until they are revealed."""
+    await page.open(inspected.url)
+    await inspected.post(text(42))
     await page.rows(1)
     await page.click(".row")
-    await page.until("document.querySelector('#detail[data-revealed=false]')")
+    await page.wait_for("document.querySelector('#detail[data-revealed=false]')")
     masked = await page.run("return document.querySelector('#detail').innerText")
     await page.click(".tree button")
-    await page.until("document.querySelector('#detail[data-revealed=true]')")
+    await page.wait_for("document.querySelector('#detail[data-revealed=true]')")
     revealed = await page.run("return document.querySelector('#detail').innerText")
     await page.click("#raw")
     raw = await page.texts("pre.body")
     await page.click("#reveal")
-    await page.until("document.querySelector('#detail[data-revealed=false]')")
+    await page.wait_for("document.querySelector('#detail[data-revealed=false]')")
 
     assert ("***12" in masked, NUMBER in masked, "noon" in masked) == (True, False, False)
     assert (NUMBER in revealed, "see you at noon" in revealed) == (True, True)
@@ -256,71 +255,71 @@ async def test_numbers_and_texts_are_masked_until_they_are_asked_for(page, watch
     assert NUMBER not in await page.run("return document.documentElement.outerHTML")
 
 
-async def test_each_handler_is_shown_with_what_it_raised(page, watched):
-    """By its class: its words are in nobody's page."""
-    await page.open(watched.url)
-    await watched.post(text(42, message="fail"))
+async def test_handlers_and_exceptions_are_shown(page, inspected):
+    """Each handler is shown with the class of its exception, but not the message."""
+    await page.open(inspected.url)
+    await inspected.post(text(42, message="fail"))
     await page.rows(1)
     await page.click(".row")
-    await page.until("document.querySelector('.runs')")
+    await page.wait_for("document.querySelector('.handlers')")
 
-    (run,) = await page.texts(".runs li")
+    (run,) = await page.texts(".handlers li")
     assert run.split("\n")[1:3] == ["service.keep", "LookupError"]
     assert (await page.texts(".reason"))[0] == "the only attempt failed: service.keep: LookupError"
 
 
-async def test_a_dead_letter_is_replayed_as_itself(page, watched):
-    """Through the receiver: its handlers run, and the list of the dead is empty then."""
-    await page.open(watched.url)
-    await watched.post(text(42, message="fail"))
+async def test_dead_letter_is_replayed(page, inspected):
+    """A replayed dead letter is handled and leaves the list of dead letters."""
+    await page.open(inspected.url)
+    await inspected.post(text(42, message="fail"))
     await page.rows(1)
     await page.click("#view-dead")
-    await page.until("document.querySelector('.row .why')?.innerText.includes('LookupError')")
-    await page.shoot("dead")
-    watched.is_repaired = True
+    await page.wait_for("document.querySelector('.row .reason-line')?.innerText.includes('LookupError')")
+    await page.screenshot("dead")
+    inspected.is_repaired = True
     await page.click(".row")
-    await page.until("document.querySelector('#replay')")
+    await page.wait_for("document.querySelector('#replay')")
     await page.click("#replay")
     await page.rows(0)
-    await watched.receiver.idle(timeout=DEADLINE)
+    await inspected.receiver.idle(timeout=DEADLINE)
     await page.click("#view-all")
-    await page.until("document.querySelector('.row .badge').innerText === 'handled'")
+    await page.wait_for("document.querySelector('.row .badge').innerText === 'handled'")
 
     assert "attempt 2" in (await page.texts(".row"))[0]
 
 
-async def test_all_dead_letters_are_replayed_at_once(page, watched):
-    """Where the cause was one."""
-    await page.open(watched.url)
-    await watched.post(*(text(number, message="fail") for number in range(3)))
-    watched.is_repaired = True
+async def test_all_dead_letters_are_replayed(page, inspected):
+    """All dead letters can be replayed with one click."""
+    await page.open(inspected.url)
+    await inspected.post(*(text(number, message="fail") for number in range(3)))
+    inspected.is_repaired = True
     await page.click("#view-dead")
-    await page.until("!document.querySelector('#replay-all').hidden")
+    await page.wait_for("!document.querySelector('#replay-all').hidden")
     await page.click("#replay-all")
-    await page.until("document.querySelector('#toast').innerText.startsWith('3 are handled')")
-    await watched.receiver.idle(timeout=DEADLINE)
+    await page.wait_for("document.querySelector('#toast').innerText.startsWith('3 replayed')")
+    await inspected.receiver.idle(timeout=DEADLINE)
 
-    assert (await watched.receiver.stats()).inbox.done == 3
+    assert (await inspected.receiver.stats()).inbox.done == 3
 
 
-async def test_what_was_handled_is_replayed_as_a_new_delivery(page, watched):
-    """The inbox would take the same bytes for a repeat."""
-    await page.open(watched.url)
-    await watched.post(text(42))
+async def test_handled_delivery_is_replayed_as_a_new_one(page, inspected):
+    """A handled delivery is submitted again with another key."""
+    await page.open(inspected.url)
+    await inspected.post(text(42))
     await page.rows(1)
     await page.click(".row")
-    await page.until("document.querySelector('#replay:not(:disabled)')")
+    await page.wait_for("document.querySelector('#replay:not(:disabled)')")
     await page.press("r")
     await page.rows(2)
-    await watched.receiver.idle(timeout=DEADLINE)
+    await inspected.receiver.idle(timeout=DEADLINE)
 
-    assert (await watched.receiver.stats()).handled == 2
+    assert (await inspected.receiver.stats()).handled == 2
 
 
-async def test_all_of_it_can_be_done_with_the_keyboard(page, watched):
-    """Into the list with Tab, through it with the arrows, into a delivery and back."""
-    await page.open(watched.url)
-    await watched.post(text(41), text(42), call(43))
+async def test_keyboard_navigation(page, inspected):
+    """The list, a delivery and the filters are reached with the keyboard."""
+    await page.open(inspected.url)
+    await inspected.post(text(41), text(42), call(43))
     await page.rows(3)
 
     focused = []
@@ -333,18 +332,18 @@ async def test_all_of_it_can_be_done_with_the_keyboard(page, watched):
     await page.press(Keys.END)
     last = await page.run("return document.querySelector('[aria-selected=true]').id")
     await page.press(Keys.ENTER)
-    await page.until("document.activeElement.id === 'detail'")
-    await page.until("document.querySelector('#detail[data-revealed=false]')")
+    await page.wait_for("document.activeElement.id === 'detail'")
+    await page.wait_for("document.querySelector('#detail[data-revealed=false]')")
     await page.press("v")
-    await page.until("document.querySelector('#detail[data-revealed=true]')")
+    await page.wait_for("document.querySelector('#detail[data-revealed=true]')")
     await page.press(Keys.ESCAPE)
     back = await page.run("return document.activeElement.id")
     await page.press("/")
     filtering = await page.run("return document.activeElement.id")
     await page.press(Keys.ESCAPE, "?")
-    await page.until("document.querySelector('#keys').open")
+    await page.wait_for("document.querySelector('#keys').open")
     await page.press(Keys.ESCAPE, "2")
-    await page.until("document.querySelector('#view-dead').getAttribute('aria-pressed') === 'true'")
+    await page.wait_for("document.querySelector('#view-dead').getAttribute('aria-pressed') === 'true'")
 
     order = ["", "pause", "theme", "help", "view-all", "view-dead", "filter-kind", "filter-subscription"]
     assert focused == [*order, "filter-outcome", "list"]
@@ -352,10 +351,10 @@ async def test_all_of_it_can_be_done_with_the_keyboard(page, watched):
     assert (back, filtering) == ("list", "filter-kind")
 
 
-async def test_single_letters_can_be_turned_off(page, watched):
-    """Whoever speaks to their machine must not replay by saying so."""
-    await page.open(watched.url)
-    await page.until("document.querySelector('#connection').innerText === 'live'")
+async def test_single_key_shortcuts_can_be_disabled(page, inspected):
+    """Users of speech input can disable the shortcuts, so that a word does not replay a delivery."""
+    await page.open(inspected.url)
+    await page.wait_for("document.querySelector('#connection').innerText === 'live'")
     await page.run("document.querySelector('#single-keys').click()")
     await page.press("p")
     off = await page.run("return document.querySelector('#pause').getAttribute('aria-pressed')")
@@ -366,14 +365,14 @@ async def test_single_letters_can_be_turned_off(page, watched):
     assert (off, on) == ("false", "true")
 
 
-async def test_the_list_can_be_paused(page, watched):
-    """So that it can be read; going on shows what came meanwhile."""
-    await page.open(watched.url)
-    await watched.post(text(41))
+async def test_list_can_be_paused(page, inspected):
+    """A paused list does not change; new deliveries appear after it is resumed."""
+    await page.open(inspected.url)
+    await inspected.post(text(41))
     await page.rows(1)
     await page.click("#pause")
-    await watched.post(text(42))
-    await page.until("document.querySelector('#rate').innerText === '2'")
+    await inspected.post(text(42))
+    await page.wait_for("document.querySelector('#rate').innerText === '2'")
     paused = await page.texts(".row .subject")
     await page.click("#pause")
     await page.rows(2)
@@ -383,36 +382,36 @@ async def test_the_list_can_be_paused(page, watched):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_it_is_light_and_dark(page, watched, theme):
-    """By hand; the choice stays."""
-    await page.open(watched.url)
-    await watched.post(text(41), call(42), b"{")
+async def test_themes(page, inspected, theme):
+    """The chosen theme is applied and survives a reload."""
+    await page.open(inspected.url)
+    await inspected.post(text(41), call(42), b"{")
     await page.rows(3)
-    await page.until(
+    await page.wait_for(
         "(document.querySelector('#theme').click(), document.documentElement.dataset.theme === arguments[0])", theme
     )
     await page.click(".row:last-child")
-    await page.until("document.querySelector('#detail .tree')")
-    colour = await page.run("return getComputedStyle(document.body).backgroundColor")
-    await page.shoot(f"chosen-{theme}")
+    await page.wait_for("document.querySelector('#detail .tree')")
+    color = await page.run("return getComputedStyle(document.body).backgroundColor")
+    await page.screenshot(f"selected-{theme}")
     await page.run("location.reload()")
-    await page.until(f"document.documentElement.dataset.theme === '{theme}'")
+    await page.wait_for(f"document.documentElement.dataset.theme === '{theme}'")
 
-    assert colour == {"light": "rgb(246, 245, 243)", "dark": "rgb(19, 18, 17)"}[theme]
+    assert color == {"light": "rgb(246, 245, 243)", "dark": "rgb(19, 18, 17)"}[theme]
 
 
-async def test_it_fits_a_phone(page, watched):
-    """Nothing is cut off; a delivery takes the whole width, and lets go of it again."""
+async def test_page_fits_a_phone(page, inspected):
+    """On a narrow screen nothing is cut off, and a delivery covers the list until it is closed."""
     await page.size(390, 844)
-    await page.open(watched.url)
-    await watched.post(text(41), call(42), b"{")
+    await page.open(inspected.url)
+    await inspected.post(text(41), call(42), b"{")
     await page.rows(3)
     width = await page.run("return document.documentElement.scrollWidth")
-    await page.shoot("phone")
+    await page.screenshot("phone")
     hidden = await page.run("return getComputedStyle(document.querySelector('#detail')).display")
     await page.click(".row:last-child")
-    await page.until("document.querySelector('#back')?.checkVisibility()")
-    await page.shoot("phone-chosen")
+    await page.wait_for("document.querySelector('#back')?.checkVisibility()")
+    await page.screenshot("phone-selected")
     inside = await page.run("const d = document.querySelector('#detail'); return d.scrollWidth <= d.clientWidth")
     await page.click("#back")
     closed = await page.run("return getComputedStyle(document.querySelector('#detail')).display")
@@ -420,14 +419,14 @@ async def test_it_fits_a_phone(page, watched):
     assert (width, hidden, inside, closed) == (390, "none", True, "none")
 
 
-async def test_a_screen_reader_finds_its_way(page, watched):
-    """Landmarks, names on all that can be used, and news of what comes, not of each."""
-    await page.open(watched.url)
-    await watched.post(text(41), text(42), call(43))
+async def test_page_is_accessible(page, inspected):
+    """The page has landmarks, names for all controls, and announces new deliveries in groups."""
+    await page.open(inspected.url)
+    await inspected.post(text(41), text(42), call(43))
     await page.rows(3)
     await page.click(".row")
-    await page.until("document.querySelector('#reveal')")
-    nameless = await page.run(
+    await page.wait_for("document.querySelector('#reveal')")
+    unnamed = await page.run(
         "return [...document.querySelectorAll('button, select, input, [role=listbox], section, [role=img], svg')]"
         ".filter((node) => !(node.innerText || node.getAttribute('aria-label') || node.closest('label')))"
         ".map((node) => node.outerHTML)"
@@ -436,14 +435,14 @@ async def test_a_screen_reader_finds_its_way(page, watched):
         "return ['header', 'main', 'footer', '[role=search]', '[aria-live=polite]']"
         ".filter((selector) => !document.querySelector(selector))"
     )
-    news = await page.until("document.querySelector('#announcer').innerText")
+    announcement = await page.wait_for("document.querySelector('#announcer').innerText")
 
-    assert (nameless, landmarks) == ([], [])
-    assert news.endswith("new deliveries, 1 dead letters.")
+    assert (unnamed, landmarks) == ([], [])
+    assert announcement.endswith("new deliveries, 1 dead letters.")
 
 
-async def test_nothing_that_was_posted_can_run(page, watched):
-    """Names, texts, attributes and roots full of markup stay text, masked and revealed."""
+async def test_posted_markup_is_text(page, inspected):
+    """Markup in names, messages and root elements stays text, masked and revealed."""
     hostile = HOSTILE.replace('"', "")
     bodies = [
         text(41, message=hostile),
@@ -451,15 +450,15 @@ async def test_nothing_that_was_posted_can_run(page, watched):
         f"<a><![CDATA[{HOSTILE}]]></a>".encode(),
         HOSTILE.encode(),
     ]
-    await page.open(watched.url)
-    await watched.post(*bodies)
+    await page.open(inspected.url)
+    await inspected.post(*bodies)
     await page.rows(4)
 
     for number in range(1, 5):
         await page.click(f"#row-deliveries-{number}")
-        await page.until("document.querySelector('#detail').dataset.ref === arguments[0]", f"deliveries/{number}")
+        await page.wait_for("document.querySelector('#detail').dataset.ref === arguments[0]", f"deliveries/{number}")
         await page.click("#reveal")
-        await page.until("document.querySelector('#detail[data-revealed=true]')")
+        await page.wait_for("document.querySelector('#detail[data-revealed=true]')")
         await page.click("#raw")
         assert "onerror=alert" in (await page.texts("pre.body"))[0]
 
@@ -468,11 +467,11 @@ async def test_nothing_that_was_posted_can_run(page, watched):
     assert await page.run("return document.scripts.length") == 1
 
 
-async def test_markup_is_refused_by_the_page_s_own_policy(page, watched):
-    """Even where its code were wrong: no inline script, and no text becomes markup."""
-    await page.open(watched.url)
-    await page.until("document.querySelector('#connection').innerText === 'live'")
-    said = await page.run(
+async def test_policy_forbids_markup(page, inspected):
+    """The page's policy blocks inline scripts and innerHTML."""
+    await page.open(inspected.url)
+    await page.wait_for("document.querySelector('#connection').innerText === 'live'")
+    result = await page.run(
         "try { document.querySelector('#toast').innerHTML = '<b>x</b>'; return 'done' }"
         "catch (error) { return error.name }"
     )
@@ -480,94 +479,96 @@ async def test_markup_is_refused_by_the_page_s_own_policy(page, watched):
         "const script = document.createElement('script'); try { script.text = 'window.ran = true' } catch {}"
         "document.head.append(script); return window.ran === true"
     )
-    complaints = await page.log()
+    errors = await page.log()
 
-    assert (said, ran) == ("TypeError", False)
-    assert all("Trusted" in entry["message"] or "Content Security Policy" in entry["message"] for entry in complaints)
-
-
-async def test_nothing_is_asked_of_anybody_else(page, watched):
-    """All that the page needs comes from where it is."""
-    await page.open(watched.url)
-    await page.until("document.querySelector('#connection').innerText === 'live'")
-
-    asked = await page.run("return performance.getEntriesByType('resource').map((entry) => new URL(entry.name).origin)")
-
-    assert set(asked) == {watched.url.partition("/#")[0]}
+    assert (result, ran) == ("TypeError", False)
+    assert all("Trusted" in entry["message"] or "Content Security Policy" in entry["message"] for entry in errors)
 
 
-async def test_a_burst_does_not_freeze_it(page, watched):
-    """Of fifteen hundred at once it keeps the last thousand that anything happened to, and does what it is told."""
-    await page.open(watched.url)
-    await page.until("document.querySelector('#connection').innerText === 'live'")
+async def test_page_loads_from_its_own_origin(page, inspected):
+    """The page makes no request to another origin."""
+    await page.open(inspected.url)
+    await page.wait_for("document.querySelector('#connection').innerText === 'live'")
+
+    origins = await page.run(
+        "return performance.getEntriesByType('resource').map((entry) => new URL(entry.name).origin)"
+    )
+
+    assert set(origins) == {inspected.url.partition("/#")[0]}
+
+
+async def test_page_stays_responsive_in_a_burst(page, inspected):
+    """After 1,500 deliveries at once the page shows the last 1,000 and still responds."""
+    await page.open(inspected.url)
+    await page.wait_for("document.querySelector('#connection').innerText === 'live'")
     bodies = [text(number) for number in range(1, 1501)]
 
-    await asyncio.gather(*(watched.receiver.receive(Postback("POST", TOKEN, {}, body)) for body in bodies))
-    await watched.receiver.idle(timeout=DEADLINE)
-    await page.until("document.querySelector('.row .subject')?.innerText === 'text 1500'")
-    await page.until("document.querySelector('.row .badge').innerText === 'handled'")
+    await asyncio.gather(*(inspected.receiver.receive(Postback("POST", TOKEN, {}, body)) for body in bodies))
+    await inspected.receiver.idle(timeout=DEADLINE)
+    await page.wait_for("document.querySelector('.row .subject')?.innerText === 'text 1500'")
+    await page.wait_for("document.querySelector('.row .badge').innerText === 'handled'")
     await page.rows(1000)
     await page.click(".row:nth-child(100)")
-    await page.until("document.querySelector('#detail h2')?.innerText === 'TextSent'")
-    await page.choose("filter-outcome", "dead")
+    await page.wait_for("document.querySelector('#detail h2')?.innerText === 'TextSent'")
+    await page.select("filter-outcome", "dead")
     await page.rows(0)
 
     assert await page.texts("#shown") == ["0 of 1,000"]
 
 
-async def test_a_receiver_that_comes_back_is_found_again(page):
-    """The page waits for it, and begins anew: what the last one said is no more."""
-    async with watching() as first:
+async def test_page_reconnects(page):
+    """The page reconnects to a restarted receiver and drops the old deliveries and the selection."""
+    async with run_receiver() as first:
         key, port = first.url.partition("#")[2], int(first.url.split(":")[2].partition("/")[0])
         await page.open(first.url)
         await first.post(text(41))
         await page.rows(1)
         await page.click(".row")
-        await page.until("document.querySelector('#detail .facts')?.innerText.includes('text 41')")
-    await page.until("document.querySelector('#connection').innerText === 'reconnecting'")
+        await page.wait_for("document.querySelector('#detail .facts')?.innerText.includes('text 41')")
+    await page.wait_for("document.querySelector('#connection').innerText === 'reconnecting'")
     inbox = MemoryInbox()
-    receiver = Receiver(_any_router(), tokens=TOKEN, inbox=inbox)
+    receiver = Receiver(_create_router(), tokens=TOKEN, inbox=inbox)
     source = ReceiverSource(inbox, receiver)
     receiver.observe(source)
     async with receiver, serve_inspector(source, BindAddress(port=port), key=key):
         await receiver.receive(Postback("POST", TOKEN, {}, text(42)))
-        await page.until("document.querySelector('.row .subject')?.innerText === 'text 42'")
+        await page.wait_for("document.querySelector('.row .subject')?.innerText === 'text 42'")
         await page.rows(1)
-        # Another has the number of the one that was chosen: nobody must replay that by mistake.
+        # The selected number means another delivery now, which must not be replayed by mistake.
         await page.press("r")
-        chosen = await page.texts("#detail .placeholder")
+        placeholder = await page.texts("#detail .placeholder")
     await page.log()
 
-    assert chosen == ["Choose a delivery to see what was in it, and what became of it."]
-    assert [item.outcome for item in source.recent.changed_since(0)] == ["handled"]
+    assert placeholder == ["Select a delivery to see its event and its attempts."]
+    assert [item.outcome for item in source.history.changed_since(0)] == ["handled"]
 
 
-def _any_router() -> Router:
+def _create_router() -> Router:
     router = Router()
 
     @router.on(TextFinished)
-    async def take(event: TextFinished) -> None: ...
+    async def handle(event: TextFinished) -> None: ...
 
     return router
 
 
-async def test_a_file_that_somebody_owns_can_be_looked_at(page, tmp_path):
-    """What waits, and what is dead, as it changes; nothing can be replayed, and the page says why."""
+async def test_file_of_a_running_receiver(page, tmp_path):
+    """The file of a running receiver is shown as it changes; the page says why replay is not available."""
     path = tmp_path / "callfire.db"
     async with (
-        watching(SqliteInbox(path)) as owner,
+        run_receiver(SqliteInbox(path)) as owner,
         FileSource.watching(path) as source,
         serve_inspector(source) as url,
     ):
         await page.open(url)
         await owner.post(text(41), call(42))
         await page.rows(2)
-        await page.until("document.querySelector('#row-deliveries-2 .badge').innerText === 'dead'")
+        await page.wait_for("document.querySelector('#row-deliveries-2 .badge').innerText === 'dead'")
         await page.click("#row-deliveries-2")
-        await page.until("document.querySelector('#replay:disabled')")
-        why = await page.run("return document.querySelector('#replay').title")
+        await page.wait_for("document.querySelector('#replay:disabled')")
+        title = await page.run("return document.querySelector('#replay').title")
         await page.press("r")
-        await page.until("document.querySelector('#toast').innerText !== ''")
+        await page.wait_for("document.querySelector('#toast').innerText !== ''")
 
-    assert "only read" in why
+    assert "read-only" in title
     await page.log()

@@ -1,1 +1,1 @@
-"""One module per command or group of commands."""
+"""One module for each command or group: its options and its implementation."""

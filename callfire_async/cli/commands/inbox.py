@@ -1,79 +1,138 @@
-"""What an inbox holds: counted, listed, shown, tried again, deleted."""
+"""Inspect an inbox; replay or delete its deliveries."""
 
+import asyncio
 import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from attrs import asdict, astuple, evolve, frozen
 
+from callfire_async.cli._client_options import AsJson, Yes
 from callfire_async.cli._exit import FAILED, WRONG_USE, CliError
 from callfire_async.cli._inbox_target import inbox_files, open_for_writing, open_read_only
-from callfire_async.cli._output import echo, escape_control_characters, say_json, say_pairs, say_table
-from callfire_async.cli.commands.parse import described
+from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table, escape_control_characters
 from callfire_async.errors import InboxLockedError, NotificationError
+from callfire_async.inspector.views import describe_event
 from callfire_async.notifications import Receiver, Router, parse
 from callfire_async.notifications.inbox.base import InboxEntry
 
-__all__ = ["list_all", "load_router", "parse_time", "purge", "replay", "show", "stats"]
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Inspect an inbox; replay or delete its deliveries.",
+)
+
+
+class State(StrEnum):
+    """The state of a delivery."""
+
+    ready = "ready"
+    delayed = "delayed"
+    leased = "leased"
+    done = "done"
+    dead = "dead"
+
+
+Target = Annotated[
+    str, typer.Argument(metavar="INBOX", help="SQLite file, directory of SQLite files, postgresql://… or nats://… URL.")
+]
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _COLUMNS = ("id", "state", "kind", "attempt", "crashes", "received_at", "reason")
 
 
-async def stats(place: str, *, as_json: bool) -> None:
-    """Count."""
-    async with open_read_only(place) as inbox:
+# --- queries ----------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: `callfire-async inbox stats callfire.db --json`")
+def stats(inbox: Target, *, as_json: AsJson = False) -> None:
+    """Show counts by state. Safe while the service is running."""
+    asyncio.run(_stats(inbox, as_json=as_json))
+
+
+async def _stats(target: str, *, as_json: bool) -> None:
+    async with open_read_only(target) as inbox:
         counts = asdict(await inbox.stats())
     if as_json:
-        say_json(counts)
+        echo_json(counts)
         return
     age = counts.pop("oldest_ready_age")
-    say_pairs(counts | ({} if age is None else {"oldest ready": f"{age:.0f} s"}))
+    echo_pairs(counts | ({} if age is None else {"oldest ready": f"{age:.0f} s"}))
 
 
-async def list_all(place: str, state: str | None, *, as_json: bool) -> None:
-    """Show a line for each delivery."""
-    async with open_read_only(place) as inbox:
+@app.command("list", epilog="Example: `callfire-async inbox list callfire.db --state dead`")
+def list_all(
+    inbox: Target,
+    *,
+    state: Annotated[State | None, typer.Option(help="Only deliveries in this state.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the deliveries in order of arrival. Safe while the service is running."""
+    asyncio.run(_list_all(inbox, state, as_json=as_json))
+
+
+async def _list_all(target: str, state: str | None, *, as_json: bool) -> None:
+    async with open_read_only(target) as inbox:
         if as_json:
             async for entry in inbox.entries(state):
-                say_json(_summary(entry))
+                echo_json(_summarize(entry))
             return
-        rows = [_summary(entry) async for entry in inbox.entries(state)]
+        rows = [_summarize(entry) async for entry in inbox.entries(state)]
     if rows:
-        say_table(_COLUMNS, ([row[name] for name in _COLUMNS] for row in rows))
+        echo_table(_COLUMNS, ([row[name] for name in _COLUMNS] for row in rows))
     else:
         echo("no deliveries")
 
 
-async def show(place: str, id: str, *, raw: bool, as_json: bool) -> None:
-    """Show all that is known of one delivery; numbers and messages are masked unless *raw*."""
-    async with open_read_only(place) as inbox:
+@app.command(epilog="Example: `callfire-async inbox show callfire.db 1`")
+def show(
+    inbox: Target,
+    id: Annotated[str, typer.Argument(help="Delivery id, as listed by `inbox list`.")],
+    *,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Show numbers and messages without masks, and the body of the postback.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one delivery with masked numbers and messages. Safe while the service is running."""
+    asyncio.run(_show(inbox, id, raw=raw, as_json=as_json))
+
+
+async def _show(target: str, id: str, *, raw: bool, as_json: bool) -> None:
+    async with open_read_only(target) as inbox:
         entry = await inbox.get(id)
     if entry is None:
-        raise CliError(f"there is no delivery {id}")
-    known = _summary(entry) | {"content_type": entry.delivery.content_type, "bytes": len(entry.delivery.body)}
-    event = _event(entry, masked=not raw)
+        raise CliError(f"delivery {id} does not exist")
+    fields = _summarize(entry) | {"content_type": entry.delivery.content_type, "bytes": len(entry.delivery.body)}
+    event = _describe_event(entry, masked=not raw)
     body = entry.delivery.body.decode("utf-8", "backslashreplace") if raw else None
     if as_json:
-        say_json(known | {"event": event} | ({} if body is None else {"body": body}))
-        return
-    say_pairs(known)
+        echo_json(fields | {"event": event} | ({} if body is None else {"body": body}))
+    else:
+        _print_delivery(fields, event, body)
+
+
+def _print_delivery(fields: dict[str, Any], event: dict[str, Any] | None, body: str | None) -> None:
+    echo_pairs(fields)
     if event is not None:
         echo("")
-        say_json(event, indent=2)
+        echo_json(event, indent=2)
     if body:
         echo("")
         for line in body.splitlines():
             echo(escape_control_characters(line))
 
 
-def _summary(entry: InboxEntry) -> dict[str, Any]:
-    event = _event(entry, masked=True)
+def _summarize(entry: InboxEntry) -> dict[str, Any]:
+    event = _describe_event(entry, masked=True)
     return {
         "id": entry.id,
         "state": entry.state,
@@ -86,127 +145,197 @@ def _summary(entry: InboxEntry) -> dict[str, Any]:
     }
 
 
-def _event(entry: InboxEntry, *, masked: bool) -> dict[str, Any] | None:
-    """Describe what is in a delivery; None where it is no notification, or its body is gone."""
+def _describe_event(entry: InboxEntry, *, masked: bool) -> dict[str, Any] | None:
+    """Return the event; None if the body is not a notification, or has been dropped."""
     try:
-        return described(parse(entry.delivery.body, entry.delivery.content_type), masked=masked)
+        return describe_event(parse(entry.delivery.body, entry.delivery.content_type), masked=masked)
     except NotificationError:
         return None
 
 
-# --- trying again -----------------------------------------------------------------------------------------
+# --- replay -----------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: `callfire-async inbox replay callfire.db --router service:router`")
+def replay(
+    inbox: Target,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Dead letters to replay. Default: all.")
+    ] = None,
+    *,
+    router: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:ROUTER",
+            help="Process the replayed dead letters AND all other due deliveries in this process with this router.",
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for the handlers of --router.")] = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Make dead letters ready again.
+
+    Without `--router`, the service handles them when it runs next. With `--router`, a table shows the result of each,
+    and the status is 0 only if all are done. Stop the service first: a SQLite file has one owner at a time. If an ID is
+    not a dead letter, nothing is replayed.
+    """
+    sys.exit(asyncio.run(_replay(inbox, ids or [], router, timeout, as_json=as_json)))
 
 
 @frozen
 class _ReplayResult:
-    """What became of one dead letter."""
+    """A replayed dead letter, and its state at the end of the command."""
 
     id: str
     state: str
     attempt: int
-    #: Why it is not done.
+    #: Why the last attempt failed.
     reason: str
 
 
-async def replay(place: str, ids: Sequence[str], app: str | None, seconds: float, *, as_json: bool) -> int:
-    """
-    Make dead letters ready again; with *app*, handle them here and show what became of each.
-
-    Returns:
-        The exit status: 1 where one that was named is no dead letter, a file has another owner, or one was handled
-        here and is not done.
-    """
-    router = None if app is None else load_router(app)
-    replayed: list[_ReplayResult] = []
-    problems: list[str] = []
-    for prefix, part in inbox_files(place).items():
-        chosen = [id.removeprefix(prefix) for id in ids if id.startswith(prefix)]
-        if ids and not chosen:
+async def _replay(target: str, ids: Sequence[str], router_name: str | None, timeout: float, *, as_json: bool) -> int:
+    """Replay dead letters, print the results and return the exit status."""
+    router = None if router_name is None else load_router(router_name)
+    await _check_ids(target, ids)
+    results: list[_ReplayResult] = []
+    locked: list[str] = []
+    for prefix, file in inbox_files(target).items():
+        file_ids = [id.removeprefix(prefix) for id in ids if id.startswith(prefix)]
+        if ids and not file_ids:
             continue
         try:
-            found = await _replay(part, chosen or None, router, seconds)
-            replayed += [evolve(one, id=f"{prefix}{one.id}") for one in found]
+            found = await _replay_file(file, file_ids or None, router, timeout)
+            results += [evolve(result, id=f"{prefix}{result.id}") for result in found]
         except InboxLockedError as error:
-            problems.append(f"{error}; or replay them from inside it")
-    missing = [id for id in ids if id not in {one.id for one in replayed}]
-    problems += [f"{id} is no dead letter" for id in missing if not problems]
-    if replayed or not problems:
-        _show_replayed(replayed, was_handled=router is not None, as_json=as_json)
-    if problems:
-        raise CliError("; ".join(problems))
-    return FAILED if router and any(one.state != "done" for one in replayed) else 0
+            locked.append(_locked(error, "replay"))
+    if results or not locked:
+        _print_results(results, was_handled=router is not None, as_json=as_json)
+    if locked:
+        raise CliError("; ".join(locked))
+    # Another process may have replayed or deleted a dead letter since the check.
+    is_complete = len(results) >= len(set(ids)) and not (router and any(result.state != "done" for result in results))
+    return 0 if is_complete else FAILED
 
 
-async def _replay(part: str, ids: Sequence[str] | None, router: Router | None, seconds: float) -> list[_ReplayResult]:
-    inbox = await open_for_writing(part)
-    async with inbox if router is None else Receiver(router, tokens=None, inbox=inbox) as running:
-        chosen = [str(entry.id) async for entry in inbox.entries("dead") if ids is None or str(entry.id) in ids]
-        await inbox.replay(chosen)
-        if isinstance(running, Receiver):
-            # What is not done by then is shown as it stands.
-            with suppress(TimeoutError):
-                await running.idle(timeout=seconds)
-        entries = [await inbox.get(id) for id in chosen]
-    return [_ReplayResult(str(one.id), one.state, one.attempt, one.reason) for one in entries if one is not None]
+def _locked(error: InboxLockedError, method: str) -> str:
+    return f"{error}; stop the service first, or call inbox.{method}() in the service"
 
 
-def _show_replayed(replayed: Sequence[_ReplayResult], *, was_handled: bool, as_json: bool) -> None:
-    if as_json:
-        for one in replayed:
-            say_json(asdict(one))
+async def _check_ids(target: str, ids: Sequence[str]) -> None:
+    """Raise an error unless all of the ids are dead letters."""
+    if not ids:
         return
-    if was_handled and replayed:
-        say_table(("id", "state", "attempt", "reason"), (astuple(one) for one in replayed))
-    words = ", ".join(f"{count} {state}" for state, count in Counter(one.state for one in replayed).items())
-    echo(f"{len(replayed)} replayed" + (f": {words}" if was_handled and replayed else ""))
+    async with open_read_only(target) as inbox:
+        entries = {id: await inbox.get(id) for id in ids}
+    problems = [
+        f"delivery {id} does not exist" if entry is None else f"delivery {id} is not a dead letter, but {entry.state}"
+        for id, entry in entries.items()
+        if entry is None or entry.state != "dead"
+    ]
+    if problems:
+        raise CliError(f"nothing was replayed: {'; '.join(problems)}")
 
 
-def load_router(app: str) -> Router:
-    """Import the router that ``module:router`` names, from the working directory too."""
-    name, colon, attribute = app.partition(":")
-    if not (name and colon and attribute):
-        raise CliError("--app names a router, as in service:router", WRONG_USE)
+async def _replay_file(
+    file: str, ids: Sequence[str] | None, router: Router | None, timeout: float
+) -> list[_ReplayResult]:
+    inbox = await open_for_writing(file)
+    async with inbox if router is None else Receiver(router, tokens=None, inbox=inbox) as running:
+        dead_ids = [str(entry.id) async for entry in inbox.entries("dead") if ids is None or str(entry.id) in ids]
+        await inbox.replay(dead_ids)
+        if isinstance(running, Receiver):
+            # Deliveries that are not done by then are reported in their current state.
+            with suppress(TimeoutError):
+                await running.idle(timeout=timeout)
+        entries = [await inbox.get(id) for id in dead_ids]
+    return [
+        _ReplayResult(str(entry.id), entry.state, entry.attempt, entry.reason) for entry in entries if entry is not None
+    ]
+
+
+def _print_results(results: Sequence[_ReplayResult], *, was_handled: bool, as_json: bool) -> None:
+    if as_json:
+        for result in results:
+            echo_json(asdict(result))
+        return
+    if was_handled and results:
+        echo_table(("id", "state", "attempt", "reason"), (astuple(result) for result in results))
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(result.state for result in results).items())
+    echo(f"{len(results)} replayed" + (f": {counts}" if was_handled and results else ""))
+
+
+def load_router(name: str) -> Router:
+    """Import a router named as ``module:router``, also from the working directory."""
+    module_name, _, attribute = name.partition(":")
+    if not (module_name and attribute):
+        raise CliError("--router must have the form MODULE:ROUTER, for example service:router", WRONG_USE)
     sys.path.insert(0, "")
     try:
-        module = import_module(name)
+        module = import_module(module_name)
     except ModuleNotFoundError as error:
-        raise CliError(f"--app {app}: there is no module {error.name}", WRONG_USE) from None
+        raise CliError(f"--router {name}: module {error.name} does not exist", WRONG_USE) from None
     router = getattr(module, attribute, None)
     if not isinstance(router, Router):
-        raise CliError(f"--app {app}: {attribute} is not a Router", WRONG_USE)
+        raise CliError(f"--router {name}: {attribute} is not a Router", WRONG_USE)
     if router.is_empty:
-        raise CliError(f"--app {app}: the router has no handler", WRONG_USE)
+        raise CliError(f"--router {name}: the router has no handlers", WRONG_USE)
     return router
 
 
-# --- deleting ---------------------------------------------------------------------------------------------
+# --- purge ------------------------------------------------------------------------------------------------
 
 
-async def purge(place: str, done_before: datetime | None, dead_before: datetime | None, *, as_json: bool) -> None:
-    """Delete what was done, or buried, before a time."""
+@app.command(epilog="Example: `callfire-async inbox purge callfire.db --dead-before 90d --yes`")
+def purge(
+    inbox: Target,
+    *,
+    done_before: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Delete deliveries done before TIME: an age (90d, 12h, 5m) or 2026-01-31."),
+    ] = None,
+    dead_before: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Delete dead letters from before TIME: an age (90d, 12h, 5m) or 2026-01-31."),
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Permanently delete old deliveries: those that are done, dead letters, or both."""
+    if done_before is None and dead_before is None:
+        raise typer.BadParameter("pass --done-before, --dead-before or both")
+    limits = [None if time is None else parse_time(time) for time in (done_before, dead_before)]
+    if not yes:
+        if as_json:
+            raise typer.BadParameter("--json requires --yes")
+        typer.confirm(f"Permanently delete these deliveries from {inbox}?", abort=True)
+    asyncio.run(_purge(inbox, *limits, as_json=as_json))
+
+
+async def _purge(target: str, done_before: datetime | None, dead_before: datetime | None, *, as_json: bool) -> None:
     purged, locked = 0, []
-    for part in inbox_files(place).values():
+    for file in inbox_files(target).values():
         try:
-            async with await open_for_writing(part) as inbox:
+            async with await open_for_writing(file) as inbox:
                 purged += await inbox.purge(done_before=done_before, dead_before=dead_before)
         except InboxLockedError as error:
-            locked.append(f"{error}; or purge it from inside it")
+            locked.append(_locked(error, "purge"))
     if as_json:
-        say_json({"purged": purged})
+        echo_json({"purged": purged})
     elif purged or not locked:
         echo(f"{purged} deleted")
     if locked:
         raise CliError("; ".join(locked))
 
 
-def parse_time(words: str) -> datetime:
-    """Read a time: so long ago, as in ``90d``, ``12h`` or ``5m``, or ISO 8601, in UTC where it has no offset."""
-    age = re.fullmatch(r"(\d{1,6})([mhd])", words)
+def parse_time(text: str) -> datetime:
+    """Parse an age, such as ``90d``, ``12h`` or ``5m``, or an ISO 8601 time, which is in UTC without an offset."""
+    age = re.fullmatch(r"(\d{1,6})([mhd])", text)
     try:
         if age:
             return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
-        at = datetime.fromisoformat(words)
+        time = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        # The latter is before the year 1.
-        raise CliError(f"{words!r} is no time; say 90d, 12h, 5m or 2026-01-31", WRONG_USE) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+        # OverflowError: before the year 1.
+        raise CliError(f"invalid time {text!r}: use 90d, 12h, 5m or 2026-01-31", WRONG_USE) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""A receiver on loopback that shows what comes, and hands it on."""
+"""Run a receiver on a local port that prints postbacks and forwards them."""
 
 import asyncio
 import shlex
@@ -7,22 +7,24 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from attrs import frozen
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from callfire_async.cli._exit import WRONG_USE, CliError
-from callfire_async.cli._http_forwarder import ForwardResult, HttpForwarder, forwarder
+from callfire_async.cli._client_options import AsJson
+from callfire_async.cli._exit import WRONG_USE, CliError, port_errors
+from callfire_async.cli._http_forwarder import ForwardResult, HttpForwarder, open_forwarder
 from callfire_async.cli._inbox_target import LOCK_TIMEOUT_SECONDS
+from callfire_async.cli._inspector_options import INSPECTOR_PORT, InspectorHost, InspectorPort, bind_address
 from callfire_async.cli._log_output import silenced
-from callfire_async.cli._output import echo, escape_control_characters, say_json
-from callfire_async.cli._own_tokens import tokens_from_environment
-from callfire_async.cli._server import serve
-from callfire_async.cli._tokens import listen_tokens, token_file
+from callfire_async.cli._output import echo, echo_json, escape_control_characters
+from callfire_async.cli._tokens import listen_tokens, token_file, tokens_from_environment
 from callfire_async.errors import NotificationError
 from callfire_async.inspector import BindAddress, ReceiverSource, serve_inspector
+from callfire_async.inspector._server import LOOPBACK, serve
 from callfire_async.models import masked_endpoint
 from callfire_async.notifications import (
     Notification,
@@ -31,248 +33,290 @@ from callfire_async.notifications import (
     Router,
     SqliteInbox,
     UnknownNotification,
-    events,
     parse,
 )
+from callfire_async.notifications import events as event_types
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox.base import Delivery
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
 
-__all__ = ["ListenOptions", "run"]
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
+LISTEN_PORT = 8484
 PREFIX = "/callfire"
-# Whoever develops does not wait as long as a service does.
+# Shorter than a service's: a developer waits for the retry.
 _RETRY = RetryPolicy(initial_delay=1.0, max_delay=60.0)
-# Of how many bodies it is known that they came before.
-_REMEMBERED = 10_000
-# What these log is shown in lines of its own.
-_SHOWN = ("callfire_async.worker", "callfire_async.receiver", "callfire_async.dead_letters")
+_MAX_REMEMBERED_KEYS = 10_000
+# Their records are printed as lines of the command.
+_SILENCED_LOGGERS = ("callfire_async.worker", "callfire_async.receiver", "callfire_async.dead_letters")
 
-_handling: ContextVar[AttemptRecord] = ContextVar("handling")
+_current_attempt: ContextVar[AttemptRecord] = ContextVar("current_attempt")
+
+
+@app.command(epilog="Example: `callfire-async listen --forward-to http://127.0.0.1:8000/callfire/secret`")
+def listen(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = LISTEN_PORT,
+    forward_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Forward each postback unchanged to this URL; any non-2xx response counts as a failure.",
+        ),
+    ] = None,
+    events: Annotated[
+        list[str] | None, typer.Option(metavar="EVENT", help="Only events of this type, e.g. TextSent. Repeatable.")
+    ] = None,
+    subscription: Annotated[
+        int | None, typer.Option(min=1, metavar="ID", help="Only events of this subscription.")
+    ] = None,
+    inbox: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Store postbacks in this SQLite inbox first, and retry failed forwards."),
+    ] = None,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Serve a web page that shows deliveries and can replay them.")
+    ] = False,
+    inspect_host: InspectorHost = LOOPBACK,
+    inspect_port: InspectorPort = INSPECTOR_PORT,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Print the postbacks that arrive on a local port, and forward them to a URL.
+
+    The endpoint's token is CALLFIRE_TOKEN, or a generated token that `trigger` uses too. Each event is printed with
+    `-->`, each response to a forwarded event with `<--`. Other lines: `dup` is a repeated postback, `dead` a dead
+    letter, `refused` a rejected request. An `unknown` event is not part of API 1.1.
+    """
+    address = bind_address(inspect_host, inspect_port) if inspect else None
+    asyncio.run(run(ListenOptions(port, forward_to, tuple(events or ()), subscription, inbox, as_json, address)))
 
 
 @frozen
 class ListenOptions:
-    """What is listened for."""
+    """The options of the command."""
 
     port: int
     forward_to: str | None
-    #: The names of event types; all where there are none.
+    #: The names of event types; empty for all.
     events: tuple[str, ...]
     subscription_id: int | None
     inbox: str | None
     as_json: bool
-    #: Where the inspector is served; None for none.
+    #: The address of the inspector; None for no inspector.
     inspect: BindAddress | None = None
 
 
 class ForwardError(Exception):
-    """The other side did not take it: the handler has failed."""
+    """Raised by the handler if a delivery could not be forwarded."""
 
     @classmethod
-    def by(cls, answer: ForwardResult) -> "ForwardError":
-        """Make one whose type is called by what was answered: of what a handler raises a reason says that alone."""
-        name = f"no answer ({answer.words})" if answer.status is None else f"answered {answer.status}"
-        failed: ForwardError = type(name, (cls,), {})()
-        return failed
+    def from_result(cls, result: ForwardResult) -> "ForwardError":
+        """Return an instance of a class named after the response: an attempt's reason contains class names only."""
+        name = f"no answer ({result.message})" if result.status is None else f"answered {result.status}"
+        error: ForwardError = type(name, (cls,), {})()
+        return error
 
 
-async def run(settings: ListenOptions) -> None:
-    """Listen until interrupted, or until nobody reads what is shown."""
-    kinds = _kinds_of(settings.events)
-    tokens = listen_tokens()
-    lines = _EventPrinter(as_json=settings.as_json, knows_repeats=settings.inbox is not None)
-    async with forwarder(settings.forward_to) as onward:
-        router = _router(kinds, settings.subscription_id, lines, onward)
-        inbox = None
-        if settings.inbox is None:
-            receiver = Receiver(router, tokens=tokens)
-        else:
-            inbox = SqliteInbox(settings.inbox, lock_timeout=LOCK_TIMEOUT_SECONDS)
-            receiver = Receiver(router, tokens=tokens, inbox=inbox, retry=_RETRY)
-        receiver.observe(lines)
-        app = NotificationApp(receiver)
-        application = Starlette(routes=[Mount(PREFIX, app)], lifespan=app.lifespan)
-        # Entered here too, so that an inbox that cannot be opened is an error of ours and not of the server's.
+async def run(options: ListenOptions) -> None:
+    """Listen until interrupted, or until standard output is closed."""
+    types = _event_types(options.events)
+    printer = _EventPrinter(as_json=options.as_json, has_inbox=options.inbox is not None)
+    async with open_forwarder(options.forward_to) as forwarder:
+        router = _create_router(types, options.subscription_id, printer, forwarder)
+        inbox = None if options.inbox is None else SqliteInbox(options.inbox, lock_timeout=LOCK_TIMEOUT_SECONDS)
+        receiver = _create_receiver(router, inbox)
+        receiver.observe(printer)
+        # The receiver is entered here too, so that an inbox that cannot be opened is reported by the command.
         async with (
             receiver,
-            _inspected(receiver, inbox, settings.inspect) as inspector,
-            serve(application, settings.port) as port,
+            _inspector(receiver, inbox, options.inspect) as inspector_url,
+            port_errors(serve(_create_app(receiver), options.port)) as port,
         ):
-            with silenced(*_SHOWN):
-                lines.ready(f"http://127.0.0.1:{port}{PREFIX}", settings.forward_to, inspector)
-                await lines.unread.wait()
+            with silenced(*_SILENCED_LOGGERS):
+                printer.ready(f"http://{LOOPBACK}:{port}{PREFIX}", options.forward_to, inspector_url)
+                await printer.output_closed.wait()
     raise BrokenPipeError
 
 
+def _event_types(names: tuple[str, ...]) -> tuple[type[Notification], ...]:
+    known = {name: getattr(event_types, name) for name in event_types.__all__}
+    for name in names:
+        if name not in known:
+            raise CliError(f"unknown event type {name}; expected one of {', '.join(known)}", WRONG_USE)
+    return tuple(known[name] for name in names) or (Notification,)
+
+
+def _create_receiver(router: Router, inbox: SqliteInbox | None) -> Receiver:
+    if inbox is None:
+        return Receiver(router, tokens=listen_tokens())
+    return Receiver(router, tokens=listen_tokens(), inbox=inbox, retry=_RETRY)
+
+
+def _create_app(receiver: Receiver) -> Starlette:
+    app = NotificationApp(receiver)
+    return Starlette(routes=[Mount(PREFIX, app)], lifespan=app.lifespan)
+
+
 @asynccontextmanager
-async def _inspected(
-    receiver: Receiver, inbox: SqliteInbox | None, place: BindAddress | None
+async def _inspector(
+    receiver: Receiver, inbox: SqliteInbox | None, address: BindAddress | None
 ) -> AsyncIterator[str | None]:
-    """Serve the inspector where it is wanted; return its address."""
-    if place is None:
+    """Serve the inspector if it has an address; return its URL."""
+    if address is None:
         yield None
         return
     source = ReceiverSource(inbox, receiver, "listen")
     receiver.observe(source)
-    async with serve_inspector(source, place) as address:
-        yield address
+    async with port_errors(serve_inspector(source, address), "--inspect-port") as url:
+        yield url
 
 
-def _kinds_of(names: tuple[str, ...]) -> tuple[type[Notification], ...]:
-    known = {name: getattr(events, name) for name in events.__all__}
-    for name in names:
-        if name not in known:
-            raise CliError(f"there is no event {name}; there are {', '.join(known)}", WRONG_USE)
-    return tuple(known[name] for name in names) or (Notification,)
-
-
-def _router(
-    kinds: tuple[type[Notification], ...],
+def _create_router(
+    types: tuple[type[Notification], ...],
     subscription_id: int | None,
-    lines: "_EventPrinter",
-    onward: HttpForwarder | None,
+    printer: "_EventPrinter",
+    forwarder: HttpForwarder | None,
 ) -> Router:
     router = Router()
 
     @router.on(
-        Notification, subscription_id=subscription_id, where=lambda event: isinstance(event, kinds), name="forward"
+        Notification, subscription_id=subscription_id, where=lambda event: isinstance(event, types), name="forward"
     )
     async def forward(event: Notification) -> None:
-        record = _handling.get()
-        lines.event(event, record)
-        if onward is not None:
-            answer = await onward.forward(record.delivery)
-            lines.answer(answer, record)
-            if not answer.is_success:
-                raise ForwardError.by(answer)
+        record = _current_attempt.get()
+        printer.event(event, record)
+        if forwarder is not None:
+            result = await forwarder.forward(record.delivery)
+            printer.response(result, record)
+            if not result.is_success:
+                raise ForwardError.from_result(result)
 
     @router.fallback
-    async def left_out(event: Notification) -> None:
-        """Take what nobody wants to see, lest it become a dead letter."""
+    async def discard(event: Notification) -> None:
+        """Accept other events, so that they do not become dead letters."""
 
     return router
 
 
 class _EventPrinter(Observer):
-    """Shows what a receiver does, a line each."""
+    """Prints a line for each thing that the receiver does."""
 
-    def __init__(self, *, as_json: bool, knows_repeats: bool) -> None:
-        #: Set when whoever read the lines is gone.
-        self.unread = asyncio.Event()
+    def __init__(self, *, as_json: bool, has_inbox: bool) -> None:
+        #: Set once standard output is closed.
+        self.output_closed = asyncio.Event()
         self._as_json = as_json
-        self._knows_repeats = knows_repeats
+        self._has_inbox = has_inbox
+        #: The keys of recent deliveries, if no inbox detects repeats.
         self._keys: OrderedDict[str, None] = OrderedDict()
 
-    # --- what the receiver tells --------------------------------------------------------------------------
+    # --- observer hooks -----------------------------------------------------------------------------------
 
     @contextmanager
     def request(self, record: RequestRecord) -> Iterator[None]:
-        """Show what was refused, and what the inbox had already."""
+        """Print a refused request, or a repeat that the inbox detected."""
         yield
         if record.refused is not None:
             status = None if record.reply is None else record.reply.status
-            self._line("refused", f"{record.refused} ({status})", reason=record.refused, status=status)
+            self._print_line("refused", f"{record.refused} ({status})", reason=record.refused, status=status)
         elif record.delivery and record.appended and record.appended.duplicate:
-            self._repeat(record.delivery)
+            self._print_repeat(record.delivery)
 
     @contextmanager
     def attempt(self, record: AttemptRecord) -> Iterator[None]:
-        """Show what came before, where no inbox knows it, and what became a dead letter."""
-        if not self._knows_repeats and self._is_repeat(record.delivery):
-            self._repeat(record.delivery)
+        """Print a repeat if there is no inbox, and a dead letter."""
+        if not self._has_inbox and self._is_repeat(record.delivery):
+            self._print_repeat(record.delivery)
         yield
         if record.outcome == "dead":
-            self._line("dead", record.reason, id=record.id, reason=record.reason)
+            self._print_line("dead", record.reason, id=record.id, reason=record.reason)
 
     @contextmanager
-    def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:  # noqa: ARG002  # there is one
-        """Let the handler know the delivery: it is what is forwarded."""
-        token = _handling.set(record)
+    def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:  # noqa: ARG002  # there is only one
+        """Make the delivery available to the handler, which forwards it."""
+        token = _current_attempt.set(record)
         try:
             yield
         finally:
-            _handling.reset(token)
+            _current_attempt.reset(token)
 
     def _is_repeat(self, delivery: Delivery) -> bool:
-        known = delivery.key in self._keys
+        is_repeat = delivery.key in self._keys
         self._keys[delivery.key] = None
-        if len(self._keys) > _REMEMBERED:
+        if len(self._keys) > _MAX_REMEMBERED_KEYS:
             self._keys.popitem(last=False)
-        return known
+        return is_repeat
 
-    def _repeat(self, delivery: Delivery) -> None:
+    def _print_repeat(self, delivery: Delivery) -> None:
         try:
-            words = _words(parse(delivery.body, delivery.content_type))
+            fields = _event_fields(parse(delivery.body, delivery.content_type))
         except NotificationError:
-            words = {"kind": None}
-        self._line("dup", _text(words), **words)
+            fields = {"kind": None}
+        self._print_line("dup", _format_event(fields), **fields)
 
-    # --- what is shown ------------------------------------------------------------------------------------
+    # --- output -------------------------------------------------------------------------------------------
 
-    def ready(self, base: str, forward_to: str | None, inspector: str | None = None) -> None:
-        """Show where to post, how to subscribe that, and where to look."""
+    def ready(self, base: str, forward_to: str | None, inspector_url: str | None = None) -> None:
+        """Print the endpoint, how to subscribe it, and the URL of the inspector."""
         endpoint, target = f"{base}/***", masked_endpoint(forward_to).strip("'\"")
         if self._as_json:
-            self._say_json(
-                {"what": "ready", "endpoint": endpoint, "forward_to": None if forward_to is None else target}
-                | ({} if inspector is None else {"inspector": inspector})
-            )
+            fields = {"type": "ready", "endpoint": endpoint, "forward_to": None if forward_to is None else target}
+            self._echo_json(fields | ({} if inspector_url is None else {"inspector": inspector_url}))
             return
-        given = "" if tokens_from_environment() else f"CALLFIRE_TOKEN=$(cat {shlex.quote(str(token_file()))}) "
-        onward = f", and hands it on to {target}" if forward_to else ""
-        self._say(
-            f"Ready! {endpoint} shows what is posted to it{onward}. To subscribe it, with a public https address in"
-            f" place of http://127.0.0.1 unless it is for a sandbox:\n\n"
-            f"  {given}callfire-async subscriptions create '{base}/{{token}}' OUTBOUND_TEXT_FINISHED\n"
+        token = "" if tokens_from_environment() else f"CALLFIRE_TOKEN=$(cat {shlex.quote(str(token_file()))}) "
+        forwarding = f" and forwards them to {target}" if forward_to else ""
+        self._echo(
+            f"Ready! {endpoint} prints postbacks{forwarding}. To subscribe the endpoint, replace http://127.0.0.1 by a"
+            f" public https address (not needed for a sandbox):\n\n"
+            f"  {token}callfire-async subscriptions create '{base}/{{token}}' OUTBOUND_TEXT_FINISHED\n"
         )
-        if inspector is not None:
-            self._say(f"To inspect it: {inspector}\nThe address is a secret: it holds the key.\n")
+        if inspector_url is not None:
+            self._echo(f"Inspector: {inspector_url}\nKeep the URL secret: it contains the key.\n")
 
     def event(self, event: Notification, record: AttemptRecord) -> None:
-        """Show an event."""
-        words = _words(event) | ({"attempt": record.attempt} if record.attempt > 1 else {})
-        self._line("event", _text(words), sign="-->", **words)
+        """Print an event."""
+        fields = _event_fields(event) | ({"attempt": record.attempt} if record.attempt > 1 else {})
+        self._print_line("event", _format_event(fields), sign="-->", **fields)
 
-    def answer(self, answer: ForwardResult, record: AttemptRecord) -> None:
-        """Show what came of handing it on."""
-        milliseconds = round(1000 * answer.seconds, 1)
-        words = f"{answer.status or 'no answer'} in {milliseconds:.0f} ms{': ' if answer.words else ''}{answer.words}"
-        self._line(
+    def response(self, result: ForwardResult, record: AttemptRecord) -> None:
+        """Print the response to a forwarded event."""
+        milliseconds = round(1000 * result.seconds, 1)
+        message = f": {result.message}" if result.message else ""
+        self._print_line(
             "answer",
-            words,
+            f"{result.status or 'no answer'} in {milliseconds:.0f} ms{message}",
             sign="<--",
-            status=answer.status,
+            status=result.status,
             milliseconds=milliseconds,
             attempt=record.attempt,
-            body=answer.words,
+            body=result.message,
         )
 
-    def _line(self, what: str, words: str, *, sign: str | None = None, **fields: Any) -> None:
+    def _print_line(self, type: str, text: str, *, sign: str | None = None, **fields: Any) -> None:
         now = datetime.now().astimezone()
         if self._as_json:
-            self._say_json({"what": what, "at": now.isoformat(timespec="milliseconds"), **fields})
+            self._echo_json({"type": type, "at": now.isoformat(timespec="milliseconds"), **fields})
         else:
-            self._say(escape_control_characters(f"{now:%H:%M:%S} {sign or what} {words}"))
+            self._echo(escape_control_characters(f"{now:%H:%M:%S} {sign or type} {text}"))
 
-    def _say(self, text: str) -> None:
+    def _echo(self, text: str) -> None:
         with self._stop_on_broken_pipe():
             echo(text)
 
-    def _say_json(self, words: dict[str, Any]) -> None:
+    def _echo_json(self, fields: dict[str, Any]) -> None:
         with self._stop_on_broken_pipe():
-            say_json(words)
+            echo_json(fields)
 
     @contextmanager
     def _stop_on_broken_pipe(self) -> Iterator[None]:
-        """Notice that nobody reads any more; the event is handled all the same."""
+        """Stop the command if standard output is closed; the current event is still handled."""
         try:
             yield
         except BrokenPipeError:
-            self.unread.set()
+            self.output_closed.set()
 
 
-def _words(event: Notification) -> dict[str, Any]:
+def _event_fields(event: Notification) -> dict[str, Any]:
     return {
         "kind": "unknown" if isinstance(event, UnknownNotification) else type(event).__name__,
         "name": event.name,
@@ -281,12 +325,12 @@ def _words(event: Notification) -> dict[str, Any]:
     }
 
 
-def _text(words: dict[str, Any]) -> str:
-    """Word an event on one line."""
-    if words["kind"] is None:
+def _format_event(fields: dict[str, Any]) -> str:
+    if fields["kind"] is None:
         return "no notification"
-    name = "" if words["name"] == words["kind"] else f" ({words['name']})"
-    # Of a fingerprint the beginning is enough to tell one from another.
-    key = ":".join(str(part)[:20] for part in words["key"])
-    sender = "" if words["subscription_id"] is None else f" subscription {words['subscription_id']}"
-    return f"{words['kind']}{name} {key}{sender}" + (f" attempt {words['attempt']}" if "attempt" in words else "")
+    name = "" if fields["name"] == fields["kind"] else f" ({fields['name']})"
+    # The beginning of a fingerprint identifies an event.
+    key = ":".join(str(part)[:20] for part in fields["key"])
+    subscription = "" if fields["subscription_id"] is None else f" subscription {fields['subscription_id']}"
+    attempt = f" attempt {fields['attempt']}" if "attempt" in fields else ""
+    return f"{fields['kind']}{name} {key}{subscription}{attempt}"

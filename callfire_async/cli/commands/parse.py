@@ -1,37 +1,46 @@
-"""One body to the event in it, as JSON."""
+"""Print the event in a postback body."""
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import typer
 
 from callfire_async.cli._exit import WRONG_USE, CliError
-from callfire_async.cli._output import say_json, to_jsonable
+from callfire_async.cli._output import echo_json
 from callfire_async.errors import InvalidNotificationError, NotificationError
-from callfire_async.notifications import Notification, UnknownNotification, parse
+from callfire_async.inspector.views import describe_event
+from callfire_async.notifications import parse as parse_body
 
-__all__ = ["described", "show"]
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
-def show(path: Path, content_type: str | None, *, as_json: bool) -> None:
-    """Show the event in a file, or in standard input where the path is ``-``."""
-    name = "standard input" if str(path) == "-" else str(path)
+@app.command(epilog="Example: `callfire-async parse postback.xml --json`")
+def parse(
+    file: Annotated[Path, typer.Argument(help="File with the body of a postback; - for standard input.")],
+    *,
+    content_type: Annotated[
+        str | None, typer.Option(help="Content-Type of the postback. A hint only: the format is detected.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Output for scripts: one JSON document on one line, also for an error.")
+    ] = False,
+) -> None:
+    """
+    Print the event in a postback body as JSON; status 2 if the body is not a notification.
+
+    Numbers and messages are not masked.
+    """
+    name = "standard input" if str(file) == "-" else str(file)
     try:
-        body = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
-        raise CliError(f"{name} cannot be read: {error.strerror}", WRONG_USE) from None
+        raise CliError(f"cannot read {name}: {error.strerror}", WRONG_USE) from None
     try:
-        event = parse(body, content_type)
+        event = parse_body(body, content_type)
     except NotificationError as error:
         problems = error.problems if isinstance(error, InvalidNotificationError) else ()
         if as_json:
-            say_json({"error": str(error), "problems": list(problems)})
+            echo_json({"error": str(error), "problems": list(problems)})
         raise CliError(f"{name}: {error}", WRONG_USE) from None
-    say_json(described(event, masked=False), indent=None if as_json else 2)
-
-
-def described(event: Notification, *, masked: bool) -> dict[str, Any]:
-    """Describe an event in words that JSON has; the payload only of one that nothing else is known of."""
-    described = {"kind": type(event).__name__, "key": list(event.key), **to_jsonable(event, masked=masked)}
-    if isinstance(event, UnknownNotification) and not masked:
-        described["payload"] = event.payload
-    return described
+    echo_json(describe_event(event, masked=False), indent=None if as_json else 2)

@@ -1,33 +1,52 @@
-"""A CallFire in memory, as a server on loopback."""
+"""Serve the fake of CallFire's API."""
 
 import asyncio
+from typing import Annotated
 
-from callfire_async.cli._output import echo, say_json
-from callfire_async.cli._server import serve
+import typer
+
+from callfire_async.cli._client_options import AsJson
+from callfire_async.cli._exit import port_errors
+from callfire_async.cli._output import echo, echo_json
+from callfire_async.inspector._server import serve
 from callfire_async.testing import FakeCallFire
 
-__all__ = ["run"]
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 _READY = """\
-Ready! A CallFire in memory, at {base_url}
-It forgets everything when it ends, with Ctrl-C. In another terminal:
+Ready! A fake CallFire API at {base_url}
+All data is in memory and is lost when the server stops (Ctrl-C). In another terminal:
 
   export CALLFIRE_API_LOGIN={login} CALLFIRE_API_PASSWORD={password}
   callfire-async subscriptions list --base-url {base_url}
 
-A text that is sent here is posted to whoever has subscribed to OUTBOUND_TEXT_FINISHED:
+To trigger a postback to the subscriptions to OUTBOUND_TEXT_FINISHED, send a text:
 
   curl -u {login}:{password} {base_url}/text.json -d To=12135550142 -d Message=Hello"""
+
+
+@app.command(epilog="Example: `callfire-async sandbox --port 8480`")
+def sandbox(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = 8480,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Serve an in-memory fake of CallFire's API on localhost.
+
+    Subscriptions made there get postbacks for the texts that are sent there. No text is delivered.
+    """
+    asyncio.run(run(port, as_json=as_json))
 
 
 async def run(port: int, *, as_json: bool) -> None:
     """Serve until interrupted."""
     fake = FakeCallFire()
-    async with serve(fake, port) as taken:
-        base_url = f"http://127.0.0.1:{taken}/api/1.1/rest"
+    async with port_errors(serve(fake, port)) as bound_port:
+        base_url = f"http://127.0.0.1:{bound_port}/api/1.1/rest"
         if as_json:
-            say_json({"base_url": base_url})
+            echo_json({"base_url": base_url})
         else:
-            # Those of the fake, which open nothing but this.
+            # These credentials are valid for the fake only.
             echo(_READY.format(base_url=base_url, login=fake.login, password=fake.password))
         await asyncio.Event().wait()

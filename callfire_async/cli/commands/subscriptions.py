@@ -1,144 +1,274 @@
-"""The subscriptions of an account: looked at, changed one by one, or declared in a file."""
+"""Manage the subscriptions of an account, one by one or from a file."""
 
+import asyncio
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from callfire_async.cli._client_options import ClientOptions
+import typer
+
+from callfire_async.cli._client_options import AsJson, BaseUrl, ClientOptions, Login, Yes
 from callfire_async.cli._exit import FAILED, WRONG_USE, CliError, usage_errors
-from callfire_async.cli._output import echo, say_json, say_pairs, say_table, to_jsonable
-from callfire_async.cli._own_tokens import fill_in_token, tokens_from_environment
+from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table
 from callfire_async.cli._subscriptions_file import read_specs
+from callfire_async.cli._tokens import fill_in_token, tokens_from_environment
 from callfire_async.client.plan import Plan
-from callfire_async.models import Subscription, SubscriptionFilter, TriggerEvent
+from callfire_async.inspector.views import to_jsonable
+from callfire_async.models import NotificationFormat, Subscription, SubscriptionFilter, TriggerEvent
 
-__all__ = ["apply", "create", "delete", "get", "list_all", "make_plan", "show_plan", "update"]
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="List and change an account's subscriptions.",
+)
+
+Id = Annotated[int, typer.Argument(min=1, help="Subscription id.")]
+File = Annotated[Path, typer.Argument(help="TOML file with the desired subscriptions.")]
+Format = Annotated[NotificationFormat | None, typer.Option("--format", help="Format of the postbacks.")]
+Enabled = Annotated[bool | None, typer.Option("--enabled/--disabled", help="Whether CallFire sends postbacks.")]
+NonStrictSsl = Annotated[
+    bool | None,
+    typer.Option("--non-strict-ssl/--strict-ssl", help="Whether CallFire skips the check of the certificate."),
+]
+BroadcastId = Annotated[int | None, typer.Option(min=1, help="Only events of this broadcast.")]
+BatchId = Annotated[int | None, typer.Option(min=1, help="Only events of this batch.")]
+FromNumber = Annotated[str | None, typer.Option(help="Only texts and calls from this number.")]
+ToNumber = Annotated[str | None, typer.Option(help="Only texts and calls to this number, or to SHORTCODE:KEYWORD.")]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Delete subscriptions with one of your tokens that are not in the file.")
+]
+_ENDPOINT_HELP = "URL or e-mail address. {token} at the end of a URL stands for the current token in CALLFIRE_TOKEN."
+_TRIGGER_HELP = "Event that triggers a postback."
 
 _COLUMNS = ("id", "trigger_event", "notification_format", "enabled", "endpoint", "filter")
 
 
-async def list_all(account: ClientOptions, *, as_json: bool) -> None:
-    """Show every subscription."""
-    async with account.client() as callfire:
-        found = callfire.subscriptions.all()
+# --- single subscriptions ---------------------------------------------------------------------------------
+
+
+@app.command("list", epilog="Example: `callfire-async subscriptions list --json`")
+def list_all(*, login: Login = None, base_url: BaseUrl = None, as_json: AsJson = False) -> None:
+    """List all subscriptions."""
+    asyncio.run(_list_all(ClientOptions(login, base_url), as_json=as_json))
+
+
+async def _list_all(options: ClientOptions, *, as_json: bool) -> None:
+    async with options.client() as callfire:
+        subscriptions = callfire.subscriptions.all()
         if as_json:
-            async for subscription in found:
-                say_json(to_jsonable(subscription))
+            async for subscription in subscriptions:
+                echo_json(to_jsonable(subscription))
             return
-        rows = [_row(subscription) async for subscription in found]
+        rows = [_row(subscription) async for subscription in subscriptions]
     if rows:
-        say_table(_COLUMNS, rows)
+        echo_table(_COLUMNS, rows)
     else:
         echo("no subscriptions")
 
 
-async def get(account: ClientOptions, id: int, *, as_json: bool) -> None:
-    """Show one."""
-    async with account.client() as callfire:
+def _row(subscription: Subscription) -> list[object]:
+    shown = _shown(subscription)
+    return [shown[name] for name in _COLUMNS]
+
+
+def _shown(subscription: Subscription) -> dict[str, Any]:
+    """Return the fields for a person: the filter on one line."""
+    fields: dict[str, object] = {} if subscription.filter is None else to_jsonable(subscription.filter)
+    conditions = ", ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    return {**to_jsonable(subscription), "filter": conditions}
+
+
+@app.command(epilog="Example: `callfire-async subscriptions get 609951003`")
+def get(id: Id, *, login: Login = None, base_url: BaseUrl = None, as_json: AsJson = False) -> None:
+    """Show one subscription."""
+    asyncio.run(_get(ClientOptions(login, base_url), id, as_json=as_json))
+
+
+async def _get(options: ClientOptions, id: int, *, as_json: bool) -> None:
+    async with options.client() as callfire:
         subscription = await callfire.subscriptions.get(id)
     if as_json:
-        say_json(to_jsonable(subscription))
+        echo_json(to_jsonable(subscription))
     else:
-        say_pairs(to_jsonable(subscription) | {"filter": _filter_words(subscription.filter)})
+        echo_pairs(_shown(subscription))
 
 
-async def create(
-    account: ClientOptions,
-    endpoint: str,
-    trigger_event: TriggerEvent,
-    details: Mapping[str, Any],
+@app.command(
+    epilog="Example: `callfire-async subscriptions create 'https://hooks.example.com/callfire/{token}'"
+    " OUTBOUND_TEXT_FINISHED --format JSON --broadcast-id 12345`"
+)
+def create(
+    endpoint: Annotated[str, typer.Argument(help=_ENDPOINT_HELP)],
+    trigger_event: Annotated[TriggerEvent, typer.Argument(help=_TRIGGER_HELP)],
     *,
-    as_json: bool,
+    format: Format = None,
+    enabled: Enabled = None,
+    non_strict_ssl: NonStrictSsl = None,
+    broadcast_id: BroadcastId = None,
+    batch_id: BatchId = None,
+    from_number: FromNumber = None,
+    to_number: ToNumber = None,
+    login: Login = None,
+    base_url: BaseUrl = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Subscribe an endpoint; show the new id."""
-    endpoint = fill_in_token(endpoint, tokens_from_environment())
-    async with account.client() as callfire:
+    """Subscribe an endpoint to an event."""
+    fields = _given(
+        endpoint=endpoint,
+        trigger_event=trigger_event,
+        notification_format=format,
+        enabled=enabled,
+        non_strict_ssl=non_strict_ssl,
+        filter=SubscriptionFilter(broadcast_id, batch_id, from_number, to_number),
+    )
+    asyncio.run(_create(ClientOptions(login, base_url), fields, as_json=as_json))
+
+
+async def _create(options: ClientOptions, fields: Mapping[str, Any], *, as_json: bool) -> None:
+    async with options.client() as callfire:
         with usage_errors():
-            created = await callfire.subscriptions.create(endpoint, trigger_event, **details)
+            created = await callfire.subscriptions.create(**fields)
     if as_json:
-        say_json(to_jsonable(created))
+        echo_json(to_jsonable(created))
     else:
         echo(f"created {created.id}")
 
 
-async def update(account: ClientOptions, id: int, details: Mapping[str, Any], *, as_json: bool) -> None:
-    """Change what is given."""
-    changes = {name: value for name, value in details.items() if value is not None}
+@app.command(epilog="Example: `callfire-async subscriptions update 609951003 --disabled`")
+def update(
+    id: Id,
+    *,
+    endpoint: Annotated[str | None, typer.Option(help=_ENDPOINT_HELP)] = None,
+    trigger_event: Annotated[TriggerEvent | None, typer.Option(help=_TRIGGER_HELP)] = None,
+    format: Format = None,
+    enabled: Enabled = None,
+    non_strict_ssl: NonStrictSsl = None,
+    broadcast_id: BroadcastId = None,
+    batch_id: BatchId = None,
+    from_number: FromNumber = None,
+    to_number: ToNumber = None,
+    login: Login = None,
+    base_url: BaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change the given fields of a subscription. Fields cannot be cleared."""
+    changes = _given(
+        endpoint=endpoint,
+        trigger_event=trigger_event,
+        notification_format=format,
+        enabled=enabled,
+        non_strict_ssl=non_strict_ssl,
+        filter=SubscriptionFilter(broadcast_id, batch_id, from_number, to_number),
+    )
     if not changes:
-        raise CliError("nothing to change: say what, as in --disabled", WRONG_USE)
-    if "endpoint" in changes:
-        changes["endpoint"] = fill_in_token(changes["endpoint"], tokens_from_environment())
-    async with account.client() as callfire:
+        raise CliError("nothing to change: give at least one option, such as --disabled", WRONG_USE)
+    asyncio.run(_update(ClientOptions(login, base_url), id, changes, as_json=as_json))
+
+
+async def _update(options: ClientOptions, id: int, changes: Mapping[str, Any], *, as_json: bool) -> None:
+    async with options.client() as callfire:
         with usage_errors():
             await callfire.subscriptions.update(id, **changes)
     if as_json:
-        say_json({"id": id, "changed": sorted(changes)})
+        echo_json({"id": id, "changed": sorted(changes)})
     else:
         echo(f"updated {id}")
 
 
-async def delete(account: ClientOptions, id: int, *, as_json: bool) -> None:
-    """Delete one."""
-    async with account.client() as callfire:
+def _given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that were given, with the token in the endpoint."""
+    given = {name: value for name, value in fields.items() if value not in (None, SubscriptionFilter())}
+    if "endpoint" in given:
+        given["endpoint"] = fill_in_token(given["endpoint"], tokens_from_environment())
+    return given
+
+
+@app.command(epilog="Example: `callfire-async subscriptions delete 609951003`")
+def delete(id: Id, *, login: Login = None, base_url: BaseUrl = None, as_json: AsJson = False) -> None:
+    """Delete one subscription."""
+    asyncio.run(_delete(ClientOptions(login, base_url), id, as_json=as_json))
+
+
+async def _delete(options: ClientOptions, id: int, *, as_json: bool) -> None:
+    async with options.client() as callfire:
         await callfire.subscriptions.delete(id)
     if as_json:
-        say_json({"id": id, "deleted": True})
+        echo_json({"id": id, "deleted": True})
     else:
         echo(f"deleted {id}")
 
 
-def _row(subscription: Subscription) -> list[object]:
-    shown = to_jsonable(subscription) | {"filter": _filter_words(subscription.filter)}
-    return [shown[name] for name in _COLUMNS]
+# --- subscriptions file -----------------------------------------------------------------------------------
 
 
-def _filter_words(filter: SubscriptionFilter | None) -> str:
-    said: dict[str, object] = {} if filter is None else to_jsonable(filter)
-    return ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
+@app.command(epilog="Example: `callfire-async subscriptions plan subscriptions.toml --prune`")
+def plan(
+    file: File, *, prune: Prune = False, login: Login = None, base_url: BaseUrl = None, as_json: AsJson = False
+) -> None:
+    """Show the changes that `apply` would make, as a diff. Read-only."""
+    changes = asyncio.run(_create_plan(ClientOptions(login, base_url), file, prune=prune))
+    if as_json:
+        echo_json(_plan_json(changes))
+    else:
+        echo(str(changes))
 
 
-# --- declared ---------------------------------------------------------------------------------------------
+@app.command(epilog="Example: `callfire-async subscriptions apply subscriptions.toml --yes`")
+def apply(
+    file: File,
+    *,
+    prune: Prune = False,
+    yes: Yes = False,
+    login: Login = None,
+    base_url: BaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply a subscriptions file: show the plan, ask, then make the changes. Idempotent."""
+    if as_json and not yes:
+        raise typer.BadParameter("--json requires --yes")
+    options = ClientOptions(login, base_url)
+    changes = asyncio.run(_create_plan(options, file, prune=prune))
+    if not as_json:
+        echo(str(changes))
+    # Outside the event loop, where Ctrl-C ends the prompt at once.
+    if not (changes.is_empty or yes):
+        typer.confirm("Apply these changes?", abort=True)
+    sys.exit(asyncio.run(_apply(options, changes, as_json=as_json)))
 
 
-async def make_plan(account: ClientOptions, path: Path, *, prune: bool) -> Plan:
-    """Compare what a file declares with what the account has."""
+async def _create_plan(options: ClientOptions, path: Path, *, prune: bool) -> Plan:
     tokens = tokens_from_environment()
     if prune and tokens is None:
-        raise CliError("--prune deletes what has one of your tokens: set CALLFIRE_TOKEN in the environment", WRONG_USE)
+        raise CliError("--prune requires your tokens: set CALLFIRE_TOKEN in the environment", WRONG_USE)
     specs = read_specs(path, tokens)
-    async with account.client() as callfire:
+    async with options.client() as callfire:
         with usage_errors():
             return await callfire.subscriptions.plan(specs, tokens=tokens, prune=prune)
 
 
-def show_plan(plan: Plan, *, as_json: bool) -> None:
-    """Show what is to be done."""
+async def _apply(options: ClientOptions, plan: Plan, *, as_json: bool) -> int:
+    """Make the changes of a plan, print the results and return the exit status."""
+    async with options.client() as callfire:
+        result = await callfire.subscriptions.apply(plan)
+    errors = [(to_jsonable(failed), str(error)) for failed, error in result.errors.items()]
     if as_json:
-        say_json(_plan_words(plan))
-    else:
-        echo(str(plan))
-
-
-async def apply(account: ClientOptions, plan: Plan, *, as_json: bool) -> int:
-    """Carry out a plan; show what came of it, and return the exit status."""
-    async with account.client() as callfire:
-        applied = await callfire.subscriptions.apply(plan)
-    errors = [(to_jsonable(failed), str(error)) for failed, error in applied.errors.items()]
-    if as_json:
-        words = [{"failed": subject, "error": error} for subject, error in errors]
-        say_json({"plan": _plan_words(plan), "ids": sorted(applied.ids.values()), "errors": words})
+        failures = [{"failed": subject, "error": error} for subject, error in errors]
+        echo_json({"plan": _plan_json(plan), "ids": sorted(result.ids.values()), "errors": failures})
     else:
         for subject, error in errors:
-            echo(f"failed: {_one_line(subject)}: {error}")
-        went_well = "nothing differs" if plan.is_empty else "done"
-        echo(f"{len(errors)} failed; apply the file again" if errors else went_well)
+            echo(f"failed: {_summarize(subject)}: {error}")
+        success = "nothing to change" if plan.is_empty else "done"
+        echo(f"{len(errors)} failed; apply the file again" if errors else success)
     return FAILED if errors else 0
 
 
-def _plan_words(plan: Plan) -> dict[str, Any]:
+def _plan_json(plan: Plan) -> dict[str, Any]:
     return {"is_empty": plan.is_empty, **to_jsonable(plan)}
 
 
-def _one_line(subject: Mapping[str, Any]) -> str:
-    number = f"{subject['id']} " if "id" in subject else ""
-    return f"{number}{subject['trigger_event']} to {subject['endpoint']}"
+def _summarize(subject: Mapping[str, Any]) -> str:
+    """Return a spec or a subscription on one line."""
+    id = f"{subject['id']} " if "id" in subject else ""
+    return f"{id}{subject['trigger_event']} to {subject['endpoint']}"

@@ -1,40 +1,40 @@
-// The inspector's page. Whatever comes from outside becomes text, never markup: there is no innerHTML here, and the
-// page's policy forbids it.
+// The inspector's page. Data from outside becomes text, never markup: this script does not use innerHTML, and the page's
+// Content-Security-Policy forbids it.
 
-const MOST_ROWS = 1000;
+const MAX_ROWS = 1000;
 const OUTCOMES = [
   "waiting", "running", "handled", "failed", "dead", "refused", "duplicate", "unhandled", "released", "lost", "cancelled",
 ];
 const SVG = "http://www.w3.org/2000/svg";
-const ANNOUNCED_EVERY = 5000;
+const ANNOUNCE_INTERVAL_MS = 5000;
 
 const $ = (id) => document.getElementById(id);
 const list = $("list");
 const detail = $("detail");
 
-// --- the key: from the address to this tab's memory, where no other page and no other program finds it ------------
+// --- the key: moved from the URL to the memory of this tab, where other pages and programs cannot read it ----------
 
-function takeKey() {
-  const given = location.hash.slice(1);
-  if (given && given !== "list") {
-    sessionStorage.setItem("key", given);
+function readKey() {
+  const fragment = location.hash.slice(1);
+  if (fragment && fragment !== "list") {
+    sessionStorage.setItem("key", fragment);
     history.replaceState(null, "", location.pathname);
   }
   return sessionStorage.getItem("key") ?? "";
 }
 
-const key = takeKey();
+const key = readKey();
 
-async function ask(path, method = "GET") {
+async function callApi(path, method = "GET") {
   const response = await fetch(`api/${path}`, { method, headers: { Authorization: `Bearer ${key}` }, cache: "no-store" });
-  const said = await response.json();
-  if (!response.ok) throw new Error(said.error ?? `status ${response.status}`);
-  return said;
+  const result = await response.json();
+  if (!response.ok) throw new Error(result.error ?? `status ${response.status}`);
+  return result;
 }
 
-// --- making nodes ---------------------------------------------------------------------------------------------------
+// --- helpers --------------------------------------------------------------------------------------------------------
 
-function make(tag, options, ...children) {
+function createNode(tag, options, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
     if (name === "class") node.className = value;
@@ -45,24 +45,24 @@ function make(tag, options, ...children) {
   return node;
 }
 
-function put(node, text) {
+function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-const badge = (outcome) => make("span", { class: "badge", "data-outcome": outcome }, outcome);
+const badge = (outcome) => createNode("span", { class: "badge", "data-outcome": outcome }, outcome);
 
-function clock(at) {
+function formatClock(at) {
   const time = new Date(at * 1000);
   const two = (number) => String(number).padStart(2, "0");
   return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
 }
 
-function moment(at) {
+function formatTime(at) {
   const day = new Date(at * 1000).toLocaleDateString();
-  return day === new Date().toLocaleDateString() ? clock(at) : `${day} ${clock(at)}`;
+  return day === new Date().toLocaleDateString() ? formatClock(at) : `${day} ${formatClock(at)}`;
 }
 
-function lasting(milliseconds) {
+function formatDuration(milliseconds) {
   if (milliseconds === null || milliseconds === undefined) return "–";
   if (milliseconds < 1000) return `${milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`;
   const seconds = milliseconds / 1000;
@@ -74,39 +74,39 @@ function lasting(milliseconds) {
 // --- state ----------------------------------------------------------------------------------------------------------
 
 const state = {
-  run: "",
+  history: "",
   cursor: "",
   readOnly: null,
   items: new Map(), // by reference
-  letters: new Map(), // dead letters, when they are listed
-  lettersKnown: -1,
+  deadLetters: new Map(), // by reference, only in the view of dead letters
+  deadLetterCount: -1,
   view: "all",
-  chosen: null,
+  selected: null,
   revealed: null,
   raw: false,
   paused: false,
   dirty: new Set(),
-  drawn: false,
-  arrived: 0,
-  buried: 0,
+  isDrawScheduled: false,
+  newDeliveries: 0,
+  newDeadLetters: 0,
 };
 const rows = new Map(); // elements, by reference
-const seen = { kind: new Set(), subscription: new Set() };
+const filterValues = { kind: new Set(), subscription: new Set() };
 
 const filters = { kind: $("filter-kind"), subscription: $("filter-subscription"), outcome: $("filter-outcome") };
-for (const outcome of OUTCOMES) filters.outcome.append(make("option", { value: outcome }, outcome));
+for (const outcome of OUTCOMES) filters.outcome.append(createNode("option", { value: outcome }, outcome));
 
 function matches(item) {
   return Object.entries(filters).every(([name, select]) => !select.value || item[name] === select.value);
 }
 
-function listed() {
-  return state.view === "all" ? state.items : state.letters;
+function currentItems() {
+  return state.view === "all" ? state.items : state.deadLetters;
 }
 
-// --- what comes in --------------------------------------------------------------------------------------------------
+// --- live updates ---------------------------------------------------------------------------------------------------
 
-async function follow() {
+async function followEvents() {
   let wait = 500;
   for (;;) {
     try {
@@ -114,107 +114,107 @@ async function follow() {
         headers: { Authorization: `Bearer ${key}` }, cache: "no-store",
       });
       if (response.status === 401) {
-        connected("locked");
-        say("Open the address that the command has printed: it holds the key.");
+        showConnection("locked");
+        notify("Open the URL that the command printed: it contains the key.");
         return;
       }
       if (!response.ok) throw new Error();
       wait = 500;
-      connected("live");
-      await read(response.body.pipeThrough(new TextDecoderStream()).getReader());
+      showConnection("live");
+      await readMessages(response.body.pipeThrough(new TextDecoderStream()).getReader());
     } catch {
-      // Whoever served it may come back.
+      // The server may come back.
     }
-    connected("reconnecting");
+    showConnection("reconnecting");
     await new Promise((resume) => setTimeout(resume, wait));
     wait = Math.min(5000, wait * 2);
   }
 }
 
-async function read(reader) {
+async function readMessages(reader) {
   let rest = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
     const messages = (rest + value).split("\n\n");
     rest = messages.pop();
-    for (const message of messages) take(message);
+    for (const message of messages) receiveMessage(message);
   }
 }
 
-function take(message) {
-  const lines = Object.fromEntries(message.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
-  const told = JSON.parse(lines.data);
-  if (told.run !== state.run) startAnew(told.run);
+function receiveMessage(text) {
+  const lines = Object.fromEntries(text.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
+  const message = JSON.parse(lines.data);
+  if (message.history !== state.history) reset(message.history);
   state.cursor = lines.id;
-  for (const item of told.items) keep(item);
-  if (told.minute) beat(told);
-  draw();
+  for (const item of message.items) storeItem(item);
+  if (message.minute) updateOverview(message);
+  scheduleDraw();
 }
 
-function startAnew(run) {
-  state.run = run;
+function reset(history) {
+  state.history = history;
   state.items.clear();
   for (const row of rows.values()) row.remove();
   rows.clear();
   state.dirty.clear();
-  state.lettersKnown = -1;
-  // Its numbers begin anew: another has the number of the one that was chosen.
-  if (state.chosen?.startsWith("deliveries/")) chooseNone();
+  state.deadLetterCount = -1;
+  // The numbers of another history start at 1 again: the selected number would mean another delivery.
+  if (state.selected?.startsWith("deliveries/")) clearSelection();
 }
 
-function keep(item) {
+function storeItem(item) {
   item.ref = `deliveries/${item.number}`;
   const before = state.items.get(item.ref);
-  if (!before) state.arrived += 1;
-  if (item.outcome === "dead" && before?.outcome !== "dead") state.buried += 1;
+  if (!before) state.newDeliveries += 1;
+  if (item.outcome === "dead" && before?.outcome !== "dead") state.newDeadLetters += 1;
   state.items.set(item.ref, item);
   state.dirty.add(item.ref);
-  note("kind", item.kind);
-  note("subscription", item.subscription);
-  if (state.items.size > MOST_ROWS) forget(state.items.keys().next().value);
+  addFilterOption("kind", item.kind);
+  addFilterOption("subscription", item.subscription);
+  if (state.items.size > MAX_ROWS) removeItem(state.items.keys().next().value);
 }
 
-function forget(ref) {
+function removeItem(ref) {
   state.items.delete(ref);
   state.dirty.delete(ref);
-  if (state.view === "all") drop(ref);
+  if (state.view === "all") removeRow(ref);
 }
 
-function note(name, value) {
-  if (value === null || seen[name].has(value) || seen[name].size >= 100) return;
-  seen[name].add(value);
-  const words = name === "subscription" ? `subscription ${value}` : value;
-  filters[name].append(make("option", { value }, words));
+function addFilterOption(name, value) {
+  if (value === null || filterValues[name].has(value) || filterValues[name].size >= 100) return;
+  filterValues[name].add(value);
+  const label = name === "subscription" ? `subscription ${value}` : value;
+  filters[name].append(createNode("option", { value }, label));
 }
 
-function connected(how) {
-  const shown = how === "live" && state.paused ? "paused" : how;
+function showConnection(status) {
+  const shown = status === "live" && state.paused ? "paused" : status;
   const connection = $("connection");
-  connection.dataset.how = how;
+  connection.dataset.status = status;
   connection.dataset.state = shown;
-  put(connection, shown);
+  setText(connection, shown);
 }
 
 // --- the last minute ------------------------------------------------------------------------------------------------
 
-function beat(told) {
-  put($("title"), `· ${told.title}`);
-  state.readOnly = told.readOnly;
-  const came = told.minute.reduce((sum, [count]) => sum + count, 0);
-  const latencies = told.minute.map((second) => second[2]).filter((value) => value !== null);
-  const worst = latencies.length ? Math.max(...latencies) : null;
-  const isSlow = came < told.minute.length;
-  put($("rate"), isSlow ? String(came) : (came / told.minute.length).toFixed(came < 600 ? 1 : 0));
-  put($("rate-unit"), isSlow ? "in a minute" : "a second");
-  put($("latency"), lasting(worst));
-  put($("waiting"), told.counts.waiting === undefined ? "–" : told.counts.waiting.toLocaleString("en"));
-  const dead = told.counts.dead;
-  put($("dead"), dead === undefined ? "–" : dead.toLocaleString("en"));
+function updateOverview(message) {
+  setText($("title"), `· ${message.title}`);
+  state.readOnly = message.readOnly;
+  const received = message.minute.reduce((sum, [count]) => sum + count, 0);
+  const latencies = message.minute.map((second) => second[2]).filter((value) => value !== null);
+  const maxLatency = latencies.length ? Math.max(...latencies) : null;
+  const isSlow = received < message.minute.length;
+  setText($("rate"), isSlow ? String(received) : (received / message.minute.length).toFixed(received < 600 ? 1 : 0));
+  setText($("rate-unit"), isSlow ? "per minute" : "per second");
+  setText($("latency"), formatDuration(maxLatency));
+  setText($("waiting"), message.counts.waiting === undefined ? "–" : message.counts.waiting.toLocaleString("en"));
+  const dead = message.counts.dead;
+  setText($("dead"), dead === undefined ? "–" : dead.toLocaleString("en"));
   $("dead").dataset.some = String(dead > 0);
-  put($("view-dead"), dead ? `Dead letters ${dead.toLocaleString("en")}` : "Dead letters");
-  chart(told.minute, came, worst);
-  if (state.view === "dead" && dead !== state.lettersKnown) listLetters(dead);
+  setText($("view-dead"), dead ? `Dead letters ${dead.toLocaleString("en")}` : "Dead letters");
+  drawChart(message.minute, received, maxLatency);
+  if (state.view === "dead" && dead !== state.deadLetterCount) listDeadLetters(dead);
   announce();
 }
 
@@ -224,7 +224,7 @@ let line = null;
 function prepareChart() {
   const svg = $("chart");
   for (let number = 0; number < 60; number += 1) {
-    const pair = ["came", "failed"].map((name) => {
+    const pair = ["received", "failed"].map((name) => {
       const bar = document.createElementNS(SVG, "rect");
       for (const [attribute, value] of Object.entries({ class: name, x: number * 10 + 1, width: 8, y: 71, height: 0, rx: 1.5 })) bar.setAttribute(attribute, value);
       svg.append(bar);
@@ -232,137 +232,137 @@ function prepareChart() {
     });
     bars.push(pair);
   }
-  const ground = document.createElementNS(SVG, "line");
-  for (const [name, value] of Object.entries({ class: "ground", x1: 0, x2: 600, y1: 71.5, y2: 71.5 })) ground.setAttribute(name, value);
+  const axis = document.createElementNS(SVG, "line");
+  for (const [name, value] of Object.entries({ class: "axis", x1: 0, x2: 600, y1: 71.5, y2: 71.5 })) axis.setAttribute(name, value);
   line = document.createElementNS(SVG, "path");
-  line.setAttribute("class", "took");
-  svg.append(ground, line);
+  line.setAttribute("class", "latency");
+  svg.append(axis, line);
 }
 
-function chart(minute, came, worst) {
-  const most = Math.max(1, ...minute.map(([count]) => count));
-  const tall = (count) => (count === 0 ? 0 : Math.max(2, (count / most) * 68));
+function drawChart(minute, received, maxLatency) {
+  const peak = Math.max(1, ...minute.map(([count]) => count));
+  const barHeight = (count) => (count === 0 ? 0 : Math.max(2, (count / peak) * 68));
   minute.forEach(([count, failed], number) => {
-    [count, failed].forEach((value, which) => {
-      const height = tall(Math.min(value, most));
-      bars[number][which].setAttribute("height", height);
-      bars[number][which].setAttribute("y", 71 - height);
+    [count, failed].forEach((value, index) => {
+      const height = barHeight(Math.min(value, peak));
+      bars[number][index].setAttribute("height", height);
+      bars[number][index].setAttribute("y", 71 - height);
     });
   });
   let path = "";
   let drawing = false;
-  minute.forEach(([, , took], number) => {
-    if (took === null) { drawing = false; return; }
-    path += `${drawing ? "L" : "M"}${number * 10 + 5} ${(68 - (took / (worst || 1)) * 60).toFixed(1)}`;
+  minute.forEach(([, , latency], number) => {
+    if (latency === null) { drawing = false; return; }
+    path += `${drawing ? "L" : "M"}${number * 10 + 5} ${(68 - (latency / (maxLatency || 1)) * 60).toFixed(1)}`;
     if (!drawing) path += "h.01";
     drawing = true;
   });
   line.setAttribute("d", path);
-  put($("scale"), came ? `up to ${most.toLocaleString("en")} a second · ${lasting(worst)}` : "a minute");
-  const words = came ? `In the last minute ${came} came, ${most} a second at most; 95 % were handled in ${lasting(worst)}.` : "Nothing came in the last minute.";
-  if ($("chart").getAttribute("aria-label") !== words) $("chart").setAttribute("aria-label", words);
+  setText($("scale"), received ? `up to ${peak.toLocaleString("en")} per second · ${formatDuration(maxLatency)}` : "last minute");
+  const description = received ? `Last minute: ${received} received, up to ${peak} per second, p95 latency ${formatDuration(maxLatency)}.` : "No deliveries in the last minute.";
+  if ($("chart").getAttribute("aria-label") !== description) $("chart").setAttribute("aria-label", description);
 }
 
 let announcedAt = performance.now();
 
 function announce() {
-  if (!state.arrived || performance.now() - announcedAt < ANNOUNCED_EVERY) return;
-  const letters = state.buried ? `, ${state.buried} dead letters` : "";
-  put($("announcer"), `${state.arrived} new deliveries${letters}.`);
-  state.arrived = state.buried = 0;
+  if (!state.newDeliveries || performance.now() - announcedAt < ANNOUNCE_INTERVAL_MS) return;
+  const deadLetters = state.newDeadLetters ? `, ${state.newDeadLetters} dead letters` : "";
+  setText($("announcer"), `${state.newDeliveries} new deliveries${deadLetters}.`);
+  state.newDeliveries = state.newDeadLetters = 0;
   announcedAt = performance.now();
 }
 
 let toastTimer = 0;
 
-function say(words) {
-  put($("toast"), words);
+function notify(text) {
+  setText($("toast"), text);
   clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => put($("toast"), ""), 5000);
+  toastTimer = setTimeout(() => setText($("toast"), ""), 5000);
 }
 
 // --- the list -------------------------------------------------------------------------------------------------------
 
-function draw() {
-  if (state.drawn || state.paused) return;
-  state.drawn = true;
+function scheduleDraw() {
+  if (state.isDrawScheduled || state.paused) return;
+  state.isDrawScheduled = true;
   requestAnimationFrame(() => {
-    state.drawn = false;
+    state.isDrawScheduled = false;
     for (const ref of state.dirty) {
-      if (state.view === "all") place(state.items.get(ref));
-      if (ref === state.chosen) refresh();
+      if (state.view === "all") updateRow(state.items.get(ref));
+      if (ref === state.selected) scheduleLoad();
     }
     state.dirty.clear();
-    counted();
+    updateCount();
   });
 }
 
-function place(item) {
+function updateRow(item) {
   const row = rows.get(item.ref);
-  if (!matches(item)) drop(item.ref);
-  else if (row) fill(row, item);
-  else insert(item);
+  if (!matches(item)) removeRow(item.ref);
+  else if (row) fillRow(row, item);
+  else insertRow(item);
 }
 
-function insert(item) {
-  const row = make("div", { class: "row new", role: "option", id: `row-${item.ref.replace(/[^\w]/g, "-")}` },
-    make("span", { class: "badge" }),
-    make("span", { class: "what" }, make("span", { class: "kind" }), " ", make("span", { class: "subject" })),
-    make("span", { class: "subscription" }),
-    make("span", { class: "time" }),
-    make("span", { class: "why" }));
+function insertRow(item) {
+  const row = createNode("div", { class: "row new", role: "option", id: `row-${item.ref.replace(/[^\w]/g, "-")}` },
+    createNode("span", { class: "badge" }),
+    createNode("span", { class: "title" }, createNode("span", { class: "kind" }), " ", createNode("span", { class: "subject" })),
+    createNode("span", { class: "subscription" }),
+    createNode("span", { class: "time" }),
+    createNode("span", { class: "reason-line" }));
   row.item = item;
-  row.addEventListener("click", () => { choose(item.ref); open(); });
-  fill(row, item);
+  row.addEventListener("click", () => { selectItem(item.ref); openDetail(); });
+  fillRow(row, item);
   rows.set(item.ref, row);
-  // The newest first; what is older finds its place.
+  // Newest first.
   let next = list.firstElementChild;
   while (next && next.item.number > item.number) next = next.nextElementSibling;
   list.insertBefore(row, next);
-  row.setAttribute("aria-selected", String(item.ref === state.chosen));
+  row.setAttribute("aria-selected", String(item.ref === state.selected));
 }
 
-function fill(row, item) {
+function fillRow(row, item) {
   row.item = item;
-  const [outcome, what, subscription, time, why] = row.children;
+  const [outcome, title, subscription, time, reason] = row.children;
   if (outcome.dataset.outcome !== item.outcome) outcome.dataset.outcome = item.outcome;
-  put(outcome, item.outcome);
-  put(what.children[0], item.kind);
-  put(what.children[1], item.subject);
-  put(subscription, item.subscription === null ? "" : `#${item.subscription}`);
-  put(time, clock(item.at));
-  const problems = item.problems ? `${item.problems} unreadable ${item.problems === 1 ? "field" : "fields"}` : "";
-  const again = item.attempts > 1 ? `attempt ${item.attempts}` : "";
-  put(why, [item.reason, again, problems].filter(Boolean).join(" · "));
+  setText(outcome, item.outcome);
+  setText(title.children[0], item.kind);
+  setText(title.children[1], item.subject);
+  setText(subscription, item.subscription === null ? "" : `#${item.subscription}`);
+  setText(time, formatClock(item.receivedAt));
+  const problems = item.problemCount ? `${item.problemCount} unreadable ${item.problemCount === 1 ? "field" : "fields"}` : "";
+  const attempts = item.attemptCount > 1 ? `attempt ${item.attemptCount}` : "";
+  setText(reason, [item.reason, attempts, problems].filter(Boolean).join(" · "));
 }
 
-function drop(ref) {
+function removeRow(ref) {
   rows.get(ref)?.remove();
   rows.delete(ref);
 }
 
-function redraw() {
+function redrawList() {
   for (const row of rows.values()) row.remove();
   rows.clear();
-  const chosen = [...listed().values()].filter((item) => state.view === "dead" || matches(item));
-  for (const item of chosen.sort((one, other) => one.number - other.number)) insert(item);
+  const shown = [...currentItems().values()].filter((item) => state.view === "dead" || matches(item));
+  for (const item of shown.sort((a, b) => a.number - b.number)) insertRow(item);
   for (const row of rows.values()) row.classList.remove("new");
   state.dirty.clear();
-  counted();
+  updateCount();
 }
 
-function counted() {
-  const all = listed().size;
-  const words = rows.size === all ? `${all.toLocaleString("en")}` : `${rows.size.toLocaleString("en")} of ${all.toLocaleString("en")}`;
-  put($("shown"), all ? words : "");
-  const nothing = state.view === "dead" ? "There are no dead letters." : all ? "Nothing fits the filter." : "Nothing has come yet. What CallFire posts shows up here the moment that it does.";
-  put($("empty"), nothing);
+function updateCount() {
+  const all = currentItems().size;
+  const count = rows.size === all ? `${all.toLocaleString("en")}` : `${rows.size.toLocaleString("en")} of ${all.toLocaleString("en")}`;
+  setText($("shown"), all ? count : "");
+  const placeholder = state.view === "dead" ? "No dead letters." : all ? "No deliveries match the filters." : "No deliveries yet. New deliveries appear here as they arrive.";
+  setText($("empty"), placeholder);
 }
 
-function choose(ref) {
-  if (state.chosen === ref) return;
-  rows.get(state.chosen)?.setAttribute("aria-selected", "false");
-  state.chosen = ref;
+function selectItem(ref) {
+  if (state.selected === ref) return;
+  rows.get(state.selected)?.setAttribute("aria-selected", "false");
+  state.selected = ref;
   state.revealed = null;
   state.raw = false;
   const row = rows.get(ref);
@@ -371,266 +371,266 @@ function choose(ref) {
     list.setAttribute("aria-activedescendant", row.id);
     row.scrollIntoView({ block: "nearest" });
   }
-  refresh(60);
+  scheduleLoad(60);
 }
 
-function chooseNone() {
-  clearTimeout(refreshing);
-  state.chosen = state.revealed = null;
+function clearSelection() {
+  clearTimeout(loadTimer);
+  state.selected = state.revealed = null;
   list.removeAttribute("aria-activedescendant");
-  detail.replaceChildren(make("p", { class: "placeholder" }, "Choose a delivery to see what was in it, and what became of it."));
+  detail.replaceChildren(createNode("p", { class: "placeholder" }, "Select a delivery to see its event and its attempts."));
   document.body.classList.remove("open");
 }
 
-function step(to) {
-  const row = rows.get(state.chosen);
-  const chosen = { first: list.firstElementChild, last: list.lastElementChild,
+function moveSelection(to) {
+  const row = rows.get(state.selected);
+  const target = { first: list.firstElementChild, last: list.lastElementChild,
     down: row ? row.nextElementSibling : list.firstElementChild,
     up: row ? row.previousElementSibling : list.firstElementChild }[to];
-  if (chosen) choose(chosen.item.ref);
+  if (target) selectItem(target.item.ref);
 }
 
-async function listLetters(known) {
-  state.lettersKnown = known;
+async function listDeadLetters(count) {
+  state.deadLetterCount = count;
   try {
-    const { items } = await ask("dead");
-    state.letters = new Map(items.map((item, index) => [`dead/${encodeURIComponent(item.id)}`, { ...item, number: items.length - index }]));
-    for (const [ref, item] of state.letters) item.ref = ref;
+    const { items } = await callApi("dead-letters");
+    state.deadLetters = new Map(items.map((item, index) => [`dead-letters/${encodeURIComponent(item.id)}`, { ...item, number: items.length - index }]));
+    for (const [ref, item] of state.deadLetters) item.ref = ref;
     $("replay-all").hidden = state.view !== "dead" || !items.length;
     $("replay-all").disabled = state.readOnly !== null;
-    if (state.view === "dead") redraw();
+    if (state.view === "dead") redrawList();
   } catch (error) {
-    say(error.message);
+    notify(error.message);
   }
 }
 
-function view(name) {
+function showView(name) {
   state.view = name;
   $("view-all").setAttribute("aria-pressed", String(name === "all"));
   $("view-dead").setAttribute("aria-pressed", String(name === "dead"));
   document.querySelector(".filters").hidden = name === "dead";
-  list.setAttribute("aria-label", name === "dead" ? "Dead letters, the newest first" : "Deliveries, the newest first");
+  list.setAttribute("aria-label", name === "dead" ? "Dead letters, newest first" : "Deliveries, newest first");
   $("replay-all").hidden = true;
-  state.letters = new Map();
-  redraw();
-  if (name === "dead") listLetters(-1);
+  state.deadLetters = new Map();
+  redrawList();
+  if (name === "dead") listDeadLetters(-1);
 }
 
-// --- the chosen one -------------------------------------------------------------------------------------------------
+// --- the selected delivery ------------------------------------------------------------------------------------------
 
-let refreshing = 0;
+let loadTimer = 0;
 
-function refresh(after = 250) {
-  clearTimeout(refreshing);
-  refreshing = setTimeout(load, after);
+function scheduleLoad(after = 250) {
+  clearTimeout(loadTimer);
+  loadTimer = setTimeout(loadDetail, after);
 }
 
-async function load() {
-  const ref = state.chosen;
+async function loadDetail() {
+  const ref = state.selected;
   if (ref === null) return;
   try {
-    const shown = state.revealed === ref ? await ask(`${ref}/reveal`, "POST") : await ask(ref);
-    if (ref === state.chosen) show(shown);
+    const shown = state.revealed === ref ? await callApi(`${ref}/reveal`, "POST") : await callApi(ref);
+    if (ref === state.selected) showDetail(shown);
   } catch (error) {
-    if (ref === state.chosen) say(error.message);
+    if (ref === state.selected) notify(error.message);
   }
 }
 
-async function reveal() {
-  if (state.chosen === null) return;
-  state.revealed = state.revealed === state.chosen ? null : state.chosen;
-  await load();
+async function toggleReveal() {
+  if (state.selected === null) return;
+  state.revealed = state.revealed === state.selected ? null : state.selected;
+  await loadDetail();
 }
 
-async function replay() {
-  if (state.chosen === null) return;
-  if (state.readOnly) { say(state.readOnly); return; }
+async function replaySelected() {
+  if (state.selected === null) return;
+  if (state.readOnly) { notify(state.readOnly); return; }
   try {
-    await ask(`${state.chosen}/replay`, "POST");
-    say("It is handled once more.");
-    if (state.view === "dead") await listLetters(-1);
+    await callApi(`${state.selected}/replay`, "POST");
+    notify("Replayed.");
+    if (state.view === "dead") await listDeadLetters(-1);
   } catch (error) {
-    say(`Not replayed: ${error.message}.`);
+    notify(`Replay failed: ${error.message}.`);
   }
 }
 
 async function replayAll() {
   try {
-    const { replayed } = await ask("dead/replay", "POST");
-    say(`${replayed} ${replayed === 1 ? "is" : "are"} handled once more.`);
-    await listLetters(-1);
+    const { replayed } = await callApi("dead-letters/replay", "POST");
+    notify(`${replayed} replayed.`);
+    await listDeadLetters(-1);
   } catch (error) {
-    say(`Not replayed: ${error.message}.`);
+    notify(`Replay failed: ${error.message}.`);
   }
 }
 
-function open() {
+function openDetail() {
   document.body.classList.add("open");
 }
 
-function close() {
+function closeDetail() {
   document.body.classList.remove("open");
   list.focus();
 }
 
-function show(item) {
+function showDetail(item) {
   const focused = detail.contains(document.activeElement) ? document.activeElement.id : "";
-  const scrolled = detail.dataset.ref === state.chosen ? detail.scrollTop : 0;
-  detail.dataset.ref = state.chosen;
+  const scrolled = detail.dataset.ref === state.selected ? detail.scrollTop : 0;
+  detail.dataset.ref = state.selected;
   detail.dataset.version = String(item.version);
   detail.dataset.revealed = String(item.revealed);
-  detail.replaceChildren(...parts(item));
+  detail.replaceChildren(...detailNodes(item));
   detail.scrollTop = scrolled;
   if (focused) $(focused)?.focus();
 }
 
-function parts(item) {
-  const canReplay = item.held && !state.readOnly;
-  const why = state.readOnly ?? (item.held ? null : "Its body is not held any more.");
-  const head = make("div", { class: "head" },
-    make("button", { type: "button", class: "back", id: "back", on: close }, "‹ Back"),
-    make("h2", {}, item.kind), badge(item.outcome),
-    make("div", { class: "acts" },
-      make("button", { type: "button", id: "reveal", on: reveal, disabled: !item.held, "aria-pressed": String(item.revealed), "aria-keyshortcuts": "v" }, item.revealed ? "Mask" : "Reveal"),
-      make("button", { type: "button", id: "replay", class: "main", on: replay, disabled: !canReplay, title: why, "aria-keyshortcuts": "r" }, "Replay")));
+function detailNodes(item) {
+  const canReplay = item.hasBody && !state.readOnly;
+  const replayProblem = state.readOnly ?? (item.hasBody ? null : "The body is no longer available.");
+  const head = createNode("div", { class: "head" },
+    createNode("button", { type: "button", class: "back", id: "back", on: closeDetail }, "‹ Back"),
+    createNode("h2", {}, item.kind), badge(item.outcome),
+    createNode("div", { class: "actions" },
+      createNode("button", { type: "button", id: "reveal", on: toggleReveal, disabled: !item.hasBody, "aria-pressed": String(item.revealed), "aria-keyshortcuts": "v" }, item.revealed ? "Mask" : "Reveal"),
+      createNode("button", { type: "button", id: "replay", class: "main", on: replaySelected, disabled: !canReplay, title: replayProblem, "aria-keyshortcuts": "r" }, "Replay")));
   const nodes = [head];
-  const reason = item.unreadable && item.reason !== item.unreadable ? [item.reason, item.unreadable].filter(Boolean).join(": ") : item.reason;
-  if (reason) nodes.push(make("p", { class: "reason", "data-outcome": item.outcome }, reason));
-  nodes.push(facts(item));
-  if (item.problemList.length) nodes.push(make("h3", {}, "Fields that could not be read"), make("ul", { class: "problems" }, ...item.problemList.map((problem) => make("li", {}, problem))));
-  if (item.tries.length) nodes.push(make("h3", {}, item.tries.length === 1 ? "Attempt" : "Attempts"), make("ol", { class: "tries" }, ...item.tries.map(attempt)));
-  if (item.event) nodes.push(make("h3", {}, "Event"), make("div", { class: "tree" }, tree(item.event)));
-  return [...nodes, ...body(item)];
+  const reason = item.parseError && item.reason !== item.parseError ? [item.reason, item.parseError].filter(Boolean).join(": ") : item.reason;
+  if (reason) nodes.push(createNode("p", { class: "reason", "data-outcome": item.outcome }, reason));
+  nodes.push(factsNode(item));
+  if (item.problems.length) nodes.push(createNode("h3", {}, "Unreadable fields"), createNode("ul", { class: "problems" }, ...item.problems.map((problem) => createNode("li", {}, problem))));
+  if (item.attempts.length) nodes.push(createNode("h3", {}, item.attempts.length === 1 ? "Attempt" : "Attempts"), createNode("ol", { class: "attempts" }, ...item.attempts.map(attemptNode)));
+  if (item.event) nodes.push(createNode("h3", {}, "Event"), createNode("div", { class: "tree" }, treeNode(item.event)));
+  return [...nodes, ...bodyNodes(item)];
 }
 
-function facts(item) {
-  const known = [
-    ["came", moment(item.at)],
-    ["answered", item.status === null ? null : `${item.status} in ${lasting(item.answer)}`],
+function factsNode(item) {
+  const fields = [
+    ["received", formatTime(item.receivedAt)],
+    ["response", item.status === null ? null : `${item.status} in ${formatDuration(item.responseMs)}`],
     ["delivery", item.id],
     ["subscription", item.subscription],
-    ["what", item.subject || null],
-    ["body", item.size ? `${item.size.toLocaleString("en")} bytes` : null],
+    ["subject", item.subject || null],
+    ["body", item.bodySize ? `${item.bodySize.toLocaleString("en")} bytes` : null],
     ["content type", item.contentType],
   ];
-  return make("dl", { class: "facts" }, ...known.filter(([, value]) => value !== null).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  return createNode("dl", { class: "facts" }, ...fields.filter(([, value]) => value !== null).map(([name, value]) => createNode("div", {}, createNode("dt", {}, name), createNode("dd", {}, value))));
 }
 
-function attempt(one) {
-  const runs = one.runs.map((run) => make("li", {},
-    make("span", { class: run.error ? "mark bad" : "mark", "aria-label": run.error ? "failed" : "done", role: "img" }, run.took === null ? "…" : run.error ? "✕" : "✓"),
-    make("span", { class: "name" }, run.name),
-    make("span", { class: "error" }, run.error ?? ""),
-    make("span", { class: "took" }, lasting(run.took))));
-  return make("li", {},
-    make("div", { class: "try" }, make("span", {}, `${one.number}.`), badge(one.outcome ?? "running"), make("span", { class: "took" }, one.took === null ? "" : lasting(one.took))),
-    runs.length ? make("ul", { class: "runs" }, ...runs) : null);
+function attemptNode(attempt) {
+  const handlers = attempt.handlers.map((run) => createNode("li", {},
+    createNode("span", { class: run.error ? "mark bad" : "mark", "aria-label": run.error ? "failed" : "done", role: "img" }, run.durationMs === null ? "…" : run.error ? "✕" : "✓"),
+    createNode("span", { class: "name" }, run.name),
+    createNode("span", { class: "error" }, run.error ?? ""),
+    createNode("span", { class: "duration" }, formatDuration(run.durationMs))));
+  return createNode("li", {},
+    createNode("div", { class: "attempt" }, createNode("span", {}, `${attempt.number}.`), badge(attempt.outcome ?? "running"), createNode("span", { class: "duration" }, attempt.durationMs === null ? "" : formatDuration(attempt.durationMs))),
+    handlers.length ? createNode("ul", { class: "handlers" }, ...handlers) : null);
 }
 
-const isNothing = (node) => (node.leaf === undefined ? (node.pairs ?? node.list).length === 0 : node.kind === "none");
+const isEmpty = (node) => (node.leaf === undefined ? (node.pairs ?? node.list).length === 0 : node.kind === "none");
 
-function tree(node) {
-  if (node.list) return make("ul", {}, ...node.list.map((value) => branch("– ", value)));
-  const said = node.pairs.filter(([, value]) => !isNothing(value)).map(([name, value]) => branch(`${name}: `, value));
-  const unsaid = node.pairs.filter(([, value]) => isNothing(value)).map(([name]) => name);
-  const rest = unsaid.length ? make("li", { class: "none" }, `none: ${unsaid.join(", ")}`) : null;
-  return make("ul", {}, ...said, rest);
+function treeNode(node) {
+  if (node.list) return createNode("ul", {}, ...node.list.map((value) => branchNode("– ", value)));
+  const present = node.pairs.filter(([, value]) => !isEmpty(value)).map(([name, value]) => branchNode(`${name}: `, value));
+  const empty = node.pairs.filter(([, value]) => isEmpty(value)).map(([name]) => name);
+  const rest = empty.length ? createNode("li", { class: "none" }, `empty: ${empty.join(", ")}`) : null;
+  return createNode("ul", {}, ...present, rest);
 }
 
-function branch(name, value) {
-  const label = make("span", { class: "name" }, name);
-  const isFlat = value.list?.every((one) => one.leaf !== undefined && !one.masked && one.leaf.length < 30);
-  if (isFlat) return make("li", {}, label, make("span", { class: "value" }, value.list.map((one) => one.leaf).join(" · ")));
-  if (value.leaf === undefined) return make("li", {}, label, tree(value));
-  if (value.masked) return make("li", {}, label, make("button", { type: "button", on: reveal, title: "Reveal" }, value.leaf));
-  return make("li", {}, label, make("span", { class: value.kind }, value.kind === "none" ? "none" : value.leaf));
+function branchNode(name, value) {
+  const label = createNode("span", { class: "name" }, name);
+  const isFlat = value.list?.every((item) => item.leaf !== undefined && !item.masked && item.leaf.length < 30);
+  if (isFlat) return createNode("li", {}, label, createNode("span", { class: "value" }, value.list.map((item) => item.leaf).join(" · ")));
+  if (value.leaf === undefined) return createNode("li", {}, label, treeNode(value));
+  if (value.masked) return createNode("li", {}, label, createNode("button", { type: "button", on: toggleReveal, title: "Reveal" }, value.leaf));
+  return createNode("li", {}, label, createNode("span", { class: value.kind }, value.kind === "none" ? "none" : value.leaf));
 }
 
-function body(item) {
-  if (!item.held) return [make("h3", {}, "Body"), make("p", { class: "note" }, item.status === null && item.id !== null && item.outcome === "handled" ? "It was dropped when the delivery was handled." : "It is not held.")];
-  if (!item.revealed) return [make("h3", {}, "Body"), make("p", { class: "note" }, "Hidden, for it may hold numbers and texts. "), make("button", { type: "button", on: reveal, id: "reveal-body" }, "Reveal it")];
-  const flip = (raw) => () => { state.raw = raw; show(item); };
+function bodyNodes(item) {
+  if (!item.hasBody) return [createNode("h3", {}, "Body"), createNode("p", { class: "note" }, item.status === null && item.id !== null && item.outcome === "handled" ? "The inbox dropped the body when the delivery was handled." : "The body is not available.")];
+  if (!item.revealed) return [createNode("h3", {}, "Body"), createNode("p", { class: "note" }, "Hidden: the body may contain phone numbers and messages. "), createNode("button", { type: "button", on: toggleReveal, id: "reveal-body" }, "Reveal body")];
+  const flip = (raw) => () => { state.raw = raw; showDetail(item); };
   const isRaw = state.raw || !item.payload;
   return [
-    make("div", { class: "switcher" }, make("h3", {}, "Body"),
-      make("button", { type: "button", id: "pretty", on: flip(false), disabled: !item.payload, "aria-pressed": String(!isRaw) }, "Pretty"),
-      make("button", { type: "button", id: "raw", on: flip(true), "aria-pressed": String(isRaw) }, "Raw")),
-    isRaw ? make("pre", { class: "body", tabindex: "0", "aria-label": "The body as it came" }, item.body) : make("div", { class: "tree" }, tree(item.payload)),
+    createNode("div", { class: "switcher" }, createNode("h3", {}, "Body"),
+      createNode("button", { type: "button", id: "pretty", on: flip(false), disabled: !item.payload, "aria-pressed": String(!isRaw) }, "Pretty"),
+      createNode("button", { type: "button", id: "raw", on: flip(true), "aria-pressed": String(isRaw) }, "Raw")),
+    isRaw ? createNode("pre", { class: "body", tabindex: "0", "aria-label": "Raw body" }, item.body) : createNode("div", { class: "tree" }, treeNode(item.payload)),
   ];
 }
 
-// --- what people do -------------------------------------------------------------------------------------------------
+// --- user actions ---------------------------------------------------------------------------------------------------
 
-function filter() {
+function applyFilters() {
   for (const select of Object.values(filters)) select.classList.toggle("set", select.value !== "");
   $("clear").hidden = Object.values(filters).every((select) => !select.value);
-  redraw();
+  redrawList();
 }
 
-function clear() {
+function clearFilters() {
   for (const select of Object.values(filters)) select.value = "";
-  filter();
+  applyFilters();
 }
 
-function pause() {
+function togglePause() {
   state.paused = !state.paused;
   $("pause").setAttribute("aria-pressed", String(state.paused));
-  put($("pause"), state.paused ? "Go on" : "Pause");
-  connected($("connection").dataset.how ?? "connecting");
-  if (!state.paused && state.view === "all") redraw();
+  setText($("pause"), state.paused ? "Resume" : "Pause");
+  showConnection($("connection").dataset.status ?? "connecting");
+  if (!state.paused && state.view === "all") redrawList();
 }
 
 const THEMES = ["auto", "light", "dark"];
 
-function theme(name) {
+function setTheme(name) {
   document.documentElement.dataset.theme = name;
   localStorage.setItem("theme", name);
-  put($("theme"), `Theme: ${name}`);
+  setText($("theme"), `Theme: ${name}`);
 }
 
-const SINGLE = {
-  j: () => step("down"), k: () => step("up"), v: reveal, r: replay, p: pause, c: clear,
+const SHORTCUTS = {
+  j: () => moveSelection("down"), k: () => moveSelection("up"), v: toggleReveal, r: replaySelected, p: togglePause, c: clearFilters,
   "/": () => filters.kind.focus(),
-  t: () => theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]),
-  1: () => view("all"), 2: () => view("dead"),
+  t: () => setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]),
+  1: () => showView("all"), 2: () => showView("dead"),
   "?": () => $("keys").showModal(),
 };
 const MOVES = { ArrowDown: "down", ArrowUp: "up", Home: "first", End: "last" };
 
-function pressed(event) {
+function onKeyDown(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
   const inField = event.target.closest("select, input");
   if (event.key === "Escape") {
-    if (inField || document.body.classList.contains("open") || detail.contains(event.target)) close();
+    if (inField || document.body.classList.contains("open") || detail.contains(event.target)) closeDetail();
     return;
   }
   if (inField) return;
   if (MOVES[event.key] && !detail.contains(event.target)) {
     event.preventDefault();
-    step(MOVES[event.key]);
-  } else if (event.key === "Enter" && event.target === list && state.chosen !== null) {
+    moveSelection(MOVES[event.key]);
+  } else if (event.key === "Enter" && event.target === list && state.selected !== null) {
     event.preventDefault();
-    open();
+    openDetail();
     detail.focus();
-  } else if (Object.hasOwn(SINGLE, event.key) && $("single-keys").checked) {
+  } else if (Object.hasOwn(SHORTCUTS, event.key) && $("single-keys").checked) {
     event.preventDefault();
-    SINGLE[event.key]();
+    SHORTCUTS[event.key]();
   }
 }
 
-document.addEventListener("keydown", pressed);
-for (const select of Object.values(filters)) select.addEventListener("change", filter);
-$("clear").addEventListener("click", clear);
-$("pause").addEventListener("click", pause);
-$("help").addEventListener("click", SINGLE["?"]);
-$("theme").addEventListener("click", SINGLE.t);
-$("view-all").addEventListener("click", () => view("all"));
-$("view-dead").addEventListener("click", () => view("dead"));
+document.addEventListener("keydown", onKeyDown);
+for (const select of Object.values(filters)) select.addEventListener("change", applyFilters);
+$("clear").addEventListener("click", clearFilters);
+$("pause").addEventListener("click", togglePause);
+$("help").addEventListener("click", SHORTCUTS["?"]);
+$("theme").addEventListener("click", SHORTCUTS.t);
+$("view-all").addEventListener("click", () => showView("all"));
+$("view-dead").addEventListener("click", () => showView("dead"));
 $("replay-all").addEventListener("click", replayAll);
 $("single-keys").checked = localStorage.getItem("single-keys") !== "off";
 $("single-keys").addEventListener("change", (event) => localStorage.setItem("single-keys", event.target.checked ? "on" : "off"));
 
-theme(THEMES.includes(localStorage.getItem("theme")) ? localStorage.getItem("theme") : "auto");
+setTheme(THEMES.includes(localStorage.getItem("theme")) ? localStorage.getItem("theme") : "auto");
 prepareChart();
-counted();
-follow();
+updateCount();
+followEvents();

@@ -1,7 +1,7 @@
 """
-The demo: a campaign on a fake CallFire, and a receiver in a process of its own.
+Run a campaign between a fake CallFire and a receiver in another process.
 
-Everything between the two goes over real HTTP on loopback; nothing that the receiver says of itself is counted.
+The two communicate over HTTP on localhost. The results do not rely on the receiver's own counts.
 """
 
 import asyncio
@@ -13,15 +13,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Self
 
+import typer
 from attrs import evolve
 from rich.console import Console
 
-from callfire_async.cli._server import serve
 from callfire_async.cli.commands.demo._receiver_process import ReceiverOptions, journal_line
 from callfire_async.cli.commands.demo._report import DemoResults, ProgressDisplay, report
 from callfire_async.client import CallFire
+from callfire_async.inspector._server import serve
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.notifications import (
     CallFinished,
@@ -44,12 +45,15 @@ from callfire_async.testing import (
     make_text_sent,
 )
 
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
 BROADCAST_ID = 12345
-# What the fake has under way at once; CallFire's own concurrency is not known.
+# CallFire's own concurrency is not documented.
 CONCURRENCY = 16
+# Slows the campaign down while the receiver restarts, so that not all of it is refused.
 PAUSE_SECONDS = 0.1
-# Handlers that do nothing but write a line are done long before.
-PATIENCE_SECONDS = 30.0
+# The handlers write one line each and need far less time.
+SETTLE_TIMEOUT_SECONDS = 30.0
 
 _FORMATS = (NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP)
 _FILTERED = (
@@ -58,116 +62,164 @@ _FILTERED = (
 )
 
 
+def parse_fraction(text: str | float) -> float:
+    """Parse a fraction, such as ``5%`` or ``0.05``."""
+    digits = str(text).strip()
+    try:
+        number = float(digits.removesuffix("%")) / (100 if digits.endswith("%") else 1)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise typer.BadParameter("must be at least 0 and less than 1, or a percentage such as 5%")
+    return number
+
+
+@app.command(epilog="Example: `callfire-async demo --events 2000 --crash 3`")
+def demo(
+    events: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of texts and calls.")] = 3000,
+    crash: Annotated[
+        int, typer.Option(min=0, max=100, help="Number of times that the receiver is killed and restarted.")
+    ] = 0,
+    drop: Annotated[
+        float,
+        typer.Option(
+            parser=parse_fraction, metavar="FRACTION", help="Fraction of postbacks to drop and reconcile, e.g. 5%."
+        ),
+    ] = 0.0,
+    *,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Serve a web page that shows the deliveries, until Enter is pressed.")
+    ] = False,
+) -> None:
+    """
+    Run an end-to-end demo on localhost; no account needed.
+
+    A fake CallFire and a receiver communicate over HTTP: the demo subscribes the receiver, runs a campaign and counts
+    the results. Postbacks that arrive while the receiver is down are refused and not repeated, as with CallFire. The
+    status is 0 only if no acknowledged event was lost and, with `--drop`, every text and call was handled.
+    """
+    lost = asyncio.run(run(events, Console(highlight=False), crashes=crash, drop=drop, inspect=inspect))
+    sys.exit(1 if lost else 0)
+
+
 async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 0.0, inspect: bool = False) -> int:
     """
     Run the demo.
 
     Args:
-        events: How many texts and calls there are.
-        console: Where it is shown.
-        crashes: How often the receiver's process is killed in the middle of it, and started again.
-        drop: How many of the postbacks about texts and calls never come, from 0 to 1; what was missed is then found.
-        inspect: Whether the inspector shows it, until a line is read from standard input.
+        events: The number of texts and calls.
+        console: The console to print to.
+        crashes: The number of times that the receiver's process is killed and restarted.
+        drop: The fraction of postbacks about texts and calls to drop, from 0 to 1; they are reconciled at the end.
+        inspect: Whether to serve the inspector until a line is read from standard input.
 
     Returns:
-        How many events were acknowledged and neither handled nor kept as dead letters; with *drop* also how many
-        texts and calls no handler ever got.
+        The number of acknowledged events that are neither handled nor dead letters; with *drop* plus the number of
+        texts and calls that were never handled.
     """
-    console.print(f"A fake CallFire and a receiver on loopback; a campaign of {events} texts and calls.\n")
-    with tempfile.TemporaryDirectory(prefix="callfire-demo-") as folder:
-        ledger = DemoResults(Path(folder, "handled.jsonl"))
-        inspector_key = EndpointTokens.generate() if inspect else ""
-        settings = ReceiverOptions(
-            EndpointTokens.generate(), str(ledger.journal), str(Path(folder, "inbox.db")), inspector_key=inspector_key
+    console.print(f"A fake CallFire and a receiver on localhost; a campaign of {events} texts and calls.\n")
+    with tempfile.TemporaryDirectory(prefix="callfire-demo-") as directory:
+        results = DemoResults(Path(directory, "handled.jsonl"))
+        options = ReceiverOptions(
+            EndpointTokens.generate(),
+            str(results.journal),
+            str(Path(directory, "inbox.db")),
+            inspector_key=EndpointTokens.generate() if inspect else "",
         )
-        fake = FakeCallFire(concurrency=CONCURRENCY)
-        async with serve(fake) as callfire_port, ReceiverProcess(settings, crashes) as receiver:
-            endpoint = EndpointTokens(settings.token).url(f"http://127.0.0.1:{receiver.port}")
-            base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
-            if inspect:
-                console.print(f"To inspect it: {receiver.inspector}\n", soft_wrap=True)
-            await subscribe(base_url, endpoint, console)
-            with ProgressDisplay(console, ledger, events + 3) as watch:
-                await post(fake, drop_some_postbacks(fake, campaign(events), drop), watch, receiver)
-            await wait_until_settled(ledger)
-            if drop:
-                ledger.dropped.extend(fake.dropped)
-                async with receiver.stopped():
-                    ledger.found = await catch_up(base_url, Path(settings.inbox))
-                await wait_until_settled(ledger)
-            if inspect:
-                console.print("\nThe inspector stays until you press Enter.")
-                await asyncio.to_thread(sys.stdin.readline)
-        ledger.dead.update([line async for line in dead_letters(Path(settings.inbox))])
-        return report(ledger, console)
+        await _run_campaign(options, results, console, events=events, crashes=crashes, drop=drop)
+        results.dead.update([line async for line in dead_letters(Path(options.inbox))])
+        return report(results, console)
+
+
+async def _run_campaign(
+    options: ReceiverOptions, results: DemoResults, console: Console, *, events: int, crashes: int, drop: float
+) -> None:
+    fake = FakeCallFire(concurrency=CONCURRENCY)
+    async with serve(fake) as callfire_port, ReceiverProcess(options, crashes) as receiver:
+        endpoint = EndpointTokens(options.token).url(f"http://127.0.0.1:{receiver.port}")
+        base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
+        if options.inspector_key:
+            console.print(f"Inspector: {receiver.inspector_url}\n", soft_wrap=True)
+        await subscribe(base_url, endpoint, console)
+        with ProgressDisplay(console, results, events + 3) as display:
+            await post(fake, drop_some_postbacks(fake, campaign(events), drop), display, receiver)
+        await wait_until_settled(results)
+        if drop:
+            results.dropped.extend(fake.dropped)
+            async with receiver.stopped():
+                results.reconciled = await reconcile_inbox(base_url, Path(options.inbox))
+            await wait_until_settled(results)
+        if options.inspector_key:
+            console.print("\nPress Enter to stop the inspector.")
+            await asyncio.to_thread(sys.stdin.readline)
 
 
 class ReceiverProcess:
-    """The receiver's process, which can be killed and started again on the same port."""
+    """The receiver's process, which can be killed and restarted on the same port."""
 
-    def __init__(self, settings: ReceiverOptions, crashes: int = 0) -> None:
-        self._settings = settings
+    def __init__(self, options: ReceiverOptions, crashes: int = 0) -> None:
+        self._options = options
         self._crashes = crashes
-        self._crashed = 0
+        self._crash_count = 0
 
     @property
     def port(self) -> int:
-        """Where it listens."""
-        return self._settings.port
+        """The port of the receiver."""
+        return self._options.port
 
     @property
-    def inspector(self) -> str:
-        """The address of its inspector."""
-        return f"http://127.0.0.1:{self._settings.inspector_port}/#{self._settings.inspector_key}"
+    def inspector_url(self) -> str:
+        """The URL of the inspector."""
+        return f"http://127.0.0.1:{self._options.inspector_port}/#{self._options.inspector_key}"
 
     async def __aenter__(self) -> Self:
-        """Start it."""
+        """Start the process."""
         await self._start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it by ending its input."""
+        """Stop the process by closing its standard input."""
         await self._process.communicate(b"")
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:
-        """Stop it, and start it again: nobody else can open its inbox while it runs."""
+        """Stop the process, which owns the inbox, and restart it afterwards."""
         await self._process.communicate(b"")
         yield
         await self._start()
 
     async def _start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "callfire_async.cli.commands.demo._receiver_process", self._settings.dumps(),
+            sys.executable, "-m", "callfire_async.cli.commands.demo._receiver_process", self._options.dumps(),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        said = await self._process.stdout.readline() if self._process.stdout else b""
-        if not said.startswith(b"ready "):
+        line = await self._process.stdout.readline() if self._process.stdout else b""
+        if not line.startswith(b"ready "):
             await self._process.communicate(b"")
             raise RuntimeError("the receiver's process did not start")
-        port, inspector_port = map(int, said.removeprefix(b"ready ").split())
-        self._settings = evolve(self._settings, port=port, inspector_port=inspector_port)
-        self._is_up = True
+        port, inspector_port = map(int, line.removeprefix(b"ready ").split())
+        self._options = evolve(self._options, port=port, inspector_port=inspector_port)
+        self._is_running = True
 
-    async def crash_when_due(self, share: float) -> None:
-        """Kill it, as the system would, once the campaign has come so far; start it again."""
-        if self._is_up and share > (self._crashed + 1) / (self._crashes + 1):
-            self._is_up = False
-            self._crashed += 1
+    async def crash_when_due(self, progress: float) -> None:
+        """Kill the process at regular points of the campaign, and restart it."""
+        if self._is_running and progress > (self._crash_count + 1) / (self._crashes + 1):
+            self._is_running = False
+            self._crash_count += 1
             self._process.kill()
             await self._process.wait()
             await self._start()
 
 
 async def subscribe(base_url: str, endpoint: str, console: Console) -> None:
-    """Subscribe to every trigger, in one format after the other, and twice with a filter."""
+    """Subscribe the endpoint to every trigger event in alternating formats, and twice more with a filter."""
     wanted = [(trigger, None) for trigger in TriggerEvent if trigger != TriggerEvent.UNDEFINED_EVENT]
     async with CallFire("login", "password", base_url=base_url) as callfire:
-        for number, (trigger, chosen) in enumerate([*wanted, *_FILTERED]):
+        for number, (trigger, filter) in enumerate([*wanted, *_FILTERED]):
             await callfire.subscriptions.create(
-                endpoint, trigger, notification_format=_FORMATS[number % len(_FORMATS)], filter=chosen
+                endpoint, trigger, notification_format=_FORMATS[number % len(_FORMATS)], filter=filter
             )
         async for subscription in callfire.subscriptions.all():
             filtered = ", filtered" if subscription.filter else ""
@@ -178,16 +230,16 @@ async def subscribe(base_url: str, endpoint: str, console: Console) -> None:
 
 
 def campaign(events: int) -> Iterator[Notification]:
-    """Make a campaign: its start, its texts and calls, its stop and its end."""
+    """Yield the events of a campaign: started, texts and calls, stopped, finished."""
     yield make_campaign_started(id=BROADCAST_ID)
     for number in range(events):
-        yield _made(number)
+        yield _make_event(number)
     yield make_campaign_stopped(id=BROADCAST_ID)
     yield make_campaign_finished(id=BROADCAST_ID)
 
 
-def _made(number: int) -> Notification:
-    """Make one text or call; of ten, six are texts."""
+def _make_event(number: int) -> Notification:
+    """Return a text or call; six of ten are texts."""
     match number % 10:
         case 0 | 1 | 2:
             return make_text_sent(broadcast_id=BROADCAST_ID)
@@ -204,36 +256,35 @@ def _made(number: int) -> Notification:
 
 
 def drop_some_postbacks(fake: FakeCallFire, events: Iterator[Notification], drop: float) -> Iterator[Notification]:
-    """Let a share of the postbacks about texts and calls be dropped: those about campaigns could not be found again."""
+    """Drop a fraction of the postbacks about texts and calls; the API lists those, but not campaign events."""
     for event in events:
         if drop and isinstance(event, TextNotification):
             fake.add(event.text)
         if drop and isinstance(event, CallFinished):
             fake.add(event.call)
-        # Read by the fake before anything else can run.
+        # The fake reads the rate before it yields to other tasks.
         fake.drop_rate = 0.0 if isinstance(event, CampaignNotification) else drop
         yield event
 
 
-async def catch_up(base_url: str, path: Path) -> ReconcileResult:
-    """Put what the inbox has not seen there."""
+async def reconcile_inbox(base_url: str, path: Path) -> ReconcileResult:
+    """Append the missed events to the inbox."""
     since = datetime.now(UTC) - timedelta(hours=1)
     async with CallFire("login", "password", base_url=base_url) as callfire, SqliteInbox(path) as inbox:
         return await reconcile(callfire, inbox, callfire.subscriptions, since=since)
 
 
 async def post(
-    fake: FakeCallFire, events: Iterator[Notification], watch: ProgressDisplay, receiver: ReceiverProcess
+    fake: FakeCallFire, events: Iterator[Notification], display: ProgressDisplay, receiver: ReceiverProcess
 ) -> None:
-    """Post events, several at once, and keep what their sender saw."""
+    """Post events concurrently, and record the sender's results."""
 
     async def emit() -> None:
         for event in events:
             posted = await fake.emit(event)
-            watch.update(posted)
-            await receiver.crash_when_due(watch.share)
-            if any(one.status is None for one in posted):
-                # A campaign has a pace of its own; ours would be over before the receiver is back.
+            display.update(posted)
+            await receiver.crash_when_due(display.progress)
+            if any(result.status is None for result in posted):
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async with fake, asyncio.TaskGroup() as tasks:
@@ -241,18 +292,18 @@ async def post(
             tasks.create_task(emit())
 
 
-async def wait_until_settled(ledger: DemoResults) -> None:
-    """Wait until all that was acknowledged is handled, or nothing more happens."""
-    left, since = ledger.left(), time.monotonic()
-    while left and time.monotonic() - since < PATIENCE_SECONDS:
+async def wait_until_settled(results: DemoResults) -> None:
+    """Wait until all acknowledged events are handled, or there is no progress within a timeout."""
+    pending, since = results.pending(), time.monotonic()
+    while pending and time.monotonic() - since < SETTLE_TIMEOUT_SECONDS:
         await asyncio.sleep(0.1)
-        still = ledger.left()
-        if still < left:
-            left, since = still, time.monotonic()
+        still_pending = results.pending()
+        if still_pending < pending:
+            pending, since = still_pending, time.monotonic()
 
 
 async def dead_letters(path: Path) -> AsyncIterator[str]:
-    """Say of each dead letter which event it is, and for which subscription."""
+    """Yield a journal line for each dead letter."""
     async with SqliteInbox(path, read_only=True) as inbox:
         async for entry in inbox.entries("dead"):
             event = parse(entry.delivery.body, entry.delivery.content_type)

@@ -1,7 +1,8 @@
 """
-The demo's receiver: a process of its own, with handlers that write down what they handled.
+The demo's receiver: a process whose handlers write a journal.
 
-It is started with one argument, its settings; it says ``ready PORT`` when it is, and stops when its input ends.
+Its argument is a `ReceiverOptions` in JSON. It prints ``ready PORT INSPECTOR_PORT`` once it accepts postbacks, and
+stops when its standard input is closed.
 """
 
 import asyncio
@@ -14,8 +15,8 @@ from urllib.parse import urlsplit
 
 from attrs import asdict, frozen
 
-from callfire_async.cli._server import serve
 from callfire_async.inspector import BindAddress, ReceiverSource, serve_inspector
+from callfire_async.inspector._server import serve
 from callfire_async.notifications import (
     CallFinished,
     CampaignNotification,
@@ -30,75 +31,73 @@ from callfire_async.notifications.asgi import NotificationApp
 
 @frozen
 class ReceiverOptions:
-    """What the receiver is told."""
+    """The options of the process."""
 
     token: str
-    #: The file to which each handler appends a line for each event that it has handled.
+    #: The file to which the handlers append a line for each handled event.
     journal: str
-    #: The inbox's file.
+    #: The file of the inbox.
     inbox: str
-    #: 0 for any that is free.
+    #: 0 for any free port.
     port: int = 0
-    #: The inspector's key; empty where there is none.
+    #: The inspector's key; empty for no inspector.
     inspector_key: str = ""
     inspector_port: int = 0
 
     def dumps(self) -> str:
-        """Word them as one argument."""
+        """Return the options as one argument."""
         return json.dumps(asdict(self))
 
 
 def journal_line(subscription_id: int | None, event_key: tuple[object, ...]) -> str:
-    """Word what was handled, or posted: which event, and for which subscription."""
+    """Return the line of a handled or posted event, and of its subscription."""
     return json.dumps([subscription_id, *event_key])
 
 
 def make_router(journal: int) -> Router:
-    """Return handlers that append to an open file; one write a line, so that no crash can tear it."""
+    """Return handlers that append to an open file, with one write per line so that a crash cannot split a line."""
     router = Router()
 
-    async def handled(event: Notification) -> None:
+    async def write_line(event: Notification) -> None:
         os.write(journal, f"{journal_line(event.subscription_id, event.key)}\n".encode())
 
     for kind in (TextFinished, CallFinished, CampaignNotification):
-        router.on(kind, name=kind.__name__)(handled)
+        router.on(kind, name=kind.__name__)(write_line)
     return router
 
 
-async def run_receiver(settings: ReceiverOptions, stopped: Callable[[], Awaitable[object]]) -> None:
-    """Serve until *stopped* returns."""
-    journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+async def run_receiver(options: ReceiverOptions, wait_for_stop: Callable[[], Awaitable[object]]) -> None:
+    """Serve until *wait_for_stop* returns."""
+    journal = os.open(options.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(journal):
-        inbox = SqliteInbox(settings.inbox)
-        receiver = Receiver(make_router(journal), tokens=settings.token, inbox=inbox)
+        inbox = SqliteInbox(options.inbox)
+        receiver = Receiver(make_router(journal), tokens=options.token, inbox=inbox)
         async with (
-            inspected(settings, receiver, inbox) as inspector_port,
-            serve(NotificationApp(receiver), settings.port) as port,
+            _inspector(options, receiver, inbox) as inspector_port,
+            serve(NotificationApp(receiver), options.port) as port,
         ):
             sys.stdout.write(f"ready {port} {inspector_port}\n")
             sys.stdout.flush()
-            await stopped()
+            await wait_for_stop()
 
 
 @asynccontextmanager
-async def inspected(settings: ReceiverOptions, receiver: Receiver, inbox: SqliteInbox) -> AsyncIterator[int]:
-    """Serve the inspector where there is a key for it; return its port, or 0."""
-    if not settings.inspector_key:
+async def _inspector(options: ReceiverOptions, receiver: Receiver, inbox: SqliteInbox) -> AsyncIterator[int]:
+    """Serve the inspector if there is a key for it; return its port, or 0."""
+    if not options.inspector_key:
         yield 0
         return
     source = ReceiverSource(inbox, receiver, "demo")
     receiver.observe(source)
-    async with serve_inspector(
-        source, BindAddress(port=settings.inspector_port), key=settings.inspector_key
-    ) as address:
-        yield urlsplit(address).port or 0
+    async with serve_inspector(source, BindAddress(port=options.inspector_port), key=options.inspector_key) as url:
+        yield urlsplit(url).port or 0
 
 
 def main() -> None:
-    """Serve until standard input ends: whoever started this process is done with it, or gone."""
-    settings = ReceiverOptions(**json.loads(sys.argv[1]))
-    asyncio.run(run_receiver(settings, lambda: asyncio.to_thread(sys.stdin.read)))
+    """Serve until standard input is closed, which also happens if the parent process dies."""
+    options = ReceiverOptions(**json.loads(sys.argv[1]))
+    asyncio.run(run_receiver(options, lambda: asyncio.to_thread(sys.stdin.read)))
 
 
-if __name__ == "__main__":  # pragma: no cover  # the demo runs it in a process that nobody measures
+if __name__ == "__main__":  # pragma: no cover  # runs in a process whose coverage is not measured
     main()

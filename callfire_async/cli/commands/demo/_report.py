@@ -1,4 +1,4 @@
-"""What the demo counts and shows: what the posting side saw, beside what the handlers wrote down."""
+"""Compare what the sender saw with what the handlers wrote, and print the result."""
 
 import json
 import time
@@ -22,13 +22,13 @@ from callfire_async.reconcile import ReconcileResult
 from callfire_async.testing import PostbackResult
 
 _KINDS = {"text": "texts", "call": "calls", "broadcast": "campaigns"}
-_WATCHED = ("sent", "refused", "acknowledged", "handled")
+_LIVE_COLUMNS = ("sent", "refused", "acknowledged", "handled")
 _COLUMNS = ("sent", "refused", "acknowledged", "handled", "handled twice", "dead", "lost")
 
 
 @frozen
 class Tally:
-    """The numbers of one kind of event."""
+    """The counts of one kind of event."""
 
     sent: int
     refused: int
@@ -41,21 +41,21 @@ class Tally:
 
 @define
 class DemoResults:
-    """All that was posted, and where the handlers write down what they have handled."""
+    """The results of all postbacks, and the journal that the handlers write."""
 
     journal: Path
     posted: list[PostbackResult] = field(factory=list)
-    #: Lines like those of the journal, for what became a dead letter.
+    #: Journal lines for the dead letters.
     dead: Counter[str] = field(factory=Counter)
-    #: Postbacks that never came: for which subscription, and about which event.
+    #: The subscription and the event of each dropped postback.
     dropped: list[tuple[int, Key]] = field(factory=list)
-    #: What was found of those in the end; None where nobody has looked.
-    found: ReconcileResult | None = None
+    #: The result of the reconciliation of the dropped postbacks; None without one.
+    reconciled: ReconcileResult | None = None
 
     def tally(self, kind: str | None = None) -> Tally:
-        """Count what became of one kind of event, or of all."""
-        posted = [one for one in self.posted if kind in (None, one.key[0])]
-        acknowledged = Counter(_line(one) for one in posted if one.status == 204)
+        """Return the counts of one kind of event, or of all."""
+        posted = [result for result in self.posted if kind in (None, result.key[0])]
+        acknowledged = Counter(_line(result) for result in posted if result.status == 204)
         handled = Counter(self.journal.read_text().splitlines())
         return Tally(
             sent=len(posted),
@@ -67,38 +67,38 @@ class DemoResults:
             lost=sum(1 for line in acknowledged if not handled[line] and not self.dead[line]),
         )
 
-    def left(self) -> int:
-        """Count what is still to be handled, as far as anybody can know of it."""
-        return self.tally().lost + (self.missed() if self.found else 0)
+    def pending(self) -> int:
+        """Return the number of events that are not handled yet."""
+        return self.tally().lost + (self.missed() if self.reconciled else 0)
 
     def missed(self) -> int:
-        """Count the texts and calls that no handler has got, for whatever subscription."""
-        happened = {one.key for one in self.posted} | {key for _, key in self.dropped}
+        """Return the number of texts and calls that were not handled for any subscription."""
+        happened = {result.key for result in self.posted} | {key for _, key in self.dropped}
         handled = {tuple(json.loads(line)[1:]) for line in self.journal.read_text().splitlines()}
         return sum(1 for key in happened - handled if key[0] in ("text", "call"))
 
 
-def _line(one: PostbackResult) -> str:
-    return journal_line(one.subscription_id, one.key)
+def _line(result: PostbackResult) -> str:
+    return journal_line(result.subscription_id, result.key)
 
 
 class ProgressDisplay:
-    """Shows the campaign while it runs: a bar and a table on a terminal, else a line for each tenth of it."""
+    """Shows the progress of the campaign: a bar and a table on a terminal, otherwise a line for each tenth."""
 
-    def __init__(self, console: Console, ledger: DemoResults, events: int) -> None:
+    def __init__(self, console: Console, results: DemoResults, events: int) -> None:
         self._console = console
-        self._ledger = ledger
+        self._results = results
         self._events = events
         self._started = time.monotonic()
         self._emitted = 0
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._read = 0
+        self._journal_offset = 0
         self._progress = Progress(TextColumn("  posting"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         self._task = self._progress.add_task("posting", total=events)
-        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=4)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the display."""
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -106,19 +106,19 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End, and leave the last state on the screen."""
+        """Stop the display; the last state stays on the screen."""
         self._live.stop()
 
     @property
-    def share(self) -> float:
-        """How much of the campaign is over, from 0 to 1."""
+    def progress(self) -> float:
+        """The completed fraction of the campaign, from 0 to 1."""
         return self._emitted / self._events
 
     def update(self, posted: Sequence[PostbackResult]) -> None:
-        """Note one more event, and what was posted of it."""
-        self._ledger.posted.extend(posted)
-        for one in posted:
-            kind, status = str(one.key[0]), "acknowledged" if one.status == 204 else "refused"
+        """Record the postbacks of one more event."""
+        self._results.posted.extend(posted)
+        for result in posted:
+            kind, status = str(result.key[0]), "acknowledged" if result.status == 204 else "refused"
             self._counts.update([(kind, "sent"), (kind, status)])
         self._emitted += 1
         self._progress.update(self._task, completed=self._emitted)
@@ -126,56 +126,60 @@ class ProgressDisplay:
         if not self._console.is_terminal and self._emitted % tenth == 0:
             self._console.print(f"  {self._emitted} of {self._events} events: {self._rate()}")
 
-    def _picture(self) -> Group:
+    def _render(self) -> Group:
         self._read_journal()
-        table = _table(self._rate(), _WATCHED)
+        table = _table(self._rate(), _LIVE_COLUMNS)
         for kind, name in _KINDS.items():
-            table.add_row(name, *(str(self._counts[kind, column]) for column in _WATCHED))
+            table.add_row(name, *(str(self._counts[kind, column]) for column in _LIVE_COLUMNS))
         return Group(self._progress, table)
 
     def _read_journal(self) -> None:
-        """Count the lines that the handlers have added since the last look."""
-        if self._ledger.journal.exists():
-            with self._ledger.journal.open("rb") as journal:
-                journal.seek(self._read)
+        """Count the lines that were added since the last call."""
+        if self._results.journal.exists():
+            with self._results.journal.open("rb") as journal:
+                journal.seek(self._journal_offset)
                 new = journal.read()
-            self._read += len(new)
+            self._journal_offset += len(new)
             self._counts.update((kind, "handled") for kind in _KINDS for _ in range(new.count(f'"{kind}"'.encode())))
 
     def _rate(self) -> str:
-        posted = len(self._ledger.posted)
-        return f"{posted} postbacks, {posted / (time.monotonic() - self._started):,.0f} a second"
+        posted = len(self._results.posted)
+        return f"{posted} postbacks, {posted / (time.monotonic() - self._started):,.0f} per second"
 
 
-def report(ledger: DemoResults, console: Console) -> int:
-    """Print the table; return how many were lost."""
-    table = _table("What became of it", _COLUMNS)
-    total = ledger.tally()
+def report(results: DemoResults, console: Console) -> int:
+    """Print the results; return the number of lost events."""
+    table = _table("Results", _COLUMNS)
+    total = results.tally()
     for kind, name in _KINDS.items():
-        table.add_row(name, *_numbers(ledger.tally(kind)))
+        table.add_row(name, *_numbers(results.tally(kind)))
     table.add_section()
     table.add_row("all", *_numbers(total))
-    table.caption = _latency(one.latency for one in ledger.posted if one.status == 204)
+    table.caption = _latency(result.latency for result in results.posted if result.status == 204)
     console.print(table)
-    missed = _report_found(ledger, console)
+    missed = _report_reconciled(results, console)
     if total.refused:
-        console.print("Refused: posted while the receiver was down. CallFire is not known to repeat anything.")
-    console.print(f"\n{total.lost or 'Nothing'} of what was acknowledged was lost.")
+        console.print(
+            "Refused: posted while the receiver was down. CallFire does not document that it repeats postbacks."
+        )
+    console.print(f"\n{total.lost or 'No'} acknowledged events were lost.")
     return total.lost + missed
 
 
-def _report_found(ledger: DemoResults, console: Console) -> int:
-    """Say what became of what was dropped; return how many events no handler got."""
-    if ledger.found is None:
+def _report_reconciled(results: DemoResults, console: Console) -> int:
+    """Print what happened to the dropped postbacks; return the number of events that were never handled."""
+    if results.reconciled is None:
         return 0
-    found, missed = ledger.found, ledger.missed()
-    table = _table("What was missed", ["dropped", "listed", "seen", "found again", "never handled"])
+    result, missed = results.reconciled, results.missed()
+    table = _table("Reconciliation", ["dropped", "listed", "handled before", "appended", "never handled"])
     table.add_row(
-        "texts and calls", *map(str, [len(ledger.dropped), found.listed, found.handled, found.appended, missed])
+        "texts and calls", *map(str, [len(results.dropped), result.listed, result.handled, result.appended, missed])
     )
-    table.caption = "dropped: postbacks; listed, seen: events; found again: deliveries put into the inbox"
+    table.caption = "dropped: postbacks; listed, handled before: events; appended: deliveries added to the inbox"
     console.print(table)
-    console.print(f"{missed} never reached a handler.\n" if missed else "Every one of them has reached a handler.\n")
+    console.print(
+        f"{missed} texts and calls were never handled.\n" if missed else "All texts and calls were handled.\n"
+    )
     return missed
 
 
@@ -191,7 +195,7 @@ def _numbers(tally: Tally) -> Iterable[str]:
 
 
 def _latency(seconds: Iterable[float]) -> str:
-    """Word the latency of what was acknowledged, as its sender saw it."""
+    """Format the latency of the acknowledged postbacks, as measured by the sender."""
     milliseconds = [1000 * latency for latency in seconds]
     if len(milliseconds) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""Commands as they are typed, and what comes of them."""
+"""Run commands in this process, and a fake CallFire for them."""
 
 import json
 from collections import deque
@@ -13,8 +13,8 @@ TOKEN = "0123456789abcdef0123"
 DEADLINE = 30
 
 
-class Typed(NamedTuple):
-    """What a command showed, and how it ended."""
+class CommandResult(NamedTuple):
+    """The output and the exit status of a command."""
 
     status: int
     out: str
@@ -22,24 +22,24 @@ class Typed(NamedTuple):
 
     @property
     def items(self) -> list:
-        """What each of its lines says in JSON."""
+        """Return the JSON document of each line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def typed(*arguments: str, **options: str) -> Typed:
+def run_command(*arguments: str, **options: str) -> CommandResult:
     result = CliRunner().invoke(app, arguments, **options)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return Typed(result.exit_code, result.stdout, result.stderr)
+    return CommandResult(result.exit_code, result.stdout, result.stderr)
 
 
 class CallFireServer:
-    """An ASGI application that is whichever fake a test has."""
+    """An ASGI application that passes requests to the fake of the current test."""
 
     def __init__(self) -> None:
         self.fake = FakeCallFire()
         self.port = 0
-        #: What the next requests are answered with; None is an answer of the fake's own.
+        #: The faults of the next requests; None for a normal response.
         self.faults = deque()
 
     @property
