@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from callfire_async.inspector._server import serve
 from callfire_async.cli.commands import demo
 from callfire_async.cli.commands.demo._receiver_process import ReceiverOptions
 from callfire_async.cli.commands.demo._report import DemoResults, ProgressDisplay
+from callfire_async.inspector._server import serve
 from callfire_async.notifications import EndpointTokens
 from callfire_async.testing import FakeCallFire
 

@@ -300,7 +300,7 @@ async def test_postbacks_yield_results_between_polls(fake, callfire, router):
         poll = FirstPoll(fake)
         first = asyncio.create_task(anext(results))
         await poll.responded.wait()
-        finished = list(fake._traffic.finish())
+        finished = list(fake._message_store.finish())
         # An event of another broadcast.
         await router.dispatch(make_text_sent(broadcast_id=7))
         for event in [finished[0], *finished]:
@@ -317,7 +317,7 @@ async def test_poll_finds_results_without_postback(fake, callfire, router):
     poll = FirstPoll(fake)
     first = asyncio.create_task(anext(results))
     await poll.responded.wait()
-    list(fake._traffic.finish())
+    list(fake._message_store.finish())
 
     async with asyncio.timeout(DEADLINE):
         texts = [await first, *[text async for text in results]]
@@ -387,7 +387,7 @@ async def test_results_from_postbacks_equal_the_listed_texts(router):
         poll = FirstPoll(fake)
         first = asyncio.create_task(anext(results))
         await poll.responded.wait()
-        for event in fake._traffic.finish():
+        for event in fake._message_store.finish():
             await router.dispatch(event)
         async with asyncio.timeout(DEADLINE):
             texts = [await first, *[text async for text in results]]

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from callfire_async import CallFire, InboxUnavailableError, NotFoundError, TriggerEvent
-from callfire_async.inspector._server import serve
 from callfire_async.cli.commands.demo import campaign
+from callfire_async.inspector._server import serve
 from callfire_async.notifications import (
     AppendResult,
     CallFinished,

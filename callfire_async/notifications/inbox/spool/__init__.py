@@ -20,6 +20,7 @@ from callfire_async.notifications.inbox.base import (
     InboxEntry,
     InboxStats,
     Lease,
+    check_positive,
     purge_limits,
     wait_any,
 )
@@ -79,7 +80,7 @@ class SpoolingInbox:
         drain_timeout: float = 5.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        _check_positive(
+        check_positive(
             timeout=timeout,
             operation_timeout=operation_timeout,
             failure_threshold=failure_threshold,
@@ -312,9 +313,3 @@ def _public_entry(entry: InboxEntry) -> InboxEntry | None:
         return None
     # A lease in the spool is a delivery that is being forwarded.
     return evolve(entry, id=f"{_ID_PREFIX}{entry.id}", state="ready" if entry.state == "leased" else entry.state)
-
-
-def _check_positive(**limits: float) -> None:
-    for name, limit in limits.items():
-        if not limit > 0:
-            raise ValueError(f"{name} must be greater than 0")
