@@ -117,10 +117,13 @@ def keep_colons(_: Sphinx, what: str, _name: str, _obj: Any, _options: Any, line
 
 def find_by_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: Element) -> Element | None:
     """Resolve a name in a docstring by its last part, since the defining module is private."""
-    if node["reftype"] != "obj":
+    if node["reftype"] not in ("class", "obj"):
         return None
     node["refspecific"] = True  # look for the name at the end of longer ones
-    return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", node["reftarget"], node, shown)
+    name = node["reftarget"]
+    if node["reftype"] == "class":  # an annotation
+        name = name.rpartition(".")[2]
+    return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, shown)
 
 
 def show_defaults(  # the signature of Sphinx's event
