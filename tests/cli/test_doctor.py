@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 from cli.command_runner import TOKEN, run_command
-from loopback import answer_bytes, serving
+from loopback import response_bytes, serve_with
 from notifications.servers import serve_asgi
 
 from callfire_async.cli._client_options import ClientOptions
@@ -124,10 +124,10 @@ async def test_other_application_is_found(statuses):
     """An application that is not a receiver fails."""
     answers = iter(statuses)
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(b"", next(answers)))
+    async def respond(_, writer):
+        writer.write(response_bytes(b"", next(answers)))
 
-    async with serving(answer) as target:
+    async with serve_with(respond) as target:
         checks = await endpoint_checks(f"{target.url}/{TOKEN}")
 
     assert [check.is_ok for check in checks.values()][len(statuses) - 1] is False

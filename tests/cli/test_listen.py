@@ -12,7 +12,7 @@ import httpx
 import pytest
 from cli.command_runner import DEADLINE, TOKEN, run_command
 from cli.listen_runner import run_listen
-from loopback import answer_bytes, serving
+from loopback import response_bytes, serve_with
 
 from callfire_async.cli import _tokens
 from callfire_async.cli._exit import CliError
@@ -32,10 +32,10 @@ async def post(base, event, format="XML", token=TOKEN):
 
 
 def respond_with(status, body=b""):
-    async def answer(_, writer):
-        writer.write(answer_bytes(body, status))
+    async def respond(_, writer):
+        writer.write(response_bytes(body, status))
 
-    return serving(answer)
+    return serve_with(respond)
 
 
 async def test_event_is_printed(capsys):
@@ -139,11 +139,11 @@ async def test_failed_forward_is_retried_with_an_inbox(capsys, tmp_path):
     """With an inbox a failed forward is retried."""
     answers = iter(["500 Oops", "204 No Content"])
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(b"", next(answers)))
+    async def respond(_, writer):
+        writer.write(response_bytes(b"", next(answers)))
 
     async with (
-        serving(answer) as target,
+        serve_with(respond) as target,
         run_listen(capsys, forward_to=target.url, inbox=str(tmp_path / "a.db")) as (screen, base),
     ):
         status = await post(base, make_text_sent(id=9))

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from notifications.inbox.clocks import DAY, Clocks, ServerClocks
+from notifications.inbox.faulty_inbox import FaultyInbox, SpoolFirstInbox
 from notifications.inbox.model import DEDUPE_WINDOW, Model, Row
-from notifications.inbox.switched import SwitchedInbox, ThroughTheSpool
 
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, InboxStats, Lease
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
@@ -69,15 +69,15 @@ class Agreement(RuleBasedStateMachine):
     def make(self) -> tuple[Any, ...]:
         """Create the inboxes; again, on the data of the last ones if they support it."""
         memory = self.inboxes[0] if self.inboxes else MemoryInbox(clock=self.clocks.clock())
-        return memory, self.sqlite(), self.through_the_spool()
+        return memory, self.sqlite(), self.spool_first_inbox()
 
     def sqlite(self) -> SqliteInbox:
         return SqliteInbox(self.folder / "inbox.db", retention=1000 * DAY, clock=self.clocks.clock())
 
-    def through_the_spool(self) -> ThroughTheSpool:
+    def spool_first_inbox(self) -> SpoolFirstInbox:
         primary = SqliteInbox(self.folder / "primary.db", retention=1000 * DAY, clock=self.clocks.clock())
         spool = SqliteInbox(self.folder / "spool.db", clock=self.clocks.clock())
-        return ThroughTheSpool(SwitchedInbox(primary), spool)
+        return SpoolFirstInbox(FaultyInbox(primary), spool)
 
     @property
     def now(self) -> float:
@@ -235,7 +235,7 @@ class ManyHosts(Agreement):
 
     def __init__(self) -> None:
         super().__init__()
-        self.server_clock = self.postgres.turned_clock()
+        self.server_clock = self.postgres.settable_clock()
         self.clocks = ServerClocks(self.server_clock)
         self.schema = f"machine_{secrets.token_hex(8)}"
 

@@ -17,7 +17,7 @@ import pytest
 from attrs import frozen
 from engines.pgbouncer import running_pgbouncer
 from engines.postgres import PASSWORD, PostgresServer
-from engines.proxy import Fault, Proxy, proxying
+from engines.proxy import Fault, Proxy, run_proxy
 from notifications.inbox.suite import DEADLINE, LEASE, ODD_TEXTS, all_entries, bodies_of, lease_of
 
 from callfire_async.errors import InboxError, InboxUnavailableError
@@ -708,7 +708,7 @@ SETTLEMENTS: dict[str, Callable[[Inbox, Lease], Awaitable[bool]]] = {
 async def settle_without_response(schema: Schema) -> AsyncIterator[Callable[[str], Awaitable[tuple[Inbox, Lease]]]]:
     """Return a function that settles a delivery in an inbox that gets no response."""
     server = schema.server.folder / ".s.PGSQL.5432"
-    async with proxying(server) as proxy, schema.inbox(schema.proxy_dsn(proxy.port)) as inbox:
+    async with run_proxy(server) as proxy, schema.inbox(schema.proxy_dsn(proxy.port)) as inbox:
 
         async def settle(operation: str) -> tuple[Inbox, Lease]:
             await inbox.append(Delivery(b"body"))
