@@ -188,9 +188,9 @@ def test_an_exception_that_cannot_be_pickled_is_replaced():
     """The replacement has the name of its type."""
     error = HandlerErrors("one handler failed", [Unpicklable(1, SECRET)], failed=["shop.first"])
 
-    (stand_in,) = pickle.loads(pickle.dumps(error)).exceptions
+    (replacement,) = pickle.loads(pickle.dumps(error)).exceptions
 
-    assert (type(stand_in), stand_in.args) == (Exception, ("Unpicklable",))
+    assert (type(replacement), replacement.args) == (Exception, ("Unpicklable",))
 
 
 def test_a_part_of_a_group_has_the_names_of_its_handlers():

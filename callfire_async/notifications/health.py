@@ -1,4 +1,4 @@
-"""Liveness, readiness and health of a receiver: restart the process? send it traffic? alert somebody?"""
+"""Liveness, readiness and health of a receiver: restart the process? send it traffic? raise an alert?"""
 
 import asyncio
 from typing import Literal, TypeAlias

@@ -50,7 +50,7 @@ def test_missing_or_rejected_credentials_are_status_3(run, monkeypatch):
     """Missing or rejected credentials exit with status 3 if no other check fails."""
     monkeypatch.setattr(doctor, "SQLITE_FIXED", (3, 0, 0))
     monkeypatch.setattr(doctor, "EXPAT_FIXED", (2, 0, 0))
-    accepted, rejected = run("doctor", "--json"), run("doctor", "--login", "somebody", "--json")
+    accepted, rejected = run("doctor", "--json"), run("doctor", "--login", "someone", "--json")
     monkeypatch.delenv("CALLFIRE_API_PASSWORD")
     missing = run("doctor", "--json")
 

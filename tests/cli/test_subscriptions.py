@@ -119,7 +119,7 @@ def test_rejected_credentials_are_status_3(run, monkeypatch):
     """Rejected credentials exit with status 3, and the password is not printed."""
     monkeypatch.setenv("CALLFIRE_API_PASSWORD", "open-sesame")
 
-    ended = run("subscriptions", "list", "--login", "somebody")
+    ended = run("subscriptions", "list", "--login", "someone")
 
     assert (ended.status, "401" in ended.err, "sesame" in ended.err) == (3, True, False)
 

@@ -20,7 +20,7 @@ from callfire_async.testing import FakeCallFire
 
 GET = get_subscription(42)
 SUBSCRIPTION = Subscription(42)
-HTTPS, MAIL = "https://hooks.example.com/callfire/Tok3n", "somebody@example.com"
+HTTPS, MAIL = "https://hooks.example.com/callfire/Tok3n", "someone@example.com"
 
 
 def connect(url: str, **settings: object) -> Connection:

@@ -267,8 +267,8 @@ async def test_only_matching_events_are_posted(fake, endpoint):
         {"enabled": False},
         {"notification_format": NotificationFormat.EMAIL},
         {"notification_format": NotificationFormat.LEGACY},
-        {"endpoint": "somebody@example.com"},
-        {"endpoint": "mailto:somebody@example.com"},
+        {"endpoint": "someone@example.com"},
+        {"endpoint": "mailto:someone@example.com"},
     ],
 )
 async def test_disabled_and_mail_subscriptions_get_no_postbacks(fake, endpoint, fields):

@@ -631,7 +631,7 @@ async def test_a_late_worker_cannot_settle(inbox, other):
     assert await other.ack(lease)
 
 
-async def test_an_expired_lease_can_be_settled_if_nobody_has_claimed_since(inbox):
+async def test_an_expired_lease_can_be_settled_if_no_worker_has_claimed_since(inbox):
     """The handlers have run, so they do not run again."""
     await inbox.append(Delivery(b"body"))
     late = await lease_of(inbox, lease=SHORT)

@@ -769,7 +769,7 @@ async def test_conflicts_are_retried_five_times(schema):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://somebody:SECRET@/postgres?host={folder}", "PostgreSQL is unavailable: password authentication"),
+        ("postgresql://unknown:SECRET@/postgres?host={folder}", "PostgreSQL is unavailable: password authentication"),
         ("postgresql://postgres:{password}@/SECRETS?host={folder}", "is unavailable: database .* does not exist"),
         ("postgresql://postgres:SECRET@/postgres?host={folder}/nowhere", "PostgreSQL is unavailable: "),
         ("postgresql://postgres:SECRET@127.0.0.1:1/postgres", "PostgreSQL is unavailable: "),
