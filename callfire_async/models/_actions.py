@@ -88,7 +88,7 @@ class Action:
 class Text(Action):
     """A text message."""
 
-    #: An outbound text may have its message in the records only; an inbound text also has it here.
+    #: An outbound text may have its message in the records only; an inbound text also has one here.
     message: str | None = private_text_field()
     records: tuple[TextRecord, ...] = ()
 

@@ -25,7 +25,7 @@ class Health:
     live: bool
     #: Whether it can accept postbacks. Neither a backlog nor dead letters make a receiver unready.
     ready: bool
-    #: Whether there is nothing to alert anybody about: the same as no reasons.
+    #: Whether no alert is needed: there are no reasons.
     healthy: bool
     #: What needs attention, one sentence each.
     reasons: tuple[str, ...] = ()

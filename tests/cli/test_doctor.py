@@ -122,10 +122,10 @@ async def test_endpoint_without_token_is_found():
 @pytest.mark.parametrize("statuses", [["200 OK"], ["400 Bad Request", "302 Found"]])
 async def test_other_application_is_found(statuses):
     """An application that is not a receiver fails."""
-    answers = iter(statuses)
+    remaining = iter(statuses)
 
     async def respond(_, writer):
-        writer.write(response_bytes(b"", next(answers)))
+        writer.write(response_bytes(b"", next(remaining)))
 
     async with serve_with(respond) as target:
         checks = await endpoint_checks(f"{target.url}/{TOKEN}")

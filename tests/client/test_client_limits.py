@@ -277,7 +277,7 @@ async def test_a_safe_endpoint_causes_no_warning(callfire, endpoint):
 
 @pytest.mark.parametrize(("non_strict_ssl", "number"), [(True, 1), (False, 0), (None, 0)])
 async def test_non_strict_ssl_causes_a_warning(callfire, non_strict_ssl, number):
-    """Anybody could impersonate the endpoint."""
+    """Any server could impersonate the endpoint."""
     messages = await warnings_of(callfire, HTTPS, non_strict_ssl=non_strict_ssl)
 
     assert [warning.startswith("non_strict_ssl=True") for warning in messages] == [True] * number

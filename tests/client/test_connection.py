@@ -104,8 +104,8 @@ def callfire():
 
 
 @pytest.fixture
-def short_grace(monkeypatch):
-    """Abandoned requests end short_grace."""
+def short_abandon_time(monkeypatch):
+    """Abandoned requests end after 50 ms."""
     monkeypatch.setattr(_http, "ABANDONED_SECONDS", 0.05)
 
 
@@ -597,7 +597,7 @@ async def test_retries_are_limited(connect, callfire, max_retries, failure, kind
 
 @pytest.mark.parametrize(
     ("header", "waited"),
-    [("0", 0.0), ("2.5", 2.5), ("60", 60.0), ("Mon, 06 May 2024 07:08:39 GMT", 30.0), ("short_grace", 0.5)],
+    [("0", 0.0), ("2.5", 2.5), ("60", 60.0), ("Mon, 06 May 2024 07:08:39 GMT", 30.0), ("soon", 0.5)],
 )
 async def test_retry_after_is_obeyed(connection, callfire, waits, header, waited):
     """Seconds, fractions and dates up to a minute; an unreadable value is ignored."""
@@ -787,7 +787,7 @@ async def test_concurrent_requests_are_limited(connect):
     assert sorted(order[3:], key=order.index) == [f"/subscription/{number}.json" for number in range(4, 31)]
 
 
-async def test_a_timeout_in_the_queue_names_the_requests_ahead(connect, short_grace):
+async def test_a_timeout_in_the_queue_names_the_requests_ahead(connect, short_abandon_time):
     """The request was not sent."""
     respond, arrived = hanging_response()
     async with (
@@ -812,7 +812,7 @@ async def test_a_timeout_in_the_queue_names_the_requests_ahead(connect, short_gr
 # --- cancellation -----------------------------------------------------------------------------------------
 
 
-async def test_a_cancelled_caller_returns_at_once_and_its_request_ends(connect, short_grace):
+async def test_a_cancelled_caller_returns_at_once_and_its_request_ends(connect, short_abandon_time):
     """The hung request does not keep its connection."""
     respond, arrived = hanging_response()
     async with serve_with(respond) as server, connect(base_url=server.url, max_connections=1) as connection:
@@ -890,7 +890,7 @@ async def test_a_caller_cancelled_in_the_queue_leaves_it(connect):
     assert [request.target for request in server.requests] == ["/subscription/1.json", "/subscription/3.json"]
 
 
-async def test_abandoning_a_request_twice_is_harmless(connect, short_grace):
+async def test_abandoning_a_request_twice_is_harmless(connect, short_abandon_time):
     """A cancellation that coincides with the timeout changes nothing."""
     respond, arrived = hanging_response()
     async with serve_with(respond) as server, connect(base_url=server.url) as connection:
@@ -916,7 +916,7 @@ async def test_a_request_abandoned_before_it_starts_has_an_earlier_deadline(conn
     assert request.deadline == 50.0
 
 
-async def test_a_failing_task_group_cancels_its_requests(connect, short_grace):
+async def test_a_failing_task_group_cancels_its_requests(connect, short_abandon_time):
     """No connection is left open."""
     respond, arrived = hanging_response()
 
@@ -980,7 +980,7 @@ async def test_closing_waits_for_requests_in_flight(connect):
         assert await request == SUBSCRIPTION
 
 
-async def test_closing_is_bounded(connect, short_grace):
+async def test_closing_is_bounded(connect, short_abandon_time):
     """A hanging request ends with its timeout."""
     respond, arrived = hanging_response()
     async with serve_with(respond) as server:
@@ -994,7 +994,7 @@ async def test_closing_is_bounded(connect, short_grace):
             await request
 
 
-async def test_closing_continues_if_its_caller_is_cancelled(connect, short_grace):
+async def test_closing_continues_if_its_caller_is_cancelled(connect, short_abandon_time):
     """A second call waits for the end."""
     respond, arrived = hanging_response()
     async with serve_with(respond) as server:
@@ -1013,7 +1013,7 @@ async def test_closing_continues_if_its_caller_is_cancelled(connect, short_grace
         assert isinstance(request.exception(), RequestTimeoutError)
 
 
-async def test_a_caller_in_the_queue_gets_an_error_on_close(connect, short_grace):
+async def test_a_caller_in_the_queue_gets_an_error_on_close(connect, short_abandon_time):
     """Its request was never sent."""
     arrived, go = asyncio.Event(), asyncio.Event()
 

@@ -81,7 +81,7 @@ class TestSpoolingInboxOverMemory(InboxSuite):
 
 
 class TestSpoolingInboxOverSqlite(InboxSuite):
-    """The same with a directory of files as the spool."""
+    """A primary inbox with a directory of files as its spool."""
 
     def make(self, world: World, **options: Any) -> Inbox:
         clock = world.clocks.clock()
@@ -89,7 +89,7 @@ class TestSpoolingInboxOverSqlite(InboxSuite):
         return SpoolingInbox(primary, SqliteInbox.in_directory(world.directory / "spool", clock=clock))
 
 
-class TestThroughTheSpool(InboxSuite):
+class TestSpoolFirstInbox(InboxSuite):
     """Deliveries that pass through the spool behave like others."""
 
     def make(self, world: World, **options: Any) -> Inbox:

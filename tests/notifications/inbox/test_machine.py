@@ -89,9 +89,9 @@ class Agreement(RuleBasedStateMachine):
 
         return self.runner.run(call_all())
 
-    def check_all(self, operation: Callable[[Inbox], Awaitable[T]], answer: T) -> None:
+    def check_all(self, operation: Callable[[Inbox], Awaitable[T]], expected: T) -> None:
         """Check that each inbox returns what the model does."""
-        assert self.call(operation) == [answer] * len(self.inboxes)
+        assert self.call(operation) == [expected] * len(self.inboxes)
 
     def number(self, id: object) -> int:
         """Return the model's ID of a delivery: its number in order of arrival."""
@@ -144,37 +144,37 @@ class Agreement(RuleBasedStateMachine):
             ] == expected
         return multiple(*(Pair(row, leases) for row, *leases in zip(rows, *lists, strict=True)))
 
-    def settle(self, pair: Pair, operation: Callable[[Inbox, Lease], Awaitable[bool]], answer: object) -> None:
+    def settle(self, pair: Pair, operation: Callable[[Inbox, Lease], Awaitable[bool]], expected: object) -> None:
         leases = dict(zip(self.inboxes, pair.leases, strict=True))
-        self.check_all(lambda inbox: operation(inbox, leases[inbox]), answer)
+        self.check_all(lambda inbox: operation(inbox, leases[inbox]), expected)
 
     @rule(pair=pairs, lease=seconds)
     def extend(self, pair: Pair, lease: float) -> None:
-        answer = self.model.extend(pair.row, lease * self.second, self.now)
-        self.settle(pair, lambda inbox, leased: inbox.extend(leased, lease * self.second), answer)
+        expected = self.model.extend(pair.row, lease * self.second, self.now)
+        self.settle(pair, lambda inbox, leased: inbox.extend(leased, lease * self.second), expected)
 
     @rule(pair=pairs, event_key=st.sampled_from(["", *EVENTS]))
     def ack(self, pair: Pair, event_key: str) -> None:
-        answer = self.model.ack(pair.row, event_key, self.now)
-        self.settle(pair, lambda inbox, leased: inbox.ack(leased, event_key=event_key), answer)
+        expected = self.model.ack(pair.row, event_key, self.now)
+        self.settle(pair, lambda inbox, leased: inbox.ack(leased, event_key=event_key), expected)
 
     @rule(pair=pairs, delay=seconds, completed=names)
     def nack(self, pair: Pair, delay: float, completed: frozenset[str]) -> None:
         delay *= self.second
-        answer = self.model.nack(pair.row, delay, completed, self.now)
+        expected = self.model.nack(pair.row, delay, completed, self.now)
         self.settle(
-            pair, lambda inbox, leased: inbox.nack(leased, delay=delay, completed=completed, reason="failed"), answer
+            pair, lambda inbox, leased: inbox.nack(leased, delay=delay, completed=completed, reason="failed"), expected
         )
 
     @rule(pair=pairs, completed=names)
     def release(self, pair: Pair, completed: frozenset[str]) -> None:
-        answer = self.model.release(pair.row, completed, self.now)
-        self.settle(pair, lambda inbox, leased: inbox.release(leased, completed=completed), answer)
+        expected = self.model.release(pair.row, completed, self.now)
+        self.settle(pair, lambda inbox, leased: inbox.release(leased, completed=completed), expected)
 
     @rule(pair=pairs)
     def dead_letter(self, pair: Pair) -> None:
-        answer = self.model.dead_letter(pair.row, self.now)
-        self.settle(pair, lambda inbox, leased: inbox.dead_letter(leased, "rejected"), answer)
+        expected = self.model.dead_letter(pair.row, self.now)
+        self.settle(pair, lambda inbox, leased: inbox.dead_letter(leased, "rejected"), expected)
 
     @rule(ids=st.none() | st.lists(st.integers(1, 5), max_size=3))
     def replay(self, ids: list[int] | None) -> None:

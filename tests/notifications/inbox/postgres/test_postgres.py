@@ -408,7 +408,7 @@ def test_notifications_work_in_any_event_loop(schema):
     """An inbox may be opened once for each test of an application."""
     inbox = schema.inbox()
 
-    async def tell(body: bytes) -> None:
+    async def notify(body: bytes) -> None:
         async with inbox, schema.inbox() as other:
             await schema.wait_until_listening(2)
             waiting = asyncio.create_task(other.wait(NEVER))
@@ -417,7 +417,7 @@ def test_notifications_work_in_any_event_loop(schema):
             await inbox.ack(await lease_of(inbox))
 
     for body in (b"1", b"2"):
-        asyncio.run(tell(body))
+        asyncio.run(notify(body))
 
 
 @pytest.mark.usefixtures("no_polling")
