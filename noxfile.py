@@ -1,4 +1,4 @@
-"""Every check of the project is a session: ``nox --list`` names them, ``nox -s lint types`` runs two."""
+"""The project's checks: ``nox --list`` lists the sessions, ``nox -s lint types`` runs two of them."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 EXTRAS = ",".join(PYPROJECT["project"]["optional-dependencies"])
 
-# The tests wait for servers and processes as long as they compute: what has nothing left to do takes over from others.
+# Tests that wait for servers and processes take long, so idle workers take tests from busy ones.
 PYTEST = ("pytest", "--numprocesses=auto", "--dist=worksteal")
 
 nox.needs_version = ">=2025.10.14"
@@ -20,21 +20,22 @@ nox.options.error_on_missing_interpreters = "CI" in os.environ
 
 
 def group(name: str) -> list[str]:
-    """List the requirements of a dependency group, for installers that know no groups."""
+    """Return the requirements of a dependency group, for installers without support for groups."""
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
+    """Check style, formatting and words."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("python", "tests/words.py")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the package and the typed uses of it with mypy and pyright."""
+    """Check the package and its typed uses with mypy and pyright."""
     session.install("--editable", ".", *group("types"))
     session.run("mypy")
     session.run("pyright")
@@ -50,9 +51,9 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """
-    Run the tests and demand that they take every branch.
+    Run the tests and require full branch coverage.
 
-    pytest loads the package's own plugin before it could start measuring, so coverage starts pytest.
+    coverage starts pytest, because pytest loads the package's plugin before pytest-cov could start measuring.
     """
     session.install("--editable", ".", *group("tests"), *group("torture"))
     session.run("coverage", "erase")
@@ -63,7 +64,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def torture(session: nox.Session) -> None:
-    """Run the long forms: kills, power and byte cuts, cancellations, missed postbacks, fuzzing; it takes hours."""
+    """Run the long forms of the randomized tests: crashes, power cuts, cancellations, fuzzing; this takes hours."""
     session.install("--editable", ".", *group("tests"), *group("torture"))
     long = ("--torture", "-o", "faulthandler_timeout=0", *session.posargs)
     session.run("pytest", "--hypothesis-profile=torture", "tests/notifications/inbox", *long)
@@ -79,7 +80,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure everything beside floors and peers; ``-- --quick`` takes a minute, ``-- --docs`` keeps the figures."""
+    """Run the benchmarks; ``-- --quick`` takes a few minutes, ``-- --docs`` stores the figures."""
     session.install("--editable", f".[{EXTRAS}]", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
@@ -87,14 +88,14 @@ def bench(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("peer", ["line-bot-sdk", "aiogram", "slack-bolt[async]"])
 def bench_peers(session: nox.Session, peer: str) -> None:
-    """Measure parse and dispatch beside another library, in an environment of its own, and keep the figure."""
+    """Compare parse and dispatch with another library in its own environment, and store the figures."""
     session.install("--editable", ".[testing]", "aiohttp", peer)
     session.run("python", "-m", "benchmarks.peers", peer.partition("[")[0])
 
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build wheel and sdist, then run the tests against the wheel, out of reach of the checkout."""
+    """Build wheel and sdist, then run the tests against the installed wheel, outside the checkout."""
     dist = Path(session.create_tmp()) / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     session.install("build")
@@ -107,7 +108,7 @@ def package(session: nox.Session) -> None:
 
 
 def copy_tests(target: Path) -> Path:
-    """Copy what the tests need, and nothing of the package, to *target*."""
+    """Copy the files that the tests need to *target*, without the package."""
     shutil.rmtree(target, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "_build")
     for folder in ("docs", "examples", "tests"):

@@ -32,9 +32,9 @@ def _slow_handlers(effort: Effort) -> Costs:
 
 async def _seconds(postbacks: int, effort: Effort, message: Callable[[int], str]) -> float:
     """Return the seconds per acknowledged postback, over all connections."""
-    from notifications.crash.ledger import Ledger  # noqa: PLC0415  # the tests may not be there
     from notifications.crash.poster import Poster  # noqa: PLC0415  # the tests may not be there
-    from notifications.crash.processes import free_port, no_survivors  # noqa: PLC0415  # the tests may not be there
+    from notifications.crash.processes import free_port, run_processes  # noqa: PLC0415  # the tests may not be there
+    from notifications.crash.results import HandlerResults  # noqa: PLC0415  # the tests may not be there
     from notifications.crash.server import Settings  # noqa: PLC0415  # the tests may not be there
 
     async def post(port: int, numbers: Iterable[int]) -> None:
@@ -42,9 +42,9 @@ async def _seconds(postbacks: int, effort: Effort, message: Callable[[int], str]
         await poster.post_all(CONNECTIONS)
 
     with tempfile.TemporaryDirectory() as directory, free_port() as port:
-        ledger = Ledger(Path(directory) / "journal", Path(directory) / "inbox")
-        async with no_survivors(
-            Settings(str(ledger.journal), str(ledger.inbox), port, shutdown_timeout=0.0)
+        results = HandlerResults(Path(directory) / "journal", Path(directory) / "inbox")
+        async with run_processes(
+            Settings(str(results.journal), str(results.inbox), port, shutdown_timeout=0.0)
         ) as processes:
             await processes.start_ready()
             warm_up = effort.of(WARM_UP, minimum=20)

@@ -142,20 +142,20 @@ def _processes(count: int) -> Callable[[Effort], Costs]:
 
 async def _seconds(count: int, postbacks: int) -> float:
     """Return the seconds per acknowledged and handled postback, over all connections."""
-    from notifications.crash.ledger import Ledger  # noqa: PLC0415  # the tests may not be there
     from notifications.crash.poster import Poster  # noqa: PLC0415  # the tests may not be there
-    from notifications.crash.processes import free_port, no_survivors, until  # noqa: PLC0415  # the tests may not be there
+    from notifications.crash.processes import free_port, run_processes, wait_until  # noqa: PLC0415  # the tests may not be there
+    from notifications.crash.results import HandlerResults  # noqa: PLC0415  # the tests may not be there
     from notifications.crash.server import Settings  # noqa: PLC0415  # the tests may not be there
 
     with tempfile.TemporaryDirectory() as directory, _server() as server, free_port() as port:
-        ledger = Ledger(Path(directory) / "journal", Path(directory))
+        results = HandlerResults(Path(directory) / "journal", Path(directory))
 
         async def post(numbers: Iterable[int], handled: int) -> None:
             await Poster(port, numbers=numbers).post_all(CONNECTIONS)
-            await until(lambda: len(ledger.counts["handled"]) == handled, lambda: len(ledger.counts["handled"]))
+            await wait_until(lambda: len(results.counts["handled"]) == handled, lambda: len(results.counts["handled"]))
 
-        settings = Settings(str(ledger.journal), server.dsn(), port, shutdown_timeout=0.0)
-        async with no_survivors(settings) as processes:
+        settings = Settings(str(results.journal), server.dsn(), port, shutdown_timeout=0.0)
+        async with run_processes(settings) as processes:
             await asyncio.gather(*(processes.start_ready() for _ in range(count)))
             await post(range(WARM_UP), WARM_UP)
             start = time.perf_counter()

@@ -32,7 +32,7 @@ _HEAD = "| operation | compared with | ratio | spread | target | met |\n| --- | 
 
 @frozen
 class Figure:
-    """The result of one row: a ratio for each run, or why there is none."""
+    """The result of one row: a ratio for each run, or the reason why it was not measured."""
 
     module: str
     operation: str

@@ -23,8 +23,8 @@ class Request(NamedTuple):
 class Server:
     """A real HTTP server that passes each request to a coroutine function, which writes the response."""
 
-    def __init__(self, answer=None):
-        self._answer = answer
+    def __init__(self, respond=None):
+        self._respond = respond
         self.requests = []
         self.open = 0
         self._changed = asyncio.Event()
@@ -47,9 +47,9 @@ class Server:
     async def exchange(self, reader, writer):
         """Read one request and respond."""
         self.requests.append(await read_request(reader))
-        await self._answer(self.requests[-1], writer)
+        await self._respond(self.requests[-1], writer)
 
-    async def until(self, condition):
+    async def wait_until(self, condition):
         """Wait until *condition* of this server is true."""
         async with asyncio.timeout(5):
             while not condition(self):
@@ -65,13 +65,13 @@ async def read_request(reader):
     return Request(method, target, head, await reader.readexactly(length), reader)
 
 
-def serving(answer):
-    """Run a server that passes its requests to *answer*."""
-    return running(Server(answer))
+def serve_with(respond):
+    """Run a server that passes each request to *respond*."""
+    return run_server(Server(respond))
 
 
 @asynccontextmanager
-async def running(server):
+async def run_server(server):
     """Run a server, and set its `url`."""
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -79,25 +79,25 @@ async def running(server):
         yield server
     finally:
         listener.close()
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
 
 
-def answer_bytes(body=b'{"Resource":{"Subscription":{"@id":42}}}', status="200 OK", headers=""):
+def response_bytes(body=b'{"Resource":{"Subscription":{"@id":42}}}', status="200 OK", headers=""):
     """Return the bytes of a response."""
     return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def well(_, writer):
+async def respond_success(_, writer):
     """Respond as CallFire does on success."""
-    writer.write(answer_bytes())
+    writer.write(response_bytes())
 
 
-def hung():
-    """Return a function that never responds, and an event that is set when a request arrives."""
+def hanging_response():
+    """Return a coroutine function that never responds, and an event that is set when a request arrives."""
     arrived = asyncio.Event()
 
-    async def answer(request, _):
+    async def respond(request, _):
         arrived.set()
         await request.hang()
 
-    return answer, arrived
+    return respond, arrived

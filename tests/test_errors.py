@@ -46,7 +46,7 @@ def details(kind):
 
 
 KINDS = [kind for kind in map(vars(errors).get, errors.__all__) if kind is not HandlerErrors]
-ERRORS = [kind("what went wrong", **details(kind)) for kind in KINDS]
+ERRORS = [kind("a failure", **details(kind)) for kind in KINDS]
 
 through_pickle = [
     pytest.param(lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol)), id=f"pickle-{protocol}")
@@ -67,7 +67,7 @@ def test_an_error_can_be_copied_and_pickled(error, copied):
     duplicate = copied(error)
 
     assert type(duplicate) is type(error)
-    assert (str(duplicate), duplicate.args) == ("what went wrong", ("what went wrong",))
+    assert (str(duplicate), duplicate.args) == ("a failure", ("a failure",))
     assert vars(duplicate) == vars(error)
     assert duplicate.__notes__ == ["a note"]
 
@@ -75,8 +75,8 @@ def test_an_error_can_be_copied_and_pickled(error, copied):
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_prints_its_message_only(error):
     """The attributes are not printed, because they may have CallFire's response."""
-    assert str(error) == "what went wrong"
-    assert repr(error) == f"{type(error).__name__}('what went wrong')"
+    assert str(error) == "a failure"
+    assert repr(error) == f"{type(error).__name__}('a failure')"
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -188,9 +188,9 @@ def test_an_exception_that_cannot_be_pickled_is_replaced():
     """The replacement has the name of its type."""
     error = HandlerErrors("one handler failed", [Unpicklable(1, SECRET)], failed=["shop.first"])
 
-    (stand_in,) = pickle.loads(pickle.dumps(error)).exceptions
+    (replacement,) = pickle.loads(pickle.dumps(error)).exceptions
 
-    assert (type(stand_in), stand_in.args) == (Exception, ("Unpicklable",))
+    assert (type(replacement), replacement.args) == (Exception, ("Unpicklable",))
 
 
 def test_a_part_of_a_group_has_the_names_of_its_handlers():

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import pytest
-from loopback import answer_bytes, hung, serving
+from loopback import hanging_response, response_bytes, serve_with
 from notifications.servers import ADAPTERS, Serve, connection
 
 from callfire_async import (
@@ -125,7 +125,7 @@ def exception(status: str, media: str = "json") -> bytes:
     """Return an error response that quotes the request."""
     json = f'{{"ResourceException":{{"HttpStatus":{status[:3]},"Message":"{QUOTING}"}}}}'
     xml = f"<ResourceException><Message>{QUOTING.replace('&', '&amp;')}</Message></ResourceException>"
-    return answer_bytes((json if media == "json" else xml).encode(), status)
+    return response_bytes((json if media == "json" else xml).encode(), status)
 
 
 RESPONSES = {
@@ -134,17 +134,17 @@ RESPONSES = {
         for status in ("400 Bad", "401 No", "403 No", "404 No", "418 No", "429 Wait", "500 Oh", "503 Oh")
         for media in ("json", "xml")
     },
-    "an HTML error page": answer_bytes(f"<html>{RAW} {NUMBER}".encode(), "502 Bad Gateway"),
-    "a redirect": answer_bytes(RAW.encode(), "302 Found", "Location: /elsewhere\r\n"),
-    "an unexpected status": answer_bytes(RAW.encode(), "299 Perhaps"),
-    "nonsense": answer_bytes(f"{RAW} {NUMBER}".encode()),
-    "another document": answer_bytes(f'{{"{RAW}":{{"a":"{NUMBER}"}}}}'.encode()),
-    "broken XML": answer_bytes(f"<{RAW}>{NUMBER}</a>".encode()),
-    "fields that cannot be read": answer_bytes(WRONG_FIELDS.encode()),
-    "an invalid id": answer_bytes(f'{{"Resource":{{"Subscription":{{"@id":"{NUMBER}x"}}}}}}'.encode()),
-    "a broken gzip": answer_bytes(gzip.compress(RAW.encode())[:-9], headers="Content-Encoding: gzip\r\n"),
-    "another encoding": answer_bytes(RAW.encode(), headers="Content-Encoding: rot13\r\n"),
-    "an incomplete response": answer_bytes(WRONG_FIELDS.encode())[:200],
+    "an HTML error page": response_bytes(f"<html>{RAW} {NUMBER}".encode(), "502 Bad Gateway"),
+    "a redirect": response_bytes(RAW.encode(), "302 Found", "Location: /elsewhere\r\n"),
+    "an unexpected status": response_bytes(RAW.encode(), "299 Perhaps"),
+    "nonsense": response_bytes(f"{RAW} {NUMBER}".encode()),
+    "another document": response_bytes(f'{{"{RAW}":{{"a":"{NUMBER}"}}}}'.encode()),
+    "broken XML": response_bytes(f"<{RAW}>{NUMBER}</a>".encode()),
+    "fields that cannot be read": response_bytes(WRONG_FIELDS.encode()),
+    "an invalid id": response_bytes(f'{{"Resource":{{"Subscription":{{"@id":"{NUMBER}x"}}}}}}'.encode()),
+    "a broken gzip": response_bytes(gzip.compress(RAW.encode())[:-9], headers="Content-Encoding: gzip\r\n"),
+    "another encoding": response_bytes(RAW.encode(), headers="Content-Encoding: rot13\r\n"),
+    "an incomplete response": response_bytes(WRONG_FIELDS.encode())[:200],
     "no HTTP": f"{RAW} {NUMBER}\r\n\r\n".encode(),
     "a broken header": f"HTTP/1.1 200 OK\r\n{RAW} {NUMBER}\r\n\r\n".encode(),
     "a broken header with quotes": f"HTTP/1.1 200 OK\r\n'\"{RAW} {NUMBER}\r\n\r\n".encode(),
@@ -188,7 +188,7 @@ async def test_the_client_reveals_no_request_or_response(output, name, response_
             raise ConnectionError
 
     async with (
-        serving(respond) as server,
+        serve_with(respond) as server,
         CallFire(LOGIN, PASSWORD, base_url=server.url, response_format=response_format, max_retries=0) as callfire,
     ):
         await use(callfire, output)
@@ -199,8 +199,8 @@ async def test_the_client_reveals_no_request_or_response(output, name, response_
 @pytest.mark.parametrize("fault", ["hangs", "refuses", "has no TLS", "closed"])
 async def test_the_client_reveals_nothing_if_the_request_fails(output, fault):
     """After a timeout, a refused connection, a TLS error, or with a closed client."""
-    respond, _ = hung()
-    async with serving(respond) as server:
+    respond, _ = hanging_response()
+    async with serve_with(respond) as server:
         url = server.url.replace("http:", "https:") if fault == "has no TLS" else server.url
         callfire = CallFire(LOGIN, PASSWORD, base_url=url, timeout=0.1, max_retries=1)
         callfire._connection._retry_hooks = type(callfire._connection._retry_hooks)(random=lambda: 0.0)

@@ -227,7 +227,7 @@ def item_type(annotation: Any) -> tuple[type[Any], bool]:
 
 
 def format_scalar(value: object) -> str:
-    """Return a value as XML has it: ``true``, ``42``, an empty string for None, a time in UTC with a ``Z``."""
+    """Format a value for XML: ``true``, ``42``, an empty string for None, a time in UTC with a ``Z``."""
     if isinstance(value, str):
         return value
     if value is None:

@@ -17,7 +17,7 @@ from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["PLACEHOLDER", "fill_in_token", "listen_tokens", "token_file", "tokens_from_environment"]
 
-#: Stands for the current token at the end of an endpoint.
+#: The placeholder for the current token at the end of an endpoint.
 PLACEHOLDER = "/{token}"
 
 

@@ -1,7 +1,7 @@
 """
 `CallFire`: the services of one account on one connection.
 
-The only module besides the command line that reads environment variables.
+Only this module and the command line read environment variables.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def _decompress(response: HttpResponse) -> bytes:
 
 
 def _inflate(body: bytes) -> bytes:
-    # 32 added to the window's size: the header tells gzip from zlib.
+    # 32 added to the window's size: zlib detects gzip or zlib by the header.
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
         plain = inflater.decompress(body, MAX_BODY_BYTES + 1)

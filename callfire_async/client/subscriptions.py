@@ -84,7 +84,7 @@ class Subscriptions:
         Create a subscription.
 
         If the outcome of an attempt is unknown, a subscription with the same endpoint, trigger and filter counts as
-        created, even an older one; the create is repeated only if there is none.
+        created, even an older one; the create is repeated only if no such subscription exists.
 
         An ``http://`` endpoint that is not on loopback, and ``non_strict_ssl=True``, cause a `UserWarning`.
 

@@ -78,7 +78,7 @@ class Action:
     created: datetime | None = None
     #: Can be one second before ``created``.
     modified: datetime | None = None
-    #: None before the final result is known, or if only the last record has it.
+    #: None before the final result is known, or if only the last record contains it.
     final_result: Result | None = None
     #: The names of the labels.
     labels: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ class Action:
 class Text(Action):
     """A text message."""
 
-    #: An outbound text may have its message in the records only; an inbound text has it here and in the records.
+    #: An outbound text may have its message in the records only; an inbound text also has one here.
     message: str | None = private_text_field()
     records: tuple[TextRecord, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Liveness, readiness and health of a receiver: restart the process? send it traffic? alert somebody?"""
+"""Liveness, readiness and health of a receiver: restart the process? send it traffic? raise an alert?"""
 
 import asyncio
 from typing import Literal, TypeAlias
@@ -25,7 +25,7 @@ class Health:
     live: bool
     #: Whether it can accept postbacks. Neither a backlog nor dead letters make a receiver unready.
     ready: bool
-    #: Whether there is nothing to alert anybody about: the same as no reasons.
+    #: Whether no alert is needed: there are no reasons.
     healthy: bool
     #: What needs attention, one sentence each.
     reasons: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 from cli.command_runner import TOKEN, run_command
-from loopback import answer_bytes, serving
+from loopback import response_bytes, serve_with
 from notifications.servers import serve_asgi
 
 from callfire_async.cli._client_options import ClientOptions
@@ -50,7 +50,7 @@ def test_missing_or_rejected_credentials_are_status_3(run, monkeypatch):
     """Missing or rejected credentials exit with status 3 if no other check fails."""
     monkeypatch.setattr(doctor, "SQLITE_FIXED", (3, 0, 0))
     monkeypatch.setattr(doctor, "EXPAT_FIXED", (2, 0, 0))
-    accepted, rejected = run("doctor", "--json"), run("doctor", "--login", "somebody", "--json")
+    accepted, rejected = run("doctor", "--json"), run("doctor", "--login", "someone", "--json")
     monkeypatch.delenv("CALLFIRE_API_PASSWORD")
     missing = run("doctor", "--json")
 
@@ -122,12 +122,12 @@ async def test_endpoint_without_token_is_found():
 @pytest.mark.parametrize("statuses", [["200 OK"], ["400 Bad Request", "302 Found"]])
 async def test_other_application_is_found(statuses):
     """An application that is not a receiver fails."""
-    answers = iter(statuses)
+    remaining = iter(statuses)
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(b"", next(answers)))
+    async def respond(_, writer):
+        writer.write(response_bytes(b"", next(remaining)))
 
-    async with serving(answer) as target:
+    async with serve_with(respond) as target:
         checks = await endpoint_checks(f"{target.url}/{TOKEN}")
 
     assert [check.is_ok for check in checks.values()][len(statuses) - 1] is False

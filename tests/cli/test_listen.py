@@ -12,7 +12,7 @@ import httpx
 import pytest
 from cli.command_runner import DEADLINE, TOKEN, run_command
 from cli.listen_runner import run_listen
-from loopback import answer_bytes, serving
+from loopback import response_bytes, serve_with
 
 from callfire_async.cli import _tokens
 from callfire_async.cli._exit import CliError
@@ -32,10 +32,10 @@ async def post(base, event, format="XML", token=TOKEN):
 
 
 def respond_with(status, body=b""):
-    async def answer(_, writer):
-        writer.write(answer_bytes(body, status))
+    async def respond(_, writer):
+        writer.write(response_bytes(body, status))
 
-    return serving(answer)
+    return serve_with(respond)
 
 
 async def test_event_is_printed(capsys):
@@ -137,13 +137,13 @@ async def test_failed_forward_is_printed(capsys):
 
 async def test_failed_forward_is_retried_with_an_inbox(capsys, tmp_path):
     """With an inbox a failed forward is retried."""
-    answers = iter(["500 Oops", "204 No Content"])
+    remaining = iter(["500 Oops", "204 No Content"])
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(b"", next(answers)))
+    async def respond(_, writer):
+        writer.write(response_bytes(b"", next(remaining)))
 
     async with (
-        serving(answer) as target,
+        serve_with(respond) as target,
         run_listen(capsys, forward_to=target.url, inbox=str(tmp_path / "a.db")) as (screen, base),
     ):
         status = await post(base, make_text_sent(id=9))
@@ -156,9 +156,9 @@ async def test_failed_forward_is_retried_with_an_inbox(capsys, tmp_path):
 async def test_failed_connection_is_a_result():
     """A failed connection is a result without a status."""
     async with httpx.AsyncClient() as client:
-        answer = await HttpForwarder(client, "http://127.0.0.1:9/").forward(Delivery(b"x"))
+        response = await HttpForwarder(client, "http://127.0.0.1:9/").forward(Delivery(b"x"))
 
-    assert (answer.status, answer.message, answer.is_success) == (None, "ConnectError", False)
+    assert (response.status, response.message, response.is_success) == (None, "ConnectError", False)
 
 
 async def test_other_lines_start_with_a_word(capsys, tmp_path):
@@ -207,10 +207,10 @@ async def test_json_output(capsys):
         await post(base, make_text_sent(), token="x" * 20)
         await screen.wait_for("refused")
 
-    ready, event, answer, refused = screen.items
+    ready, event, response, refused = screen.items
     assert (ready["type"], ready["forward_to"]) == ("ready", target.url)
     assert (event["type"], event["kind"], event["key"]) == ("event", "TextSent", ["text", 3, "SENT"])
-    assert (answer["status"], answer["body"], refused["reason"], refused["status"]) == (500, "nope", "token", 404)
+    assert (response["status"], response["body"], refused["reason"], refused["status"]) == (500, "nope", "token", 404)
 
 
 @asynccontextmanager

@@ -54,7 +54,7 @@ def test_sandbox_posts_to_listen(sandbox, capfd):
 
     with start("listen", "--port", "0", "--json") as listener:
         endpoint = json.loads(listener.stdout.readline())["endpoint"]
-        made = run_to_end(
+        created = run_to_end(
             *("subscriptions", "create", endpoint.replace("***", "{token}"), "OUTBOUND_TEXT_FINISHED"),
             *("--base-url", sandbox, "--json"),
         )
@@ -64,7 +64,11 @@ def test_sandbox_posts_to_listen(sandbox, capfd):
         listener.send_signal(signal.SIGINT)
         out, err = listener.communicate(timeout=DEADLINE)
 
-    assert (made.returncode, event["kind"], event["subscription_id"]) == (0, "TextSent", json.loads(made.stdout)["id"])
+    assert (created.returncode, event["kind"], event["subscription_id"]) == (
+        0,
+        "TextSent",
+        json.loads(created.stdout)["id"],
+    )
     assert (listener.returncode, out, err, TOKEN in endpoint) == (130, "", "", False)
 
 

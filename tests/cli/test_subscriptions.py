@@ -36,19 +36,19 @@ def test_create_fills_in_the_token(run, account):
         *("--broadcast-id", "12345", "--to-number", "12135551212", "--strict-ssl"),
     )
 
-    (made,) = account.fake.subscriptions
-    assert (created.status, created.out, created.err) == (0, f"created {made.id}\n", "")
-    assert made.endpoint == f"https://hooks.example.com/callfire/{TOKEN}"
-    assert made.filter == SubscriptionFilter(broadcast_id=12345, to_number="12135551212")
-    assert (made.enabled, made.notification_format) == (False, NotificationFormat.JSON)
+    (subscription,) = account.fake.subscriptions
+    assert (created.status, created.out, created.err) == (0, f"created {subscription.id}\n", "")
+    assert subscription.endpoint == f"https://hooks.example.com/callfire/{TOKEN}"
+    assert subscription.filter == SubscriptionFilter(broadcast_id=12345, to_number="12135551212")
+    assert (subscription.enabled, subscription.notification_format) == (False, NotificationFormat.JSON)
 
 
 def test_output_is_masked(run):
     """Endpoints and numbers are masked, for people and for scripts."""
     assert run("subscriptions", "list").out == "no subscriptions\n"
-    made = run("subscriptions", "create", ENDPOINT, "CAMPAIGN_STARTED", "--from-number", "12135551212", "--json")
+    created = run("subscriptions", "create", ENDPOINT, "CAMPAIGN_STARTED", "--from-number", "12135551212", "--json")
     run("subscriptions", "create", "https://example.com/x", "CAMPAIGN_STOPPED")
-    (id,) = (item["id"] for item in made.items)
+    (id,) = (item["id"] for item in created.items)
 
     listed, one = run("subscriptions", "list"), run("subscriptions", "get", str(id))
     items, (item,) = run("subscriptions", "list", "--json").items, run("subscriptions", "get", str(id), "--json").items
@@ -66,15 +66,15 @@ def test_output_is_masked(run):
 def test_update_and_delete(run, account):
     """A subscription can be changed and deleted."""
     run("subscriptions", "create", ENDPOINT, "CAMPAIGN_STARTED")
-    (made,) = account.fake.subscriptions
-    id = str(made.id)
+    (subscription,) = account.fake.subscriptions
+    id = str(subscription.id)
 
     updated = run("subscriptions", "update", id, "--enabled", "--endpoint", "https://example.com/{token}")
     in_json = run("subscriptions", "update", id, "--disabled", "--json")
     (changed,) = account.fake.subscriptions
     deleted, again = run("subscriptions", "delete", id), run("subscriptions", "delete", id, "--json")
 
-    assert (updated.out, in_json.items) == (f"updated {id}\n", [{"id": made.id, "changed": ["enabled"]}])
+    assert (updated.out, in_json.items) == (f"updated {id}\n", [{"id": subscription.id, "changed": ["enabled"]}])
     assert (changed.endpoint, changed.enabled) == (f"https://example.com/{TOKEN}", False)
     assert (deleted.out, account.fake.subscriptions) == (f"deleted {id}\n", ())
     assert (again.status, again.out, "404" in again.err) == (1, "", True)
@@ -110,18 +110,18 @@ def test_missing_credentials_are_status_3(run, monkeypatch):
     """The error names the missing variable."""
     monkeypatch.delenv("CALLFIRE_API_PASSWORD")
 
-    ended = run("subscriptions", "list")
+    result = run("subscriptions", "list")
 
-    assert (ended.status, "CALLFIRE_API_PASSWORD" in ended.err) == (3, True)
+    assert (result.status, "CALLFIRE_API_PASSWORD" in result.err) == (3, True)
 
 
 def test_rejected_credentials_are_status_3(run, monkeypatch):
     """Rejected credentials exit with status 3, and the password is not printed."""
     monkeypatch.setenv("CALLFIRE_API_PASSWORD", "open-sesame")
 
-    ended = run("subscriptions", "list", "--login", "somebody")
+    result = run("subscriptions", "list", "--login", "someone")
 
-    assert (ended.status, "401" in ended.err, "sesame" in ended.err) == (3, True, False)
+    assert (result.status, "401" in result.err, "sesame" in result.err) == (3, True, False)
 
 
 def test_missing_or_invalid_token_is_wrong_usage(run, monkeypatch):
@@ -136,9 +136,9 @@ def test_missing_or_invalid_token_is_wrong_usage(run, monkeypatch):
 
 def test_warning_is_printed_on_one_line(run):
     """A warning of the library is printed without a reference to a line of code."""
-    ended = run("subscriptions", "create", "http://example.com/x", "CAMPAIGN_STARTED")
+    result = run("subscriptions", "create", "http://example.com/x", "CAMPAIGN_STARTED")
 
-    assert (ended.status, ended.err.startswith("warning: endpoint uses http://")) == (0, True)
+    assert (result.status, result.err.startswith("warning: endpoint uses http://")) == (0, True)
 
 
 def test_plan_is_read_only(run, account, file):
@@ -165,12 +165,12 @@ def test_apply_is_idempotent(run, account, file):
     assert "2 unchanged" in second.out
 
 
-@pytest.mark.parametrize(("answer", "made"), [("y\n", 2), ("n\n", 0), ("", 0)])
-def test_apply_asks(run, account, file, answer, made):
+@pytest.mark.parametrize(("answer", "created"), [("y\n", 2), ("n\n", 0), ("", 0)])
+def test_apply_asks(run, account, file, answer, created):
     """Without --yes the changes need a confirmation."""
-    ended = run("subscriptions", "apply", str(file), input=answer)
+    result = run("subscriptions", "apply", str(file), input=answer)
 
-    assert (ended.status, len(account.fake.subscriptions)) == (0 if made else 1, made)
+    assert (result.status, len(account.fake.subscriptions)) == (0 if created else 1, created)
 
 
 def test_prune_deletes_by_token(run, account, file, monkeypatch):
@@ -179,10 +179,10 @@ def test_prune_deletes_by_token(run, account, file, monkeypatch):
     run("subscriptions", "create", f"https://hooks.example.com/callfire/{OLD_TOKEN}", "CAMPAIGN_STARTED")
     run("subscriptions", "create", "https://hooks.example.com/callfire/another-one", "CAMPAIGN_STARTED")
 
-    ended = run("subscriptions", "apply", str(file), "--yes", "--prune", "--json")
+    result = run("subscriptions", "apply", str(file), "--yes", "--prune", "--json")
 
-    (applied,) = ended.items
-    assert (ended.status, len(applied["ids"]), len(applied["plan"]["delete"]), applied["errors"]) == (0, 2, 1, [])
+    (applied,) = result.items
+    assert (result.status, len(applied["ids"]), len(applied["plan"]["delete"]), applied["errors"]) == (0, 2, 1, [])
     assert sorted(subscription.trigger_event for subscription in account.fake.subscriptions) == [
         TriggerEvent.CAMPAIGN_STARTED,
         TriggerEvent.INBOUND_TEXT_FINISHED,
@@ -194,9 +194,9 @@ def test_prune_needs_a_token(run, file, monkeypatch):
     """--prune without a token exits with status 2."""
     monkeypatch.delenv("CALLFIRE_TOKEN")
 
-    ended = run("subscriptions", "plan", str(file), "--prune")
+    result = run("subscriptions", "plan", str(file), "--prune")
 
-    assert (ended.status, "CALLFIRE_TOKEN" in ended.err) == (2, True)
+    assert (result.status, "CALLFIRE_TOKEN" in result.err) == (2, True)
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -205,9 +205,9 @@ def test_failed_change_is_reported(run, account, file, options):
     # The first two requests read the account: for the plan, and before the changes.
     account.faults.extend([None, None, Fault(status=400)])
 
-    ended = run("subscriptions", "apply", str(file), "--yes", *options)
+    result = run("subscriptions", "apply", str(file), "--yes", *options)
 
-    assert (ended.status, "returned 400" in ended.out, len(account.fake.subscriptions)) == (1, True, 1)
+    assert (result.status, "returned 400" in result.out, len(account.fake.subscriptions)) == (1, True, 1)
 
 
 def test_conflicting_specs_are_wrong_usage(run, tmp_path):

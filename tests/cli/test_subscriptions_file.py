@@ -22,7 +22,7 @@ filter = { broadcast_id = 12345, to_number = "67076:10", from_number = 121355512
 
 [[subscriptions]]
 trigger_event = "CAMPAIGN_STARTED"
-endpoint = "somebody@example.com"
+endpoint = "someone@example.com"
 enabled = false
 non_strict_ssl = true
 filter.inbound = true
@@ -45,7 +45,7 @@ def test_file_is_read(tmp_path):
             notification_format=NotificationFormat.JSON,
         ),
         SubscriptionSpec(
-            "somebody@example.com",
+            "someone@example.com",
             TriggerEvent.CAMPAIGN_STARTED,
             filter=SubscriptionFilter(inbound=True),
             enabled=False,

@@ -3,7 +3,7 @@
 import pytest
 from cli.command_runner import TOKEN, run_command
 from cli.listen_runner import run_listen
-from loopback import answer_bytes, serving
+from loopback import response_bytes, serve_with
 
 from callfire_async.cli._exit import CliError
 from callfire_async.cli.commands import trigger as trigger_command
@@ -96,10 +96,10 @@ async def test_listen_receives_triggered_events(capsys):
 async def test_rejection_is_status_1(capsys):
     """A non-2xx response exits with status 1; --json prints the response."""
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(b"", "503 Service Unavailable"))
+    async def respond(_, writer):
+        writer.write(response_bytes(b"", "503 Service Unavailable"))
 
-    async with serving(answer) as target:
+    async with serve_with(respond) as target:
         status = await trigger_command.run(make(to=f"{target.url}/{TOKEN}", as_json=True))
 
     shown = capsys.readouterr().out

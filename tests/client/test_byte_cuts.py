@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve, frozen
 from client.cutting import Cut, CuttingServer
-from loopback import running
+from loopback import run_server
 
 from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import create_subscription
@@ -73,7 +73,7 @@ async def no_sleep(_):
 @pytest.fixture
 async def server():
     """A fake CallFire on loopback; at the end all connections are closed."""
-    async with running(CuttingServer(FakeCallFire())) as server:
+    async with run_server(CuttingServer(FakeCallFire())) as server:
         yield server
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from client.cutting import Cut, CuttingServer
-from loopback import answer_bytes, running, serving
+from loopback import response_bytes, run_server, serve_with
 
 from callfire_async.client import CallFire, _http
 from callfire_async.client._operations.api_1_1 import create_subscription, get_subscription
@@ -94,9 +94,9 @@ async def test_the_pool_is_healthy_after_many_cancellations(cancel_call, torture
     """After cancellations at random times, fifty of fifty calls succeed, and no socket is open."""
     sockets_before, remaining = sockets(), 20_000 if torture else 1_000
 
-    async def answer(_, writer):
+    async def respond(_, writer):
         await asyncio.sleep(draw.random() * 0.002)
-        writer.write(answer_bytes())
+        writer.write(response_bytes())
 
     async def cancel_often(connection):
         nonlocal remaining
@@ -105,13 +105,13 @@ async def test_the_pool_is_healthy_after_many_cancellations(cancel_call, torture
             if await cancel_call(connection.execute(GET), draw.random() * draw.choice((0.002, 0.02, 0.1))):
                 remaining -= 1
 
-    async with serving(answer) as server:
+    async with serve_with(respond) as server:
         async with Connection(
             "login", "password", base_url=server.url, ssl_context=CONTEXT, max_connections=CONNECTIONS
         ) as connection:
             await asyncio.gather(*(cancel_often(connection) for _ in range(TASKS)))
             results = await asyncio.gather(*(connection.execute(GET) for _ in range(50)))
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
 
     assert results == [Subscription(42)] * 50
     assert sockets() == sockets_before
@@ -240,7 +240,7 @@ def step(torture, draw):
 @pytest.fixture
 async def server():
     """A fake CallFire on loopback."""
-    async with running(CuttingServer(FakeCallFire())) as server:
+    async with run_server(CuttingServer(FakeCallFire())) as server:
         yield server
 
 
@@ -254,7 +254,7 @@ async def cancelled_call(server, call, watch, moment):
         server.cuts.clear()
         if client._connection._transport._closing is None:
             await client.subscriptions.query()
-    await server.until(lambda server: not server.open)
+    await server.wait_until(lambda server: not server.open)
     return task
 
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trustme
-from loopback import Server, answer_bytes, serving, well
+from loopback import Server, respond_success, response_bytes, serve_with
 
 from callfire_async import CallFire, Connection, ResponseError, Subscription, SubscriptionFilter, TransportError
 from callfire_async.client._operations.api_1_1 import get_subscription
@@ -20,7 +20,7 @@ from callfire_async.testing import FakeCallFire
 
 GET = get_subscription(42)
 SUBSCRIPTION = Subscription(42)
-HTTPS, MAIL = "https://hooks.example.com/callfire/Tok3n", "somebody@example.com"
+HTTPS, MAIL = "https://hooks.example.com/callfire/Tok3n", "someone@example.com"
 
 
 def connect(url: str, **settings: object) -> Connection:
@@ -34,10 +34,14 @@ def connect(url: str, **settings: object) -> Connection:
 async def test_no_redirect_is_followed(status):
     """The other server gets no request, whatever the kind of redirect."""
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(b"", f"{status} Elsewhere", f"Location: {elsewhere.url}\r\n"))
+    async def respond(_, writer):
+        writer.write(response_bytes(b"", f"{status} Elsewhere", f"Location: {elsewhere.url}\r\n"))
 
-    async with serving(well) as elsewhere, serving(answer) as server, connect(server.url) as connection:
+    async with (
+        serve_with(respond_success) as elsewhere,
+        serve_with(respond) as server,
+        connect(server.url) as connection,
+    ):
         with pytest.raises(ResponseError, match="redirects are never followed"):
             await connection.execute(GET)
 
@@ -52,7 +56,7 @@ async def test_proxies_of_the_environment_need_trust_env(monkeypatch, variable):
     """They are ignored by default."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    async with serving(well) as proxy, serving(well) as server:
+    async with serve_with(respond_success) as proxy, serve_with(respond_success) as server:
         monkeypatch.setenv(variable, proxy.url)
         async with connect(server.url) as direct, connect(server.url, trust_env=True) as proxied:
             await direct.execute(GET)
@@ -72,7 +76,7 @@ async def test_netrc_is_ignored(monkeypatch, tmp_path, trust_env):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
-    async with serving(well) as server, connect(server.url, trust_env=trust_env) as connection:
+    async with serve_with(respond_success) as server, connect(server.url, trust_env=trust_env) as connection:
         await connection.execute(GET)
 
     (request,) = server.requests
@@ -92,12 +96,12 @@ async def https(certificate: object) -> AsyncIterator[Server]:
     """Serve on loopback with TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
-    server = Server(well)
+    server = Server(respond_success)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
     server.url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     async with listener:
         yield server
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
 
 
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
@@ -183,11 +187,11 @@ async def test_a_decompression_bomb_is_capped(encoding):
     """The server compresses 200 MB without being asked to; memory stays bounded."""
     bomb = compressed(encoding, bytes(200_000_000))
 
-    async def answer(request, writer):
+    async def respond(request, writer):
         assert "accept-encoding: identity" in request.headers.lower()
-        writer.write(answer_bytes(bomb, headers=f"Content-Encoding: {encoding}\r\n"))
+        writer.write(response_bytes(bomb, headers=f"Content-Encoding: {encoding}\r\n"))
 
-    async with serving(answer) as server, connect(server.url) as connection:
+    async with serve_with(respond) as server, connect(server.url) as connection:
         tracemalloc.start()
         try:
             with pytest.raises(ResponseError, match="longer than 16777216 bytes"):
@@ -202,10 +206,10 @@ async def test_a_decompression_bomb_is_capped(encoding):
 async def test_a_response_above_16_mebibytes_is_capped():
     """Before decompression too."""
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(b"<a>" + b" " * (17 * MEBIBYTE)))
+    async def respond(_, writer):
+        writer.write(response_bytes(b"<a>" + b" " * (17 * MEBIBYTE)))
 
-    async with serving(answer) as server, connect(server.url) as connection:
+    async with serve_with(respond) as server, connect(server.url) as connection:
         with pytest.raises(ResponseError, match="longer than 16777216 bytes") as caught:
             await connection.execute(GET)
 
@@ -215,11 +219,11 @@ async def test_a_response_above_16_mebibytes_is_capped():
 async def test_a_small_compressed_response_is_read():
     """A server may ignore Accept-Encoding."""
 
-    async def answer(_, writer):
+    async def respond(_, writer):
         body = gzip.compress(b'{"Resource":{"Subscription":{"@id":42}}}')
-        writer.write(answer_bytes(body, headers="Content-Encoding: gzip\r\n"))
+        writer.write(response_bytes(body, headers="Content-Encoding: gzip\r\n"))
 
-    async with serving(answer) as server, connect(server.url) as connection:
+    async with serve_with(respond) as server, connect(server.url) as connection:
         assert await connection.execute(GET) == SUBSCRIPTION
 
 
@@ -273,7 +277,7 @@ async def test_a_safe_endpoint_causes_no_warning(callfire, endpoint):
 
 @pytest.mark.parametrize(("non_strict_ssl", "number"), [(True, 1), (False, 0), (None, 0)])
 async def test_non_strict_ssl_causes_a_warning(callfire, non_strict_ssl, number):
-    """Anybody could impersonate the endpoint."""
+    """Any server could impersonate the endpoint."""
     messages = await warnings_of(callfire, HTTPS, non_strict_ssl=non_strict_ssl)
 
     assert [warning.startswith("non_strict_ssl=True") for warning in messages] == [True] * number

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import respx
 from attrs import evolve
-from loopback import answer_bytes, hung, serving, well
+from loopback import hanging_response, respond_success, response_bytes, serve_with
 
 from callfire_async.client import _http
 from callfire_async.client import connection as connection_module
@@ -104,8 +104,8 @@ def callfire():
 
 
 @pytest.fixture
-def short_grace(monkeypatch):
-    """Abandoned requests end short_grace."""
+def short_abandon_time(monkeypatch):
+    """Abandoned requests end after 50 ms."""
     monkeypatch.setattr(_http, "ABANDONED_SECONDS", 0.05)
 
 
@@ -225,7 +225,7 @@ async def test_a_query_is_sent(connection, callfire):
 @pytest.mark.parametrize(("operation", "lengths"), [(GET, []), (UPDATE, ["Content-Length: 24"]), (DELETE, [])], ids=str)
 async def test_a_request_has_host_and_content_length(connect, operation, lengths):
     """A request without a body has no Content-Length."""
-    async with serving(well) as server, connect(base_url=server.url) as connection:
+    async with serve_with(respond_success) as server, connect(base_url=server.url) as connection:
         await connection.execute(operation)
 
     (request,) = server.requests
@@ -238,10 +238,10 @@ async def test_a_request_has_host_and_content_length(connect, operation, lengths
 async def test_cookies_are_neither_stored_nor_sent(connect):
     """A long-lived client does not accumulate cookies."""
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(headers="Set-Cookie: visited=1; Path=/\r\n"))
+    async def respond(_, writer):
+        writer.write(response_bytes(headers="Set-Cookie: visited=1; Path=/\r\n"))
 
-    async with serving(answer) as server, connect(base_url=server.url) as connection:
+    async with serve_with(respond) as server, connect(base_url=server.url) as connection:
         await connection.execute(GET)
         await connection.execute(GET)
         stored = list(connection._transport.client.cookies.jar)
@@ -252,7 +252,7 @@ async def test_cookies_are_neither_stored_nor_sent(connect):
 
 async def test_the_environment_is_ignored_by_default(monkeypatch, connect):
     """Its proxy is used with `trust_env` only."""
-    async with serving(well) as proxy, serving(well) as server:
+    async with serve_with(respond_success) as proxy, serve_with(respond_success) as server:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
         async with connect(base_url=server.url) as direct, connect(base_url=server.url, trust_env=True) as proxied:
@@ -324,11 +324,11 @@ async def test_a_response_that_a_hook_has_read_is_parsed(connect):
     async def look(response):
         await response.aread()
 
-    async def answer(_, writer):
+    async def respond(_, writer):
         body = gzip.compress(b'{"Resource":{"Subscription":{"@id":42}}}')
-        writer.write(answer_bytes(body, headers="Content-Encoding: gzip\r\n"))
+        writer.write(response_bytes(body, headers="Content-Encoding: gzip\r\n"))
 
-    async with serving(answer) as server, httpx.AsyncClient(event_hooks={"response": [look]}) as http_client:
+    async with serve_with(respond) as server, httpx.AsyncClient(event_hooks={"response": [look]}) as http_client:
         connection = connect(base_url=server.url, http_client=http_client, ssl_context=None)
         result = await connection.execute(GET)
 
@@ -388,10 +388,10 @@ async def test_an_endless_response_is_capped(connect, encoding, monkeypatch):
             writer.write(b"200\r\n" + b"x" * 512 + b"\r\n")
             await writer.drain()
 
-    async with serving(endless) as server, connect(base_url=server.url, max_retries=0) as connection:
+    async with serve_with(endless) as server, connect(base_url=server.url, max_retries=0) as connection:
         with pytest.raises(ResponseError) as caught:
             await connection.execute(GET)
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
 
     assert len(caught.value.body) == 1001
 
@@ -597,7 +597,7 @@ async def test_retries_are_limited(connect, callfire, max_retries, failure, kind
 
 @pytest.mark.parametrize(
     ("header", "waited"),
-    [("0", 0.0), ("2.5", 2.5), ("60", 60.0), ("Mon, 06 May 2024 07:08:39 GMT", 30.0), ("short_grace", 0.5)],
+    [("0", 0.0), ("2.5", 2.5), ("60", 60.0), ("Mon, 06 May 2024 07:08:39 GMT", 30.0), ("soon", 0.5)],
 )
 async def test_retry_after_is_obeyed(connection, callfire, waits, header, waited):
     """Seconds, fractions and dates up to a minute; an unreadable value is ignored."""
@@ -666,7 +666,7 @@ async def test_any_transport_failure_is_a_transport_error(connect, callfire, fai
 
 async def test_a_refused_connection_is_retried_for_a_create(connect, waits):
     """The create cannot have been executed."""
-    async with serving(well) as server:
+    async with serve_with(respond_success) as server:
         pass
 
     async with connect(base_url=server.url) as connection:
@@ -682,8 +682,8 @@ async def test_a_refused_connection_is_retried_for_a_create(connect, waits):
 
 async def test_a_hanging_server_causes_a_timeout(connect):
     """The error has the limit, the phase and the attempt."""
-    answer, _ = hung()
-    async with serving(answer) as server, connect(base_url=server.url, timeout=0.05, max_retries=1) as connection:
+    respond, _ = hanging_response()
+    async with serve_with(respond) as server, connect(base_url=server.url, timeout=0.05, max_retries=1) as connection:
         with pytest.raises(RequestTimeoutError) as caught:
             await connection.execute(GET)
 
@@ -703,7 +703,7 @@ async def test_a_slow_response_causes_a_timeout(connect):
             await writer.drain()
             await asyncio.sleep(0.005)
 
-    async with serving(drip) as server, connect(base_url=server.url, timeout=0.1, max_retries=0) as connection:
+    async with serve_with(drip) as server, connect(base_url=server.url, timeout=0.1, max_retries=0) as connection:
         with pytest.raises(RequestTimeoutError, match=r"within 0\.1 s, while reading the response \(attempt 1\)"):
             await connection.execute(GET)
 
@@ -757,8 +757,8 @@ async def test_a_hanging_handshake_counts_as_not_sent(connect):
 
 async def test_asyncio_timeout_limits_the_whole_call(connect):
     """It ends the call in the middle of an attempt."""
-    answer, _ = hung()
-    async with serving(answer) as server, connect(base_url=server.url, timeout=0.3) as connection:
+    respond, _ = hanging_response()
+    async with serve_with(respond) as server, connect(base_url=server.url, timeout=0.3) as connection:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await connection.execute(GET)
@@ -771,26 +771,29 @@ async def test_concurrent_requests_are_limited(connect):
     """The others wait, and are served in order."""
     busy, max_busy, order = 0, 0, []
 
-    async def answer(request, writer):
+    async def respond(request, writer):
         nonlocal busy, max_busy
         busy += 1
         max_busy = max(max_busy, busy)
         order.append(request.target)
         await asyncio.sleep(0)
         busy -= 1
-        writer.write(answer_bytes())
+        writer.write(response_bytes())
 
-    async with serving(answer) as server, connect(base_url=server.url, max_connections=3) as connection:
+    async with serve_with(respond) as server, connect(base_url=server.url, max_connections=3) as connection:
         await asyncio.gather(*(connection.execute(get_subscription(number)) for number in range(1, 31)))
 
     assert max_busy <= 3
     assert sorted(order[3:], key=order.index) == [f"/subscription/{number}.json" for number in range(4, 31)]
 
 
-async def test_a_timeout_in_the_queue_names_the_requests_ahead(connect, short_grace):
+async def test_a_timeout_in_the_queue_names_the_requests_ahead(connect, short_abandon_time):
     """The request was not sent."""
-    answer, arrived = hung()
-    async with serving(answer) as server, connect(base_url=server.url, max_connections=1, max_retries=0) as connection:
+    respond, arrived = hanging_response()
+    async with (
+        serve_with(respond) as server,
+        connect(base_url=server.url, max_connections=1, max_retries=0) as connection,
+    ):
         first = asyncio.create_task(connection.execute(GET))
         await arrived.wait()
         impatient = connection.with_options(timeout=0.05)
@@ -809,17 +812,17 @@ async def test_a_timeout_in_the_queue_names_the_requests_ahead(connect, short_gr
 # --- cancellation -----------------------------------------------------------------------------------------
 
 
-async def test_a_cancelled_caller_returns_at_once_and_its_request_ends(connect, short_grace):
+async def test_a_cancelled_caller_returns_at_once_and_its_request_ends(connect, short_abandon_time):
     """The hung request does not keep its connection."""
-    answer, arrived = hung()
-    async with serving(answer) as server, connect(base_url=server.url, max_connections=1) as connection:
+    respond, arrived = hanging_response()
+    async with serve_with(respond) as server, connect(base_url=server.url, max_connections=1) as connection:
         task = asyncio.create_task(connection.execute(GET))
         await arrived.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
         assert len(server.requests) == 1
 
 
@@ -827,12 +830,12 @@ async def test_an_abandoned_request_that_finishes_keeps_its_connection(connect):
     """The next request reuses it."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
-    async def answer(_, writer):
+    async def respond(_, writer):
         arrived.set()
         await go.wait()
-        writer.write(answer_bytes())
+        writer.write(response_bytes())
 
-    async with serving(answer) as server, connect(base_url=server.url, max_connections=1) as connection:
+    async with serve_with(respond) as server, connect(base_url=server.url, max_connections=1) as connection:
         task = asyncio.create_task(connection.execute(GET))
         await arrived.wait()
         task.cancel()
@@ -847,18 +850,18 @@ async def test_the_failure_of_an_abandoned_request_is_retrieved(connect, caplog)
     """Nothing is logged about it."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
-    async def answer(_, writer):
+    async def respond(_, writer):
         arrived.set()
         await go.wait()
         raise ConnectionError
 
-    async with serving(answer) as server, connect(base_url=server.url) as connection:
+    async with serve_with(respond) as server, connect(base_url=server.url) as connection:
         task = asyncio.create_task(connection.execute(GET))
         await arrived.wait()
         task.cancel()
         await asyncio.wait([task])
         go.set()
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
     del task
     gc.collect()
 
@@ -869,12 +872,12 @@ async def test_a_caller_cancelled_in_the_queue_leaves_it(connect):
     """Its request is never sent, and the next one is."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
-    async def answer(_, writer):
+    async def respond(_, writer):
         arrived.set()
         await go.wait()
-        writer.write(answer_bytes())
+        writer.write(response_bytes())
 
-    async with serving(answer) as server, connect(base_url=server.url, max_connections=1) as connection:
+    async with serve_with(respond) as server, connect(base_url=server.url, max_connections=1) as connection:
         first = asyncio.create_task(connection.execute(get_subscription(1)))
         await arrived.wait()
         second, third = (asyncio.create_task(connection.execute(get_subscription(number))) for number in (2, 3))
@@ -887,10 +890,10 @@ async def test_a_caller_cancelled_in_the_queue_leaves_it(connect):
     assert [request.target for request in server.requests] == ["/subscription/1.json", "/subscription/3.json"]
 
 
-async def test_abandoning_a_request_twice_is_harmless(connect, short_grace):
+async def test_abandoning_a_request_twice_is_harmless(connect, short_abandon_time):
     """A cancellation that coincides with the timeout changes nothing."""
-    answer, arrived = hung()
-    async with serving(answer) as server, connect(base_url=server.url) as connection:
+    respond, arrived = hanging_response()
+    async with serve_with(respond) as server, connect(base_url=server.url) as connection:
         pending = connection._transport.request("GET", server.url, headers={}, content=None, timeout=5)
         task = asyncio.create_task(pending)
         await arrived.wait()
@@ -913,9 +916,9 @@ async def test_a_request_abandoned_before_it_starts_has_an_earlier_deadline(conn
     assert request.deadline == 50.0
 
 
-async def test_a_failing_task_group_cancels_its_requests(connect, short_grace):
+async def test_a_failing_task_group_cancels_its_requests(connect, short_abandon_time):
     """No connection is left open."""
-    answer, arrived = hung()
+    respond, arrived = hanging_response()
 
     async def fail():
         await arrived.wait()
@@ -926,18 +929,18 @@ async def test_a_failing_task_group_cancels_its_requests(connect, short_grace):
             group.create_task(connection.execute(GET))
             group.create_task(fail())
 
-    async with serving(answer) as server, connect(base_url=server.url) as connection:
+    async with serve_with(respond) as server, connect(base_url=server.url) as connection:
         with pytest.raises(ExceptionGroup):
             await work(connection)
 
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 20])
 async def test_all_tasks_can_be_cancelled(connect, caplog, steps):
     """As at the end of `asyncio.run`: no log record and no open socket, whether a task has started or not."""
-    answer, _ = hung()
-    async with serving(answer) as server, connect(base_url=server.url) as connection:
+    respond, _ = hanging_response()
+    async with serve_with(respond) as server, connect(base_url=server.url) as connection:
         call = asyncio.create_task(connection.execute(GET))
         await asyncio.sleep(0)
         for _ in range(steps):
@@ -959,12 +962,12 @@ async def test_closing_waits_for_requests_in_flight(connect):
     """They get their response; then no socket is open."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
-    async def answer(_, writer):
+    async def respond(_, writer):
         arrived.set()
         await go.wait()
-        writer.write(answer_bytes())
+        writer.write(response_bytes())
 
-    async with serving(answer) as server:
+    async with serve_with(respond) as server:
         connection = connect(base_url=server.url)
         request = asyncio.create_task(connection.execute(GET))
         await arrived.wait()
@@ -972,29 +975,29 @@ async def test_closing_waits_for_requests_in_flight(connect):
         await asyncio.sleep(0)
         go.set()
         await closing
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
 
         assert await request == SUBSCRIPTION
 
 
-async def test_closing_is_bounded(connect, short_grace):
+async def test_closing_is_bounded(connect, short_abandon_time):
     """A hanging request ends with its timeout."""
-    answer, arrived = hung()
-    async with serving(answer) as server:
+    respond, arrived = hanging_response()
+    async with serve_with(respond) as server:
         connection = connect(base_url=server.url, timeout=0.1)
         request = asyncio.create_task(connection.execute(GET))
         await arrived.wait()
         await connection.aclose()
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
 
         with pytest.raises(ClientClosedError, match="closed"):
             await request
 
 
-async def test_closing_continues_if_its_caller_is_cancelled(connect, short_grace):
+async def test_closing_continues_if_its_caller_is_cancelled(connect, short_abandon_time):
     """A second call waits for the end."""
-    answer, arrived = hung()
-    async with serving(answer) as server:
+    respond, arrived = hanging_response()
+    async with serve_with(respond) as server:
         connection = connect(base_url=server.url, timeout=0.1, max_retries=0)
         request = asyncio.create_task(connection.execute(GET))
         await arrived.wait()
@@ -1010,16 +1013,16 @@ async def test_closing_continues_if_its_caller_is_cancelled(connect, short_grace
         assert isinstance(request.exception(), RequestTimeoutError)
 
 
-async def test_a_caller_in_the_queue_gets_an_error_on_close(connect, short_grace):
+async def test_a_caller_in_the_queue_gets_an_error_on_close(connect, short_abandon_time):
     """Its request was never sent."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
-    async def answer(_, writer):
+    async def respond(_, writer):
         arrived.set()
         await go.wait()
-        writer.write(answer_bytes())
+        writer.write(response_bytes())
 
-    async with serving(answer) as server:
+    async with serve_with(respond) as server:
         connection = connect(base_url=server.url, max_connections=1)
         first, second = (asyncio.create_task(connection.execute(GET)) for _ in range(2))
         await arrived.wait()
@@ -1211,10 +1214,10 @@ async def test_no_log_record_contains_a_secret(connect, caplog):
     """Neither credentials nor form values, at any level, over a real connection."""
     caplog.set_level(logging.DEBUG)
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(b'{"ResourceReference": {"Id": 7}}', "201 Created"))
+    async def respond(_, writer):
+        writer.write(response_bytes(b'{"ResourceReference": {"Id": 7}}', "201 Created"))
 
-    async with serving(answer) as server, connect(base_url=server.url) as connection:
+    async with serve_with(respond) as server, connect(base_url=server.url) as connection:
         await connection.execute(CREATE)
 
     text = " ".join(record.getMessage() for record in caplog.records)

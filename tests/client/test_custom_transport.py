@@ -8,7 +8,7 @@ import httpx
 import pytest
 from attrs import evolve
 from client.cutting import Cut, CuttingServer
-from loopback import answer_bytes, hung, running, serving, well
+from loopback import hanging_response, respond_success, response_bytes, run_server, serve_with
 
 from callfire_async import CallFire
 from callfire_async.client._operations.api_1_1 import create_subscription
@@ -54,7 +54,7 @@ async def cut_off(_, writer):
 @pytest.fixture
 async def fake_server():
     """A fake CallFire on loopback, whose responses can be cut."""
-    async with running(CuttingServer(FakeCallFire(repeated_request_id="ignored"))) as server:
+    async with run_server(CuttingServer(FakeCallFire(repeated_request_id="ignored"))) as server:
         yield server
 
 
@@ -79,7 +79,7 @@ async def test_a_delete_that_was_executed_succeeds(fake_server):
 
 async def test_a_text_that_may_have_been_sent_is_not_sent_again():
     """The error has a note."""
-    async with serving(cut_off) as server, client_of(server) as client:
+    async with serve_with(cut_off) as server, client_of(server) as client:
         with pytest.raises(TransportError) as caught:
             await client.texts.send([NUMBER], "Hello")
 
@@ -89,7 +89,7 @@ async def test_a_text_that_may_have_been_sent_is_not_sent_again():
 
 async def test_a_refused_connection_is_retried():
     """`ConnectError` proves that nothing was sent, so even a text is retried."""
-    async with serving(well) as server:
+    async with serve_with(respond_success) as server:
         pass
 
     async with client_of(server) as client:
@@ -101,8 +101,8 @@ async def test_a_refused_connection_is_retried():
 
 async def test_the_timeout_covers_the_whole_response():
     """A request to a server that hangs ends."""
-    answer, _ = hung()
-    async with serving(answer) as server, client_of(server, timeout=0.1, max_retries=0) as client:
+    respond, _ = hanging_response()
+    async with serve_with(respond) as server, client_of(server, timeout=0.1, max_retries=0) as client:
         with pytest.raises(RequestTimeoutError, match=r"no complete response within 0\.1 s"):
             await client.subscriptions.get(42)
 
@@ -111,10 +111,10 @@ async def test_responses_are_capped():
     """Even if they are short before decompression."""
     bomb = gzip.compress(bytes(MAX_BODY_BYTES + 1))
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(bomb, headers="Content-Encoding: gzip\r\n"))
+    async def respond(_, writer):
+        writer.write(response_bytes(bomb, headers="Content-Encoding: gzip\r\n"))
 
-    async with serving(answer) as server, client_of(server, max_retries=0) as client:
+    async with serve_with(respond) as server, client_of(server, max_retries=0) as client:
         with pytest.raises(ResponseError, match="longer than"):
             await client.subscriptions.get(42)
 
@@ -122,10 +122,14 @@ async def test_responses_are_capped():
 async def test_redirects_are_not_followed():
     """The other server gets no request."""
 
-    async def answer(_, writer):
-        writer.write(answer_bytes(b"", "302 Found", f"Location: {elsewhere.url}\r\n"))
+    async def respond(_, writer):
+        writer.write(response_bytes(b"", "302 Found", f"Location: {elsewhere.url}\r\n"))
 
-    async with serving(well) as elsewhere, serving(answer) as server, client_of(server, max_retries=0) as client:
+    async with (
+        serve_with(respond_success) as elsewhere,
+        serve_with(respond) as server,
+        client_of(server, max_retries=0) as client,
+    ):
         with pytest.raises(ResponseError, match="redirects are never followed"):
             await client.subscriptions.get(42)
 
@@ -137,7 +141,7 @@ async def test_the_environment_is_ignored(monkeypatch, tmp_path):
     (tmp_path / ".netrc").write_text("default login other password other\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.delenv("no_proxy", raising=False)
-    async with serving(well) as proxy, serving(well) as server:
+    async with serve_with(respond_success) as proxy, serve_with(respond_success) as server:
         monkeypatch.setenv("http_proxy", proxy.url)
         async with client_of(server) as client:
             await client.subscriptions.get(42)
@@ -149,7 +153,7 @@ async def test_the_environment_is_ignored(monkeypatch, tmp_path):
 
 async def test_cancellations_leave_the_pool_usable():
     """After hundreds of cancelled callers, in the queue and in flight, all others get a response."""
-    async with serving(well) as server, client_of(server, max_connections=5) as client:
+    async with serve_with(respond_success) as server, client_of(server, max_connections=5) as client:
         for turns in range(20):
             tasks = [asyncio.create_task(client.subscriptions.get(42)) for _ in range(25)]
             for _ in range(turns):

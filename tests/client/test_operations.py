@@ -635,7 +635,7 @@ def test_an_error_with_a_corrupt_body_is_typed():
         ("FromNumber=(213)555.1212", "FromNumber=***12"),
         ("at https://u:pw@h.example/callfire/Tok3n?x=1 now", "at https://***@h.example/callfire/***?*** now"),
         ('at "https://h.example/callfire/Tok3n" now', "at *** now"),
-        ("to somebody@example.com", "to ***@example.com"),
+        ("to someone@example.com", "to ***@example.com"),
         ("to a@12135551212 or https://h.example/12135551212/a", "to ***@***12 or https://h.example/***12/***"),
         ("path /callfire/hunter2 there", "path *** there"),
         ("token Abcdefgh12345678-_x", "token ***"),

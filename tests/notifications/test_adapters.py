@@ -111,7 +111,7 @@ async def test_an_encoded_body_is_not_supported(endpoint, events):
         (b'{"Surprise": {}}', 204),
     ],
 )
-async def test_the_status_tells_the_result(endpoint, body, status):
+async def test_the_status_depends_on_the_result(endpoint, body, status):
     """For a body that is empty, malformed or no notification, a failing handler, and an unknown event."""
     assert await post(endpoint, body) == status
 

@@ -359,7 +359,7 @@ async def test_handler_span_is_current_during_the_handler(recorder):
     router, current_ids = Router(), []
 
     @router.on(TextFinished)
-    async def look(event: TextFinished) -> None:
+    async def record_span_id(event: TextFinished) -> None:
         current_ids.append(get_current_span().get_span_context().span_id)
 
     async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:

@@ -100,7 +100,7 @@ each_target = pytest.mark.parametrize(
 
 @each_target
 @pytest.mark.parametrize("inbox", [None, MemoryInbox], ids=["inline", "inbox"])
-async def test_it_returns_when_the_handlers_have_finished(make_target, inbox):
+async def test_deliver_returns_when_the_handlers_have_finished(make_target, inbox):
     """The endpoint is found, and its application is started and stopped."""
     service = Service(inbox=inbox and inbox())
     event = make_text_finished(result="CARRIER_ERROR")

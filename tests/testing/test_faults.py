@@ -146,7 +146,7 @@ async def test_faults_are_injected_in_order(http, fake):
 
 @pytest.mark.parametrize("cut", ["request", "answer", "body"])
 async def test_the_client_creates_one_subscription(cut):
-    """It does so whatever happened to the first attempt."""
+    """The number does not depend on the fault of the first attempt."""
     fake = FakeCallFire(repeated_request_id="ignored")
     fake.fail_next(Fault(cut=cut))
 

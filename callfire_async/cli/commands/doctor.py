@@ -51,7 +51,7 @@ def doctor(
     endpoint: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Your receiver's URL. {token} stands for the current token in CALLFIRE_TOKEN."
+            metavar="URL", help="Your receiver's URL. {token} is replaced with the current token in CALLFIRE_TOKEN."
         ),
     ] = None,
     inbox: Annotated[str | None, typer.Option(metavar="FILE", help="File or directory of your inbox.")] = None,

@@ -39,7 +39,7 @@ ToNumber = Annotated[str | None, typer.Option(help="Only texts and calls to this
 Prune = Annotated[
     bool, typer.Option("--prune", help="Delete subscriptions with one of your tokens that are not in the file.")
 ]
-_ENDPOINT_HELP = "URL or e-mail address. {token} at the end of a URL stands for the current token in CALLFIRE_TOKEN."
+_ENDPOINT_HELP = "URL or e-mail address. {token} at the end of a URL is replaced with CALLFIRE_TOKEN's current token."
 _TRIGGER_HELP = "Event that triggers a postback."
 
 _COLUMNS = ("id", "trigger_event", "notification_format", "enabled", "endpoint", "filter")

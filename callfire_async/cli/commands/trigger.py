@@ -43,7 +43,7 @@ def trigger(
     *,
     to: Annotated[
         str,
-        typer.Option(metavar="URL", help="Endpoint to post to. {token} at the end stands for the token of `listen`."),
+        typer.Option(metavar="URL", help="Endpoint to post to. {token} at the end is replaced with `listen`'s token."),
     ] = "http://127.0.0.1:8484/callfire/{token}",
     format: Annotated[Format, typer.Option(help="Payload format.")] = Format.xml,
     settings: Annotated[

@@ -104,7 +104,7 @@ def check_event_type(event_type: object) -> None:
 
 
 def to_container(source: SubscriptionSource | None) -> Container[int] | None:
-    """Return the ids that *source* stands for; a container is returned as it is, so that it may change later."""
+    """Return the ids that *source* names; a container is returned unchanged, so that it may change later."""
     if isinstance(source, Subscription | ResourceReference):
         source = source.id
     if isinstance(source, int) and not isinstance(source, bool):

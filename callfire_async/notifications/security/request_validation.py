@@ -39,7 +39,7 @@ class Postback:
 
     #: The HTTP method; only POST is accepted.
     method: str
-    #: The last segment of the path, percent-decoded; None if there is none.
+    #: The last segment of the path, percent-decoded; None for an empty path.
     token: str | None = field(repr=False)
     #: A mapping, or pairs of names and values; names in upper or lower case.
     headers: Headers = field(repr=False)

@@ -66,7 +66,7 @@ async def test_the_cost_of_a_call_is_recorded_once(settings, run):
 
 @each_front_end
 async def test_the_service_accepts_postbacks_while_its_inbox_is_unavailable(settings, run):
-    unavailable = evolve(settings, inbox="postgresql://127.0.0.1:9/nobody", spool=f"{settings.inbox}.spool")
+    unavailable = evolve(settings, inbox="postgresql://127.0.0.1:9/unavailable", spool=f"{settings.inbox}.spool")
 
     async with run(unavailable) as (_, client):
         assert (await client.post(f"/callfire/{TOKEN}", content=make_call_finished().to_xml())).status_code == 204

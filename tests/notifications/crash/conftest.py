@@ -1,12 +1,12 @@
-"""Processes that do not outlive their test, and the figures that the tests show at the end."""
+"""Fixtures: receiver processes that are killed after each test, and figures that are printed after the run."""
 
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from notifications.crash.ledger import Ledger
-from notifications.crash.processes import Processes, free_port, no_survivors
+from notifications.crash.processes import Processes, free_port, run_processes
+from notifications.crash.results import HandlerResults
 from notifications.crash.server import Settings
 
 FIGURES = pytest.StashKey[list[str]]()
@@ -18,28 +18,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[FIGURES]:
-        terminalreporter.section(f"receivers killed, stopped and started again, seed {config.option.seed}")
+        terminalreporter.section(f"receivers killed, stopped and restarted, seed {config.option.seed}")
         terminalreporter.write_line("\n".join(config.stash[FIGURES]))
 
 
 @pytest.fixture
-def tell(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Return what shows a figure at the end of the run."""
+def report_figure(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Return a function that prints a figure after the run."""
     return lambda figure: pytestconfig.stash[FIGURES].append(f"{request.node.originalname}: {figure}")
 
 
 @pytest.fixture
-def chance(seed: int, request: pytest.FixtureRequest) -> random.Random:
+def rng(seed: int, request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "journal", tmp_path / "inbox")
+def results(tmp_path: Path) -> HandlerResults:
+    return HandlerResults(tmp_path / "journal", tmp_path / "inbox")
 
 
 @pytest.fixture
-async def processes(ledger: Ledger) -> AsyncIterator[Processes]:
+async def processes(results: HandlerResults) -> AsyncIterator[Processes]:
     with free_port() as port:
-        async with no_survivors(Settings(str(ledger.journal), str(ledger.inbox), port)) as processes:
+        async with run_processes(Settings(str(results.journal), str(results.inbox), port)) as processes:
             yield processes

@@ -1,4 +1,4 @@
-"""Receivers' processes as a test starts, ends and loses them."""
+"""Start, stop and kill receiver processes."""
 
 import asyncio
 import os
@@ -16,24 +16,24 @@ DEADLINE = 20.0
 POLL_SECONDS = 0.005
 
 
-async def until(holds: Callable[[], bool], progress: Callable[[], object] = lambda: None) -> None:
+async def wait_until(condition: Callable[[], bool], progress: Callable[[], object] = lambda: None) -> None:
     """
-    Wait for something to hold.
+    Wait until a condition is true.
 
     Raises:
-        TimeoutError: It does not, and there has been no progress for so long.
+        TimeoutError: There has been no progress for `DEADLINE` seconds.
     """
-    seen, deadline = progress(), time.monotonic() + DEADLINE
-    while not holds():
-        if progress() != seen:
-            seen, deadline = progress(), time.monotonic() + DEADLINE
+    last, deadline = progress(), time.monotonic() + DEADLINE
+    while not condition():
+        if progress() != last:
+            last, deadline = progress(), time.monotonic() + DEADLINE
         if time.monotonic() > deadline:
-            raise TimeoutError(f"nothing has happened for {DEADLINE:.0f} s")
+            raise TimeoutError(f"no progress for {DEADLINE:.0f} s")
         await asyncio.sleep(POLL_SECONDS)
 
 
 class ReceiverProcess:
-    """One process; started by `Processes`, which does not let it outlive the test."""
+    """One process; `Processes` starts it, and kills it at the end of the test."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -44,22 +44,22 @@ class ReceiverProcess:
         return self._process.pid
 
     @property
-    def has_ended(self) -> bool:
+    def has_exited(self) -> bool:
         return self._process.returncode is not None
 
-    async def said(self, word: str) -> float:
-        """Wait until it says a word; return the seconds since its start."""
+    async def wait_for_line(self, expected: str) -> float:
+        """Wait until the process prints *expected*; return the seconds since its start."""
         async with asyncio.timeout(DEADLINE):
             line = await self._process.stdout.readline()
-        assert line.decode().strip() == word
+        assert line.decode().strip() == expected
         return time.monotonic() - self.started_at
 
-    async def ready(self) -> float:
-        await self.said("starting")
-        return await self.said("ready")
+    async def wait_until_ready(self) -> float:
+        await self.wait_for_line("starting")
+        return await self.wait_for_line("ready")
 
-    async def killed(self) -> None:
-        """End it as the system would."""
+    async def kill(self) -> None:
+        """Kill the process with SIGKILL."""
         self._signal(signal.SIGKILL)
         await self._process.wait()
 
@@ -67,32 +67,32 @@ class ReceiverProcess:
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
-        # The process's own methods look whether it has ended, and take that news from the event loop.
-        if not self.has_ended:
+        # The methods of asyncio's process also poll it, and its exit would then be missed by the event loop.
+        if not self.has_exited:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    async def ended(self) -> int:
-        """Wait for its end; return its exit status, negative for a signal."""
+    async def wait_for_exit(self) -> int:
+        """Wait until the process exits; return its exit status, negative for a signal."""
         async with asyncio.timeout(DEADLINE):
             return await self._process.wait()
 
 
 class Processes:
-    """Starts receivers' processes."""
+    """Starts receiver processes."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._started: list[ReceiverProcess] = []
 
     async def start(self) -> ReceiverProcess:
-        """Start one, and do not wait for it."""
+        """Start a process without waiting until it is ready."""
         listener = self.settings.listener
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-W", "error", server.__file__, self.settings.dumps(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            # It finds what this process finds.
+            # The child imports from the same paths as this process.
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             pass_fds=() if listener is None else (listener,),
         )  # fmt: skip
@@ -101,17 +101,17 @@ class Processes:
 
     async def start_ready(self) -> ReceiverProcess:
         process = await self.start()
-        await process.ready()
+        await process.wait_until_ready()
         return process
 
     async def kill_all(self) -> None:
         for process in self._started:
-            await process.killed()
+            await process.kill()
 
 
 @asynccontextmanager
-async def no_survivors(settings: Settings) -> AsyncIterator[Processes]:
-    """Yield what starts processes, and kill them all at the end."""
+async def run_processes(settings: Settings) -> AsyncIterator[Processes]:
+    """Yield a `Processes`; kill all its processes at the end."""
     processes = Processes(settings)
     try:
         yield processes
@@ -122,9 +122,10 @@ async def no_survivors(settings: Settings) -> AsyncIterator[Processes]:
 @contextmanager
 def free_port() -> Iterator[int]:
     """
-    Yield a port that processes may listen at in turn, or together.
+    Yield a port on which processes may listen, one after the other or together.
 
-    It stays bound meanwhile: nobody else gets it, and no connection to it can get it as its own end and meet itself.
+    The port stays bound: no other program can take it, and no connection to it can get it as its local port and
+    connect to itself.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,8 +1,8 @@
 """
-A receiver in a process of its own, whose handlers do what an event's message says and write down what they did.
+A receiver in a process of its own, whose handlers run the command in an event's message and write a journal.
 
-It is run with one argument, its settings. It says ``starting`` and ``ready``, and ends with its standard input: whoever
-started it is gone.
+Its only argument is its settings as JSON. It prints ``starting`` and ``ready``, and exits when its standard input is
+closed, because the parent process is gone then.
 """
 
 import asyncio
@@ -20,28 +20,28 @@ from attrs import asdict, frozen
 from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished, worker
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_queue
+from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_consumer
 from callfire_async.notifications.inbox.postgres import PostgresInbox
-from callfire_async.notifications.inbox.sqlite import _directory as _sqlite_folder
+from callfire_async.notifications.inbox.sqlite import _directory as _sqlite_directory
 
 
 @frozen
 class Settings:
-    """What the process is told."""
+    """The settings of the process."""
 
-    #: The file to which each handler appends a line for what it has done.
+    #: The file to which handlers append a line for each step.
     journal: str
-    #: The inbox's file, its folder, or the address of its server.
+    #: The inbox's file or folder, or the URL of its server.
     inbox: str
     port: int = 0
-    #: A listening socket that was handed over, in place of the port.
+    #: The descriptor of an inherited listening socket, used instead of the port.
     listener: int | None = None
     shutdown_timeout: float = 10.0
     handler_timeout: float = 30.0
     max_attempts: int = 12
-    #: How often the files of dead processes are looked for; where it is given, the inbox is a folder.
+    #: How often to look for the files of dead processes, in seconds; if set, the inbox is a folder.
     take_over_seconds: float | None = None
-    #: How long a process may be gone before others have what it held.
+    #: The duration of a lease, in seconds.
     lease_seconds: float | None = None
 
     def dumps(self) -> str:
@@ -50,9 +50,9 @@ class Settings:
 
 class Handlers:
     """
-    Two handlers: ``first`` takes the events that have a message, ``last`` takes all and does as the message says.
+    Two handlers: ``first`` for events with a message, and ``last`` for all events, which runs the message as a command.
 
-    The messages: ``kill`` ends the process, ``wait SECONDS`` waits.
+    The commands: ``kill`` kills the process, ``wait SECONDS`` waits.
     """
 
     def __init__(self, journal: int) -> None:
@@ -66,7 +66,7 @@ class Handlers:
         return router
 
     def write(self, word: str, event: TextFinished, *more: object) -> None:
-        # One write a line: no crash can tear it, and what was written outlives the process.
+        # One write per line: a crash cannot truncate a line, and the line outlives the process.
         os.write(self._journal, " ".join(map(str, (word, event.text.id, *more))).encode() + b"\n")
 
     async def first(self, event: TextFinished) -> None:
@@ -75,12 +75,12 @@ class Handlers:
     async def last(self, event: TextFinished) -> None:
         self._running += 1
         try:
-            await self.obey(event)
+            await self.run_command(event)
         finally:
             self._running -= 1
         self.write("handled", event)
 
-    async def obey(self, event: TextFinished) -> None:
+    async def run_command(self, event: TextFinished) -> None:
         match (event.text.message or "").split():
             case ["kill"]:
                 self.write("killing", event, self._running)
@@ -89,11 +89,11 @@ class Handlers:
                 await self.wait(event, float(seconds))
 
     async def wait(self, event: TextFinished, seconds: float) -> None:
-        self.write("begun", event)
+        self.write("started", event)
         try:
             await asyncio.sleep(seconds)
         except asyncio.CancelledError:
-            self.write("cut", event)
+            self.write("cancelled", event)
             raise
 
 
@@ -119,15 +119,15 @@ def make_inbox(settings: Settings) -> Inbox:
             return jetstream_inbox(settings)
     if settings.take_over_seconds is None:
         return SqliteInbox(settings.inbox)
-    _sqlite_folder._TAKE_OVER_SECONDS = settings.take_over_seconds
+    _sqlite_directory._TAKE_OVER_SECONDS = settings.take_over_seconds
     return SqliteInbox.in_directory(settings.inbox)
 
 
 def jetstream_inbox(settings: Settings) -> Inbox:
-    """Take the last part of the address for the inbox's name."""
+    """Return a JetStream inbox whose name is the last part of the address."""
     server, _, name = settings.inbox.rpartition("/")
     if settings.lease_seconds is not None:
-        _jetstream_queue.ACK_WAIT_SECONDS = settings.lease_seconds
+        _jetstream_consumer.ACK_WAIT_SECONDS = settings.lease_seconds
     return JetStreamInbox(server, name=name)
 
 
@@ -140,30 +140,30 @@ def make_listener(settings: Settings) -> socket.socket:
     return listener
 
 
-def say(word: str) -> None:
-    os.write(1, f"{word}\n".encode())
+def print_line(text: str) -> None:
+    os.write(1, f"{text}\n".encode())
 
 
 async def serve(settings: Settings) -> None:
     app = NotificationApp(make_receiver(settings))
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", ws="none", access_log=False, log_level="error"))
     with make_listener(settings) as listener:
-        say("starting")
+        print_line("starting")
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
+        while not server.started:  # noqa: ASYNC110  # uvicorn only sets a flag
             await asyncio.sleep(0.005)
-        say("ready")
+        print_line("ready")
         await serving
 
 
-def end_with_input() -> None:
+def exit_at_end_of_input() -> None:
     os.read(0, 1)
     os._exit(1)
 
 
 def main() -> None:
     logging.basicConfig(level=logging.ERROR)
-    threading.Thread(target=end_with_input, daemon=True).start()
+    threading.Thread(target=exit_at_end_of_input, daemon=True).start()
     asyncio.run(serve(Settings(**json.loads(sys.argv[1]))))
 
 

@@ -1,6 +1,6 @@
 """Clocks that only move when a test moves them."""
 
-from engines.postgres import TurnedClock
+from engines.postgres import SettableClock
 
 from callfire_async.notifications.inbox import Clock
 
@@ -31,7 +31,7 @@ class Clocks:
 class ServerClocks(Clocks):
     """The clocks of a database server and its clients."""
 
-    def __init__(self, server_clock: TurnedClock) -> None:
+    def __init__(self, server_clock: SettableClock) -> None:
         super().__init__()
         self._server_clock = server_clock
         server_clock.show(self.system)

@@ -134,7 +134,7 @@ class InboxSuite(ABC):
 
     @odd_texts
     async def test_any_content_type_and_any_key_are_stored(self, inbox, text):
-        """A strange header does not cost the delivery."""
+        """An unusual header does not prevent storage."""
         first = await inbox.append(Delivery(b"body", text, key=text))
         again = await inbox.append(Delivery(b"another", text, key=text))
 
@@ -189,7 +189,7 @@ class InboxSuite(ABC):
         assert (again.id, again.duplicate) == (first.id, True)
         assert await bodies_of(inbox) == [b"same"]
 
-    async def test_an_explicit_key_decides_what_a_duplicate_is(self, inbox):
+    async def test_an_explicit_key_identifies_duplicates(self, inbox):
         """The bodies do not matter then."""
         await inbox.append_many([Delivery(b"a", key="1"), Delivery(b"b", key="1"), Delivery(b"a", key="2")])
 
@@ -340,7 +340,7 @@ class InboxSuite(ABC):
         assert await bodies_of(inbox) == [b"body"]
 
     @settles
-    async def test_a_late_worker_cannot_settle_a_delivery_that_another_holds(self, inbox, clocks, settle):
+    async def test_a_late_worker_cannot_settle_a_delivery_that_another_worker_holds(self, inbox, clocks, settle):
         """Its lease has expired."""
         appended = await inbox.append(Delivery(b"body"))
         late = await lease_of(inbox)
@@ -353,7 +353,7 @@ class InboxSuite(ABC):
         assert await inbox.ack(other)
 
     @settles
-    async def test_a_late_worker_may_settle_a_delivery_that_no_other_holds(self, inbox, clocks, settle):
+    async def test_a_late_worker_can_settle_a_delivery_that_no_other_worker_holds(self, inbox, clocks, settle):
         """The work was slow, but it was done once."""
         await inbox.append(Delivery(b"body"))
         late = await lease_of(inbox)
@@ -771,7 +771,7 @@ class InboxSuite(ABC):
 
     # --- closing and opening again ------------------------------------------------------------------------
 
-    async def test_deliveries_are_there_when_it_is_opened_again(self, world):
+    async def test_deliveries_persist_when_the_inbox_is_reopened(self, world):
         """Settled deliveries stay settled; an unsettled lease counts as a crash."""
         async with self.make(world) as inbox:
             await inbox.append_many([Delivery(b"%d" % number, "text/xml") for number in range(5)])
@@ -813,7 +813,7 @@ class InboxSuite(ABC):
             assert not await settle(inbox, lease)
             assert await bodies_of(inbox) == [b"body"]
 
-    def test_it_may_be_opened_again_in_another_event_loop(self, world):
+    def test_the_inbox_can_be_reopened_in_another_event_loop(self, world):
         """As in the tests of an application, which start a server each."""
         inbox = self.make(world)
         assert [asyncio.run(use_of(inbox, body)) for body in (b"1", b"2")] == [b"1", b"2"]

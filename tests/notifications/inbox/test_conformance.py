@@ -7,8 +7,8 @@ import pytest
 from engines.nats import NatsServer
 from engines.postgres import PostgresServer
 from notifications.inbox.clocks import ServerClocks
+from notifications.inbox.faulty_inbox import FaultyInbox, SpoolFirstInbox
 from notifications.inbox.suite import CLOCK, InboxSuite, World
-from notifications.inbox.switched import SwitchedInbox, ThroughTheSpool
 
 from callfire_async.notifications.inbox import Inbox
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
@@ -48,7 +48,7 @@ class TestPostgresInbox(InboxSuite):
 
     @pytest.fixture(autouse=True)
     def server(self, postgres: PostgresServer, world: World) -> None:
-        clock = postgres.turned_clock()
+        clock = postgres.settable_clock()
         world.clocks = ServerClocks(clock)
         world.reused |= {"address": clock.dsn, "schema": f"test_{secrets.token_hex(8)}"}
 
@@ -81,7 +81,7 @@ class TestSpoolingInboxOverMemory(InboxSuite):
 
 
 class TestSpoolingInboxOverSqlite(InboxSuite):
-    """The same with a directory of files as the spool."""
+    """A primary inbox with a directory of files as its spool."""
 
     def make(self, world: World, **options: Any) -> Inbox:
         clock = world.clocks.clock()
@@ -89,11 +89,11 @@ class TestSpoolingInboxOverSqlite(InboxSuite):
         return SpoolingInbox(primary, SqliteInbox.in_directory(world.directory / "spool", clock=clock))
 
 
-class TestThroughTheSpool(InboxSuite):
+class TestSpoolFirstInbox(InboxSuite):
     """Deliveries that pass through the spool behave like others."""
 
     def make(self, world: World, **options: Any) -> Inbox:
         clock = world.clocks.clock()
-        primary = SwitchedInbox(SqliteInbox(world.directory / "primary.db", clock=clock, **options))
+        primary = FaultyInbox(SqliteInbox(world.directory / "primary.db", clock=clock, **options))
         window = {name: value for name, value in options.items() if name == "dedupe_window"}
-        return ThroughTheSpool(primary, SqliteInbox(world.directory / "spool.db", clock=clock, **window))
+        return SpoolFirstInbox(primary, SqliteInbox(world.directory / "spool.db", clock=clock, **window))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from engines.proxy import Fault, Proxy, proxying
+from engines.proxy import Fault, Proxy, run_proxy
 from notifications.inbox.posting import BOUND_SECONDS, Handled, Posting
 
 from callfire_async.notifications import Receiver
@@ -40,14 +40,14 @@ async def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         # The path of a Unix socket must be short.
         with tempfile.TemporaryDirectory() as folder:
             file = ".s.PGSQL.5432"
-            async with proxying(server.folder / file, Path(folder) / file) as proxy:
+            async with run_proxy(server.folder / file, Path(folder) / file) as proxy:
                 address = server.dsn(folder=Path(folder))
                 yield Engine(proxy, lambda: PostgresInbox(address, schema=name, timeout=TIMEOUT_SECONDS))
     else:
         server = request.getfixturevalue("nats_server")
         monkeypatch.setattr(_connection, "_PING_SECONDS", 0.5)
         monkeypatch.setattr(_consumer, "ACK_WAIT_SECONDS", LEASE_SECONDS)
-        async with proxying(server.port) as proxy:
+        async with run_proxy(server.port) as proxy:
             address = server.url().replace(str(server.port), str(proxy.port))
             yield Engine(proxy, lambda: JetStreamInbox(address, name=name, timeout=TIMEOUT_SECONDS))
             gc.collect()  # while the warning is ignored: see the test
@@ -69,7 +69,7 @@ async def test_a_failing_network_loses_nothing(behind, fault, torture):
             for _ in range(20 if torture else 1):
                 await posting.wait_for_acknowledged(20)
                 async with behind.proxy.under(fault):
-                    await behind.proxy.strikes(1)
+                    await behind.proxy.wait_for_effects(1)
                     await posting.wait_for_replies(8)
             await posting.wait_for_acknowledged(20)
         lost = await posting.find_lost(handled)

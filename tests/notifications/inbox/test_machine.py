@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from notifications.inbox.clocks import DAY, Clocks, ServerClocks
+from notifications.inbox.faulty_inbox import FaultyInbox, SpoolFirstInbox
 from notifications.inbox.model import DEDUPE_WINDOW, Model, Row
-from notifications.inbox.switched import SwitchedInbox, ThroughTheSpool
 
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, InboxStats, Lease
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
@@ -69,15 +69,15 @@ class Agreement(RuleBasedStateMachine):
     def make(self) -> tuple[Any, ...]:
         """Create the inboxes; again, on the data of the last ones if they support it."""
         memory = self.inboxes[0] if self.inboxes else MemoryInbox(clock=self.clocks.clock())
-        return memory, self.sqlite(), self.through_the_spool()
+        return memory, self.sqlite(), self.spool_first_inbox()
 
     def sqlite(self) -> SqliteInbox:
         return SqliteInbox(self.folder / "inbox.db", retention=1000 * DAY, clock=self.clocks.clock())
 
-    def through_the_spool(self) -> ThroughTheSpool:
+    def spool_first_inbox(self) -> SpoolFirstInbox:
         primary = SqliteInbox(self.folder / "primary.db", retention=1000 * DAY, clock=self.clocks.clock())
         spool = SqliteInbox(self.folder / "spool.db", clock=self.clocks.clock())
-        return ThroughTheSpool(SwitchedInbox(primary), spool)
+        return SpoolFirstInbox(FaultyInbox(primary), spool)
 
     @property
     def now(self) -> float:
@@ -89,9 +89,9 @@ class Agreement(RuleBasedStateMachine):
 
         return self.runner.run(call_all())
 
-    def check_all(self, operation: Callable[[Inbox], Awaitable[T]], answer: T) -> None:
+    def check_all(self, operation: Callable[[Inbox], Awaitable[T]], expected: T) -> None:
         """Check that each inbox returns what the model does."""
-        assert self.call(operation) == [answer] * len(self.inboxes)
+        assert self.call(operation) == [expected] * len(self.inboxes)
 
     def number(self, id: object) -> int:
         """Return the model's ID of a delivery: its number in order of arrival."""
@@ -144,37 +144,37 @@ class Agreement(RuleBasedStateMachine):
             ] == expected
         return multiple(*(Pair(row, leases) for row, *leases in zip(rows, *lists, strict=True)))
 
-    def settle(self, pair: Pair, operation: Callable[[Inbox, Lease], Awaitable[bool]], answer: object) -> None:
+    def settle(self, pair: Pair, operation: Callable[[Inbox, Lease], Awaitable[bool]], expected: object) -> None:
         leases = dict(zip(self.inboxes, pair.leases, strict=True))
-        self.check_all(lambda inbox: operation(inbox, leases[inbox]), answer)
+        self.check_all(lambda inbox: operation(inbox, leases[inbox]), expected)
 
     @rule(pair=pairs, lease=seconds)
     def extend(self, pair: Pair, lease: float) -> None:
-        answer = self.model.extend(pair.row, lease * self.second, self.now)
-        self.settle(pair, lambda inbox, leased: inbox.extend(leased, lease * self.second), answer)
+        expected = self.model.extend(pair.row, lease * self.second, self.now)
+        self.settle(pair, lambda inbox, leased: inbox.extend(leased, lease * self.second), expected)
 
     @rule(pair=pairs, event_key=st.sampled_from(["", *EVENTS]))
     def ack(self, pair: Pair, event_key: str) -> None:
-        answer = self.model.ack(pair.row, event_key, self.now)
-        self.settle(pair, lambda inbox, leased: inbox.ack(leased, event_key=event_key), answer)
+        expected = self.model.ack(pair.row, event_key, self.now)
+        self.settle(pair, lambda inbox, leased: inbox.ack(leased, event_key=event_key), expected)
 
     @rule(pair=pairs, delay=seconds, completed=names)
     def nack(self, pair: Pair, delay: float, completed: frozenset[str]) -> None:
         delay *= self.second
-        answer = self.model.nack(pair.row, delay, completed, self.now)
+        expected = self.model.nack(pair.row, delay, completed, self.now)
         self.settle(
-            pair, lambda inbox, leased: inbox.nack(leased, delay=delay, completed=completed, reason="failed"), answer
+            pair, lambda inbox, leased: inbox.nack(leased, delay=delay, completed=completed, reason="failed"), expected
         )
 
     @rule(pair=pairs, completed=names)
     def release(self, pair: Pair, completed: frozenset[str]) -> None:
-        answer = self.model.release(pair.row, completed, self.now)
-        self.settle(pair, lambda inbox, leased: inbox.release(leased, completed=completed), answer)
+        expected = self.model.release(pair.row, completed, self.now)
+        self.settle(pair, lambda inbox, leased: inbox.release(leased, completed=completed), expected)
 
     @rule(pair=pairs)
     def dead_letter(self, pair: Pair) -> None:
-        answer = self.model.dead_letter(pair.row, self.now)
-        self.settle(pair, lambda inbox, leased: inbox.dead_letter(leased, "rejected"), answer)
+        expected = self.model.dead_letter(pair.row, self.now)
+        self.settle(pair, lambda inbox, leased: inbox.dead_letter(leased, "rejected"), expected)
 
     @rule(ids=st.none() | st.lists(st.integers(1, 5), max_size=3))
     def replay(self, ids: list[int] | None) -> None:
@@ -235,7 +235,7 @@ class ManyHosts(Agreement):
 
     def __init__(self) -> None:
         super().__init__()
-        self.server_clock = self.postgres.turned_clock()
+        self.server_clock = self.postgres.settable_clock()
         self.clocks = ServerClocks(self.server_clock)
         self.schema = f"machine_{secrets.token_hex(8)}"
 

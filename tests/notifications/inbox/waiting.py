@@ -1,4 +1,4 @@
-"""Wait for what servers do on their own."""
+"""Wait for changes that servers make."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

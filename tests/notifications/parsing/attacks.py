@@ -452,7 +452,7 @@ VALUES = [
 #: Attacks over HTTP, and the tests that cover them, for each adapter behind a real server.
 HTTP = {
     "chunked without end, 64 MB": ["test_an_endless_body_is_rejected_and_its_sender_disconnected"],
-    "the client goes on sending after its 413 or 408": [
+    "the client keeps sending after its 413 or 408": [
         "test_a_sender_that_continues_after_a_413_is_disconnected_within_a_second",
         "test_a_sender_that_continues_after_a_408_is_disconnected_within_a_second",
         "test_a_sender_that_continues_after_a_wrong_token_is_disconnected",

@@ -179,7 +179,7 @@ async def test_error_responses_are_errors_of_the_client(response_format):
 
 
 @each_format
-async def test_a_server_can_run_it(response_format, fake):
+async def test_a_server_can_run_the_fake(response_format, fake):
     """It is an ASGI application with a lifespan."""
     async with uvicorn_server(fake) as port:
         base_url = f"http://127.0.0.1:{port}/api/1.1/rest"
@@ -267,8 +267,8 @@ async def test_only_matching_events_are_posted(fake, endpoint):
         {"enabled": False},
         {"notification_format": NotificationFormat.EMAIL},
         {"notification_format": NotificationFormat.LEGACY},
-        {"endpoint": "somebody@example.com"},
-        {"endpoint": "mailto:somebody@example.com"},
+        {"endpoint": "someone@example.com"},
+        {"endpoint": "mailto:someone@example.com"},
     ],
 )
 async def test_disabled_and_mail_subscriptions_get_no_postbacks(fake, endpoint, fields):

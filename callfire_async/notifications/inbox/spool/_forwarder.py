@@ -173,7 +173,7 @@ class SpoolForwarder:
         try:
             await self._send(self._leases)
         except InboxError:
-            # The cause may be the primary or one of the deliveries: sending each on its own tells them apart.
+            # The cause may be the primary or one of the deliveries: sending each on its own shows which.
             await self._send_each()
         else:
             await self._delete(self._leases)

@@ -124,7 +124,7 @@ class DirectoryFiles:
             async with self._make_inbox(path, read_only=True) as inbox:
                 return await _has_pending(inbox)
         except InboxError:
-            # The file is new or damaged; opening it tells which.
+            # The file is new or damaged; opening it shows which.
             return True
 
     def _paths(self) -> list[Path]:

@@ -19,7 +19,7 @@ import pytest
 import trustme
 from attrs import evolve
 from engines.nats import PASSWORD, NatsServer, free_port, running_nats
-from engines.unprivileged import folder_of_nobody
+from engines.unprivileged import unprivileged_folder
 from nats.js.api import DiscardPolicy, StorageType
 from nats.js.errors import ServiceUnavailableError
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, dead_letter, lease_of
@@ -292,7 +292,7 @@ async def test_servers_that_require_tls_are_supported(name):
     """With the caller's SSL context."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
-    with folder_of_nobody("certificate-") as folder:
+    with unprivileged_folder("certificate-") as folder:
         file = folder / "server.pem"
         file.write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
         with running_nats(more=f'tls {{ cert_file: "{file}", key_file: "{file}" }}') as server:
@@ -631,7 +631,7 @@ async def test_a_late_worker_cannot_settle(inbox, other):
     assert await other.ack(lease)
 
 
-async def test_an_expired_lease_can_be_settled_if_nobody_has_claimed_since(inbox):
+async def test_an_expired_lease_can_be_settled_if_no_worker_has_claimed_since(inbox):
     """The handlers have run, so they do not run again."""
     await inbox.append(Delivery(b"body"))
     late = await lease_of(inbox, lease=SHORT)

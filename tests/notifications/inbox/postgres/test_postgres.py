@@ -17,7 +17,7 @@ import pytest
 from attrs import frozen
 from engines.pgbouncer import running_pgbouncer
 from engines.postgres import PASSWORD, PostgresServer
-from engines.proxy import Fault, Proxy, proxying
+from engines.proxy import Fault, Proxy, run_proxy
 from notifications.inbox.suite import DEADLINE, LEASE, ODD_TEXTS, all_entries, bodies_of, lease_of
 
 from callfire_async.errors import InboxError, InboxUnavailableError
@@ -408,7 +408,7 @@ def test_notifications_work_in_any_event_loop(schema):
     """An inbox may be opened once for each test of an application."""
     inbox = schema.inbox()
 
-    async def tell(body: bytes) -> None:
+    async def notify(body: bytes) -> None:
         async with inbox, schema.inbox() as other:
             await schema.wait_until_listening(2)
             waiting = asyncio.create_task(other.wait(NEVER))
@@ -417,7 +417,7 @@ def test_notifications_work_in_any_event_loop(schema):
             await inbox.ack(await lease_of(inbox))
 
     for body in (b"1", b"2"):
-        asyncio.run(tell(body))
+        asyncio.run(notify(body))
 
 
 @pytest.mark.usefixtures("no_polling")
@@ -708,7 +708,7 @@ SETTLEMENTS: dict[str, Callable[[Inbox, Lease], Awaitable[bool]]] = {
 async def settle_without_response(schema: Schema) -> AsyncIterator[Callable[[str], Awaitable[tuple[Inbox, Lease]]]]:
     """Return a function that settles a delivery in an inbox that gets no response."""
     server = schema.server.folder / ".s.PGSQL.5432"
-    async with proxying(server) as proxy, schema.inbox(schema.proxy_dsn(proxy.port)) as inbox:
+    async with run_proxy(server) as proxy, schema.inbox(schema.proxy_dsn(proxy.port)) as inbox:
 
         async def settle(operation: str) -> tuple[Inbox, Lease]:
             await inbox.append(Delivery(b"body"))
@@ -769,7 +769,7 @@ async def test_conflicts_are_retried_five_times(schema):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://somebody:SECRET@/postgres?host={folder}", "PostgreSQL is unavailable: password authentication"),
+        ("postgresql://unknown:SECRET@/postgres?host={folder}", "PostgreSQL is unavailable: password authentication"),
         ("postgresql://postgres:{password}@/SECRETS?host={folder}", "is unavailable: database .* does not exist"),
         ("postgresql://postgres:SECRET@/postgres?host={folder}/nowhere", "PostgreSQL is unavailable: "),
         ("postgresql://postgres:SECRET@127.0.0.1:1/postgres", "PostgreSQL is unavailable: "),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from notifications.inbox.faulty_inbox import FaultyInbox
 from notifications.inbox.processes import running
 from notifications.inbox.suite import LEASE, all_entries, bodies_of, lease_of
-from notifications.inbox.switched import SwitchedInbox
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Notification, Postback, Receiver, Reply, Router
@@ -51,8 +51,8 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
 
 
 @pytest.fixture
-def primary() -> SwitchedInbox:
-    return SwitchedInbox(MemoryInbox())
+def primary() -> FaultyInbox:
+    return FaultyInbox(MemoryInbox())
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def spool(tmp_path: Path) -> SqliteInbox:
 
 
 @pytest.fixture
-def make(primary: SwitchedInbox, spool: SqliteInbox) -> Callable[..., SpoolingInbox]:
+def make(primary: FaultyInbox, spool: SqliteInbox) -> Callable[..., SpoolingInbox]:
     return lambda **options: SpoolingInbox(primary, spool, **{"recovery_timeout": 0.001} | options)
 
 
@@ -83,17 +83,17 @@ async def manual_inbox(make: Callable[..., SpoolingInbox], sleep: ManualSleep) -
         yield inbox
 
 
-async def spool_all(inbox: SpoolingInbox, primary: SwitchedInbox, *bodies: bytes) -> None:
-    """Append deliveries while the primary is away."""
-    primary.away = True
+async def spool_all(inbox: SpoolingInbox, primary: FaultyInbox, *bodies: bytes) -> None:
+    """Append deliveries while the primary is unavailable."""
+    primary.is_unavailable = True
     for body in bodies:
         await inbox.append(Delivery(body))
-    primary.away = False
+    primary.is_unavailable = False
 
 
-async def begin_outage(inbox: SpoolingInbox, primary: SwitchedInbox, sleep: ManualSleep) -> None:
+async def begin_outage(inbox: SpoolingInbox, primary: FaultyInbox, sleep: ManualSleep) -> None:
     """Make the primary unavailable and open the circuit breaker."""
-    primary.away = True
+    primary.is_unavailable = True
     for _ in range(3):
         with pytest.raises(InboxUnavailableError):
             await inbox.stats()
@@ -158,7 +158,7 @@ async def test_spool_is_unused_while_primary_is_available(inbox, primary, spool)
     assert await all_entries(spool) == []
 
 
-@pytest.mark.parametrize("trouble", ["away", "hangs", "forgets"])
+@pytest.mark.parametrize("trouble", ["is_unavailable", "is_hanging", "loses_responses"])
 async def test_delivery_without_acknowledgement_is_spooled(make, primary, spool, trouble):
     """The primary fails, hangs, or stores the delivery and loses the acknowledgement."""
     async with make(timeout=0.01, drain_timeout=0) as inbox:
@@ -167,7 +167,7 @@ async def test_delivery_without_acknowledgement_is_spooled(make, primary, spool,
         (two,) = await inbox.append_many([Delivery(b"2")])
         waiting = await inbox.spooled()
         setattr(primary, trouble, False)
-        primary.went_on.set()
+        primary.resumed.set()
         await wait_until_forwarded(inbox)
 
         assert [one.id, two.id, waiting] == ["spool/1", "spool/2", 2]
@@ -178,9 +178,9 @@ async def test_forwarding_keeps_key_time_and_content_type(inbox, primary):
     """The primary gets the delivery as it was received."""
     at = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
     delivery = Delivery(b"<xml/>", "text/xml", received_at=at, key="a key")
-    primary.away = True
+    primary.is_unavailable = True
     await inbox.append(delivery)
-    primary.away = False
+    primary.is_unavailable = False
 
     await wait_until_forwarded(inbox)
     assert (await lease_of(inbox)).delivery == delivery
@@ -189,7 +189,7 @@ async def test_forwarding_keeps_key_time_and_content_type(inbox, primary):
 @pytest.mark.parametrize("error", [ValueError("secret words"), InboxError("no"), asyncio.CancelledError()])
 async def test_delivery_is_spooled_whatever_the_primary_raises(inbox, primary, error):
     """A foreign exception, a rejection and a CancelledError of the driver all lead to the spool."""
-    primary.refusal, primary.refuses = error, frozenset([b"body"])
+    primary.rejection, primary.rejected_bodies = error, frozenset([b"body"])
 
     appended = await inbox.append(Delivery(b"body"))
 
@@ -198,26 +198,26 @@ async def test_delivery_is_spooled_whatever_the_primary_raises(inbox, primary, e
 
 async def test_append_fails_only_if_both_inboxes_fail(primary):
     """The error of the spool is raised."""
-    spool = SwitchedInbox(MemoryInbox())
+    spool = FaultyInbox(MemoryInbox())
     async with SpoolingInbox(primary, spool, recovery_timeout=0.001) as inbox:
-        primary.away = spool.away = True
-        with pytest.raises(InboxUnavailableError, match="away"):
+        primary.is_unavailable = spool.is_unavailable = True
+        with pytest.raises(InboxUnavailableError, match="unavailable"):
             await inbox.append(Delivery(b"body"))
-        with pytest.raises(InboxUnavailableError, match="away"):
+        with pytest.raises(InboxUnavailableError, match="unavailable"):
             await inbox.append_many([Delivery(b"body")])
-        primary.away = spool.away = False
+        primary.is_unavailable = spool.is_unavailable = False
 
 
 async def test_cancelled_append_is_cancelled_in_the_primary(make, primary):
     """Nothing is stored after the caller has been cancelled."""
     async with make() as inbox:
-        primary.hangs = True
+        primary.is_hanging = True
         appending = asyncio.create_task(inbox.append(Delivery(b"body")))
-        await eventually(lambda: "append" in primary.asked)
+        await eventually(lambda: "append" in primary.calls)
         appending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await appending
-        primary.hangs = False
+        primary.is_hanging = False
 
         assert await inbox.stats() == InboxStats()
 
@@ -238,31 +238,31 @@ async def test_repeat_of_a_spooled_delivery_is_a_duplicate(inbox, primary):
 async def test_open_breaker_does_not_call_the_primary(manual_inbox, sleep, primary):
     """After the failure threshold, appends go straight to the spool and other operations fail."""
     await begin_outage(manual_inbox, primary, sleep)
-    asked = len(primary.asked)
+    call_count = len(primary.calls)
 
     for number in range(10):
         await manual_inbox.append(Delivery(b"%d" % number))
     with pytest.raises(InboxUnavailableError, match="primary inbox is unavailable"):
         await manual_inbox.claim(1, lease=LEASE)
 
-    assert len(primary.asked) == asked
+    assert len(primary.calls) == call_count
 
 
 async def test_probe_interval_doubles_up_to_30_seconds(manual_inbox, sleep, primary):
     """A successful probe resets the interval."""
-    primary.away = True
+    primary.is_unavailable = True
     await manual_inbox.append(Delivery(b"body"))
     for times in range(1, 8):
         await sleep.has_been_called(times)
         sleep.wake()
     await sleep.has_been_called(8)
-    primary.away = False
+    primary.is_unavailable = False
     sleep.wake()
     await wait_until_forwarded(manual_inbox)
-    primary.away = True
+    primary.is_unavailable = True
     await manual_inbox.append(Delivery(b"another"))
     await sleep.has_been_called(9)
-    primary.away = False
+    primary.is_unavailable = False
 
     assert sleep.delays == [2, 4, 8, 16, 30, 30, 30, 30, 2]
 
@@ -270,7 +270,7 @@ async def test_probe_interval_doubles_up_to_30_seconds(manual_inbox, sleep, prim
 async def test_probe_closes_the_breaker_if_nothing_is_spooled(manual_inbox, sleep, primary, caplog):
     """Workers resume after the outage, and the log has one line for its beginning and one for its end."""
     await begin_outage(manual_inbox, primary, sleep)
-    primary.away = False
+    primary.is_unavailable = False
     sleep.wake()
 
     await eventually(lambda: bool(messages(caplog, "is available again")))
@@ -285,8 +285,8 @@ async def test_breaker_that_opens_before_the_forwarder_waits_is_probed(
     claim = spool.claim
 
     async def claim_during_outage(limit: int, *, lease: float) -> list[Lease]:
-        if not primary.away:
-            primary.away = True
+        if not primary.is_unavailable:
+            primary.is_unavailable = True
             for _ in range(3):
                 with pytest.raises(InboxUnavailableError):
                     await manual_inbox.stats()
@@ -304,10 +304,10 @@ async def test_success_between_failures_keeps_the_breaker_closed(make, primary):
     """Only consecutive failures count."""
     async with make(failure_threshold=2, drain_timeout=0) as inbox:
         for _ in range(5):
-            primary.away = True
+            primary.is_unavailable = True
             with pytest.raises(InboxUnavailableError):
                 await inbox.stats()
-            primary.away = False
+            primary.is_unavailable = False
             await inbox.stats()
 
 
@@ -317,13 +317,13 @@ async def test_success_between_failures_keeps_the_breaker_closed(make, primary):
 async def test_spooled_deliveries_are_forwarded_in_order_of_arrival(manual_inbox, sleep, primary):
     """The order holds if the primary is unavailable for several attempts."""
     bodies = [b"%d" % number for number in range(250)]
-    primary.away = True
+    primary.is_unavailable = True
     await manual_inbox.append_many([Delivery(body) for body in bodies[:200]])
     await sleep.has_been_called(1)
     sleep.wake()
     await sleep.has_been_called(2)
     await manual_inbox.append_many([Delivery(body) for body in bodies[200:]])
-    primary.away = False
+    primary.is_unavailable = False
     sleep.wake()
 
     await wait_until_forwarded(manual_inbox)
@@ -333,13 +333,13 @@ async def test_spooled_deliveries_are_forwarded_in_order_of_arrival(manual_inbox
 async def test_delivery_that_the_primary_rejects_five_times_is_a_dead_letter(inbox, primary, monkeypatch, caplog):
     """Later deliveries are forwarded meanwhile, and the dead letter is logged, listed and counted."""
     monkeypatch.setattr(_forwarder, "_REJECTION_DELAY_SECONDS", 0.001)
-    primary.refuses = frozenset([b"bad"])
+    primary.rejected_bodies = frozenset([b"bad"])
     await spool_all(inbox, primary, b"1", b"bad", b"2")
 
     await wait_until_forwarded(inbox)
 
     (dead,) = await all_entries(inbox, "dead")
-    reason = "the primary inbox rejected the delivery 5 times, most recently: it does not fit"
+    reason = "the primary inbox rejected the delivery 5 times, most recently: the body is too large"
     assert await bodies_of(inbox) == [b"1", b"2"]
     assert (dead.id, dead.delivery.body, dead.attempt, dead.reason) == ("spool/2", b"bad", 5, reason)
     assert (await inbox.stats()).dead == 1
@@ -348,7 +348,7 @@ async def test_delivery_that_the_primary_rejects_five_times_is_a_dead_letter(inb
 
 async def test_rejected_delivery_is_delayed(inbox, primary, spool):
     """A full primary gets time to free space; the entry shows the attempt and the reason."""
-    primary.refuses = frozenset([b"bad"])
+    primary.rejected_bodies = frozenset([b"bad"])
     await inbox.append(Delivery(b"bad"))
 
     async def is_delayed() -> bool:
@@ -357,7 +357,7 @@ async def test_rejected_delivery_is_delayed(inbox, primary, spool):
     await eventually(is_delayed)
     (entry,) = await all_entries(inbox)
     (spooled,) = await all_entries(spool)
-    assert (entry.id, entry.attempt, entry.reason) == ("spool/1", 2, "it does not fit")
+    assert (entry.id, entry.attempt, entry.reason) == ("spool/1", 2, "the body is too large")
     assert (entry.state, await all_entries(inbox, spooled.state)) == (spooled.state, [entry])
     assert await inbox.stats() == InboxStats(delayed=1)
 
@@ -365,7 +365,10 @@ async def test_rejected_delivery_is_delayed(inbox, primary, spool):
 async def test_unavailability_for_one_delivery_counts_as_rejection(inbox, primary, monkeypatch):
     """A server may close the connection because of one delivery; accepting others proves that it is available."""
     monkeypatch.setattr(_forwarder, "_REJECTION_DELAY_SECONDS", 0.001)
-    primary.refusal, primary.refuses = InboxUnavailableError("it broke off"), frozenset([b"bad"])
+    primary.rejection, primary.rejected_bodies = (
+        InboxUnavailableError("connection closed"),
+        frozenset([b"bad"]),
+    )
     await inbox.append(Delivery(b"bad"))
 
     async def is_dead() -> bool:
@@ -378,7 +381,10 @@ async def test_unavailability_for_one_delivery_counts_as_rejection(inbox, primar
 
 async def test_primary_that_stores_nothing_causes_no_dead_letters(manual_inbox, sleep, primary):
     """If the primary can be read but its disk is full, the deliveries wait."""
-    primary.refusal, primary.refuses = InboxUnavailableError("its disk is full"), frozenset([b"1", b"2"])
+    primary.rejection, primary.rejected_bodies = (
+        InboxUnavailableError("its disk is full"),
+        frozenset([b"1", b"2"]),
+    )
     await manual_inbox.append(Delivery(b"1"))
     await manual_inbox.append(Delivery(b"2"))
     for times in range(1, 8):
@@ -387,7 +393,7 @@ async def test_primary_that_stores_nothing_causes_no_dead_letters(manual_inbox, 
     await sleep.has_been_called(8)
 
     assert await manual_inbox.stats() == InboxStats(ready=2, oldest_ready_age=pytest.approx(0, abs=DEADLINE))
-    primary.refuses = frozenset()
+    primary.rejected_bodies = frozenset()
     sleep.wake()
     await wait_until_forwarded(manual_inbox)
     assert await bodies_of(manual_inbox) == [b"1", b"2"]
@@ -396,13 +402,13 @@ async def test_primary_that_stores_nothing_causes_no_dead_letters(manual_inbox, 
 async def test_replay_includes_dead_letters_of_the_spool(inbox, primary, monkeypatch):
     """All of them or by id; they are forwarded to the primary again."""
     monkeypatch.setattr(_forwarder, "_REJECTION_DELAY_SECONDS", 0.001)
-    primary.refuses = frozenset([b"1", b"2", b"3"])
+    primary.rejected_bodies = frozenset([b"1", b"2", b"3"])
     for body in (b"1", b"2", b"3"):
         await inbox.append(Delivery(body))
     await wait_until_forwarded(inbox)
     await inbox.append(Delivery(b"dead in primary"))
     await inbox.dead_letter(await lease_of(inbox), "because")
-    primary.refuses = frozenset()
+    primary.rejected_bodies = frozenset()
 
     by_id = await inbox.replay(["spool/2", "spool/2", "spool/9", "9"])
     none = await inbox.replay([])
@@ -416,7 +422,7 @@ async def test_replay_includes_dead_letters_of_the_spool(inbox, primary, monkeyp
 async def test_purge_includes_dead_letters_of_the_spool(inbox, primary, monkeypatch):
     """``dead_before`` applies to both inboxes, ``done_before`` only to the primary."""
     monkeypatch.setattr(_forwarder, "_REJECTION_DELAY_SECONDS", 0.001)
-    primary.refuses = frozenset([b"bad"])
+    primary.rejected_bodies = frozenset([b"bad"])
     await inbox.append(Delivery(b"bad"))
     await wait_until_forwarded(inbox)
 
@@ -431,7 +437,7 @@ async def test_delivery_that_cannot_be_deleted_from_the_spool_is_forwarded_again
     ack = spool.ack
 
     async def ack_after_two_failures(lease: Lease) -> bool:
-        if primary.asked.count("append_many") < 3:
+        if primary.calls.count("append_many") < 3:
             raise InboxUnavailableError("its disk fails")
         return await ack(lease)
 
@@ -439,7 +445,7 @@ async def test_delivery_that_cannot_be_deleted_from_the_spool_is_forwarded_again
     await spool_all(inbox, primary, b"body")
     await wait_until_forwarded(inbox)
 
-    assert primary.asked.count("append_many") == 3
+    assert primary.calls.count("append_many") == 3
     assert await bodies_of(inbox) == [b"body"]
 
 
@@ -463,7 +469,7 @@ OPERATIONS: dict[str, Callable[[Inbox], Awaitable[object]]] = {
 }
 
 
-@pytest.mark.parametrize("trouble", ["away", "hangs"])
+@pytest.mark.parametrize("trouble", ["is_unavailable", "is_hanging"])
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_operation_of_the_primary_fails_in_bounded_time(make, primary, operation, trouble):
     """Each operation raises InboxUnavailableError if the primary fails or hangs."""
@@ -573,7 +579,10 @@ class SlowClaim:
 
 async def test_spooled_deliveries_count_as_ready(manual_inbox, sleep, primary):
     """Deliveries that are being forwarded are ready too, in the counts and in listings."""
-    primary.refusal, primary.refuses = InboxUnavailableError("its disk is full"), frozenset([b"held", b"next"])
+    primary.rejection, primary.rejected_bodies = (
+        InboxUnavailableError("its disk is full"),
+        frozenset([b"held", b"next"]),
+    )
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     await manual_inbox.append(Delivery(b"held", received_at=long_ago))
     await sleep.has_been_called(1)
@@ -589,7 +598,7 @@ async def test_spooled_deliveries_count_as_ready(manual_inbox, sleep, primary):
 
 async def test_spooled_delivery_can_be_read_while_primary_is_away(manual_inbox, primary):
     """With `get` and its id, and through the ``spool`` property."""
-    primary.away = True
+    primary.is_unavailable = True
     appended = await manual_inbox.append(Delivery(b"body"))
 
     entry = await manual_inbox.get(appended.id)
@@ -657,12 +666,12 @@ async def test_retention_is_that_of_the_primary(make):
 async def test_wait_returns_when_the_primary_recovers(manual_inbox, sleep, primary):
     """The primary is not called meanwhile."""
     await begin_outage(manual_inbox, primary, sleep)
-    asked = len(primary.asked)
+    call_count = len(primary.calls)
     waiting = asyncio.create_task(manual_inbox.wait(DEADLINE))
     await asyncio.sleep(0)
 
-    assert len(primary.asked) == asked
-    primary.away = False
+    assert len(primary.calls) == call_count
+    primary.is_unavailable = False
     sleep.wake()
     async with asyncio.timeout(DEADLINE):
         await waiting
@@ -681,28 +690,28 @@ async def test_wait_returns_after_its_timeout_while_the_primary_is_away(manual_i
 
 async def test_inbox_starts_without_its_primary(make, primary, caplog):
     """Deliveries are spooled, and the primary is opened later; each is logged once."""
-    primary.away = True
+    primary.is_unavailable = True
     async with make() as inbox:
-        await eventually(lambda: primary.asked.count("open") > 3)
+        await eventually(lambda: primary.calls.count("open") > 3)
         appended = await inbox.append(Delivery(b"body"))
         with pytest.raises(InboxUnavailableError):
             await inbox.claim(1, lease=LEASE)
-        primary.away = False
+        primary.is_unavailable = False
         await wait_until_forwarded(inbox)
 
         assert (appended.id, await bodies_of(inbox)) == ("spool/1", [b"body"])
     assert len(messages(caplog, "cannot open the primary inbox")) == 1
     assert len(messages(caplog, "opened the primary inbox")) == 1
-    assert primary.asked.count("append") == 0
+    assert primary.calls.count("append") == 0
 
 
 async def test_start_does_not_wait_longer_than_timeout(make, primary, caplog):
     """The primary may be opened while deliveries are being spooled."""
-    primary.hangs = True
+    primary.is_hanging = True
     async with make(timeout=0.01) as inbox:
         appended = await inbox.append(Delivery(b"body"))
-        primary.hangs = False
-        primary.went_on.set()
+        primary.is_hanging = False
+        primary.resumed.set()
         await wait_until_forwarded(inbox)
 
         assert (appended.id, await bodies_of(inbox)) == ("spool/1", [b"body"])
@@ -743,14 +752,14 @@ class InboxWithOpenHook(MemoryInbox):
 
 async def test_opening_is_retried_if_the_primary_hangs(make, primary):
     """Each attempt is bounded by the operation timeout."""
-    primary.hangs = True
+    primary.is_hanging = True
     async with make(operation_timeout=0.01):
-        await eventually(lambda: primary.asked.count("open") > 2)
-        primary.hangs = False
+        await eventually(lambda: primary.calls.count("open") > 2)
+        primary.is_hanging = False
         await eventually(lambda: primary.is_open)
 
 
-@pytest.mark.parametrize("trouble", ["away", "hangs"])
+@pytest.mark.parametrize("trouble", ["is_unavailable", "is_hanging"])
 async def test_inbox_stops_if_its_primary_was_never_open(make, primary, trouble, caplog):
     """The number of spooled deliveries is logged, and they are forwarded after the next start."""
     setattr(primary, trouble, True)
@@ -768,9 +777,9 @@ async def test_inbox_stops_if_its_primary_was_never_open(make, primary, trouble,
 
 async def test_cancelled_start_closes_everything(make, primary, spool):
     """The spool can be opened again, and no task is left."""
-    primary.hangs = True
+    primary.is_hanging = True
     opening = asyncio.create_task(make(timeout=DEADLINE).__aenter__())
-    await eventually(lambda: "open" in primary.asked)
+    await eventually(lambda: "open" in primary.calls)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
@@ -788,11 +797,11 @@ async def test_spool_that_cannot_be_opened_is_an_error(primary, tmp_path):
 
 async def test_close_forwards_spooled_deliveries(manual_inbox, sleep, primary, spool, caplog):
     """It does not wait for the next probe."""
-    primary.away = True
+    primary.is_unavailable = True
     for number in range(250):
         await manual_inbox.append(Delivery(b"%d" % number))
     await sleep.has_been_called(1)
-    primary.away = False
+    primary.is_unavailable = False
 
     await manual_inbox.__aexit__(None, None, None)
 
@@ -809,7 +818,7 @@ def short_close_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_close_timeout")
-@pytest.mark.parametrize("trouble", ["away", "hangs", "forgets"])
+@pytest.mark.parametrize("trouble", ["is_unavailable", "is_hanging", "loses_responses"])
 async def test_close_is_bounded_while_the_primary_is_away(make, primary, spool, trouble, caplog):
     """The forwarder makes one more attempt; the deliveries stay in the spool."""
     async with asyncio.timeout(DEADLINE):
@@ -824,10 +833,10 @@ async def test_close_is_bounded_while_the_primary_is_away(make, primary, spool, 
 
 async def test_inboxes_are_closed_in_reverse_order(primary):
     """The spool is opened first and closed last."""
-    spool = SwitchedInbox(MemoryInbox())
+    spool = FaultyInbox(MemoryInbox())
     order = []
     for name, inbox in (("primary", primary), ("spool", spool)):
-        inbox.asked = CallRecorder(order, name)
+        inbox.calls = CallRecorder(order, name)
     async with SpoolingInbox(primary, spool):
         pass
 
@@ -853,13 +862,13 @@ class CallRecorder(list[str]):
 
 async def test_failing_spool_does_not_prevent_closing_the_primary(primary):
     """The error of the spool is raised; the remaining deliveries are not counted."""
-    spool = SwitchedInbox(MemoryInbox())
+    spool = FaultyInbox(MemoryInbox())
     inbox = SpoolingInbox(primary, spool, recovery_timeout=0.001)
     await inbox.__aenter__()
-    spool.away = True
+    spool.is_unavailable = True
     with pytest.raises(InboxUnavailableError):
         await inbox.__aexit__(None, None, None)
-    spool.away = False
+    spool.is_unavailable = False
 
     assert not primary.is_open
 
@@ -867,11 +876,11 @@ async def test_failing_spool_does_not_prevent_closing_the_primary(primary):
 async def test_close_leaves_no_tasks(make, primary):
     """Operations that the primary never finished are cancelled."""
     async with make(timeout=0.01, operation_timeout=0.01, drain_timeout=0) as inbox:
-        primary.hangs = True
+        primary.is_hanging = True
         await inbox.append(Delivery(b"body"))
         with pytest.raises(InboxUnavailableError):
             await inbox.claim(1, lease=LEASE)
-        primary.hangs = False
+        primary.is_hanging = False
 
     assert len(asyncio.all_tasks()) == 1
 
@@ -898,10 +907,10 @@ from callfire_async.notifications.inbox.spool import SpoolingInbox
 
 class Away(MemoryInbox):
     async def append_many(self, deliveries):
-        raise InboxUnavailableError("it is away")
+        raise InboxUnavailableError("the server is unavailable")
 
     async def stats(self):
-        raise InboxUnavailableError("it is away")
+        raise InboxUnavailableError("the server is unavailable")
 
 spool = SqliteInbox(sys.argv[1]) if sys.argv[1].endswith(".db") else SqliteInbox.in_directory(sys.argv[1])
 async with SpoolingInbox(Away(), spool, recovery_timeout=0.01) as inbox:
@@ -965,10 +974,10 @@ async def test_outage_loses_no_postback(router, make, primary):
     async with Receiver(router, tokens=None, inbox=make()) as receiver:
         replies = [await receiver.receive(postback(1))]
         await receiver.idle(DEADLINE)
-        primary.away = True
+        primary.is_unavailable = True
         replies += [await receiver.receive(postback(number)) for number in range(2, 12)]
         health = await receiver.health()
-        primary.away = False
+        primary.is_unavailable = False
         await receiver.idle(DEADLINE)
 
     assert (replies, health.live, health.ready) == ([Reply(204)] * 11, True, True)
@@ -987,7 +996,7 @@ async def test_receiver_stays_ready_while_leases_cannot_be_settled(make, primary
     async with Receiver(router, tokens=None, inbox=make(sleep=sleep)) as receiver:
         await receiver.receive(postback(1))
         await started.wait()
-        primary.away = True
+        primary.is_unavailable = True
         finish.set()
 
         async def has_failed_to_ack() -> bool:
@@ -996,7 +1005,7 @@ async def test_receiver_stays_ready_while_leases_cannot_be_settled(make, primary
         await eventually(has_failed_to_ack)
         health = await receiver.health()
         reply = await receiver.receive(postback(2))
-        primary.away = False
+        primary.is_unavailable = False
         sleep.wake()
 
     assert (health.live, health.ready, health.healthy, reply) == (True, True, False, Reply(204))
@@ -1005,11 +1014,11 @@ async def test_receiver_stays_ready_while_leases_cannot_be_settled(make, primary
 async def test_receiver_is_not_idle_while_the_primary_is_away(router, make, primary, sleep):
     """The primary may hold deliveries that are due."""
     async with Receiver(router, tokens=None, inbox=make(sleep=sleep)) as receiver:
-        primary.away = True
+        primary.is_unavailable = True
         await receiver.receive(postback(1))
         with pytest.raises(TimeoutError):
             await receiver.idle(0.01)
-        primary.away = False
+        primary.is_unavailable = False
 
 
 async def test_intake_and_workers_can_be_separate_receivers(router, primary, tmp_path):
@@ -1029,7 +1038,7 @@ async def test_intake_and_workers_can_be_separate_receivers(router, primary, tmp
     assert (before.inbox.ready, before.handled, after.inbox.done, after.handled) == (10, 0, 10, 0)
 
 
-class SharedInbox(SwitchedInbox):
+class SharedInbox(FaultyInbox):
     """An inbox for several receivers, which opening and closing does not affect."""
 
     async def __aenter__(self) -> Self:

@@ -277,7 +277,7 @@ async def test_a_damaged_file_is_skipped(directory, caplog):
     """It is logged and not changed; the others are handled."""
     name = await left_behind(directory, b"body")
     damaged = directory / "damaged.db"
-    damaged.write_bytes(b"Dear diary, " * 1000)
+    damaged.write_bytes(b"Plain text, " * 1000)
 
     async with SqliteInbox.in_directory(directory) as inbox:
         lease = await lease_of(inbox)
@@ -288,7 +288,7 @@ async def test_a_damaged_file_is_skipped(directory, caplog):
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert errors
     assert all("damaged.db" in error for error in errors)
-    assert damaged.read_bytes() == b"Dear diary, " * 1000
+    assert damaged.read_bytes() == b"Plain text, " * 1000
 
 
 @pytest.mark.parametrize("operation", ["claim", "stats", "take over"])

@@ -165,12 +165,12 @@ async def test_a_file_of_a_later_version_is_refused(path, read_only):
 @pytest.mark.parametrize("read_only", [True, False])
 async def test_a_file_that_is_no_database_is_refused(path, read_only):
     """It is not changed."""
-    path.write_bytes(b"Dear diary, " * 1000)
+    path.write_bytes(b"Plain text, " * 1000)
 
     with pytest.raises(InboxUnavailableError, match="not a database"):
         await SqliteInbox(path, read_only=read_only, lock_timeout=0).__aenter__()
 
-    assert path.read_bytes() == b"Dear diary, " * 1000
+    assert path.read_bytes() == b"Plain text, " * 1000
 
 
 async def test_a_database_without_deliveries_is_refused(path):
@@ -761,7 +761,7 @@ async def test_a_full_disk_loses_nothing(tmp_path):
 
 @contextmanager
 def damaged(path: Path, page: int) -> Iterator[None]:
-    """Overwrite a page of the file while SQLite has it open."""
+    """Overwrite a page of the file while it is open in SQLite."""
     with path.open("r+b") as file:
         good = os.pread(file.fileno(), 4096, (page - 1) * 4096)
         os.pwrite(file.fileno(), b"\xa5" * 4096, (page - 1) * 4096)

@@ -1,8 +1,8 @@
 """
-One life of a process that owns an inbox: many tasks post, claim and settle until the process stops or dies.
+A process that owns an inbox: many tasks post, claim and settle until the process stops or is killed.
 
-Run with the recorder preloaded. Each acknowledgement is written at once to the file ``marks`` beside the inbox, so that
-the recorder has it in order with the writes and syncs.
+Run with the recorder preloaded. Each acknowledgement is written at once to the file ``marks`` next to the inbox, so
+that the recorder records it in order with the writes and syncs.
 """
 
 import argparse

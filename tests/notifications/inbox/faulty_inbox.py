@@ -1,4 +1,4 @@
-"""An inbox with switches for the failures of a server: unreachable, hanging, or refusing."""
+"""An inbox that simulates the failures of a server: unavailable, hanging, or rejecting deliveries."""
 
 import asyncio
 from collections import defaultdict
@@ -10,27 +10,27 @@ from callfire_async.notifications.inbox import AppendResult, Delivery, Inbox, In
 from callfire_async.notifications.inbox.spool import SpoolingInbox
 
 
-class SwitchedInbox:
+class FaultyInbox:
     """
-    Passes each call to another inbox, unless a switch is set.
+    Passes each call to another inbox, unless a failure is set.
 
     Attributes:
-        away: Each operation fails, opening included.
-        hangs: Each new operation hangs until ``went_on`` is set.
-        forgets: Each operation is carried out, but its response is lost.
-        refuses: Bodies that cannot be appended.
-        asked: Names of the operations that were called.
+        is_unavailable: Each operation fails, including opening.
+        is_hanging: Each new operation hangs until ``resumed`` is set.
+        loses_responses: Each operation is carried out, but its response is lost.
+        rejected_bodies: Bodies that cannot be appended: `append` raises ``rejection``.
+        calls: Names of the operations that were called.
     """
 
     def __init__(self, inner: Inbox) -> None:
         self.inner = inner
-        self.away = False
-        self.hangs = False
-        self.forgets = False
-        self.refuses: frozenset[bytes] = frozenset()
-        self.refusal: Exception = InboxError("it does not fit")
-        self.asked: list[str] = []
-        self.went_on = asyncio.Event()
+        self.is_unavailable = False
+        self.is_hanging = False
+        self.loses_responses = False
+        self.rejected_bodies: frozenset[bytes] = frozenset()
+        self.rejection: Exception = InboxError("the body is too large")
+        self.calls: list[str] = []
+        self.resumed = asyncio.Event()
         self.is_open = False
 
     @property
@@ -47,15 +47,15 @@ class SwitchedInbox:
         self.is_open = False
 
     async def _call(self, name: str, operation: Callable[[], Awaitable[Any]]) -> Any:
-        self.asked.append(name)
-        if self.hangs:
-            await self.went_on.wait()
-        if self.away:
-            raise InboxUnavailableError("it is away")
+        self.calls.append(name)
+        if self.is_hanging:
+            await self.resumed.wait()
+        if self.is_unavailable:
+            raise InboxUnavailableError("the server is unavailable")
         result = await operation()
-        if self.forgets:
-            await self.went_on.wait()
-            raise InboxUnavailableError("it broke off")
+        if self.loses_responses:
+            await self.resumed.wait()
+            raise InboxUnavailableError("connection closed")
         return result
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
@@ -69,8 +69,8 @@ class SwitchedInbox:
         return call
 
     def _check(self, deliveries: Sequence[Delivery]) -> None:
-        if not self.away and self.refuses & {delivery.body for delivery in deliveries}:
-            raise self.refusal
+        if not self.is_unavailable and self.rejected_bodies & {delivery.body for delivery in deliveries}:
+            raise self.rejection
 
     async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         await self._call("entries", _no_operation)
@@ -79,24 +79,24 @@ class SwitchedInbox:
 
 
 async def _no_operation() -> None:
-    """Do nothing: the operation of an iteration that begins."""
+    """Do nothing, when an iteration begins."""
 
 
-class ThroughTheSpool(SpoolingInbox):
+class SpoolFirstInbox(SpoolingInbox):
     """An inbox whose primary is unreachable during each append, and reachable right after it."""
 
-    def __init__(self, primary: SwitchedInbox, spool: Inbox) -> None:
+    def __init__(self, primary: FaultyInbox, spool: Inbox) -> None:
         super().__init__(primary, spool, recovery_timeout=0.001)
-        self._switch = primary
+        self._faulty_primary = primary
         self._appending = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         """Wait until the primary is open too."""
         await super().__aenter__()
-        await self._forwarded_all()
+        await self._wait_until_forwarded()
         return self
 
-    async def _forwarded_all(self) -> None:
+    async def _wait_until_forwarded(self) -> None:
         async with asyncio.timeout(60):
             while await self.spooled() or not self._breaker.is_closed:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.001)
@@ -108,16 +108,16 @@ class ThroughTheSpool(SpoolingInbox):
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Store deliveries in the spool, wait until they are forwarded, and return the results of the primary."""
         async with self._appending:
-            known = {entry.id async for entry in self._switch.inner.entries()}
-            self._switch.away = True
+            known = {entry.id async for entry in self._faulty_primary.inner.entries()}
+            self._faulty_primary.is_unavailable = True
             await super().append_many(deliveries)
-            self._switch.away = False
-            await self._forwarded_all()
+            self._faulty_primary.is_unavailable = False
+            await self._wait_until_forwarded()
             return await self._results(deliveries, known)
 
     async def _results(self, deliveries: Sequence[Delivery], known: set[Any]) -> list[AppendResult]:
         ids = defaultdict(list)
-        async for entry in self._switch.inner.entries():
+        async for entry in self._faulty_primary.inner.entries():
             ids[entry.delivery.key].append(entry.id)
         results = []
         for delivery in deliveries:

@@ -1,4 +1,4 @@
-"""What became of notifications: what the handlers wrote down, and what the inbox's files say in the end."""
+"""The results of a run: the journal that the handlers write, and the final state of the inbox."""
 
 import asyncio
 import sqlite3
@@ -7,18 +7,18 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from notifications.crash.processes import DEADLINE, POLL_SECONDS, until
+from notifications.crash.processes import DEADLINE, POLL_SECONDS, wait_until
 
 from callfire_async.notifications import Inbox, InboxEntry, InboxStats, SqliteInbox
 
 
-class Ledger:
+class HandlerResults:
     """
-    Reads what receivers leave in a folder.
+    Reads the journal and the inbox files of receiver processes.
 
     Args:
         journal: The file that all handlers of all processes append to.
-        inbox: The inbox's file, or its folder.
+        inbox: The inbox's file or folder.
     """
 
     def __init__(self, journal: Path, inbox: Path) -> None:
@@ -28,11 +28,11 @@ class Ledger:
         self._read = 0
         self._counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
 
-    # --- the handlers' file -------------------------------------------------------------------------------
+    # --- the journal --------------------------------------------------------------------------------------
 
     @property
     def counts(self) -> defaultdict[str, Counter[int]]:
-        """How often each word was written of each number."""
+        """How often each word was written for each number."""
         with self.journal.open("rb") as file:
             file.seek(self._read)
             written = file.read()
@@ -49,12 +49,12 @@ class Ledger:
 
     @property
     def repeated(self) -> int:
-        """How many times something was handled again."""
+        """How many events were handled again."""
         handled = self.counts["handled"]
         return handled.total() - len(handled)
 
-    async def lost(self, acknowledged: Iterable[int]) -> set[int]:
-        """Wait until all of it is handled, or nothing more is; return what is not."""
+    async def find_lost(self, acknowledged: Iterable[int]) -> set[int]:
+        """Wait until all acknowledged numbers are handled, or no more are; return those that are not."""
         expected = set(acknowledged)
         handled = self.counts["handled"]
 
@@ -62,8 +62,8 @@ class Ledger:
             return len(self.counts["handled"])
 
         with suppress(TimeoutError):
-            # The number is looked at first: of a million it takes long to tell whether all are there.
-            await until(lambda: progress() >= len(expected) and expected <= handled.keys(), progress)
+            # The counts are compared first, because comparing a million keys takes long.
+            await wait_until(lambda: progress() >= len(expected) and expected <= handled.keys(), progress)
         return expected - handled.keys()
 
     # --- the inbox ----------------------------------------------------------------------------------------
@@ -72,53 +72,53 @@ class Ledger:
     def files(self) -> list[Path]:
         return sorted(self.inbox.glob("*.db")) if self.inbox.is_dir() else [self.inbox]
 
-    async def drained(self) -> int:
-        """Wait until nothing is left but what is done or dead; return how many are dead."""
-        return sum([await _drained(path) for path in self.files])
+    async def wait_until_drained(self) -> int:
+        """Wait until each delivery is done or dead; return how many are dead."""
+        return sum([await _wait_until_file_drained(path) for path in self.files])
 
     async def entries(self, state: str | None = None) -> list[InboxEntry]:
         async with SqliteInbox(self.inbox, read_only=True) as inbox:
             return [entry async for entry in inbox.entries(state)]
 
     def check_integrity(self) -> set[str]:
-        """Return what SQLite has to say of the files: that they are ok."""
+        """Return the results of SQLite's integrity check: {"ok"} if no file is damaged."""
         return {line for path in self.files for line in _integrity(path)}
 
 
-class SharedLedger(Ledger):
+class SharedInboxResults(HandlerResults):
     """
-    The same where all processes have one inbox, on a server.
+    The results if all processes share one inbox on a server.
 
     Args:
-        journal: As above.
-        open_inbox: Makes the inbox.
+        journal: The file that all handlers of all processes append to.
+        open_inbox: Creates an inbox object for the server.
     """
 
     def __init__(self, journal: Path, open_inbox: Callable[[], Inbox]) -> None:
         super().__init__(journal, journal)
         self._open_inbox = open_inbox
 
-    async def drained(self) -> int:
+    async def wait_until_drained(self) -> int:
         async with self._open_inbox() as inbox:
-            return await _emptied(inbox.stats)
+            return await _wait_until_empty(inbox.stats)
 
     async def entries(self, state: str | None = None) -> list[InboxEntry]:
         async with self._open_inbox() as inbox:
             return [entry async for entry in inbox.entries(state)]
 
 
-async def _drained(path: Path) -> int:
-    return await _emptied(lambda: _stats(path))
+async def _wait_until_file_drained(path: Path) -> int:
+    return await _wait_until_empty(lambda: _stats(path))
 
 
-async def _emptied(ask: Callable[[], Awaitable[InboxStats]]) -> int:
+async def _wait_until_empty(read_stats: Callable[[], Awaitable[InboxStats]]) -> int:
     async with asyncio.timeout(DEADLINE):
-        while _is_open(left := await ask()):  # noqa: ASYNC110  # another process's doing
+        while _has_pending(stats := await read_stats()):  # noqa: ASYNC110  # another process settles them
             await asyncio.sleep(POLL_SECONDS)
-    return left.dead
+    return stats.dead
 
 
-def _is_open(stats: InboxStats) -> bool:
+def _has_pending(stats: InboxStats) -> bool:
     return stats.ready + stats.delayed + stats.leased > 0
 
 
