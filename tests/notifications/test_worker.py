@@ -282,17 +282,23 @@ async def test_a_handler_that_raises_cancelled_error_has_failed(handlers, inbox)
     await inbox.replay()
     (done,) = await handle(handlers, inbox)
 
-    assert (dead.state, dead.reason) == ("dead", "the only attempt failed: (unknown): CancelledError")
+    assert (dead.state, dead.reason) == ("dead", "the only attempt failed: cancels: CancelledError")
     assert (handlers.ran, done.state) == (["cancels"] * 3, "done")
 
 
-async def test_a_failure_is_logged_without_its_message(handlers, inbox, caplog):
-    """The log has the handler, the type and the traceback; a message may be private."""
-    handlers.add("fails", ValueError("secret words"), times=1)
+async def test_a_failure_is_logged_with_its_exception(handlers, inbox, caplog):
+    """The line has the handler, the delivery, the attempt and what happens next."""
+    handlers.add("fails", ValueError("the cause"))
 
-    await handle(handlers, inbox, body())
+    await handle(handlers, inbox, body(), retry=RetryPolicy(2, 0.0))
 
-    assert ("handler fails failed: ValueError" in caplog.text, "secret words" in caplog.text) == (True, False)
+    failed = [record for record in caplog.records if record.name == "callfire_async.worker"]
+    assert [record.getMessage() for record in failed] == [
+        "handler fails failed: ValueError (delivery 1, attempt 1 of 2, next attempt in 0.0 s)",
+        "handler fails failed: ValueError (delivery 1, attempt 2 of 2, no further attempt)",
+    ]
+    assert [str(record.exc_info[1]) for record in failed] == ["the cause"] * 2
+    assert [(record.callfire_delivery_id, record.callfire_attempt) for record in failed] == [(1, 1), (1, 2)]
 
 
 # --- known subscriptions ----------------------------------------------------------------------------------
