@@ -9,7 +9,7 @@ from collections import Counter
 
 from attrs import define, field
 
-from callfire_async.errors import HandlerErrors, InboxError, NotificationError
+from callfire_async.errors import EventLoopError, HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats, safe_message
 from callfire_async.notifications.observers import AttemptRecord, RequestRecord, _CompositeObserver
@@ -25,6 +25,47 @@ _log = logging.getLogger("callfire_async.receiver")
 
 # Only another append shows whether the inbox accepts writes again, so the receiver becomes ready after a while.
 _RETRY_STORE_SECONDS = 30.0
+
+
+_OTHER_LOOP = (
+    "the receiver is running in another event loop: start it in the event loop that serves the requests, or create one "
+    "receiver for each event loop"
+)
+_NOT_STOPPED = (
+    "the receiver was not stopped before its event loop was closed: use `async with receiver`, and create a new "
+    "receiver for this event loop"
+)
+
+
+@define(eq=False)
+class OwnEventLoop:
+    """The event loop that runs a receiver. A receiver that has stopped may be started in another one."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _lock: asyncio.Lock = field(factory=asyncio.Lock)
+
+    def lock(self, *, is_running: bool) -> asyncio.Lock:
+        """
+        Return the lock of the receiver's starts and stops, which belongs to one event loop.
+
+        Raises:
+            EventLoopError: The receiver is running, starting or stopping in another event loop.
+        """
+        if not self.is_current:
+            if is_running or self._lock.locked():
+                raise EventLoopError(self.advice)
+            self._loop, self._lock = asyncio.get_running_loop(), asyncio.Lock()
+        return self._lock
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the current event loop is the receiver's."""
+        return self._loop is asyncio.get_running_loop()
+
+    @property
+    def advice(self) -> str:
+        """Why the receiver cannot be used in another event loop, and what to do."""
+        return _NOT_STOPPED if self._loop is not None and self._loop.is_closed() else _OTHER_LOOP
 
 
 @define(eq=False)
@@ -61,7 +102,7 @@ class QueuedIntake:
 
     async def _store(self, delivery: Delivery, record: RequestRecord) -> Reply:
         try:
-            record.appended = await inbox_result(self._inbox.append(delivery))
+            record.appended = await inbox_result(lambda: self._inbox.append(delivery))
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything; nothing was stored
             self._is_writable, self._failed_at = False, time.monotonic()
             record.refused = "storage"

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from attrs import frozen
 
 from callfire_async._arguments import check_bool, check_instance, check_methods
+from callfire_async.errors import EventLoopError
 from callfire_async.notifications._receiver_arguments import (
     check_limits,
     check_router,
@@ -18,7 +19,7 @@ from callfire_async.notifications._receiver_arguments import (
 )
 from callfire_async.notifications.health import Health, intake_health
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats
-from callfire_async.notifications.intake import InlineIntake, QueuedIntake
+from callfire_async.notifications.intake import InlineIntake, OwnEventLoop, QueuedIntake
 from callfire_async.notifications.observers import Observer, RequestRecord, _CompositeObserver
 from callfire_async.notifications.retry import RetryPolicy
 from callfire_async.notifications.routing._failures import FailureLog
@@ -43,7 +44,7 @@ _log = logging.getLogger("callfire_async.receiver")
 _IDLE_POLL_SECONDS = 0.1
 
 _NOT_RUNNING = """\
-responded 503 to a postback: the receiver is not running; start and stop it with the application:
+the receiver is not running; start and stop it with the application:
     app.include_router(notification_routes(receiver), prefix="/callfire")                      # FastAPI
     add_notification_routes(app, receiver, "/callfire")                                        # aiohttp
     Starlette(routes=[Mount("/callfire", notification_app)], lifespan=notification_app.lifespan)   # mounted
@@ -167,7 +168,7 @@ class Receiver:
         self._filters: dict[str, RedactTokenFilter] = {}
         self._entry_count = 0
         self._exit_stack = AsyncExitStack()
-        self._lifecycle_lock = asyncio.Lock()
+        self._loop = OwnEventLoop()
         self._active_requests = 0
         self._logged_not_running = False
 
@@ -179,8 +180,9 @@ class Receiver:
 
         Raises:
             InboxError: The inbox cannot be opened.
+            EventLoopError: The receiver is running in another event loop.
         """
-        async with self._lifecycle_lock:
+        async with self._loop.lock(is_running=self.is_running):
             if not self._entry_count:
                 async with AsyncExitStack() as started:
                     await self._intake.start()
@@ -195,13 +197,23 @@ class Receiver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop at the last exit: reject postbacks, wait for handlers up to the shutdown timeout, close the inbox."""
-        async with self._lifecycle_lock:
+        async with self._loop.lock(is_running=self.is_running):
             self._entry_count -= 1
             if not self._entry_count:
                 try:
                     await self._exit_stack.aclose()
                 finally:
                     self._remove_filters()
+
+    @property
+    def _is_in_other_loop(self) -> bool:
+        """Whether the inbox is open in another event loop; without an inbox, nothing belongs to an event loop."""
+        has_inbox = isinstance(self._intake, QueuedIntake)
+        return has_inbox and self.is_running and not self._loop.is_current
+
+    def _check_loop(self) -> None:
+        if self._is_in_other_loop:
+            raise EventLoopError(self._loop.advice)
 
     # --- log redaction ------------------------------------------------------------------------------------
 
@@ -251,6 +263,10 @@ class Receiver:
         return self._entry_count > 0
 
     @property
+    def _accepts(self) -> bool:
+        return self.is_running and not self._is_in_other_loop
+
+    @property
     def requires_token(self) -> bool:
         """Whether a token is required; if not, anyone may post, and the adapters route the bare prefix too."""
         return self._validator.tokens is not None
@@ -270,7 +286,9 @@ class Receiver:
 
         Raises:
             InboxError: The inbox cannot be read.
+            EventLoopError: The receiver has an inbox and is running in another event loop.
         """
+        self._check_loop()
         names = ("duplicates", "unknown", "unhandled", "handled", "failed", "dead")
         counts = {name: self._intake.counts[name] for name in names}
         not_stored = self._intake.counts["not stored"]
@@ -283,7 +301,9 @@ class Receiver:
 
         Raises:
             TimeoutError: A delivery was still due or being handled after *timeout* seconds.
+            EventLoopError: The receiver has an inbox and is running in another event loop.
         """
+        self._check_loop()
         async with asyncio.timeout(timeout):
             while self._active_requests or not await self._intake.is_idle():
                 await self._intake.wait_for_change(_IDLE_POLL_SECONDS)
@@ -323,14 +343,14 @@ class Receiver:
             self._active_requests -= 1
 
     async def _redeliver(self, delivery: Delivery, record: RequestRecord) -> Reply:
-        if not self.is_running:
+        if not self._accepts:
             record.refused = "not running"
             return Reply(503, (RETRY_AFTER_HEADER,))
         return await self._intake.accept(delivery, record)
 
     async def _receive(self, postback: Postback, record: RequestRecord) -> Reply:
         headers = relevant_headers(postback)
-        content = await self._validator.read_request(postback, headers, is_running=self.is_running)
+        content = await self._validator.read_request(postback, headers, is_running=self._accepts)
         if isinstance(content, Rejection):
             record.refused = content.reason
             if content.reply.status == 503:
@@ -344,4 +364,4 @@ class Receiver:
         self._add_filters()
         if not self._logged_not_running:
             self._logged_not_running = True
-            _log.error(_NOT_RUNNING)
+            _log.error("responded 503 to a postback: %s", self._loop.advice if self.is_running else _NOT_RUNNING)

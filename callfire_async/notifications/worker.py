@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 
 from attrs import define, field
@@ -158,8 +159,10 @@ class Worker:
 
         If the worker is stopped meanwhile, release them.
         """
-        claim = self.inbox.claim(self._free_slots, lease=self._lease_duration)
-        claiming = asyncio.ensure_future(inbox_result(claim))
+        limit = self._free_slots
+        claiming = asyncio.ensure_future(
+            inbox_result(lambda: self.inbox.claim(limit, lease=self._lease_duration)),
+        )
         self._claiming = True
         try:
             return await asyncio.shield(claiming)
@@ -175,7 +178,7 @@ class Worker:
 
     async def _wait_for_work(self) -> None:
         try:
-            await inbox_result(self.inbox.wait(_MAX_WAIT_SECONDS))
+            await inbox_result(lambda: self.inbox.wait(_MAX_WAIT_SECONDS))
         except Exception:  # noqa: BLE001  # the next claim fails for the same reason and logs it
             await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
 
@@ -207,7 +210,7 @@ class Worker:
         """Release leases that were not started. A lease that cannot be released expires on its own."""
         for lease in leases:
             with suppress(Exception):
-                await inbox_result(self.inbox.release(lease))
+                await inbox_result(partial(self.inbox.release, lease))
 
     def _start(self, lease: Lease) -> None:
         task = asyncio.create_task(self._handle(lease))
@@ -245,7 +248,7 @@ class Worker:
     async def _extend(self, lease: Lease) -> bool:
         """Extend a lease; return False if it was lost, True also if the inbox failed: two thirds are left to retry."""
         try:
-            return await inbox_result(self.inbox.extend(lease, self._lease_duration))
+            return await inbox_result(lambda: self.inbox.extend(lease, self._lease_duration))
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
             interval = self._lease_duration / 3
             _log.error(
@@ -339,7 +342,7 @@ class Worker:
                 await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
 
     async def _settle(self, lease: Lease, outcome: Outcome) -> bool:
-        if not await inbox_result(outcome.settle(self.inbox, lease)):
+        if not await inbox_result(lambda: outcome.settle(self.inbox, lease)):
             _log.warning(
                 "cannot %s delivery %s: its lease was lost; another worker handles it", outcome.operation, lease.id
             )
@@ -356,7 +359,7 @@ class Worker:
         if self.on_dead_letter is None:
             return
         try:
-            entry = await inbox_result(self.inbox.get(lease.id))
+            entry = await inbox_result(lambda: self.inbox.get(lease.id))
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the delivery is settled
             _log.error("cannot read dead letter %s, not calling on_dead_letter: %s", lease.id, safe_message(error))
             return

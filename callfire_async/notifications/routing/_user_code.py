@@ -65,16 +65,16 @@ async def user_result(name: str, function: Callable[..., Awaitable[T]], *argumen
         raise HandlerErrors(f"{name} failed", [as_exception(error, name)], failed=[name]) from None
 
 
-async def inbox_result(operation: Awaitable[T]) -> T:
+async def inbox_result(operation: Callable[[], Awaitable[T]]) -> T:
     """
-    Await an operation of an inbox.
+    Call an operation of an inbox.
 
     Raises:
         InboxError: The operation raised CancelledError, as a driver may, although the current task is not cancelled.
     """
     task = CallingTask()
     try:
-        return await operation
+        return await operation()
     except asyncio.CancelledError as error:
         task.raise_unless_failure(error)
         raise InboxError("the operation was cancelled") from error
