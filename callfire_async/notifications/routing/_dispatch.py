@@ -8,6 +8,7 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors
 from callfire_async.notifications.events import Notification
+from callfire_async.notifications.routing._failures import types_and_lines
 from callfire_async.notifications.routing._handler import Handler
 from callfire_async.notifications.routing._user_code import CallingTask, as_exception
 
@@ -65,4 +66,7 @@ async def _call(handler: Handler, event: Notification, seconds: float | None) ->
     except BaseException as error:
         if limit.expired():
             error.add_note(f"the handler took longer than {seconds} seconds")
+            if error.__suppress_context__ and error.__cause__ is None and error.__context__ is not None:
+                # `raise ... from None` hides where the handler was interrupted.
+                error.add_note(f"it was interrupted in:\n{types_and_lines(error.__context__)}")
         raise

@@ -40,11 +40,16 @@ class FailureLog:
         if self._log_exceptions:
             _log.error(line, *arguments, exc_info=error, extra=extra)
         else:
-            _log.error(f"{line}\n%s", *arguments, "".join(_types_and_lines(error, set())), extra=extra)
+            _log.error(f"{line}\n%s", *arguments, types_and_lines(error), extra=extra)
+
+
+def types_and_lines(error: BaseException) -> str:
+    """Return the types and the source lines of an exception, of its causes and of its members, without messages."""
+    return "".join(_types_and_lines(error, set())).rstrip()
 
 
 def _types_and_lines(error: BaseException, seen: set[int]) -> Iterator[str]:
-    """Yield the types and the source lines of an exception and of its causes, which come first, as in a traceback."""
+    """Yield them in the order of a traceback, in which causes come first."""
     seen.add(id(error))
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
