@@ -156,21 +156,17 @@ def _described(value: object) -> str:
 
 def is_async(function: object) -> bool:
     """Return whether calling a function, or an object with ``__call__``, returns something to await."""
-    if not callable(function) or isinstance(function, type):
-        return False
-    call = type(function).__call__
-    return _is_async_function(function) or _is_async_function(call)
+    for _ in range(_MAX_WRAPPERS):
+        if not callable(function) or isinstance(function, type):
+            return False
+        if _is_async_function(function) or _is_async_function(type(function).__call__):
+            return True
+        function = function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
+    return False
 
 
 def _is_async_function(function: Any) -> bool:
-    """Return whether a function, or one that it wraps or partially applies, is asynchronous."""
-    for _ in range(_MAX_WRAPPERS):
-        if inspect.iscoroutinefunction(function) or _returns_awaitable(function):
-            return True
-        function = function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
-        if function is None:
-            break
-    return False
+    return inspect.iscoroutinefunction(function) or _returns_awaitable(function)
 
 
 def _returns_awaitable(function: Any) -> bool:
