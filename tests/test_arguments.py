@@ -181,7 +181,7 @@ def test_the_error_does_not_quote_the_value(name):
         {"log_exceptions": False},
         {"router": type("SubclassedRouter", (Router,), {})()},
     ],
-    ids=str,
+    ids="-".join,
 )
 def test_a_valid_argument_of_a_receiver_is_accepted(arguments):
     """Of any type that works."""
@@ -202,7 +202,7 @@ class AnyContainer:
     """A container that cannot be counted, such as one that asks a database."""
 
     def __contains__(self, id: object) -> bool:
-        return id == len(names)
+        return id == 7
 
 
 async def test_a_container_that_cannot_be_counted_is_accepted():
@@ -515,7 +515,7 @@ async def test_handlers_of_all_kinds_are_awaited():
     ):
         router.on(Notification, name=name)(ASYNC[name])
 
-    assert len(await router.dispatch(TextSent(text=None))) == len(names)
+    assert len(await router.dispatch(TextSent(text=None))) == 7
 
 
 async def test_a_wrapper_that_returns_nothing_to_await_is_a_failed_handler():

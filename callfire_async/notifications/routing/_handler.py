@@ -1,6 +1,6 @@
 """Handlers, and which events match them."""
 
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Awaitable, Callable, Container
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import frozen
@@ -19,7 +19,8 @@ from callfire_async.notifications.routing._user_code import raise_exit
 __all__ = ["Handler"]
 
 E = TypeVar("E", bound=Notification)
-HandlerFunction: TypeAlias = Callable[[E], Coroutine[Any, Any, None]]
+A = TypeVar("A", bound=Awaitable[None])
+HandlerFunction: TypeAlias = Callable[[E], A]
 SubscriptionSource: TypeAlias = int | Subscription | ResourceReference | Container[int]
 
 
@@ -32,7 +33,7 @@ class Handler:
     #: The handler matches events of this type and of its subclasses.
     event_type: type[Notification]
     #: The decorated function.
-    function: HandlerFunction[Any]
+    function: Callable[[Any], Awaitable[None]]
     #: The ids of the subscriptions that the handler is bound to; None for any subscription.
     subscription_id: Container[int] | None = None
     #: A further condition; None for none.
@@ -76,7 +77,7 @@ def _includes(ids: Container[int] | None, id: int | None) -> bool:
 def make_handler(
     name: str | None,
     event_type: type[Notification],
-    function: HandlerFunction[Any],
+    function: Callable[[Any], Awaitable[None]],
     *,
     subscription_id: Container[int] | None = None,
     where: Callable[[Any], bool] | None = None,

@@ -18,6 +18,7 @@ from callfire_async.notifications.events import (
 )
 from callfire_async.notifications.routing._dispatch import Dispatch
 from callfire_async.notifications.routing._handler import (
+    A,
     Handler,
     HandlerFunction,
     SubscriptionSource,
@@ -69,7 +70,7 @@ class Router:
         subscription_id: SubscriptionSource | None = None,
         where: Callable[[E], bool] | None = None,
         name: str | None = None,
-    ) -> Callable[[HandlerFunction[E]], HandlerFunction[E]]:
+    ) -> Callable[[HandlerFunction[E, A]], HandlerFunction[E, A]]:
         """
         Register the decorated coroutine function for events of a type and of its subclasses.
 
@@ -93,13 +94,13 @@ class Router:
         check_name(name)
         ids = to_container(subscription_id)
 
-        def register(function: HandlerFunction[E]) -> HandlerFunction[E]:
+        def register(function: HandlerFunction[E, A]) -> HandlerFunction[E, A]:
             self._add(make_handler(name, event_type, function, subscription_id=ids, where=where))
             return function
 
         return register
 
-    def fallback(self, function: HandlerFunction[Notification]) -> HandlerFunction[Notification]:
+    def fallback(self, function: HandlerFunction[Notification, A]) -> HandlerFunction[Notification, A]:
         """
         Register the coroutine function for events that match no handler. A router has at most one.
 
