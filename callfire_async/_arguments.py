@@ -179,7 +179,7 @@ def _returns_awaitable(function: Any) -> bool:
 
 
 def _return_annotation(function: Any) -> object:
-    """Return the annotation of the result; its source if it cannot be resolved; None if there is none."""
+    """Return the annotation of the result; its source if it cannot be resolved; None without an annotation."""
     try:
         return typing.get_type_hints(function).get("return")
     except Exception:  # noqa: BLE001  # an annotation may be any expression

@@ -327,6 +327,11 @@ async def test_a_wrong_argument_of_dispatch_is_refused():
             await router.dispatch(Notification(), handler_timeout=wrong)
 
 
+def test_where_may_have_no_signature():
+    """As some functions that are written in C."""
+    Router().on(TextSent, where=type)(handler)
+
+
 def test_only_a_router_can_be_included():
     """With the parameter's name first."""
     for wrong in (None, Router, handler):

@@ -4,7 +4,7 @@ Uses of the public names for mypy and pyright, which only check this module.
 A use that must be rejected has an ignore comment with the error code; an unused ignore is an error, too.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, assert_type
 
@@ -128,8 +128,8 @@ async def pull(callfire: CallFire, texts: Texts, inbox: Inbox) -> None:
 async def receive(receiver: Receiver) -> None:
     async with receiver as running:
         assert_type(running, Receiver)
-    decorated: Callable[[TextFinished], Coroutine[Any, Any, None]] = text_finished
-    assert decorated
+    coroutine: Coroutine[Any, Any, None] = text_finished(TextFinished(text=Text(1)))
+    await coroutine
     event = parse(b"")
     assert_type(event, Notification)
     assert_type(await router.dispatch(event), frozenset[str])

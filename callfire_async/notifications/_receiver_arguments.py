@@ -20,7 +20,7 @@ _INBOX_METHODS = (
 
 
 def to_endpoint_tokens(tokens: object) -> EndpointTokens | None:
-    """Return the tokens that the argument stands for; None accepts requests without a token."""
+    """Return the argument as endpoint tokens; None accepts requests without a token."""
     if isinstance(tokens, str):
         return EndpointTokens(tokens)
     if tokens is None or isinstance(tokens, EndpointTokens):

@@ -209,6 +209,39 @@ async def test_a_cancellation_that_was_caught_before_does_not_count(router, ran)
     assert (await task, ran) == (Reply(500), ["last"])
 
 
+def test_a_closed_dispatch_runs_no_further_handler(router, ran):
+    """Its event loop is gone, so nothing can be awaited."""
+
+    @router.on(TextFinished)
+    async def handler(event: TextFinished) -> None:
+        await asyncio.Event().wait()
+
+    add_last(router, ran)
+    loop = asyncio.new_event_loop()
+    dispatching = router.dispatch(SENT)
+    task = loop.create_task(dispatching)
+    loop.run_until_complete(asyncio.sleep(0))
+    dispatching.close()
+    loop.run_until_complete(asyncio.wait([task]))
+    loop.close()
+
+    assert ran == []
+
+
+async def test_a_handler_that_cancels_its_own_task_has_failed(router):
+    """The attempt is counted, so that the delivery becomes a dead letter in the end."""
+
+    @router.on(TextFinished)
+    async def handler(event: TextFinished) -> None:
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    inbox = MemoryInbox()
+    entry = await handle(Receiver(router, tokens=None, inbox=inbox, retry=RetryPolicy(2, 0.0)), inbox)
+
+    assert (entry.state, entry.attempt, entry.crashes) == ("dead", 2, 0)
+
+
 async def test_a_cancelled_handler_during_a_stop_has_failed(router, ran):
     """Only a handler that the stop cancels is released without counting the attempt."""
     started, stopping = asyncio.Event(), asyncio.Event()
