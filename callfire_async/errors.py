@@ -15,6 +15,7 @@ All exceptions that public calls raise.
     │   └── RequestTimeoutError      no complete response was received in time
     ├── ResponseError                a response that does not match the API specification
     ├── ClientClosedError            the client is closed, or belongs to another event loop or process
+    ├── EventLoopError               a receiver is used in another event loop than its own (also a RuntimeError)
     ├── NotificationError            the body of a postback is not a notification
     │   ├── MalformedNotificationError   neither XML nor JSON, or beyond a limit
     │   └── InvalidNotificationError     well-formed, but not a notification
@@ -38,6 +39,7 @@ __all__ = [
     "BadRequestError",
     "CallFireError",
     "ClientClosedError",
+    "EventLoopError",
     "HandlerErrors",
     "InboxError",
     "InboxLockedError",
@@ -177,6 +179,10 @@ class ResponseError(CallFireError):
 
 class ClientClosedError(CallFireError):
     """Raised if a client is used after it was closed, in a second event loop, or after a fork."""
+
+
+class EventLoopError(CallFireError, RuntimeError):
+    """Raised if a receiver that is running is used in another event loop than the one that started it."""
 
 
 class NotificationError(CallFireError):

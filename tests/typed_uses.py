@@ -4,8 +4,9 @@ Uses of the public names for mypy and pyright, which only check this module.
 A use that must be rejected has an ignore comment with the error code; an unused ignore is an error, too.
 """
 
+from collections.abc import Awaitable, Coroutine
 from datetime import UTC, datetime
-from typing import assert_type
+from typing import Any, assert_type
 
 from callfire_async import (
     ApplyResult,
@@ -61,8 +62,13 @@ async def everything(event: Notification) -> None:
 async def wrong_event(event: TextFinished) -> None: ...  # pyright: ignore[reportArgumentType]
 
 
-@router.on(TextFinished)  # type: ignore[arg-type]  # not a coroutine function
+@router.on(TextFinished)  # type: ignore[type-var]  # not a coroutine function
 def not_a_coroutine(event: TextFinished) -> None: ...  # pyright: ignore[reportArgumentType]
+
+
+@router.on(TextFinished)
+def returns_an_awaitable(event: TextFinished) -> Awaitable[None]:
+    return text_finished(event)
 
 
 @router.fallback
@@ -122,6 +128,8 @@ async def pull(callfire: CallFire, texts: Texts, inbox: Inbox) -> None:
 async def receive(receiver: Receiver) -> None:
     async with receiver as running:
         assert_type(running, Receiver)
+    coroutine: Coroutine[Any, Any, None] = text_finished(TextFinished(text=Text(1)))
+    await coroutine
     event = parse(b"")
     assert_type(event, Notification)
     assert_type(await router.dispatch(event), frozenset[str])

@@ -9,17 +9,13 @@ from collections import Counter
 
 from attrs import define, field
 
-from callfire_async.errors import HandlerErrors, InboxError, NotificationError
+from callfire_async.errors import EventLoopError, HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats, safe_message
 from callfire_async.notifications.observers import AttemptRecord, RequestRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.routing._failures import (
-    Failures,
-    failure_reason,
-    failures_by_name,
-    log_handler_failures,
-)
+from callfire_async.notifications.routing._failures import FailureLog, UnhandledEventLog, failure_reason
+from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result, user_result
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.security.request_validation import RETRY_AFTER_HEADER, Reply
@@ -29,6 +25,47 @@ _log = logging.getLogger("callfire_async.receiver")
 
 # Only another append shows whether the inbox accepts writes again, so the receiver becomes ready after a while.
 _RETRY_STORE_SECONDS = 30.0
+
+
+_OTHER_LOOP = (
+    "the receiver is running in another event loop: start it in the event loop that serves the requests, or create one "
+    "receiver for each event loop"
+)
+_NOT_STOPPED = (
+    "the receiver was not stopped before its event loop was closed: use `async with receiver`, and create a new "
+    "receiver for this event loop"
+)
+
+
+@define(eq=False)
+class OwnEventLoop:
+    """The event loop that runs a receiver. A receiver that has stopped may be started in another one."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _lock: asyncio.Lock = field(factory=asyncio.Lock)
+
+    def lock(self, *, is_running: bool) -> asyncio.Lock:
+        """
+        Return the lock of the receiver's starts and stops, which belongs to one event loop.
+
+        Raises:
+            EventLoopError: The receiver is running, starting or stopping in another event loop.
+        """
+        if not self.is_current:
+            if is_running or self._lock.locked():
+                raise EventLoopError(self.advice)
+            self._loop, self._lock = asyncio.get_running_loop(), asyncio.Lock()
+        return self._lock
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the current event loop is the receiver's."""
+        return self._loop is asyncio.get_running_loop()
+
+    @property
+    def advice(self) -> str:
+        """Why the receiver cannot be used in another event loop, and what to do."""
+        return _NOT_STOPPED if self._loop is not None and self._loop.is_closed() else _OTHER_LOOP
 
 
 @define(eq=False)
@@ -65,7 +102,7 @@ class QueuedIntake:
 
     async def _store(self, delivery: Delivery, record: RequestRecord) -> Reply:
         try:
-            record.appended = await self._inbox.append(delivery)
+            record.appended = await inbox_result(lambda: self._inbox.append(delivery))
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything; nothing was stored
             self._is_writable, self._failed_at = False, time.monotonic()
             record.refused = "storage"
@@ -135,8 +172,9 @@ class InlineIntake:
     _subscriptions: SubscriptionAllowList
     _handler_timeout: float | None
     _observers: _CompositeObserver
+    _failure_log: FailureLog = field(factory=FailureLog)
     counts: Counter[str] = field(factory=Counter)
-    _logged_types: set[type[Notification]] = field(factory=set)
+    _unhandled_log: UnhandledEventLog = field(factory=UnhandledEventLog)
 
     is_working = last_store_succeeded = can_accept = True
     has_recent_dead_letters = False
@@ -163,30 +201,24 @@ class InlineIntake:
 
     async def _dispatch(self, event: Notification, record: AttemptRecord) -> Reply:
         try:
-            ran = await self._subscriptions.allows(event.subscription_id) and await self._router.dispatch(
+            is_allowed = await user_result("known_subscriptions", self._subscriptions.allows, event.subscription_id)
+            ran = is_allowed and await self._router.dispatch(
                 event, handler_timeout=self._handler_timeout, around=self._observers.handler(record)
             )
         except HandlerErrors as errors:
-            return self._fail(failures_by_name(errors), record)
-        except Exception as error:  # noqa: BLE001  # known_subscriptions is user code
-            return self._fail([("known_subscriptions", error)], record)
+            return self._fail(errors, record)
         record.outcome = "handled" if ran else "unhandled"
         self.counts[record.outcome] += 1
         if not ran:
-            self._log_unhandled(event)
+            self._unhandled_log.record(event)
         return Reply(204)
 
-    def _fail(self, failures: Failures, record: AttemptRecord) -> Reply:
+    def _fail(self, errors: HandlerErrors, record: AttemptRecord) -> Reply:
         self.counts["failed"] += 1
-        log_handler_failures(failures)
-        record.outcome, record.reason = "failed", failure_reason(failures)
+        record.exceptions = exceptions_by_name(errors)
+        record.outcome, record.reason = "failed", failure_reason(record.exceptions)
+        self._failure_log.log_handlers(record.exceptions, "responded 500; without an inbox there is no retry")
         return Reply(500)
-
-    def _log_unhandled(self, event: Notification) -> None:
-        if type(event) not in self._logged_types:
-            self._logged_types.add(type(event))
-            name = type(event).__name__
-            _log.warning("no handler matches %s; ignoring this and further events of this type", name)
 
     async def inbox_stats(self) -> InboxStats | None:
         """Return None: there is no inbox."""

@@ -1,7 +1,7 @@
 """Hooks into a receiver's requests, attempts and handlers, for metrics, traces and the inspector."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -16,6 +16,7 @@ from attrs import define, field
 
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.inbox.base import AppendResult, Delivery
+from callfire_async.notifications.routing._user_code import CallingTask
 from callfire_async.notifications.security.request_validation import Reply
 
 __all__ = ["AttemptRecord", "Observer", "RequestRecord"]
@@ -56,11 +57,14 @@ class AttemptRecord:
     #: The parsed event; None before it is parsed, or if the body is not a notification.
     event: Notification | None = None
     #: ``handled``, ``failed``, ``dead``, ``released`` (the receiver stopped) or ``lost`` (another worker has the
-    #: lease); without an inbox also ``unhandled`` and ``refused`` (not a notification), which are ``dead`` with one.
+    #: lease); ``unhandled`` if no handler matched the event and it was ignored; without an inbox also ``refused``
+    #: (not a notification), which is ``dead`` with one.
     #: None until the outcome is known, and if it could not be stored.
     outcome: str | None = None
     #: Why the delivery was not handled, as `InboxEntry.reason`.
     reason: str = ""
+    #: What handlers raised, by their names; ``known_subscriptions`` is the name of that function.
+    exceptions: Mapping[str, BaseException] = field(factory=dict)
 
 
 class Observer:
@@ -161,7 +165,9 @@ class _ExceptionSafeContext(AbstractContextManager[None]):
 
 @contextmanager
 def _logged(observer: Observer) -> Iterator[None]:
+    task = CallingTask()
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # an observer may raise anything, and must not affect deliveries
+    except BaseException as error:  # noqa: BLE001  # an observer may raise anything, and must not affect deliveries
+        task.raise_unless_failure(error)
         _log.error("observer %s failed, ignoring it: %s", type(observer).__name__, type(error).__name__)

@@ -5,15 +5,24 @@ import logging
 from collections.abc import Awaitable, Callable, Container, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from attrs import frozen
 
+from callfire_async._arguments import check_bool, check_instance, check_methods
+from callfire_async.errors import EventLoopError
+from callfire_async.notifications._receiver_arguments import (
+    check_limits,
+    check_router,
+    check_worker_arguments,
+    to_endpoint_tokens,
+)
 from callfire_async.notifications.health import Health, intake_health
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats
-from callfire_async.notifications.intake import InlineIntake, QueuedIntake
+from callfire_async.notifications.intake import InlineIntake, OwnEventLoop, QueuedIntake
 from callfire_async.notifications.observers import Observer, RequestRecord, _CompositeObserver
 from callfire_async.notifications.retry import RetryPolicy
+from callfire_async.notifications.routing._failures import FailureLog
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.security.log_redaction import RedactTokenFilter
@@ -35,7 +44,7 @@ _log = logging.getLogger("callfire_async.receiver")
 _IDLE_POLL_SECONDS = 0.1
 
 _NOT_RUNNING = """\
-responded 503 to a postback: the receiver is not running; start and stop it with the application:
+the receiver is not running; start and stop it with the application:
     app.include_router(notification_routes(receiver), prefix="/callfire")                      # FastAPI
     add_notification_routes(app, receiver, "/callfire")                                        # aiohttp
     Starlette(routes=[Mount("/callfire", notification_app)], lifespan=notification_app.lifespan)   # mounted
@@ -88,15 +97,20 @@ class Receiver:
         known_subscriptions: Ids, or a coroutine function that returns them and is called at most once a minute. Events
             of other subscriptions are not handled; events without a subscription id are.
         handler_timeout: Seconds for each handler; None for no limit.
+        log_exceptions: Whether the exceptions of handlers are logged with their messages, causes and notes. If not,
+            only their types and the lines of code are logged.
         concurrency: Deliveries handled at once. Default: 16; 0 only stores deliveries. Requires an inbox.
         retry: When deliveries are retried. Requires an inbox.
         shutdown_timeout: Seconds for running handlers when the receiver stops. Default: 10. Requires an inbox.
         on_dead_letter: A coroutine function that is called with each dead letter. Requires an inbox.
+        unhandled: What happens to events that match no handler: ``"dead_letter"`` makes them dead letters, ``"ignore"``
+            acknowledges them. Events of unknown subscriptions are dead letters in either case. Default:
+            ``"dead_letter"``. Requires an inbox; without one, such events are ignored.
 
     Raises:
-        ValueError: The router is empty, a size or a timeout is not positive, or *concurrency* or *shutdown_timeout*
-            is negative.
-        TypeError: *tokens* or *known_subscriptions* has the wrong type, or an argument requires an inbox.
+        ValueError: The router is empty, a size or a timeout is not positive or not finite, *concurrency* or
+            *shutdown_timeout* is negative, or *unhandled* is unknown.
+        TypeError: An argument has the wrong type, or requires an inbox.
     """
 
     def __init__(
@@ -109,26 +123,33 @@ class Receiver:
         body_timeout: float = 10.0,
         known_subscriptions: Container[int] | Callable[[], Awaitable[Container[int]]] | None = None,
         handler_timeout: float | None = 30.0,
+        log_exceptions: bool = True,
         concurrency: int | None = None,
         retry: RetryPolicy | None = None,
         shutdown_timeout: float | None = None,
         on_dead_letter: OnDeadLetter | None = None,
+        unhandled: Literal["dead_letter", "ignore"] | None = None,
     ) -> None:
-        if router.is_empty:
-            raise ValueError("router must have a handler; register the handlers before creating the receiver")
-        _check_positive(max_body_bytes=max_body_bytes, body_timeout=body_timeout, handler_timeout=handler_timeout)
-        _check_not_negative(concurrency=concurrency, shutdown_timeout=shutdown_timeout)
+        check_router(router)
+        check_limits(max_body_bytes=max_body_bytes, body_timeout=body_timeout, handler_timeout=handler_timeout)
+        check_bool("log_exceptions", log_exceptions)
+        check_worker_arguments(
+            inbox,
+            concurrency=concurrency,
+            retry=retry,
+            shutdown_timeout=shutdown_timeout,
+            on_dead_letter=on_dead_letter,
+            unhandled=unhandled,
+        )
         self._validator = RequestValidator(
-            _to_endpoint_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout
+            to_endpoint_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout
         )
         self._observers = _CompositeObserver()
         self._intake: InlineIntake | QueuedIntake
         subscriptions = SubscriptionAllowList(known_subscriptions)
+        failure_log = FailureLog(log_exceptions)
         if inbox is None:
-            _check_not_given(
-                concurrency=concurrency, retry=retry, shutdown_timeout=shutdown_timeout, on_dead_letter=on_dead_letter
-            )
-            self._intake = InlineIntake(router, subscriptions, handler_timeout, self._observers)
+            self._intake = InlineIntake(router, subscriptions, handler_timeout, self._observers, failure_log)
         else:
             worker = Worker(
                 inbox=inbox,
@@ -139,13 +160,15 @@ class Receiver:
                 shutdown_timeout=10.0 if shutdown_timeout is None else shutdown_timeout,
                 subscriptions=subscriptions,
                 on_dead_letter=on_dead_letter,
+                ignores_unhandled=unhandled == "ignore",
+                failure_log=failure_log,
                 observers=self._observers,
             )
             self._intake = QueuedIntake(inbox, worker)
         self._filters: dict[str, RedactTokenFilter] = {}
         self._entry_count = 0
         self._exit_stack = AsyncExitStack()
-        self._lifecycle_lock = asyncio.Lock()
+        self._loop = OwnEventLoop()
         self._active_requests = 0
         self._logged_not_running = False
 
@@ -157,8 +180,9 @@ class Receiver:
 
         Raises:
             InboxError: The inbox cannot be opened.
+            EventLoopError: The receiver is running in another event loop.
         """
-        async with self._lifecycle_lock:
+        async with self._loop.lock(is_running=self.is_running):
             if not self._entry_count:
                 async with AsyncExitStack() as started:
                     await self._intake.start()
@@ -173,13 +197,23 @@ class Receiver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop at the last exit: reject postbacks, wait for handlers up to the shutdown timeout, close the inbox."""
-        async with self._lifecycle_lock:
+        async with self._loop.lock(is_running=self.is_running):
             self._entry_count -= 1
             if not self._entry_count:
                 try:
                     await self._exit_stack.aclose()
                 finally:
                     self._remove_filters()
+
+    @property
+    def _is_in_other_loop(self) -> bool:
+        """Whether the inbox is open in another event loop; without an inbox, nothing belongs to an event loop."""
+        has_inbox = isinstance(self._intake, QueuedIntake)
+        return has_inbox and self.is_running and not self._loop.is_current
+
+    def _check_loop(self) -> None:
+        if self._is_in_other_loop:
+            raise EventLoopError(self._loop.advice)
 
     # --- log redaction ------------------------------------------------------------------------------------
 
@@ -205,7 +239,13 @@ class Receiver:
     # --- administration -----------------------------------------------------------------------------------
 
     def observe(self, observer: Observer) -> None:
-        """Add an observer for all following requests, attempts and handler calls."""
+        """
+        Add an observer for all following requests, attempts and handler calls.
+
+        Raises:
+            TypeError: It is not an `Observer`.
+        """
+        check_methods("observer", observer, ("lifespan", "request", "attempt", "handler"), "an Observer")
         self._observers.add(observer)
 
     def stop_observing(self, observer: Observer) -> None:
@@ -221,6 +261,10 @@ class Receiver:
     def is_running(self) -> bool:
         """Whether the receiver is running."""
         return self._entry_count > 0
+
+    @property
+    def _accepts(self) -> bool:
+        return self.is_running and not self._is_in_other_loop
 
     @property
     def requires_token(self) -> bool:
@@ -242,7 +286,9 @@ class Receiver:
 
         Raises:
             InboxError: The inbox cannot be read.
+            EventLoopError: The receiver has an inbox and is running in another event loop.
         """
+        self._check_loop()
         names = ("duplicates", "unknown", "unhandled", "handled", "failed", "dead")
         counts = {name: self._intake.counts[name] for name in names}
         not_stored = self._intake.counts["not stored"]
@@ -255,7 +301,9 @@ class Receiver:
 
         Raises:
             TimeoutError: A delivery was still due or being handled after *timeout* seconds.
+            EventLoopError: The receiver has an inbox and is running in another event loop.
         """
+        self._check_loop()
         async with asyncio.timeout(timeout):
             while self._active_requests or not await self._intake.is_idle():
                 await self._intake.wait_for_change(_IDLE_POLL_SECONDS)
@@ -277,7 +325,11 @@ class Receiver:
         Handle a delivery that did not arrive over HTTP, for example to reprocess it.
 
         With an inbox, a delivery whose key is in the inbox within the dedupe window is a duplicate: give it a new key.
+
+        Raises:
+            TypeError: *delivery* is not a `Delivery`.
         """
+        check_instance("delivery", delivery, Delivery, "entry.delivery")
         record = RequestRecord("POST", delivery)
         return await self._observe(record, self._redeliver(delivery, record))
 
@@ -291,14 +343,14 @@ class Receiver:
             self._active_requests -= 1
 
     async def _redeliver(self, delivery: Delivery, record: RequestRecord) -> Reply:
-        if not self.is_running:
+        if not self._accepts:
             record.refused = "not running"
             return Reply(503, (RETRY_AFTER_HEADER,))
         return await self._intake.accept(delivery, record)
 
     async def _receive(self, postback: Postback, record: RequestRecord) -> Reply:
         headers = relevant_headers(postback)
-        content = await self._validator.read_request(postback, headers, is_running=self.is_running)
+        content = await self._validator.read_request(postback, headers, is_running=self._accepts)
         if isinstance(content, Rejection):
             record.refused = content.reason
             if content.reply.status == 503:
@@ -312,29 +364,4 @@ class Receiver:
         self._add_filters()
         if not self._logged_not_running:
             self._logged_not_running = True
-            _log.error(_NOT_RUNNING)
-
-
-def _to_endpoint_tokens(tokens: EndpointTokens | str | None) -> EndpointTokens | None:
-    if isinstance(tokens, str):
-        return EndpointTokens(tokens)
-    if tokens is None or isinstance(tokens, EndpointTokens):
-        return tokens
-    raise TypeError("tokens must be an EndpointTokens, a string, or None to accept requests without a token")
-
-
-def _check_positive(**limits: float | None) -> None:
-    for name, limit in limits.items():
-        if limit is not None and not limit > 0:
-            raise ValueError(f"{name} must be more than 0")
-
-
-def _check_not_negative(**limits: float | None) -> None:
-    for name, limit in limits.items():
-        if limit is not None and not limit >= 0:
-            raise ValueError(f"{name} must not be negative")
-
-
-def _check_not_given(**arguments: object) -> None:
-    if given := [name for name, value in arguments.items() if value is not None]:
-        raise TypeError(f"{', '.join(given)} can only be used with an inbox")
+            _log.error("responded 503 to a postback: %s", self._loop.advice if self.is_running else _NOT_RUNNING)

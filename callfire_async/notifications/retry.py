@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from callfire_async._arguments import check_integer, check_number
 from callfire_async.notifications.inbox.base import Inbox, Lease
 
 __all__ = ["Reject", "RetryPolicy"]
 
+# A NATS message may have headers of some kilobytes, and a reason is for reading.
+_MAX_REASON_LENGTH = 2000
+
 
 class Reject(Exception):  # raised by user code to make a decision, so not an error of this library
     """Raised by a handler to end the retries: the delivery becomes a dead letter with this message as its reason."""
+
+
+def rejection_reason(error: Reject, handler: str) -> str:
+    """Return the reason of a delivery that a handler has rejected."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  # a subclass may define a __str__ that raises
+        message = ""
+    return f"rejected: {message}" if message.strip() else f"rejected by {handler}"
 
 
 @frozen
@@ -25,7 +38,8 @@ class RetryPolicy:
     five with each attempt, up to *max_delay*. The defaults retry for about a day at most.
 
     Raises:
-        ValueError: *max_attempts* is less than 1, or a delay is negative.
+        TypeError: *max_attempts* is not an integer, or a delay is not a number.
+        ValueError: *max_attempts* is less than 1, or a delay is negative or not finite.
     """
 
     #: Including the first attempt.
@@ -37,11 +51,9 @@ class RetryPolicy:
 
     def __attrs_post_init__(self) -> None:
         """Validate the values."""
-        if self.max_attempts < 1:
-            raise ValueError("max_attempts must be at least 1")
+        check_integer("max_attempts", self.max_attempts, minimum=1)
         for name in ("initial_delay", "max_delay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative")
+            check_number(name, getattr(self, name))
 
     def delay(self, attempt: int, chance: float) -> float:
         """
@@ -55,6 +67,12 @@ class RetryPolicy:
         return chance * min(self.max_delay, self.initial_delay * 5.0 ** min(attempt - 1, 50))
 
 
+def _storable(reason: str) -> str:
+    """Return a reason that any inbox can store: encodable, without NUL, and short."""
+    text = reason.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return text if len(text) <= _MAX_REASON_LENGTH else f"{text[:_MAX_REASON_LENGTH]}…"
+
+
 @frozen
 class Outcome:
     """The outcome of an attempt, with the operation that settles the lease."""
@@ -65,6 +83,8 @@ class Outcome:
     operation: str
     settle: Callable[[Inbox, Lease], Awaitable[bool]]
     reason: str = ""
+    #: What happens next, for log lines.
+    next_step: str = "no further attempt"
 
     @classmethod
     def ack(cls, event_key: str) -> Self:
@@ -72,17 +92,24 @@ class Outcome:
         return cls("handled", "ack", lambda inbox, lease: inbox.ack(lease, event_key=event_key))
 
     @classmethod
+    def ignore(cls, event_key: str) -> Self:
+        """Mark the delivery as done although no handler matches its event."""
+        return evolve(cls.ack(event_key), name="unhandled")
+
+    @classmethod
     def nack(cls, delay: float, completed: frozenset[str], reason: str) -> Self:
         """Retry after *delay* seconds, without the handlers that have completed."""
+        reason = _storable(reason)
 
         def settle(inbox: Inbox, lease: Lease) -> Awaitable[bool]:
             return inbox.nack(lease, delay=delay, completed=completed, reason=reason)
 
-        return cls("failed", "nack", settle, reason)
+        return cls("failed", "nack", settle, reason, f"next attempt in {delay:.{0 if delay >= 10 else 1}f} s")
 
     @classmethod
     def dead_letter(cls, reason: str) -> Self:
         """Make the delivery a dead letter."""
+        reason = _storable(reason)
         return cls("dead", "dead-letter", lambda inbox, lease: inbox.dead_letter(lease, reason), reason)
 
     @classmethod

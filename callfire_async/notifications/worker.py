@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 
 from attrs import define, field
@@ -18,13 +19,9 @@ from callfire_async.notifications.events import Notification, UnknownNotificatio
 from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Inbox, InboxEntry, Lease, safe_message
 from callfire_async.notifications.observers import AttemptRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.retry import Outcome, Reject, RetryPolicy
-from callfire_async.notifications.routing._failures import (
-    failure_reason,
-    failures_by_name,
-    log_failure,
-    log_handler_failures,
-)
+from callfire_async.notifications.retry import Outcome, Reject, RetryPolicy, rejection_reason
+from callfire_async.notifications.routing._failures import FailureLog, Failures, UnhandledEventLog, failure_reason
+from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result, user_result
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 
@@ -64,6 +61,10 @@ class Worker:
     shutdown_timeout: float
     subscriptions: SubscriptionAllowList
     on_dead_letter: OnDeadLetter | None
+    #: Whether events that match no handler are acked instead of becoming dead letters.
+    ignores_unhandled: bool = False
+    failure_log: FailureLog = field(factory=FailureLog)
+    unhandled_log: UnhandledEventLog = field(factory=UnhandledEventLog)
     observers: _CompositeObserver = field(factory=_CompositeObserver)
     lease_seconds: float | None = None
     random: Callable[[], float] = random.random
@@ -137,6 +138,9 @@ class Worker:
             else:
                 self._changed.set()
                 self.dead_letters.flush_if_due()
+            if leases is None:
+                await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
+            elif not leases:
                 await self._wait_for_work()
 
     @property
@@ -149,9 +153,16 @@ class Worker:
         """
         return min(self.concurrency + len(self._settling), 2 * self.concurrency) - len(self._running)
 
-    async def _claim(self) -> list[Lease]:
-        """Claim deliveries for the free slots; if the worker is stopped meanwhile, release them."""
-        claiming = asyncio.ensure_future(self.inbox.claim(self._free_slots, lease=self._lease_duration))
+    async def _claim(self) -> list[Lease] | None:
+        """
+        Claim deliveries for the free slots; return None if that fails.
+
+        If the worker is stopped meanwhile, release them.
+        """
+        limit = self._free_slots
+        claiming = asyncio.ensure_future(
+            inbox_result(lambda: self.inbox.claim(limit, lease=self._lease_duration)),
+        )
         self._claiming = True
         try:
             return await asyncio.shield(claiming)
@@ -161,14 +172,13 @@ class Worker:
             raise
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
             _log.error("cannot claim deliveries, retrying in %g s: %s", _RETRY_INTERVAL_SECONDS, safe_message(error))
-            await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
-            return []
+            return None
         finally:
             self._claiming = False
 
     async def _wait_for_work(self) -> None:
         try:
-            await self.inbox.wait(_MAX_WAIT_SECONDS)
+            await inbox_result(lambda: self.inbox.wait(_MAX_WAIT_SECONDS))
         except Exception:  # noqa: BLE001  # the next claim fails for the same reason and logs it
             await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
 
@@ -200,7 +210,7 @@ class Worker:
         """Release leases that were not started. A lease that cannot be released expires on its own."""
         for lease in leases:
             with suppress(Exception):
-                await self.inbox.release(lease)
+                await inbox_result(partial(self.inbox.release, lease))
 
     def _start(self, lease: Lease) -> None:
         task = asyncio.create_task(self._handle(lease))
@@ -238,7 +248,7 @@ class Worker:
     async def _extend(self, lease: Lease) -> bool:
         """Extend a lease; return False if it was lost, True also if the inbox failed: two thirds are left to retry."""
         try:
-            return await self.inbox.extend(lease, self._lease_duration)
+            return await inbox_result(lambda: self.inbox.extend(lease, self._lease_duration))
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
             interval = self._lease_duration / 3
             _log.error(
@@ -264,15 +274,16 @@ class Worker:
         except NotificationError as error:
             return Outcome.dead_letter(str(error))
         except HandlerErrors as errors:
-            return self._outcome_after_failure(failures_by_name(errors), lease, frozenset(completed))
+            record.exceptions = exceptions_by_name(errors)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # no exception may lose the delivery
             if self._stopping and isinstance(error, asyncio.CancelledError):
                 return Outcome.release(frozenset(completed))
-            return self._outcome_after_failure([("(unknown)", error)], lease, frozenset(completed))
+            record.exceptions = {"(unknown)": error}
+        return self._outcome_after_failure(record.exceptions, lease, frozenset(completed))
 
     async def _parse_and_dispatch(self, lease: Lease, completed: set[str], record: AttemptRecord) -> Outcome:
         event = record.event = parse(lease.delivery.body, lease.delivery.content_type)
-        if not await self.subscriptions.allows(event.subscription_id):
+        if not await user_result("known_subscriptions", self.subscriptions.allows, event.subscription_id):
             return Outcome.dead_letter(f"subscription {event.subscription_id} is not in known_subscriptions")
         self.counts["unknown"] += isinstance(event, UnknownNotification) and lease.attempt == 1
         await self.router.dispatch(
@@ -282,19 +293,28 @@ class Worker:
             completed=completed,
             around=self.observers.handler(record),
         )
-        if not completed:
-            self.counts["unhandled"] += 1
-            return Outcome.dead_letter(f"no handler matches {type(event).__name__}")
-        return Outcome.ack(event_key(event))
+        return Outcome.ack(event_key(event)) if completed else self._outcome_without_handler(event)
 
-    def _outcome_after_failure(
-        self, failures: Sequence[tuple[str, BaseException]], lease: Lease, completed: frozenset[str]
-    ) -> Outcome:
+    def _outcome_without_handler(self, event: Notification) -> Outcome:
+        self.counts["unhandled"] += 1
+        if self.ignores_unhandled:
+            self.unhandled_log.record(event)
+            return Outcome.ignore(event_key(event))
+        return Outcome.dead_letter(f"no handler matches {type(event).__name__}")
+
+    def _outcome_after_failure(self, failures: Failures, lease: Lease, completed: frozenset[str]) -> Outcome:
         self.counts["failed"] += 1
-        log_handler_failures(failures)
-        rejections = [error for _, error in failures if isinstance(error, Reject)]
-        if rejections:
-            return Outcome.dead_letter(f"rejected: {rejections[0]}")
+        outcome = self._retry_or_dead_letter(failures, lease, completed)
+        attempt = f"delivery {lease.id}, attempt {lease.attempt} of {self.retry.max_attempts}"
+        self.failure_log.log_handlers(
+            failures, f"{attempt}, {outcome.next_step}", delivery_id=lease.id, attempt=lease.attempt
+        )
+        return outcome
+
+    def _retry_or_dead_letter(self, failures: Failures, lease: Lease, completed: frozenset[str]) -> Outcome:
+        for name, error in failures.items():
+            if isinstance(error, Reject):
+                return Outcome.dead_letter(rejection_reason(error, name))
         reason = failure_reason(failures)
         if lease.attempt < self.retry.max_attempts:
             return Outcome.nack(self.retry.delay(lease.attempt, self.random()), completed, reason)
@@ -322,7 +342,7 @@ class Worker:
                 await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
 
     async def _settle(self, lease: Lease, outcome: Outcome) -> bool:
-        if not await outcome.settle(self.inbox, lease):
+        if not await inbox_result(lambda: outcome.settle(self.inbox, lease)):
             _log.warning(
                 "cannot %s delivery %s: its lease was lost; another worker handles it", outcome.operation, lease.id
             )
@@ -339,11 +359,21 @@ class Worker:
         if self.on_dead_letter is None:
             return
         try:
-            entry = await self.inbox.get(lease.id)
-            if entry is not None:
-                await self.on_dead_letter(entry)
-        except Exception as error:  # noqa: BLE001  # the delivery is a dead letter whatever the user's function raises
-            log_failure("on_dead_letter", error)
+            entry = await inbox_result(lambda: self.inbox.get(lease.id))
+        except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the delivery is settled
+            _log.error("cannot read dead letter %s, not calling on_dead_letter: %s", lease.id, safe_message(error))
+            return
+        if entry is not None:
+            await self._call_on_dead_letter(self.on_dead_letter, entry)
+
+    async def _call_on_dead_letter(self, on_dead_letter: OnDeadLetter, entry: InboxEntry) -> None:
+        try:
+            await user_result("on_dead_letter", on_dead_letter, entry)
+        except HandlerErrors as errors:
+            (error,) = exceptions_by_name(errors).values()
+            self.failure_log.log(
+                "on_dead_letter", error, f"delivery {entry.id} remains a dead letter", delivery_id=entry.id
+            )
 
 
 async def _cancel_and_wait(tasks: Iterable[asyncio.Task[None]]) -> None:

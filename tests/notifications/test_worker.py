@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,6 +13,7 @@ from callfire_async.notifications import (
     Lease,
     MemoryInbox,
     Notification,
+    Observer,
     Postback,
     Receiver,
     Reject,
@@ -282,17 +284,88 @@ async def test_a_handler_that_raises_cancelled_error_has_failed(handlers, inbox)
     await inbox.replay()
     (done,) = await handle(handlers, inbox)
 
-    assert (dead.state, dead.reason) == ("dead", "the only attempt failed: (unknown): CancelledError")
+    assert (dead.state, dead.reason) == ("dead", "the only attempt failed: cancels: CancelledError")
     assert (handlers.ran, done.state) == (["cancels"] * 3, "done")
 
 
-async def test_a_failure_is_logged_without_its_message(handlers, inbox, caplog):
-    """The log has the handler, the type and the traceback; a message may be private."""
-    handlers.add("fails", ValueError("secret words"), times=1)
+async def test_a_failure_is_logged_with_its_exception(handlers, inbox, caplog):
+    """The line has the handler, the delivery, the attempt and what happens next."""
+    handlers.add("fails", ValueError("the cause"))
 
-    await handle(handlers, inbox, body())
+    await handle(handlers, inbox, body(), retry=RetryPolicy(2, 0.0))
 
-    assert ("handler fails failed: ValueError" in caplog.text, "secret words" in caplog.text) == (True, False)
+    failed = [record for record in caplog.records if record.name == "callfire_async.worker"]
+    assert [record.getMessage() for record in failed] == [
+        "handler fails failed: ValueError (delivery 1, attempt 1 of 2, next attempt in 0.0 s)",
+        "handler fails failed: ValueError (delivery 1, attempt 2 of 2, no further attempt)",
+    ]
+    assert [str(record.exc_info[1]) for record in failed] == ["the cause"] * 2
+    assert [(record.callfire_delivery_id, record.callfire_attempt) for record in failed] == [(1, 1), (1, 2)]
+
+
+# --- events without a handler -----------------------------------------------------------------------------
+
+
+UNMATCHED = b'{"CallFinished": {"SubscriptionId": 7, "Call": {"@id": %d}}}'
+
+
+async def test_an_event_without_a_handler_may_be_ignored(handlers, inbox, caplog):
+    """It is acked and counted as unhandled, with one WARNING for each type of event."""
+    handlers.add("runs")
+    contents = [UNMATCHED % 1, UNMATCHED % 2, b'{"Unheard": {}}', body()]
+    async with make_receiver(handlers, inbox, unhandled="ignore") as receiver:
+        for content in contents:
+            await receiver.receive(postback(content))
+        await receiver.idle(timeout=DEADLINE)
+        stats = await receiver.stats()
+        healthy = (await receiver.health()).healthy
+
+    assert {entry.state async for entry in inbox.entries()} == {"done"}
+    assert (stats.handled, stats.unhandled, stats.dead, stats.unknown, healthy) == (1, 3, 0, 1, True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no handler matches CallFinished; ignoring this and further events of this type",
+        "no handler matches UnknownNotification; ignoring this and further events of this type",
+    ]
+    assert await inbox.handled(["call:1:"]) == {"call:1:"}
+
+
+async def test_an_ignored_event_has_an_outcome_of_its_own(handlers, inbox):
+    """As without an inbox."""
+    handlers.add("runs")
+    outcomes = []
+
+    class Recorder(Observer):
+        @contextmanager
+        def attempt(self, record):
+            yield
+            outcomes.append(record.outcome)
+
+    async with make_receiver(handlers, inbox, unhandled="ignore", concurrency=1) as receiver:
+        receiver.observe(Recorder())
+        await receiver.receive(postback(UNMATCHED % 1))
+        await receiver.idle(timeout=DEADLINE)
+
+    assert outcomes == ["unhandled"]
+
+
+@pytest.mark.parametrize("unhandled", ["dead_letter", None])
+async def test_an_event_without_a_handler_is_a_dead_letter_by_default(handlers, inbox, unhandled):
+    """Nothing is lost."""
+    handlers.add("runs")
+
+    (entry,) = await handle(handlers, inbox, UNMATCHED % 1, unhandled=unhandled)
+
+    assert (entry.state, entry.reason) == ("dead", "no handler matches CallFinished")
+
+
+@pytest.mark.parametrize("content", [body(1, 8), UNMATCHED.replace(b"7", b"8") % 1])
+async def test_an_event_of_an_unknown_subscription_is_never_ignored(handlers, inbox, content):
+    """Whether or not a handler matches it."""
+    handlers.add("runs")
+
+    (entry,) = await handle(handlers, inbox, content, unhandled="ignore", known_subscriptions={7})
+
+    assert (entry.state, entry.reason) == ("dead", "subscription 8 is not in known_subscriptions")
 
 
 # --- known subscriptions ----------------------------------------------------------------------------------
@@ -683,6 +756,25 @@ async def test_the_worker_survives_a_failing_inbox(handlers, operation):
         await receiver.idle(timeout=DEADLINE)
 
     assert handlers.ran == ["runs"]
+
+
+async def test_a_failed_claim_is_retried_after_the_interval_that_is_logged(handlers, caplog):
+    """The worker does not wait for new deliveries before."""
+    handlers.add("runs")
+    inbox = NeverNotifying(InboxError("no connection"), claim=2)
+    await inbox.append(Delivery(body()))
+    async with make_receiver(handlers, inbox) as receiver:
+        await receiver.idle(timeout=DEADLINE)
+
+    assert handlers.ran == ["runs"]
+    assert caplog.text.count("cannot claim deliveries, retrying in 0.01 s: no connection") == 2
+
+
+class NeverNotifying(FailingInbox):
+    """An inbox on a server that cannot notify its clients."""
+
+    async def wait(self, timeout: float) -> None:
+        await asyncio.sleep(timeout)
 
 
 async def test_a_claim_that_fails_during_a_stop_is_ignored(handlers):

@@ -8,7 +8,9 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors
 from callfire_async.notifications.events import Notification
+from callfire_async.notifications.routing._failures import types_and_lines
 from callfire_async.notifications.routing._handler import Handler
+from callfire_async.notifications.routing._user_code import CallingTask, as_exception
 
 
 @define(eq=False)
@@ -24,6 +26,7 @@ class Dispatch:
     is_matched: bool = False
     _succeeded: set[str] = field(factory=set)
     _failures: dict[str, Exception] = field(factory=dict)
+    _task: CallingTask = field(factory=CallingTask)
 
     async def offer(self, handler: Handler) -> None:
         """Run a handler if it matches the event and is not to be skipped; store the exception if it fails."""
@@ -33,9 +36,10 @@ class Dispatch:
                 return
             if not is_skipped:
                 await self._run(handler)
-        except Exception as error:  # noqa: BLE001  # the other handlers must run
+        except BaseException as error:  # noqa: BLE001  # the other handlers must run
+            self._task.raise_unless_failure(error)
             if not is_skipped:
-                self._failures[handler.name] = error
+                self._failures[handler.name] = as_exception(error, "the handler")
         self.is_matched = True
 
     async def _run(self, handler: Handler) -> None:
@@ -59,7 +63,10 @@ async def _call(handler: Handler, event: Notification, seconds: float | None) ->
     try:
         async with limit:
             await handler.function(event)
-    except Exception as error:
+    except BaseException as error:
         if limit.expired():
             error.add_note(f"the handler took longer than {seconds} seconds")
+            if error.__suppress_context__ and error.__cause__ is None and error.__context__ is not None:
+                # `raise ... from None` hides where the handler was interrupted.
+                error.add_note(f"it was interrupted in:\n{types_and_lines(error.__context__)}")
         raise

@@ -1,35 +1,75 @@
-"""Logs and summarizes what handlers raise, without exception messages, which may quote a number or a text."""
+"""Logs and summarizes what user code raises."""
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from callfire_async.errors import HandlerErrors
+from attrs import define, field, frozen
 
-#: Exceptions with the names of the handlers that raised them.
-Failures: TypeAlias = Sequence[tuple[str, BaseException]]
+from callfire_async.notifications.events import Notification
+
+#: Exceptions by the names of the handlers that raised them.
+Failures: TypeAlias = Mapping[str, BaseException]
 
 _log = logging.getLogger("callfire_async.worker")
-
-
-def failures_by_name(errors: HandlerErrors) -> Failures:
-    """Return the exceptions of a dispatch with the names of their handlers."""
-    return list(zip(errors.failed, errors.exceptions, strict=True))
+_receiver_log = logging.getLogger("callfire_async.receiver")
 
 
 def failure_reason(failures: Failures) -> str:
-    """Return the names of failed handlers and the types of their exceptions."""
-    return ", ".join(f"{name}: {type(error).__name__}" for name, error in failures)
+    """Return the names of failed handlers and the types of their exceptions, whose messages may be private."""
+    return ", ".join(f"{name}: {type(error).__name__}" for name, error in failures.items())
 
 
-def log_handler_failures(failures: Failures) -> None:
-    """Log each failed handler."""
-    for name, error in failures:
-        log_failure(f"handler {name}", error)
+@frozen
+class FailureLog:
+    """Logs exceptions of user code; *log_exceptions* is the argument of `Receiver`."""
+
+    _log_exceptions: bool = True
+
+    def log_handlers(self, failures: Failures, consequence: str, **fields: object) -> None:
+        """Log each failed handler. *fields* become attributes of the log records, prefixed with ``callfire_``."""
+        for name, error in failures.items():
+            self.log(f"handler {name}", error, consequence, handler=name, **fields)
+
+    def log(self, subject: str, error: BaseException, consequence: str, **fields: object) -> None:
+        """Log an exception with its traceback; without messages if exceptions must not be logged."""
+        extra = {f"callfire_{name}": value for name, value in fields.items()}
+        line = "%s failed: %s (%s)"
+        arguments = (subject, type(error).__name__, consequence)
+        if self._log_exceptions:
+            _log.error(line, *arguments, exc_info=error, extra=extra)
+        else:
+            _log.error(f"{line}\n%s", *arguments, types_and_lines(error), extra=extra)
 
 
-def log_failure(subject: str, error: BaseException) -> None:
-    """Log the type and the traceback of an exception."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("%s failed: %s\n%s", subject, type(error).__name__, frames)
+def types_and_lines(error: BaseException) -> str:
+    """Return the types and the source lines of an exception, of its causes and of its members, without messages."""
+    return "".join(_types_and_lines(error, set())).rstrip()
+
+
+def _types_and_lines(error: BaseException, seen: set[int]) -> Iterator[str]:
+    """Yield them in the order of a traceback, in which causes come first."""
+    seen.add(id(error))
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    if cause is not None and id(cause) not in seen:
+        yield from _types_and_lines(cause, seen)
+    yield f"{type(error).__name__}\n"
+    yield from traceback.format_tb(error.__traceback__)
+    for member in members:
+        yield from _types_and_lines(member, seen)
+
+
+@define(eq=False)
+class UnhandledEventLog:
+    """Logs events that match no handler and are ignored, once for each type."""
+
+    _types: set[type[Notification]] = field(factory=set)
+
+    def record(self, event: Notification) -> None:
+        """Log an event, unless one of its type was logged."""
+        if type(event) not in self._types:
+            self._types.add(type(event))
+            name = type(event).__name__
+            _receiver_log.warning("no handler matches %s; ignoring this and further events of this type", name)

@@ -1,18 +1,26 @@
 """Handlers, and which events match them."""
 
-import inspect
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Awaitable, Callable, Container
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import frozen
 
+from callfire_async._arguments import (
+    check_async_function,
+    check_ids,
+    check_plain_function,
+    is_id_container,
+    type_name,
+)
 from callfire_async.models import ResourceReference, Subscription
 from callfire_async.notifications.events import Notification
+from callfire_async.notifications.routing._user_code import raise_exit
 
 __all__ = ["Handler"]
 
 E = TypeVar("E", bound=Notification)
-HandlerFunction: TypeAlias = Callable[[E], Coroutine[Any, Any, None]]
+A = TypeVar("A", bound=Awaitable[None])
+HandlerFunction: TypeAlias = Callable[[E], A]
 SubscriptionSource: TypeAlias = int | Subscription | ResourceReference | Container[int]
 
 
@@ -25,7 +33,7 @@ class Handler:
     #: The handler matches events of this type and of its subclasses.
     event_type: type[Notification]
     #: The decorated function.
-    function: HandlerFunction[Any]
+    function: Callable[[Any], Awaitable[None]]
     #: The ids of the subscriptions that the handler is bound to; None for any subscription.
     subscription_id: Container[int] | None = None
     #: A further condition; None for none.
@@ -43,7 +51,8 @@ class Handler:
         """Return whether the handler gets an event or fails because ``where`` raises."""
         try:
             return self.matches(event)
-        except Exception:  # noqa: BLE001  # user code may raise anything
+        except BaseException as error:  # noqa: BLE001  # user code may raise anything
+            raise_exit(error)
             return True
 
 
@@ -68,7 +77,7 @@ def _includes(ids: Container[int] | None, id: int | None) -> bool:
 def make_handler(
     name: str | None,
     event_type: type[Notification],
-    function: HandlerFunction[Any],
+    function: Callable[[Any], Awaitable[None]],
     *,
     subscription_id: Container[int] | None = None,
     where: Callable[[Any], bool] | None = None,
@@ -77,16 +86,9 @@ def make_handler(
     Create a handler.
 
     Raises:
-        TypeError: *function* is not a coroutine function of one argument or has no name, or *where* is not callable.
+        TypeError: *function* is not a coroutine function of one argument, or has no name.
     """
-    if not inspect.iscoroutinefunction(function):
-        raise TypeError("handler must be a coroutine function: async def handler(event)")
-    try:
-        inspect.signature(function).bind(event_type)
-    except TypeError as error:
-        raise TypeError(f"handler must accept one argument, the event: {error}") from None
-    if where is not None and not callable(where):
-        raise TypeError("where must be a function of the event")
+    check_async_function("handler", function, "async def handler(event)", event_type)
     return Handler(name or _default_name(function), event_type, function, subscription_id, where)
 
 
@@ -94,13 +96,32 @@ def _default_name(function: Callable[..., object]) -> str:
     try:
         return f"{function.__module__}.{function.__qualname__}"
     except AttributeError:
-        raise TypeError("handler has no __qualname__; pass name=") from None
+        raise TypeError("handler has no __qualname__; pass name=, or define it with async def") from None
+
+
+def check_name(name: object) -> None:
+    """Raise an error unless *name* is None or a text that is not empty."""
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {type_name(name)}")
+    if not name.strip():
+        raise ValueError("name must not be empty")
+
+
+def check_where(where: object) -> None:
+    """Raise a `TypeError` unless *where* is None or a plain function of the event."""
+    if where is not None:
+        check_plain_function("where", where, Notification)
 
 
 def check_event_type(event_type: object) -> None:
     """Raise a `TypeError` unless *event_type* is a type of events."""
     if not (isinstance(event_type, type) and issubclass(event_type, Notification)):
-        raise TypeError("event_type must be Notification or a subclass")
+        raise TypeError(
+            "event_type must be Notification or a subclass, as in @router.on(TextFinished), not "
+            f"{type_name(event_type)}"
+        )
 
 
 def to_container(source: SubscriptionSource | None) -> Container[int] | None:
@@ -111,6 +132,11 @@ def to_container(source: SubscriptionSource | None) -> Container[int] | None:
         if source < 1:
             raise ValueError("subscription_id must be at least 1")
         return frozenset([source])
-    if source is None or (isinstance(source, Container) and not isinstance(source, str | bytes)):
-        return source
-    raise TypeError("subscription_id must be an id, a Subscription, a ResourceReference or a container of ids")
+    if source is not None and (isinstance(source, int) or not is_id_container(source)):
+        raise TypeError(
+            "subscription_id must be an id, a Subscription, a ResourceReference or a container of ids, not "
+            f"{type_name(source)}"
+        )
+    if source is not None:
+        check_ids("subscription_id", source)
+    return source

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Container, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
+from callfire_async._arguments import check_instance, check_number
 from callfire_async.models import Subscription, TriggerEvent
 from callfire_async.notifications.events import (
     CallFinished,
@@ -17,10 +18,13 @@ from callfire_async.notifications.events import (
 )
 from callfire_async.notifications.routing._dispatch import Dispatch
 from callfire_async.notifications.routing._handler import (
+    A,
     Handler,
     HandlerFunction,
     SubscriptionSource,
     check_event_type,
+    check_name,
+    check_where,
     event_matches,
     make_handler,
     to_container,
@@ -66,7 +70,7 @@ class Router:
         subscription_id: SubscriptionSource | None = None,
         where: Callable[[E], bool] | None = None,
         name: str | None = None,
-    ) -> Callable[[HandlerFunction[E]], HandlerFunction[E]]:
+    ) -> Callable[[HandlerFunction[E, A]], HandlerFunction[E, A]]:
         """
         Register the decorated coroutine function for events of a type and of its subclasses.
 
@@ -79,21 +83,24 @@ class Router:
                 store the names of the handlers that succeeded. Default: ``module.qualname``.
 
         Raises:
-            TypeError: *event_type* or *subscription_id* has the wrong type, or the function is not a coroutine
-                function of one argument.
-            ValueError: The name is in use, or the id is below 1.
+            TypeError: An argument has the wrong type, or the function is not a coroutine function of one argument: an
+                ``async def``, a partial or a wrapper of one, an object with an async ``__call__``, or a function that
+                is annotated to return an `Awaitable` or a `Coroutine`.
+            ValueError: The name is empty or in use, or the id is below 1.
             RuntimeError: An event has been dispatched.
         """
         check_event_type(event_type)
+        check_where(where)
+        check_name(name)
         ids = to_container(subscription_id)
 
-        def register(function: HandlerFunction[E]) -> HandlerFunction[E]:
+        def register(function: HandlerFunction[E, A]) -> HandlerFunction[E, A]:
             self._add(make_handler(name, event_type, function, subscription_id=ids, where=where))
             return function
 
         return register
 
-    def fallback(self, function: HandlerFunction[Notification]) -> HandlerFunction[Notification]:
+    def fallback(self, function: HandlerFunction[Notification, A]) -> HandlerFunction[Notification, A]:
         """
         Register the coroutine function for events that match no handler. A router has at most one.
 
@@ -110,9 +117,11 @@ class Router:
         Append a copy of another router's current handlers.
 
         Raises:
+            TypeError: *other* is not a Router.
             ValueError: A name is in use, or both routers have a fallback; nothing is copied.
             RuntimeError: An event has been dispatched.
         """
+        check_instance("other", other, Router, "Router()")
         if duplicates := self._names() & other._names():
             raise ValueError(f"a handler named {min(duplicates)} exists in both routers; pass another name= to one")
         if other._fallback is not None:
@@ -207,8 +216,15 @@ class Router:
             The names of the handlers that ran.
 
         Raises:
-            HandlerErrors: Handlers failed or timed out (`TimeoutError`); raised after all have run.
+            HandlerErrors: Handlers failed or timed out (`TimeoutError`); raised after all have run. Its exceptions are
+                those of the handlers. An exception that is not an `Exception`, such as the CancelledError of a task
+                that a handler awaits, is the ``__cause__`` of a `RuntimeError`.
+            TypeError: *event* is not an event, or *handler_timeout* is not a number.
+            ValueError: *handler_timeout* is negative or not finite.
         """
+        check_instance("event", event, Notification, "parse(body)")
+        if handler_timeout is not None:
+            check_number("handler_timeout", handler_timeout)
         self._has_dispatched = True
         completed = set() if completed is None else completed
         dispatch = Dispatch(event, skip, handler_timeout, completed, around or nullcontext)
@@ -243,10 +259,11 @@ class Router:
             subscription_id: Match only events of this subscription, as for `on`.
 
         Raises:
-            TypeError: *event_type* or *subscription_id* has the wrong type.
+            TypeError: An argument has the wrong type.
             ValueError: The id is below 1.
         """
         check_event_type(event_type)
+        check_where(where)
         ids = to_container(subscription_id)
         waiter: EventWaiter[E] = EventWaiter(lambda event: event_matches(event, event_type, ids, where))
         self._waiters[waiter] = None

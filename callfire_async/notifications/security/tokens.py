@@ -29,11 +29,14 @@ class EndpointTokens:
         previous: Further valid tokens.
 
     Raises:
+        TypeError: A token is not a string.
         ValueError: A token is empty or has characters other than ASCII letters, digits, ``-`` and ``_``.
     """
 
     def __init__(self, current: str, *previous: str) -> None:
         tokens = (current, *previous)
+        if not all(isinstance(token, str) for token in tokens):
+            raise TypeError("tokens must be strings; use EndpointTokens.generate()")
         if not all(_ALLOWED.fullmatch(token) for token in tokens):
             raise ValueError("tokens must consist of ASCII letters, digits, - and _; use EndpointTokens.generate()")
         if any(len(token) < _MIN_LENGTH for token in tokens):

@@ -1,0 +1,80 @@
+"""Checks of a receiver's arguments, so that a wrong one is refused by the constructor and not by the first event."""
+
+from callfire_async._arguments import (
+    check_async_function,
+    check_instance,
+    check_integer,
+    check_methods,
+    check_number,
+    type_name,
+)
+from callfire_async.notifications.retry import RetryPolicy
+from callfire_async.notifications.routing.router import Router
+from callfire_async.notifications.security.tokens import EndpointTokens
+
+# The methods that a receiver and its worker call.
+_INBOX_METHODS = (
+    *("__aenter__", "__aexit__", "append", "claim", "extend", "ack", "nack", "release"),
+    *("dead_letter", "get", "stats", "wait"),
+)
+
+
+def to_endpoint_tokens(tokens: object) -> EndpointTokens | None:
+    """Return the argument as endpoint tokens; None accepts requests without a token."""
+    if isinstance(tokens, str):
+        return EndpointTokens(tokens)
+    if tokens is None or isinstance(tokens, EndpointTokens):
+        return tokens
+    raise TypeError(
+        "tokens must be an EndpointTokens, a string, or None to accept requests without a token, not "
+        f"{type_name(tokens)}"
+    )
+
+
+def check_router(router: object) -> None:
+    """Raise an error unless this is a router with a handler."""
+    check_instance("router", router, Router, "Router()")
+    if isinstance(router, Router) and router.is_empty:
+        raise ValueError("router must have a handler; register the handlers before creating the receiver")
+
+
+def check_limits(*, max_body_bytes: object, body_timeout: object, handler_timeout: object) -> None:
+    """Raise an error unless the limits are positive numbers; *handler_timeout* may be None."""
+    check_integer("max_body_bytes", max_body_bytes, minimum=1)
+    check_number("body_timeout", body_timeout, is_exclusive=True)
+    if handler_timeout is not None:
+        check_number("handler_timeout", handler_timeout, is_exclusive=True)
+
+
+def check_worker_arguments(
+    inbox: object,
+    *,
+    concurrency: object,
+    retry: object,
+    shutdown_timeout: object,
+    on_dead_letter: object,
+    unhandled: object,
+) -> None:
+    """Raise an error unless the arguments that are given are valid, and there is an inbox if any is given."""
+    if concurrency is not None:
+        check_integer("concurrency", concurrency)
+    if retry is not None:
+        check_instance("retry", retry, RetryPolicy, "RetryPolicy(max_attempts=3)")
+    if shutdown_timeout is not None:
+        check_number("shutdown_timeout", shutdown_timeout)
+    if on_dead_letter is not None:
+        check_async_function("on_dead_letter", on_dead_letter, "async def report(entry)", on_dead_letter)
+    if unhandled not in (None, "dead_letter", "ignore"):
+        raise ValueError('unhandled must be "dead_letter" or "ignore"')
+    if inbox is not None:
+        check_methods("inbox", inbox, _INBOX_METHODS, 'an inbox, such as SqliteInbox("callfire.db")')
+        return
+    arguments = {
+        "concurrency": concurrency,
+        "retry": retry,
+        "shutdown_timeout": shutdown_timeout,
+        "on_dead_letter": on_dead_letter,
+        "unhandled": unhandled,
+    }
+    if given := [name for name, value in arguments.items() if value is not None]:
+        raise TypeError(f"{', '.join(given)} can only be used with an inbox")

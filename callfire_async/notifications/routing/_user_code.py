@@ -1,0 +1,104 @@
+"""Which exceptions of user code are failures of that code, and which must propagate."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from attrs import Factory, field, frozen
+
+from callfire_async.errors import HandlerErrors, InboxError
+
+T = TypeVar("T")
+
+#: They end the process.
+_EXITS = (KeyboardInterrupt, SystemExit)
+
+
+class _HandlerRaised(RuntimeError):
+    """Replaces an exception that an `ExceptionGroup` cannot have; the exception is its ``__cause__``."""
+
+
+@frozen
+class CallingTask:
+    """The task that calls user code, with the number of its cancellations before the call."""
+
+    _task: asyncio.Task[object] | None = field(factory=asyncio.current_task)
+    _cancellations: int = field(default=Factory(lambda self: _cancellations(self._task), takes_self=True))
+
+    def raise_unless_failure(self, error: BaseException) -> None:
+        """
+        Raise an exception of user code again if it is not a failure of that code.
+
+        It is not if the process ends, or if this task is being cancelled or its coroutine closed. A CancelledError of
+        another task that user code awaits is a failure.
+        """
+        if isinstance(error, asyncio.CancelledError) and _cancellations(self._task) > self._cancellations:
+            raise error
+        if isinstance(error, GeneratorExit) and not self._is_running:
+            raise error
+        raise_exit(error)
+
+    @property
+    def _is_running(self) -> bool:
+        try:
+            return asyncio.current_task() is self._task
+        except RuntimeError:  # there is no event loop any more
+            return False
+
+
+def _cancellations(task: asyncio.Task[object] | None) -> int:
+    return task.cancelling() if task is not None else 0
+
+
+async def user_result(name: str, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    """
+    Call a function of the user that is not a handler.
+
+    Raises:
+        HandlerErrors: The function failed; *name* is its name.
+    """
+    task = CallingTask()
+    try:
+        return await function(*arguments)
+    except BaseException as error:  # noqa: BLE001  # user code may raise anything
+        task.raise_unless_failure(error)
+        raise HandlerErrors(f"{name} failed", [as_exception(error, name)], failed=[name]) from None
+
+
+async def inbox_result(operation: Callable[[], Awaitable[T]]) -> T:
+    """
+    Call an operation of an inbox.
+
+    Raises:
+        InboxError: The operation raised CancelledError, as a driver may, although the current task is not cancelled.
+    """
+    task = CallingTask()
+    try:
+        return await operation()
+    except asyncio.CancelledError as error:
+        task.raise_unless_failure(error)
+        raise InboxError("the operation was cancelled") from error
+
+
+def raise_exit(error: BaseException) -> None:
+    """Raise the KeyboardInterrupt or SystemExit that an exception is or, as a group, contains."""
+    if isinstance(error, _EXITS):
+        raise error
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            raise_exit(member)
+
+
+def as_exception(error: BaseException, subject: str) -> Exception:
+    """Return an exception that an `ExceptionGroup` accepts: *error*, or one with *error* as its cause."""
+    if isinstance(error, Exception):
+        return error
+    replacement = _HandlerRaised(f"{subject} raised {type(error).__name__}")
+    replacement.__cause__ = error
+    return replacement
+
+
+def exceptions_by_name(errors: HandlerErrors) -> dict[str, BaseException]:
+    """Return what the handlers of a dispatch raised, by their names."""
+    raised = (error.__cause__ if isinstance(error, _HandlerRaised) else error for error in errors.exceptions)
+    return {name: error for name, error in zip(errors.failed, raised, strict=True) if error is not None}
