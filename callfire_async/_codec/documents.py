@@ -341,7 +341,7 @@ def write_xml(tree: Mapping[str, Any]) -> bytes:
     try:
         expat.ParserCreate("utf-8").Parse(document, True)  # noqa: FBT003  # expat's own signature
     except expat.ExpatError:
-        raise ValueError("each name must be a name in XML") from None
+        raise ValueError("the names of elements and attributes must be valid in XML") from None
     return document
 
 

@@ -93,8 +93,8 @@ def list_problems(repairs: Collection[Repair], content: Tree, known_names: Colle
     """
     Return the repaired values as ``kind @ path``, at most a hundred.
 
-    A path ends before a name that is not known, since an unknown name may contain anything. A value that was sent with
-    such a character is not told apart from a repaired one.
+    A path ends before a name that is not known, since an unknown name may contain anything. If one value was repaired,
+    other values that were sent with such characters are listed too.
     """
     problems = (
         f"{repair.kind} @ {path or 'payload'}"

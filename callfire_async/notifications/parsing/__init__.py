@@ -23,8 +23,8 @@ def parse(body: bytes | str, content_type: str | None = None) -> Notification:
         content_type: The ``Content-Type`` header. The format is detected from the body; only the charset is used.
 
     Returns:
-        The event. ``problems`` lists each field that cannot be read and is None, and each value with characters that
-        the format forbids, which are repaired.
+        The event. ``problems`` lists the fields that are None because they cannot be read, and the values with
+        characters that the format forbids, which are repaired.
 
     Raises:
         MalformedNotificationError: The body is neither XML nor JSON, or exceeds a limit for hostile input.
