@@ -8,22 +8,27 @@ them as ``#text``, repeated elements as lists, without prefixes and ``xmlns``. A
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, urlencode
 from xml.parsers import expat
 
 import xmltodict
 
+from callfire_async._codec import charsets
+from callfire_async._codec.repairs import (
+    REPLACEMENT,
+    UNESCAPED,
+    Repair,
+    Tree,
+    list_problems,
+    repair_xml,
+    replace_forbidden,
+)
 from callfire_async._codec.scalars import format_scalar, normalize
-
-# A node of a document: a scalar, or a mapping or list of nodes.
-Tree: TypeAlias = Any
 
 DATA = "http://api.callfire.com/data"
 NOTIFICATION = "http://api.callfire.com/notification/xsd"
@@ -44,11 +49,6 @@ _MAX_JOINED_BYTES = 8_000_000
 # The deepest known document has eight levels. Comparing or printing a value hits the recursion limit far above this.
 MAX_DEPTH = 64
 
-_WHITE_SPACE = " \t\r\n"
-_ENCODINGS = frozenset(["utf-8", "utf-16", "utf-16le", "utf-16be", "iso-8859-1", "us-ascii", "windows-1252", "cp1252"])
-_SINGLE_BYTE_ENCODINGS = frozenset(["iso-8859-1", "latin-1", "windows-1252", "cp1252"])
-_CHARSET = re.compile(r"charset=[\"']?([\w-]+)", re.IGNORECASE)
-
 
 class InvalidDocumentError(ValueError):
     """Raised inside the package for bytes that are neither XML nor JSON, or that exceed a limit."""
@@ -58,12 +58,21 @@ class UnexpectedDocumentError(InvalidDocumentError):
     """Raised inside the package for well-formed bytes that are not one named object."""
 
 
+class Document(NamedTuple):
+    """A document that was read."""
+
+    #: The local name of the root.
+    root: str
+    #: The content of the root.
+    content: dict[str, Any]
+    #: The values with characters that the format forbids and that were repaired, as ``kind @ path``.
+    problems: tuple[str, ...]
+
+
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def read(
-    body: bytes | str, content_type: str | None = None, *, max_elements: int = MAX_ELEMENTS
-) -> tuple[str, dict[str, Any]]:
+def read(body: bytes | str, content_type: str | None = None, *, max_elements: int = MAX_ELEMENTS) -> Document:
     """
     Read an XML, JSON or SOAP document; the format is detected from the body.
 
@@ -71,51 +80,22 @@ def read(
         body: The document. If it is text, an encoding in its XML declaration is ignored.
         content_type: Its charset is used only for a single-byte body that declares no encoding.
         max_elements: The maximum number of tags in XML, and of objects and lists in JSON. Twice as many attributes or
-            commas are allowed.
-
-    Returns:
-        The local name of the root, and the root's content.
+            commas are allowed, and in XML that needs a repair twice as many references to characters.
 
     Raises:
         InvalidDocumentError: The body is neither XML nor JSON, or exceeds a limit.
         UnexpectedDocumentError: The body is well-formed, but not one named object, or it is an HTML page.
     """
-    source = _strip_bom_and_decode(body, content_type)
-    return _read_xml(source, max_elements) if _is_xml(source) else _read_json(source, max_elements)
-
-
-def _strip_bom_and_decode(body: bytes | str, content_type: str | None) -> bytes | str:
-    """Strip a byte order mark and leading white space; decode what the XML parser cannot decode by itself."""
-    if isinstance(body, str):
-        return body.lstrip("\ufeff" + _WHITE_SPACE)
-    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return _decode(body, "utf-16").lstrip()
-    body = body.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE_SPACE.encode())
-    if content_type is None or body.startswith(b"<?xml"):
-        return body
-    charset = _CHARSET.search(content_type)
-    if charset and charset[1].lower() in _SINGLE_BYTE_ENCODINGS and not _is_utf_8(body):
-        return _decode(body, charset[1])
-    return body
-
-
-def _is_utf_8(body: bytes) -> bool:
     try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _decode(body: bytes, encoding: str) -> str:
-    try:
-        return body.decode(encoding)
-    except UnicodeDecodeError:
-        raise InvalidDocumentError(f"not valid {encoding.upper()}") from None
+        source = charsets.decode(body, content_type)
+        root, content, repairs = (_read_xml if _is_xml(source) else _read_json)(source, max_elements)
+    except charsets.EncodingError as error:
+        raise InvalidDocumentError(str(error)) from None
+    return Document(root, content, list_problems(repairs, content, _KNOWN_NAMES) if repairs else ())
 
 
 def _is_xml(source: bytes | str) -> bool:
-    return source.startswith("<") if isinstance(source, str) else source.startswith((b"<", b"\0<"))
+    return source.startswith("<") if isinstance(source, str) else source.startswith(b"<")
 
 
 # --- XML --------------------------------------------------------------------------------------------------
@@ -137,6 +117,11 @@ _LOCAL_NAMES |= {f"{soap} {word}": word for soap in (SOAP_11, SOAP_12) for word 
 # Attributes have no namespace. Expat adds each name that is not in the table, so that a longer table shows that a
 # document has unknown names.
 _LOCAL_NAMES |= {attribute: attribute for attribute in ("id", "totalResults", "ClientData")}
+_KNOWN_NAMES = frozenset(_LOCAL_NAMES.values())
+# Expat's errors for a character, or a reference to one, that XML forbids.
+_REPAIRABLE = [
+    expat.errors.codes[error] for error in (expat.errors.XML_ERROR_INVALID_TOKEN, expat.errors.XML_ERROR_BAD_CHAR_REF)
+]
 
 
 class _GuardedExpat:
@@ -150,21 +135,18 @@ class _GuardedExpat:
     # xmltodict sets both. Attributes are always passed as a dict: with a list of them xmltodict takes a tenth longer.
     ordered_attributes = buffer_text = True
 
-    def __init__(self, local_names: dict[str, str], *, trust_declaration: bool) -> None:
+    def __init__(self, local_names: dict[str, str]) -> None:
         self._local_names = local_names
-        self._trust_declaration = trust_declaration
 
     StartElementHandler: Callable[..., None]
     EndElementHandler: Callable[..., None]
     CharacterDataHandler: Callable[..., None]
 
-    def ParserCreate(self, encoding: str | None, _: str | None) -> _GuardedExpat:  # noqa: N802  # expat's own name
-        self._encoding = encoding
+    def ParserCreate(self, *_: object) -> _GuardedExpat:  # noqa: N802  # expat's own name
         return self
 
     def Parse(self, document: bytes, final: bool) -> None:  # noqa: N802, FBT001  # expat's own signature
-        parser = expat.ParserCreate(self._encoding, " ", self._local_names)
-        _add_guards(parser, trust_declaration=self._trust_declaration)
+        parser = _create_parser(" ", self._local_names)
         parser.buffer_text = self.buffer_text
         parser.StartElementHandler = self.StartElementHandler
         parser.EndElementHandler = self.EndElementHandler
@@ -172,20 +154,15 @@ class _GuardedExpat:
         parser.Parse(document, final)
 
 
-def _add_guards(parser: expat.XMLParserType, *, trust_declaration: bool) -> None:
+def _create_parser(separator: str | None = None, local_names: dict[str, str] | None = None) -> expat.XMLParserType:
+    # With an encoding given, expat ignores the one in the declaration and looks no codec up.
+    parser = expat.ParserCreate("utf-8", separator, local_names)
     parser.StartDoctypeDeclHandler = _reject_doctype
-    if trust_declaration:
-        parser.XmlDeclHandler = _check_encoding
+    return parser
 
 
 def _reject_doctype(*_: object) -> NoReturn:
     raise InvalidDocumentError("XML with a DOCTYPE is not accepted")
-
-
-def _check_encoding(_: str, encoding: str | None, __: int) -> None:
-    # Expat calls this before it looks the encoding up, so that no codec is searched for by a name from the document.
-    if encoding and encoding.lower() not in _ENCODINGS:
-        raise InvalidDocumentError("the encoding in the XML declaration is not supported")
 
 
 def _check_namespaces(_: str, attributes: dict[str, str]) -> None:
@@ -194,46 +171,59 @@ def _check_namespaces(_: str, attributes: dict[str, str]) -> None:
             raise InvalidDocumentError("the XML document has a namespace that is too long")
 
 
-def _read_xml(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any]]:
+def _read_xml(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any], tuple[Repair, ...]]:
     try:
         document = source if isinstance(source, bytes) else source.encode()
-        ((root, content),) = _parse_xml(document, max_elements, trust_declaration=document is source).items()
+        tree, repairs = _parse_or_repair(document, max_elements)
     except expat.ExpatError as error:
         reason = expat.errors.messages[error.code]
         raise InvalidDocumentError(f"invalid XML: {reason} at line {error.lineno}, column {error.offset + 1}") from None
     except UnicodeEncodeError:
         raise InvalidDocumentError("invalid XML: lone surrogate") from None
-    return _unwrap_soap(root, content)
+    ((root, content),) = tree.items()
+    return *_unwrap_soap(root, content), repairs
 
 
-def _parse_xml(document: bytes, max_elements: int, *, trust_declaration: bool) -> dict[str, Tree]:
+def _parse_or_repair(document: bytes, max_elements: int) -> tuple[dict[str, Tree], tuple[Repair, ...]]:
+    """Parse a document, and parse it again with its forbidden characters replaced if it has any."""
+    try:
+        return _parse_xml(document, max_elements), ()
+    except expat.ExpatError as error:
+        # A megabyte of references to repair takes 100 ms.
+        if error.code in _REPAIRABLE and document.count(b"&#") > 2 * max_elements:
+            raise InvalidDocumentError("the XML document has too many references to characters") from None
+        repaired = repair_xml(document) if error.code in _REPAIRABLE else None
+        if repaired is None:
+            raise
+    document, repairs = repaired
+    return _parse_xml(document, max_elements), repairs
+
+
+def _parse_xml(document: bytes, max_elements: int) -> dict[str, Tree]:
     elements, attributes = document.count(b"<"), document.count(b"=")
     if elements > max_elements or attributes > 2 * max_elements:
         raise InvalidDocumentError("the XML document has too many elements or attributes")
     if len(document) * (elements + attributes) > _MAX_JOINED_BYTES:
-        _check_namespace_lengths(document, trust_declaration=trust_declaration)
-    tree = _parse_guarded(document, trust_declaration=trust_declaration)
+        _check_namespace_lengths(document)
+    tree = _parse_guarded(document)
     if elements > MAX_DEPTH and _exceeds_max_depth(tree):
         raise InvalidDocumentError("the XML document is nested too deeply")
     return tree
 
 
-def _check_namespace_lengths(document: bytes, *, trust_declaration: bool) -> None:
+def _check_namespace_lengths(document: bytes) -> None:
     # Without a namespace separator expat joins no names. A namespace handler would be called after they are joined.
-    parser = expat.ParserCreate(None if trust_declaration else "utf-8")
-    _add_guards(parser, trust_declaration=trust_declaration)
+    parser = _create_parser()
     parser.StartElementHandler = _check_namespaces
     parser.Parse(document, True)  # noqa: FBT003  # expat's own signature
 
 
-def _parse_guarded(document: bytes, *, trust_declaration: bool) -> dict[str, Tree]:
+def _parse_guarded(document: bytes) -> dict[str, Tree]:
     """Parse a document, and parse it again with its unknown names in the table if it has any."""
     local_names = dict(_LOCAL_NAMES)
 
     def parse() -> dict[str, Tree]:
-        guarded = _GuardedExpat(local_names, trust_declaration=trust_declaration)
-        encoding = None if trust_declaration else "utf-8"
-        return xmltodict.parse(document, encoding, expat=guarded, disable_entities=False)
+        return xmltodict.parse(document, expat=_GuardedExpat(local_names), disable_entities=False)
 
     tree = parse()
     added = local_names.keys() - _LOCAL_NAMES.keys() if len(local_names) > len(_LOCAL_NAMES) else ()
@@ -279,16 +269,18 @@ def _parse_float(digits: str) -> float:
     return number
 
 
+_STRICT_DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_float)
+# Accepts control characters in strings.
 _DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_float, strict=False)
 
 
-def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any]]:
-    text = source if isinstance(source, str) else _decode_json(source)
+def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any], tuple[Repair, ...]]:
+    text = source if isinstance(source, str) else charsets.decode_json(source)
     # Brackets and commas inside strings count too: no message has thousands of them.
     containers = text.count("{") + text.count("[")
     if containers > max_elements or text.count(",") > 2 * max_elements:
         raise InvalidDocumentError("the JSON document has too many values")
-    tree = _parse_json(text)
+    tree, repairs = _parse_json(text)
     if containers > MAX_DEPTH and _exceeds_max_depth(tree):
         raise InvalidDocumentError("the JSON document is nested too deeply")
     if not isinstance(tree, dict) or len(tree) != 1:
@@ -296,17 +288,15 @@ def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, A
     ((root, content),) = tree.items()
     if not isinstance(content, dict):
         raise UnexpectedDocumentError("the value of the JSON document's only key is not an object")
-    return root, content
+    return root, content, repairs
 
 
-def _decode_json(body: bytes) -> str:
-    # JSON starts with an ASCII character, so that every encoding but UTF-8 has a NUL among the first four bytes.
-    return _decode(body, json.detect_encoding(body) if 0 in body[:4] else "utf-8")
-
-
-def _parse_json(text: str) -> Tree:
+def _parse_json(text: str) -> tuple[Tree, tuple[Repair, ...]]:
     try:
-        return _DECODER.decode(text)
+        try:
+            return _STRICT_DECODER.decode(text), ()
+        except json.JSONDecodeError:
+            return _DECODER.decode(text), (UNESCAPED,)
     except json.JSONDecodeError as error:
         raise InvalidDocumentError(f"neither XML nor JSON: at line {error.lineno}, column {error.colno}") from None
     except InvalidDocumentError:
@@ -338,13 +328,27 @@ def _children(node: Tree) -> list[Any]:
 
 
 def write_xml(tree: Mapping[str, Any]) -> bytes:
-    """Write a mapping with one root as XML; names keep their prefixes, which ``@xmlns`` attributes declare."""
-    return xmltodict.unparse(tree).encode()
+    """
+    Write a mapping with one root as XML; names keep their prefixes, which ``@xmlns`` attributes declare.
+
+    Surrogates and characters that XML forbids are repaired as `read` repairs them; NUL becomes U+FFFD too.
+
+    Raises:
+        ValueError: A name is not a name in XML.
+    """
+    text = charsets.join_surrogates(xmltodict.unparse(tree), "replace")
+    document = replace_forbidden(text.replace("\0", REPLACEMENT).encode())
+    try:
+        expat.ParserCreate("utf-8").Parse(document, True)  # noqa: FBT003  # expat's own signature
+    except expat.ExpatError:
+        raise ValueError("the names of elements and attributes must be valid in XML") from None
+    return document
 
 
 def write_json(tree: Mapping[str, Any]) -> bytes:
     """Write a mapping as JSON, with text beside attributes under ``value``, as CallFire does."""
-    return json.dumps(_for_json(tree), separators=(",", ":"), ensure_ascii=False).encode()
+    # A lone surrogate is in a string, where its backslash replacement is JSON's own escape.
+    return json.dumps(_for_json(tree), separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def _for_json(node: Tree) -> Tree:

@@ -49,6 +49,8 @@ def encode(
     """
     Encode an event as the body of a postback, with its ``name`` as the root.
 
+    XML and SOAP have U+FFFD for each character that XML 1.0 forbids, such as a control character or a lone surrogate.
+
     Args:
         event: A `Notification`. Its subject is encoded; its payload only if it is an `UnknownNotification`.
         format: ``XML``, ``JSON`` or ``SOAP``. JSON has CallFire's oddities: ids as text, phone numbers as objects.
@@ -58,7 +60,8 @@ def encode(
         The content type and the body.
 
     Raises:
-        ValueError: *format* is not one of the three.
+        ValueError: *format* is not one of the three, or a name in the payload of an `UnknownNotification` cannot be
+            written in XML.
     """
     if format == NotificationFormat.JSON:
         return "application/json", documents.write_json({event.name: _apply_json_quirks(_content(event))})

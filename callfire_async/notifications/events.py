@@ -60,7 +60,8 @@ class Notification:
     subscription_id: int | None = None
     #: The local name of the postback's root.
     name: str = field(default=Factory(lambda self: self.root, takes_self=True))
-    #: The fields that are None because they could not be read, as ``kind @ path`` with CallFire's names, never a value.
+    #: The fields that are None because they could not be read, and the values with characters that XML or JSON forbids,
+    #: which are repaired; as ``kind @ path`` with CallFire's names, never a value.
     problems: tuple[str, ...] = field(default=(), eq=False)
     #: The content of the root: attributes as ``@name``, text beside them as ``#text``.
     payload: dict[str, Any] = field(factory=dict, eq=False, repr=False)
@@ -91,7 +92,7 @@ class Notification:
         Return the body of a postback in XML, with ``name`` as its root.
 
         Fields of the payload that the model does not have, or that could not be read, are left out. `parse` returns an
-        equal event.
+        equal event, in which U+FFFD replaces each character that XML forbids.
         """
         return encode(self, NotificationFormat.XML)[1]
 

@@ -68,7 +68,7 @@ from callfire_async._codec.documents import (
 @pytest.mark.parametrize("as_text", [False, True], ids=["bytes", "text"])
 def test_a_document_is_read_as_its_root_and_content(document, expected, as_text):
     """Attributes have an @, repeated elements are lists, and there are no prefixes or their declarations."""
-    assert read(document if as_text else document.encode()) == expected
+    assert read(document if as_text else document.encode()) == (*expected, ())
 
 
 @pytest.mark.parametrize("soap", [SOAP_11, SOAP_12])
@@ -79,7 +79,7 @@ def test_the_content_of_a_soap_envelope_is_read(soap):
         f'<n:CallFinished xmlns:n="{NOTIFICATION}" xmlns="{DATA}"><Call id="1"/></n:CallFinished></s:Body></s:Envelope>'
     )
 
-    assert read(document) == ("CallFinished", {"Call": {"@id": "1"}})
+    assert read(document) == ("CallFinished", {"Call": {"@id": "1"}}, ())
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_json_must_be_one_named_object(tree):
 
 def test_the_last_of_duplicate_keys_wins():
     """As in the json module."""
-    assert read('{"a": {"b": 1, "b": 2}}') == ("a", {"b": 2})
+    assert read('{"a": {"b": 1, "b": 2}}') == ("a", {"b": 2}, ())
 
 
 # --- encodings --------------------------------------------------------------------------------------------
 
 XML = "<a>é</a>"
-READ = ("a", {"#text": "é"})
+READ = ("a", {"#text": "é"}, ())
 
 
 @pytest.mark.parametrize(
@@ -136,11 +136,29 @@ READ = ("a", {"#text": "é"})
         (XML.encode(), "text/xml; charset=ISO-8859-1"),
         (XML.encode(), "text/xml; charset=rot13"),
         (XML.encode(), "application/json"),
+        (b'<?xml version="1.0" encoding="latin1"?>' + XML.encode("latin-1"), None),
+        (b'<?xml version="1.0" encoding="UTF8"?>' + XML.encode(), None),
+        (b'<?xml version="1.0" encoding="utf-16"?>' + XML.encode(), None),
+        (codecs.BOM_UTF8 + b'<?xml version="1.0" encoding="latin1"?>' + XML.encode(), None),
+        (b"<?xml version='1.0'?>" + XML.encode("latin-1"), "text/xml; charset=ISO8859_1"),
+        (b"<?xml version='1.0' standalone='yes'".ljust(300) + b"?>" + XML.encode("latin-1"), "charset=latin1"),
     ],
 )
 def test_the_encoding_comes_from_the_body_or_else_the_content_type(body, content_type):
     """A body that is valid UTF-8 is read as UTF-8, whatever the header declares."""
     assert read(body, content_type) == READ
+
+
+def test_a_declared_encoding_is_never_looked_up(monkeypatch):
+    """Not even the names in the table of encodings, nor the charset of a content type."""
+    looked_up: list[str] = []
+    monkeypatch.setattr(codecs, "lookup", looked_up.append)
+
+    for name in ("rot13", "zlib", "x" * 1_000):
+        with pytest.raises(InvalidDocumentError, match="encoding"):
+            read(f'<?xml version="1.0" encoding="{name}"?><a/>'.encode(), f"text/xml; charset={name}")
+
+    assert looked_up == []
 
 
 def test_the_declared_encoding_of_text_is_ignored():
@@ -182,6 +200,11 @@ DTD = "<!DOCTYPE z [{}]><z>&e;</z>"
         ),
         ("<z>" + "".join(f"<a{n} xmlns='u'/>" for n in range(MAX_UNKNOWN_NAMES + 1)) + "</z>", "unknown names"),
         ("<a>&#0;</a>", "invalid XML"),
+        ("<a>&#8;&#0;</a>", "invalid XML"),
+        ("<a>" + "&#8;" * (2 * MAX_ELEMENTS + 1) + "</a>", "too many references"),
+        ("<a>&#8;</b>", "mismatched tag"),
+        (b'<?xml version="1.0" encoding="latin1"?><!DOCTYPE z><z/>', "DOCTYPE"),
+        (b'<?xml version="1.0" encoding="ascii"?><a>\xe9</a>', "not valid US-ASCII"),
         (b"<a>\xff</a>", "invalid XML"),
         (b"<a>\xc0\xbc</a>", "invalid XML"),
         (b"<a>\xed\xa0\x80</a>", "invalid XML"),
@@ -256,7 +279,7 @@ def test_the_limit_of_elements_can_be_raised():
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32-be"])
 def test_white_space_around_json_is_ignored(encoding):
     """In every encoding."""
-    assert read(' \r\n\t{"a": {"b": 1}} \r\n\t'.encode(encoding)) == ("a", {"b": 1})
+    assert read(' \r\n\t{"a": {"b": 1}} \r\n\t'.encode(encoding)) == ("a", {"b": 1}, ())
 
 
 def test_the_error_for_trailing_data_has_its_position():
@@ -279,7 +302,7 @@ def test_a_parse_error_has_its_position():
 def test_any_bytes_are_a_document_or_our_error(body, content_type):
     """No other exception is raised."""
     try:
-        root, content = read(body, content_type)
+        root, content, _ = read(body, content_type)
     except InvalidDocumentError:
         return
 
@@ -327,13 +350,44 @@ def test_the_last_value_of_a_repeated_field_wins():
     assert read_form(b"a=1&a=2&b=") == {"a": "2", "b": ""}
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a\x08b", "a\ufffdb"),
+        ("a\0b", "a\ufffdb"),
+        ("a\ud83db", "a\ufffdb"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("\ufffe\uffff", "\ufffd\ufffd"),
+    ],
+)
+def test_any_text_is_written_as_xml_that_every_parser_reads(text, written):
+    """Surrogates are combined, and what XML forbids is replaced, in elements and attributes."""
+    root = ET.fromstring(write_xml({"a": {"@b": text, "#text": text}}))
+
+    assert (root.text, root.get("b")) == (written, written)
+
+
+@pytest.mark.parametrize("name", ["", "1", "a\x08", "a\ud83d", "a b", "a<", "a&", "é\0"])
+def test_xml_is_not_written_with_a_name_that_is_not_one(name):
+    """No parser could read the document."""
+    with pytest.raises(ValueError, match="name"):
+        write_xml({name: "text"})
+
+
+def test_any_text_is_written_as_json():
+    """A lone surrogate is escaped, so that the bytes are UTF-8."""
+    text = 'a\ud83d"\0\x08\ufffe\U0001f600'
+
+    assert json.loads(write_json({text: text}).decode()) == {text: text}
+
+
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1).map(str.strip).filter(bool)
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "@c"]), texts, max_size=3))
 def test_a_written_document_can_be_read_back(content):
     """XML and JSON are read as the same content."""
-    assert read(write_xml({"root": content})) == read(write_json({"root": content})) == ("root", content)
+    assert read(write_xml({"root": content})) == read(write_json({"root": content})) == ("root", content, ())
 
 
 # --- comparing --------------------------------------------------------------------------------------------

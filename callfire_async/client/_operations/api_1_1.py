@@ -260,7 +260,7 @@ def _items(value: object) -> list[object]:
 
 def parse_root(root: str, body: bytes, content_type: str | None) -> Mapping[str, object]:
     """Parse a document and return the content of its root, which must be called *root*."""
-    found, content = read(body, content_type, max_elements=_MAX_TAGS)
+    found, content, _ = read(body, content_type, max_elements=_MAX_TAGS)
     if found != root:
         raise UnexpectedDocumentError(f"not a {root} document")
     return content

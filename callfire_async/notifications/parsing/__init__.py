@@ -4,6 +4,8 @@ Parse a postback's body into an event, without I/O.
 This module reads the document and maps errors, for every API generation. `api_1_1` creates the events of API 1.1.
 """
 
+from attrs import evolve
+
 from callfire_async._codec import converters, documents
 from callfire_async.errors import InvalidNotificationError, MalformedNotificationError
 from callfire_async.notifications.events import Notification
@@ -21,7 +23,8 @@ def parse(body: bytes | str, content_type: str | None = None) -> Notification:
         content_type: The ``Content-Type`` header. The format is detected from the body; only the charset is used.
 
     Returns:
-        The event. A field that cannot be read is None and is listed in ``problems``.
+        The event. ``problems`` lists the fields that are None because they cannot be read, and the values with
+        characters that the format forbids, which are repaired.
 
     Raises:
         MalformedNotificationError: The body is neither XML nor JSON, or exceeds a limit for hostile input.
@@ -29,10 +32,12 @@ def parse(body: bytes | str, content_type: str | None = None) -> Notification:
             is missing, or an id is missing or invalid.
     """
     try:
-        return api_1_1.create_event(*documents.read(body, content_type))
+        document = documents.read(body, content_type)
+        event = api_1_1.create_event(document.root, document.content)
     except documents.UnexpectedDocumentError as error:
         raise InvalidNotificationError(f"not a notification: {error}") from None
     except documents.InvalidDocumentError as error:
         raise MalformedNotificationError(str(error)) from None
     except converters.ConversionError as error:
         raise InvalidNotificationError(f"not a notification: {error}", problems=error.problems) from None
+    return evolve(event, problems=document.problems + event.problems) if document.problems else event

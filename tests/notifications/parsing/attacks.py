@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 MEGABYTE = 1024 * 1024
 SAMPLE = "<TextSent><Text id='1'><Message>{}</Message></Text></TextSent>"
+BEFORE_MESSAGE, _, AFTER_MESSAGE = SAMPLE.encode().partition(b"{}")
+REPLACED = "replaced forbidden characters @ Text.Message"
+COMBINED = "combined surrogates @ Text.Message"
 CALL = b"<CallFinished><Call id='1'>%s</Call></CallFinished>"
 BROADCAST = (
     b"<BroadcastStarted><Broadcast id='1'><TextBroadcastConfig><RetryConfig>%s</RetryConfig></TextBroadcastConfig>"
@@ -48,6 +51,26 @@ def call(**fields: object) -> Callable[[], bytes]:
 def has_problems(*problems: str) -> Callable[[Any], bool]:
     """Return a function that checks the problems of an event."""
     return lambda event: event.problems == problems
+
+
+def repaired(message: str, *problems: str) -> Callable[[Any], bool]:
+    """Return a function that checks a message and the problems of its event."""
+    return lambda event: (event.text.message, event.problems) == (message, problems)
+
+
+def message(content: bytes) -> Callable[[], bytes]:
+    """Return a function that returns a text with this message in XML."""
+    return lambda: BEFORE_MESSAGE + content + AFTER_MESSAGE
+
+
+def filled_message(unit: bytes) -> Callable[[], bytes]:
+    """Return a function that returns a text with a message of a megabyte in XML."""
+    return lambda: BEFORE_MESSAGE + unit * (MEGABYTE // len(unit)) + AFTER_MESSAGE
+
+
+def declared(encoding: str, content: str, codec: str) -> bytes:
+    """Return a text with a declared encoding that is encoded by a codec of Python."""
+    return f'<?xml version="1.0" encoding="{encoding}"?>{SAMPLE.format(content)}'.encode(codec)
 
 
 def deep_xml(depth: int) -> Callable[[], bytes]:
@@ -181,10 +204,131 @@ XML = [
     Case("invalid UTF-8", lambda: SAMPLE.encode().replace(b"{}", b"\xff")),
     Case("overlong UTF-8", lambda: SAMPLE.encode().replace(b"{}", b"\xc0\xbc")),
     Case("surrogate in UTF-8", lambda: SAMPLE.encode().replace(b"{}", b"\xed\xa0\x80")),
-    Case("NUL", lambda: SAMPLE.encode().replace(b"{}", b"\0")),
-    Case("reference to NUL", xml(SAMPLE.format("&#0;"))),
-    Case("reference to a surrogate", xml(SAMPLE.format("&#xD800;"))),
-    Case("control character", lambda: SAMPLE.encode().replace(b"{}", b"\x01")),
+    Case("NUL", message(b"\0")),
+    Case("reference to NUL", message(b"&#0;")),
+    Case("reference to NUL in hexadecimal digits", message(b"&#x00;")),
+    Case("reference to a surrogate", message(b"a&#xD800;b"), "accepted", repaired("a\ufffdb", REPLACED)),
+    *(
+        Case(f"references to two surrogates, {form}", message(content), "accepted", repaired("\U0001f600", COMBINED))
+        for form, content in (
+            ("decimal", b"&#55357;&#56832;"),
+            ("hexadecimal", b"&#xD83D;&#xDE00;"),
+            ("mixed", b"&#xd83d;&#56832;"),
+            ("with zeros", b"&#0055357;&#x0De00;"),
+            ("CESU-8", b"\xed\xa0\xbd\xed\xb8\x80"),
+        )
+    ),
+    Case(
+        "references to surrogates in the wrong order",
+        message(b"&#56832;&#55357;"),
+        "accepted",
+        repaired("\ufffd\ufffd", REPLACED),
+    ),
+    Case(
+        "a lone surrogate beside a pair",
+        message(b"&#55357;&#55357;&#56832;"),
+        "accepted",
+        repaired("\ufffd\U0001f600", REPLACED, COMBINED),
+    ),
+    Case("half a pair in CESU-8", message(b"\xed\xa0\xbd&#56832;")),
+    Case("control character", message(b"a\x01b"), "accepted", repaired("a\ufffdb", REPLACED)),
+    *(
+        Case(f"the forbidden character {form}", message(content), "accepted", repaired("a\ufffdb", REPLACED))
+        for form, content in (
+            ("0x0B", b"a\x0bb"),
+            ("U+FFFE", b"a\xef\xbf\xbeb"),
+            ("U+FFFF", b"a\xef\xbf\xbfb"),
+            ("0x1F in CDATA", b"<![CDATA[a\x1fb]]>"),
+            ("8 as a reference", b"a&#8;b"),
+            ("8 as a hexadecimal reference", b"a&#x8;b"),
+            ("31 as a reference with zeros", b"a&#00000031;b"),
+            ("U+FFFE as a reference", b"a&#xFFFE;b"),
+            ("U+FFFF as a reference", b"a&#65535;b"),
+            ("out of range", b"a&#x110000;b"),
+            ("far out of range", b"a&#" + b"9" * 5_000 + b";b"),
+        )
+    ),
+    Case("a reference to a control character in CDATA", message(b"<![CDATA[&#8;]]>"), "accepted", repaired("&#8;")),
+    Case("a control character in a comment", message(b"a<!-- \x08 -->b"), "accepted", repaired("ab")),
+    Case("a control character in a processing instruction", message(b"a<?b \x08?>b"), "accepted", repaired("ab")),
+    Case(
+        "a forbidden character in attributes",
+        lambda: CALL % b"<ToNumber ClientData='a&#8;b' a12135551212='\x0b'>1</ToNumber>",
+        "accepted",
+        has_problems(
+            "replaced forbidden characters @ Call.ToNumber.@ClientData",
+            "replaced forbidden characters @ Call.ToNumber",
+        ),
+    ),
+    Case(
+        "a forbidden character in an unknown element",
+        lambda: CALL % b"<a12135551212><Message>&#8;</Message></a12135551212>",
+        "accepted",
+        has_problems("replaced forbidden characters @ Call"),
+    ),
+    Case(
+        "a control character in UTF-16",
+        lambda: SAMPLE.format("a\x0bb").encode("utf-16"),
+        "accepted",
+        repaired("a\ufffdb", REPLACED),
+    ),
+    Case(
+        "a control character in UTF-16 without BOM",
+        lambda: SAMPLE.format("a\x0bb").encode("utf-16-le"),
+        "accepted",
+        repaired("a\ufffdb", REPLACED),
+    ),
+    Case(
+        "a control character in Latin-1",
+        lambda: b'<?xml version="1.0" encoding="ISO-8859-1"?>' + SAMPLE.format("é\x0b").encode("latin-1"),
+        "accepted",
+        repaired("é\ufffd", REPLACED),
+    ),
+    *(
+        Case(f"a control character {place}", lambda document=document: document)
+        for place, document in (
+            ("in a name", b"<TextSent><Text id='1'><Mess\x08age/></Text></TextSent>"),
+            ("between attributes", b"<TextSent><Text \x08 id='1'/></TextSent>"),
+            ("before the root", b"<?xml version='1.0'?>\x08<TextSent><Text id='1'/></TextSent>"),
+            ("after the root", b"<TextSent><Text id='1'/></TextSent>\x08"),
+            ("as a reference in a name", b"<TextSent><Text id='1'><Mess&#8;age/></Text></TextSent>"),
+        )
+    ),
+    Case("a forbidden character and a DOCTYPE", lambda: b"<!DOCTYPE z><z>&#8;</z>"),
+    Case("a forbidden character in a DOCTYPE", lambda: b"<!DOCTYPE z [<!ENTITY e '&#8;'>]><z>&e;</z>"),
+    Case("a forbidden character in a document that is not well-formed", lambda: b"<TextSent>&#8;</TextReceived>"),
+    Case("an unfinished reference", message(b"&#8")),
+    Case("a reference without digits", message(b"&#;&#x;&#8;")),
+    *(
+        Case(f"a megabyte of {name}", filled_message(unit), "bounded")
+        for name, unit in (
+            ("references to surrogates", b"&#55357;"),
+            ("references to pairs", b"&#55357;&#56832;"),
+            ("references to control characters", b"&#8;"),
+            ("control characters", b"\x0b"),
+            ("control characters among others", b"a\x0b"),
+            ("noncharacters", b"\xef\xbf\xbe"),
+            ("pairs in CESU-8", b"\xed\xa0\xbd\xed\xb8\x80"),
+        )
+    ),
+    Case("a reference of a megabyte", message(b"&#" + b"1" * MEGABYTE + b";"), "bounded"),
+    Case("a hexadecimal reference of a megabyte", message(b"&#x" + b"f" * MEGABYTE + b";"), "bounded"),
+    Case("19,990 references to surrogates", message(b"&#55357;" * 19_990), "accepted"),
+    *(
+        Case(f"9,900 open {name} after a forbidden character", message(b"&#8;" + opening * 9_900 + b"x" * 900_000))
+        for name, opening in (("comments", b"<!--"), ("sections", b"<![CDATA["), ("instructions", b"<?"))
+    ),
+    Case(
+        "4,900 labels with a forbidden character",
+        lambda: CALL % (b"<Label>\x0b</Label>" * 4_900),
+        "accepted",
+        lambda event: len(event.problems) == 100 and event.problems[99].endswith(" @ Call.Label[99]"),
+    ),
+    Case(
+        "9,900 elements with attributes before a forbidden character",
+        lambda: b"<z xmlns:q='q'>" + b"".join(b"<q:b%d a='' b=''/>" % (n % 900) for n in range(9_900)) + b"&#8;</z>",
+        "bounded",
+    ),
     Case("UTF-16 with BOM", lambda: SAMPLE.format("é").encode("utf-16"), "accepted", lambda e: e.text.message == "é"),
     Case(
         "UTF-16 without BOM",
@@ -212,9 +356,46 @@ XML = [
         lambda event: event.text.message == "é",
     ),
     *(
-        Case(f"encoding {name}", xml(f'<?xml version="1.0" encoding="{name}"?>{SAMPLE}'))
-        for name in ("UTF-7", "Shift_JIS", "rot13", "zlib", "idna", "x-unknown", "utf-32")
+        Case(f"encoding {name!r}", xml(f'<?xml version="1.0" encoding="{name}"?>{SAMPLE}'))
+        for name in ("UTF-7", "Shift_JIS", "rot13", "zlib", "idna", "x-unknown", "utf-32", "", "utf-8 ", "rot_13")
     ),
+    *(
+        Case(f"encoding {name} {where}", lambda name=name, codec=codec: declared(name, "a", codec))
+        for name in ("rot13", "zlib")
+        for where, codec in (("after a BOM", "utf-8-sig"), ("in UTF-16 without BOM", "utf-16-le"))
+    ),
+    *(
+        Case(
+            f"encoding {name} of {codec}",
+            lambda name=name, codec=codec: declared(name, "é", codec),
+            "accepted",
+            lambda event: event.text.message == "é" and event.problems == (),
+        )
+        for name, codec in (
+            ("UTF8", "utf-8"),
+            ("utf8", "utf-8"),
+            ("utf_8", "utf-8"),
+            ("latin1", "latin-1"),
+            ("Latin-1", "latin-1"),
+            ("ISO8859-1", "latin-1"),
+            ("ISO8859_1", "latin-1"),
+            ("cp1252", "cp1252"),
+            ("Windows1252", "cp1252"),
+            ("UTF16", "utf-16"),
+            ("UTF16", "utf-16-le"),
+            ("utf-8", "utf-16-be"),
+            ("utf-16", "utf-8"),
+            ("utf-16", "utf-8-sig"),
+            ("ISO-8859-1", "utf-8-sig"),
+            ("ISO-8859-1", "utf-16"),
+        )
+    ),
+    *(
+        Case(f"encoding {name}", lambda name=name: declared(name, "e", "ascii"), "accepted")
+        for name in ("ASCII", "us-ascii", "US_ASCII")
+    ),
+    Case("encoding ASCII of Latin-1", lambda: declared("ASCII", "é", "latin-1")),
+    Case("encoding UTF8 of Latin-1", lambda: declared("UTF8", "é", "latin-1")),
     Case("content type names a codec", xml(SAMPLE), "accepted", content_type="text/xml; charset=zlib"),
     Case("white space before the declaration", xml(f'\n <?xml version="1.0"?>{SAMPLE}'), "accepted"),
     Case(
@@ -284,6 +465,33 @@ JSON = [
         xml('{"TextSent":{"Text":{"@id":1,"Message":"a\\u0000b"}}}'),
         "accepted",
         lambda event: event.text.message == "a\0b",
+    ),
+    *(
+        Case(
+            f"the control character {form} in a string",
+            lambda content=content: b'{"TextSent":{"Text":{"@id":1,"Message":"a%sb"}}}' % content,
+            "accepted",
+            repaired(f"a{content.decode()}b", "unescaped control characters @ Text.Message"),
+        )
+        for form, content in (("0x0B", b"\x0b"), ("line feed", b"\n"), ("NUL", b"\0"))
+    ),
+    Case("a control character outside of a string", lambda: b'{"TextSent":{"Text":\x0b{"@id":1}}}'),
+    Case(
+        "a pair in CESU-8",
+        lambda: b'{"TextSent":{"Text":{"@id":1,"Message":"\xed\xa0\xbd\xed\xb8\x80"}}}',
+        "accepted",
+        repaired("\U0001f600"),
+    ),
+    Case("half a pair in CESU-8, JSON", lambda: b'{"TextSent":{"Text":{"@id":1,"Message":"\xed\xa0\xbd"}}}'),
+    Case(
+        "a megabyte of control characters in a string",
+        lambda: b'{"TextSent":{"Text":{"@id":1,"Message":"a%sb"}}}' % (b"\x0b" * MEGABYTE),
+        "accepted",
+    ),
+    Case(
+        "a megabyte of pairs in CESU-8, JSON",
+        lambda: b'{"TextSent":{"Text":{"@id":1,"Message":"%s"}}}' % (b"\xed\xa0\xbd\xed\xb8\x80" * (MEGABYTE // 6)),
+        "bounded",
     ),
     Case("lone surrogate", xml('{"TextSent":{"Text":{"@id":1,"Message":"\\ud800"}}}'), "accepted"),
     Case("lone surrogate as the root", xml('{"\\ud800":{"a":"\\udfff"}}'), "accepted"),

@@ -298,3 +298,78 @@ def test_the_subscription_id_is_kept_in_every_format(event, subscription_id):
     event = evolve(event, subscription_id=subscription_id)
 
     assert [parse(encode(event, form, soap_version=version)[1]) for form, version in FORMATS] == [event] * len(FORMATS)
+
+
+# --- any message ------------------------------------------------------------------------------------------
+
+messages = st.text(st.characters(exclude_characters="\0"))
+
+
+@st.composite
+def java_messages(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Draw a message without NUL, and the content of its element as a Java writer that knows only UTF-16 sends it."""
+    text = draw(messages)
+    units = text.encode("utf-16-be", "surrogatepass")
+    numbers = [int.from_bytes(units[start : start + 2]) for start in range(0, len(units), 2)]
+    return text, "".join(draw(forms_of(number)) for number in numbers).encode()
+
+
+def forms_of(number: int) -> st.SearchStrategy[str]:
+    """Draw a form of a UTF-16 unit: a reference, or the character itself if it can be written as it is."""
+    references = [f"&#{number};", f"&#x{number:X};", f"&#x{number:04x};", f"&#{number:07};"]
+    is_raw = chr(number) not in "<&>\r" and not 0xD800 <= number <= 0xDFFF
+    return st.sampled_from([*references, *([chr(number)] if is_raw else [])])
+
+
+def replace_forbidden(text: str) -> str:
+    """Return a text as it is documented to be read: U+FFFD for each character that XML 1.0 forbids."""
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return "".join(character if is_allowed(ord(character)) else "\ufffd" for character in joined)
+
+
+def is_allowed(number: int) -> bool:
+    """Return whether XML 1.0 has the character, by the definition in its section 2.2."""
+    return number in (0x9, 0xA, 0xD) or 0x20 <= number <= 0xD7FF or 0xE000 <= number <= 0xFFFD or number >= 0x10000
+
+
+@no_deadline
+@given(java_messages())
+@example(("\U0001f600", b"&#55357;&#xde00;"))
+@example(("\x0b\x08\ufffe\ud83d", b"\x0b&#8;&#xFFFE;&#55357;"))
+def test_any_message_of_a_java_writer_is_read(message):
+    """The message is as it was typed, but for U+FFFD; the event has a problem only if it was repaired."""
+    text, content = message
+    body = b"<TextReceived><Text id='1'><Message>%s</Message></Text></TextReceived>" % content
+
+    event = parse(body)
+
+    assert event.text.message == normalize(replace_forbidden(text))
+    assert {problem.partition(" @ ")[2] for problem in event.problems} <= {"Text.Message"}
+    if replace_forbidden(text) != text:
+        assert "replaced forbidden characters @ Text.Message" in event.problems
+    assert_value(event)
+
+
+@no_deadline
+@given(st.text(), st.sampled_from(["XML", "SOAP"]))
+@example("a\x08\ud83d\0", "XML")
+def test_an_event_with_any_message_is_encoded_as_valid_xml(text, form):
+    """No repair is needed to read it back."""
+    event = evolve(samples.EVENTS["TextReceived"], text=models.Text(id=1, message=text))
+
+    read = parse(encode(event, form)[1])
+
+    assert read.problems == ()
+    assert read.text.message == normalize(replace_forbidden(text))
+
+
+@no_deadline
+@given(st.text())
+@example("a\x08\ud83d\0")
+def test_an_event_with_any_message_is_encoded_as_json(text):
+    """The message is not changed."""
+    event = evolve(samples.EVENTS["TextReceived"], text=models.Text(id=1, message=text))
+
+    read = parse(encode(event, "JSON")[1])
+
+    assert (read.text.message, read.problems) == (normalize(text), ())
