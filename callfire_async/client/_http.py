@@ -23,6 +23,7 @@ import httpx
 
 from callfire_async.client._responses import MAX_BODY_BYTES, HttpResponse, RequestFailedError, RetrySafety
 from callfire_async.errors import ClientClosedError
+from callfire_async.models import wrong_type
 
 HttpClient: TypeAlias = httpx.AsyncClient
 
@@ -41,13 +42,15 @@ def make_transport(
 ) -> HttpTransport:
     """Create a transport over an HTTP client of its own or over *http_client*, or raise ValueError or TypeError."""
     logging.getLogger("httpx").addFilter(_redact_query)
+    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+        raise wrong_type("ssl_context", "an ssl.SSLContext", ssl_context)
     if ssl_context is not None and ssl_context.verify_mode is not ssl.CERT_REQUIRED:
         raise ValueError("ssl_context must verify certificates: to trust an authority of your own, load it into it")
     if http_client is None:
         own_client = _http_client(max_connections, ssl_context, trust_env=trust_env)
         return HttpTransport(own_client, max_connections, owned=True)
     if not isinstance(http_client, HttpClient):
-        raise TypeError("http_client must be an httpx.AsyncClient")
+        raise wrong_type("http_client", "an httpx.AsyncClient", http_client)
     if ssl_context is not None or trust_env:
         raise TypeError("ssl_context and trust_env cannot be used with http_client: configure that client instead")
     return HttpTransport(http_client, max_connections, owned=False)

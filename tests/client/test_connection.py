@@ -115,8 +115,8 @@ def short_grace(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ({"login": ""}, ValueError, "login and password"),
-        ({"password": ""}, ValueError, "login and password"),
+        ({"login": ""}, ValueError, "login is empty"),
+        ({"password": ""}, ValueError, "password is empty"),
         ({"base_url": "http://www.callfire.com"}, ValueError, "https"),
         ({"base_url": "https://a:b@www.callfire.com"}, ValueError, "credentials"),
         ({"response_format": "yaml"}, ValueError, "'json' or 'xml'"),

@@ -69,7 +69,7 @@ async def test_a_create_that_was_executed_is_found_and_not_repeated(fake_server)
 
 async def test_a_delete_that_was_executed_succeeds(fake_server):
     """The repetition gets a 404, which is a success after an unknown outcome."""
-    subscription_id = fake_server.fake._account.create(create_subscription({**SPEC, "request_id": "r"}).form)
+    subscription_id = fake_server.fake._subscription_store.create(create_subscription({**SPEC, "request_id": "r"}).form)
     async with client_of(fake_server) as client:
         fake_server.cuts.append(Cut("answer", 0))
         await client.subscriptions.delete(subscription_id)

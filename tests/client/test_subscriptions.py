@@ -268,7 +268,7 @@ async def test_an_update_of_a_deleted_subscription_is_an_error(fake, subscriptio
     fake.fail_next(Fault(cut="answer"))
 
     async def delete_meanwhile(_):
-        fake._account.delete(reference.id)
+        fake._subscription_store.delete(reference.id)
 
     subscriptions._connection._retry_hooks = evolve(subscriptions._connection._retry_hooks, sleep=delete_meanwhile)
     with pytest.raises(NotFoundError) as caught:
