@@ -348,8 +348,7 @@ class _RetryingCall(Generic[T]):
 
     def log_retry(self, state: RetryCallState) -> None:
         """Log the next attempt, its delay and its cause."""
-        cause = type(_exception(state)).__name__
-        _log.info("%s: retrying in %.2f s after %s", self._operation, state.upcoming_sleep, cause)
+        _log.info("%s, retrying in %.2f s", _exception(state), state.upcoming_sleep)
 
     def add_ambiguity_note(self, error: CallFireError) -> None:
         """Add a note to *error* if the operation may have been executed."""
