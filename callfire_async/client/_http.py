@@ -21,8 +21,8 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from callfire_async.client._failure_reasons import causes, failure_reason
 from callfire_async.client._responses import MAX_BODY_BYTES, HttpResponse, RequestFailedError, RetrySafety
+from callfire_async.client.failure_reasons import causes, failure_reason
 from callfire_async.errors import ClientClosedError
 from callfire_async.models import wrong_type
 

@@ -23,8 +23,8 @@ from callfire_async import (
     ServerError,
     TransportError,
 )
-from callfire_async.client._failure_reasons import failure_reason
 from callfire_async.client._operations.api_1_1 import get_subscription, query_actions
+from callfire_async.client.failure_reasons import failure_reason
 from callfire_async.models import Text
 
 GET = get_subscription(42)

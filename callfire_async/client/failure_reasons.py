@@ -9,6 +9,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+__all__ = ["causes", "failure_reason"]
+
 # OpenSSL's reasons if the server's first bytes are not TLS.
 _NOT_TLS = frozenset(["WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL"])
 _UNKNOWN_HOST = frozenset([socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)])
