@@ -39,7 +39,7 @@ class ClientOptions:
         try:
             client = CallFire(self.login, base_url=self.base_url or DEFAULT_BASE_URL)
         except ValueError as error:
-            missing = str(error).startswith("no credentials")
+            missing = "no credentials" in str(error)
             raise CliError(str(error), MISSING_CREDENTIALS if missing else WRONG_USE) from None
         async with client:
             yield client

@@ -37,7 +37,7 @@ class CallFire:
 
     Raises:
         ValueError: A setting is missing or out of range.
-        TypeError: *http_client* is not an `httpx.AsyncClient`, or is given together with a setting that belongs to it.
+        TypeError: A setting has the wrong type, or *http_client* is given together with a setting that belongs to it.
     """
 
     subscriptions: Subscriptions
@@ -60,8 +60,8 @@ class CallFire:
     ) -> None:
         self._set_connection(
             Connection(
-                _credential(login, "CALLFIRE_API_LOGIN"),
-                _credential(password, "CALLFIRE_API_PASSWORD"),
+                _credential("login", login),
+                _credential("password", password),
                 base_url=base_url,
                 response_format=response_format,
                 timeout=timeout,
@@ -103,8 +103,10 @@ class CallFire:
         self.calls = Calls(connection)
 
 
-def _credential(value: str | None, variable: str) -> str:
-    credential = os.environ.get(variable) if value is None else value
-    if not credential:
-        raise ValueError(f"no credentials: pass login and password, or set {variable} in the environment")
-    return credential
+def _credential(name: str, value: str | None) -> str:
+    if value is not None:
+        return value
+    variable = f"CALLFIRE_API_{name.upper()}"
+    if credential := os.environ.get(variable):
+        return credential
+    raise ValueError(f"{name} is missing, so there are no credentials: pass it, or set {variable} in the environment")

@@ -22,7 +22,9 @@ from typing import Any, TypeAlias
 import httpx
 
 from callfire_async.client._responses import MAX_BODY_BYTES, HttpResponse, RequestFailedError, RetrySafety
+from callfire_async.client.failure_reasons import causes, failure_reason
 from callfire_async.errors import ClientClosedError
+from callfire_async.models import wrong_type
 
 HttpClient: TypeAlias = httpx.AsyncClient
 
@@ -41,13 +43,15 @@ def make_transport(
 ) -> HttpTransport:
     """Create a transport over an HTTP client of its own or over *http_client*, or raise ValueError or TypeError."""
     logging.getLogger("httpx").addFilter(_redact_query)
+    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+        raise wrong_type("ssl_context", "an ssl.SSLContext", ssl_context)
     if ssl_context is not None and ssl_context.verify_mode is not ssl.CERT_REQUIRED:
         raise ValueError("ssl_context must verify certificates: to trust an authority of your own, load it into it")
     if http_client is None:
         own_client = _http_client(max_connections, ssl_context, trust_env=trust_env)
         return HttpTransport(own_client, max_connections, owned=True)
     if not isinstance(http_client, HttpClient):
-        raise TypeError("http_client must be an httpx.AsyncClient")
+        raise wrong_type("http_client", "an httpx.AsyncClient", http_client)
     if ssl_context is not None or trust_env:
         raise TypeError("ssl_context and trust_env cannot be used with http_client: configure that client instead")
     return HttpTransport(http_client, max_connections, owned=False)
@@ -85,14 +89,14 @@ def _creation_site() -> tuple[str, int]:
 # The errors that prove by themselves that nothing was sent. ConnectTimeout does not: some transports raise it for a
 # connection that ends after the request was executed.
 _NEVER_SENT = (httpx.ConnectError, httpx.PoolTimeout)
-_CONNECTING = "connecting"
-_WAITING = "waiting for the response"
-_READING = "reading the response"
+_CONNECTING = "connecting to"
+_WAITING = "waiting for the response from"
+_READING = "reading the response from"
 # The phase that each trace event of httpcore starts; the events are prefixed with the protocol.
 _PHASES: Mapping[str, str] = {
     "connect_tcp.started": _CONNECTING,
     "start_tls.started": _CONNECTING,
-    "send_request_headers.started": "sending the request",
+    "send_request_headers.started": "sending the request to",
     "receive_response_headers.started": _WAITING,
     "receive_response_body.started": _READING,
 }
@@ -108,6 +112,7 @@ class _InFlightRequest:
         self._phase = _WAITING
         self._limit: asyncio.Timeout | None = None
         self._socket: Any = None
+        self._peer = _server_of(request.url)
         self._started = started
         self._timeout = timeout
         self.deadline = started + timeout
@@ -136,9 +141,11 @@ class _InFlightRequest:
         timed_out = expired or isinstance(error, httpx.TimeoutException)
         never_sent = self._phase == _CONNECTING or isinstance(error, _NEVER_SENT)
         failure = f"failed with {type(error).__name__} after {now - self._started:.3f} s"
-        reason = f"got no complete response within {self._timeout:g} s" if timed_out else failure
+        summary = f"got no complete response within {self._timeout:g} s" if timed_out else failure
+        reason = None if timed_out else failure_reason(error)
+        phase = f"{_CONNECTING if never_sent else self._phase} {self._peer}"
         return RequestFailedError(
-            f"{reason}, while {_CONNECTING if never_sent else self._phase}",
+            f"{summary}, while {phase}{f': {reason}' if reason else ''}",
             retry_safety=RetrySafety.SAFE if never_sent else RetrySafety.UNKNOWN,
             timed_out=timed_out,
         )
@@ -146,24 +153,33 @@ class _InFlightRequest:
     async def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         step = event.partition(".")[2]
         self._phase = _PHASES.get(step, self._phase)
-        if step == "connect_tcp.complete":
+        if step == "connect_tcp.started":
+            # A proxy's address, if there is one.
+            self._peer = _host_and_port(info["host"], info["port"])
+        elif step == "connect_tcp.complete":
             self._socket = info["return_value"]
+            self._peer = _server_of(self._request.url)
         elif step == "start_tls.failed":
             # httpcore 1.0.9 does not close the socket if it is cancelled during a TLS handshake.
             await self._socket.aclose()
+
+
+def _server_of(url: httpx.URL) -> str:
+    return _host_and_port(url.host, url.port or (443 if url.scheme == "https" else 80))
+
+
+def _host_and_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # The repr of bytes, as in h11's messages; if the bytes contain quotes of both kinds, one kind is escaped.
 _BYTES_REPR = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"[^"]*")""")
 
 
-def _scrub_exception(error: BaseException | None) -> None:
+def _scrub_exception(error: BaseException) -> None:
     """Mask what protocol errors and their causes quote of a response: it can be a phone number."""
-    scrubbed: set[int] = set()
-    while error is not None and id(error) not in scrubbed:  # an exception can be its own cause
-        scrubbed.add(id(error))
-        error.args = tuple(_BYTES_REPR.sub("***", arg) if isinstance(arg, str) else arg for arg in error.args)
-        error = error.__cause__ or error.__context__
+    for cause in causes(error):
+        cause.args = tuple(_BYTES_REPR.sub("***", arg) if isinstance(arg, str) else arg for arg in cause.args)
 
 
 async def _read(response: httpx.Response) -> HttpResponse:

@@ -22,7 +22,12 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from callfire_async._codec.converters import format_problems
 from callfire_async.client._operations.operation import Operation, ResponseFormat
-from callfire_async.client._operations.validation import checked_base_url, checked_count, checked_timeout
+from callfire_async.client._operations.validation import (
+    checked_base_url,
+    checked_count,
+    checked_credential,
+    checked_timeout,
+)
 from callfire_async.client._responses import (
     HttpResponse,
     RequestFailedError,
@@ -35,7 +40,7 @@ from callfire_async.client._responses import (
     transport_error,
 )
 from callfire_async.errors import APIError, CallFireError, ResponseError, TransportError
-from callfire_async.models import RedactedStr
+from callfire_async.models import RedactedStr, checked_boolean, checked_text
 
 if TYPE_CHECKING:
     from callfire_async.client._http import HttpClient
@@ -82,7 +87,7 @@ class Connection:
     Create it anywhere, use it in one event loop, and close it with ``async with`` or `aclose`.
 
     Args:
-        login: The API login.
+        login: The API login, without a colon.
         password: The API password.
         base_url: An https URL, or http on loopback; without credentials, query or fragment.
         response_format: ``"json"`` or ``"xml"``: the format of CallFire's responses.
@@ -96,7 +101,7 @@ class Connection:
 
     Raises:
         ValueError: A setting is missing or out of range.
-        TypeError: *http_client* is not an `httpx.AsyncClient`, or is given together with a setting that belongs to it.
+        TypeError: A setting has the wrong type, or *http_client* is given together with a setting that belongs to it.
     """
 
     def __init__(
@@ -113,9 +118,8 @@ class Connection:
         ssl_context: ssl.SSLContext | None = None,
         http_client: HttpClient | None = None,
     ) -> None:
-        if not login or not password:
-            raise ValueError("login and password must be CallFire's API login and API password, not empty")
-        if response_format not in ("json", "xml"):
+        login, password = checked_credential("login", login), checked_credential("password", password)
+        if checked_text("response_format", response_format) not in ("json", "xml"):
             raise ValueError("response_format must be 'json' or 'xml'")
         self._base_url = checked_base_url(base_url)
         self._response_format: ResponseFormat = response_format
@@ -128,7 +132,7 @@ class Connection:
 
         self._transport = make_transport(
             checked_count("max_connections", max_connections, minimum=1),
-            trust_env=trust_env,
+            trust_env=checked_boolean("trust_env", trust_env),
             ssl_context=ssl_context,
             http_client=http_client,
         )
@@ -344,8 +348,7 @@ class _RetryingCall(Generic[T]):
 
     def log_retry(self, state: RetryCallState) -> None:
         """Log the next attempt, its delay and its cause."""
-        cause = type(_exception(state)).__name__
-        _log.info("%s: retrying in %.2f s after %s", self._operation, state.upcoming_sleep, cause)
+        _log.info("%s, retrying in %.2f s", _exception(state), state.upcoming_sleep)
 
     def add_ambiguity_note(self, error: CallFireError) -> None:
         """Add a note to *error* if the operation may have been executed."""

@@ -6,6 +6,7 @@ Compare the subscriptions that an account should have with those that it has, wi
 
 import re
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from attrs import Factory, asdict, field, fields, frozen
@@ -17,8 +18,10 @@ from callfire_async.models import (
     Subscription,
     SubscriptionFilter,
     TriggerEvent,
+    checked_boolean,
     masked_endpoint,
     masked_number,
+    wrong_type,
 )
 
 __all__ = [
@@ -29,6 +32,8 @@ __all__ = [
     "SubscriptionKey",
     "SubscriptionSpec",
     "TokenMatcher",
+    "check_plan_options",
+    "checked_specs",
     "compare",
     "index_specs",
     "key_of",
@@ -86,7 +91,9 @@ class SubscriptionSpec:
         non_strict_ssl: Whether CallFire skips certificate checks when it posts.
 
     Raises:
-        ValueError: The endpoint is empty, or an ID in the filter is below 1.
+        TypeError: A value has the wrong type.
+        ValueError: The endpoint is empty, the trigger event or format is not in CallFire's form, or an ID in the
+            filter is below 1.
     """
 
     endpoint: str = field(repr=masked_endpoint)
@@ -205,6 +212,41 @@ class ApplyResult:
     errors: Mapping[SubscriptionSpec | Subscription, CallFireError]
 
 
+# --- arguments --------------------------------------------------------------------------------------------
+
+
+def checked_specs(specs: Iterable[SubscriptionSpec]) -> tuple[SubscriptionSpec, ...]:
+    """Return the specs, or raise TypeError if *specs* are not specs."""
+    if isinstance(specs, SubscriptionSpec):
+        raise TypeError("specs must be SubscriptionSpec objects, not a single SubscriptionSpec: pass a list")
+    if not isinstance(specs, Iterable):
+        raise wrong_type("specs", "SubscriptionSpec objects", specs)
+    items = tuple(specs)
+    for index, item in enumerate(items):
+        if not isinstance(item, SubscriptionSpec):
+            raise wrong_type(f"specs[{index}]", "a SubscriptionSpec", item)
+    return items
+
+
+def check_plan_options(*, tokens: TokenMatcher | None, prune: bool, owned: Owned | None) -> None:
+    """Raise TypeError for a wrong option of a plan."""
+    if tokens is not None and (isinstance(tokens, type) or not callable(getattr(tokens, "verify", None))):
+        raise wrong_type("tokens", "EndpointTokens", tokens)
+    checked_boolean("prune", prune)
+    if owned is not None and not callable(owned):
+        raise wrong_type("owned", "a function of a subscription", owned)
+    if iscoroutinefunction(owned):
+        raise TypeError("owned must be a function of a subscription that is not async")
+
+
+def _is_owned(owned: Callable[[Subscription], object], subscription: Subscription) -> bool:
+    result = owned(subscription)
+    if isawaitable(result):
+        # An awaitable is true, so pruning would delete every subscription.
+        raise wrong_type("owned", "a function that returns True or False", result)
+    return bool(result)
+
+
 # --- comparison -------------------------------------------------------------------------------------------
 
 
@@ -239,7 +281,9 @@ def compare(
         owned: See there.
     """
     keyed = [(key_of(item, tokens), item) for item in subscriptions]
-    owned_ids = frozenset(item.id for key, item in keyed if (owned(item) if owned else key.endpoint_key.has_token))
+    owned_ids = frozenset(
+        item.id for key, item in keyed if (_is_owned(owned, item) if owned else key.endpoint_key.has_token)
+    )
     prunable = owned_ids if prune else frozenset[int]()
     groups = _grouped(keyed)
     matches, missing, duplicates = _match_existing(specs, groups, owned_ids)

@@ -14,6 +14,7 @@ from attrs import asdict
 
 from callfire_async.client._operations.api_1_1 import (
     MAX_RESULTS,
+    checked_page_size,
     create_subscription,
     delete_subscription,
     get_subscription,
@@ -34,6 +35,8 @@ from callfire_async.client.plan import (
     SubscriptionKey,
     SubscriptionSpec,
     TokenMatcher,
+    check_plan_options,
+    checked_specs,
     compare,
     index_specs,
     key_of,
@@ -46,6 +49,8 @@ from callfire_async.models import (
     Subscription,
     SubscriptionFilter,
     TriggerEvent,
+    type_name,
+    wrong_type,
 )
 
 __all__ = ["Subscriptions"]
@@ -62,8 +67,8 @@ class Subscriptions:
     """
     The subscriptions of an account: which events CallFire posts to which endpoints.
 
-    Each method raises the errors of `Connection.execute`, and `ValueError` for parameters out of range, before
-    anything is sent.
+    Each method raises the errors of `Connection.execute`, and `TypeError` or `ValueError` for a wrong parameter,
+    before anything is sent.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -119,13 +124,16 @@ class Subscriptions:
         operation = query_subscriptions(max_results=max_results, first_result=first_result)
         return await self._connection.execute(operation)
 
-    async def all(self, *, page_size: int = MAX_RESULTS) -> AsyncIterator[Subscription]:
+    def all(self, *, page_size: int = MAX_RESULTS) -> AsyncIterator[Subscription]:
         """
         Yield all subscriptions, each once, fetching *page_size* (1 to 1000) at a time.
 
         Always ends, even if CallFire returns no total or short pages. A subscription can be missed if others are
         deleted meanwhile.
         """
+        return self._all(checked_page_size(page_size))
+
+    async def _all(self, page_size: int) -> AsyncIterator[Subscription]:
         async for page in iter_pages(self.query, page_size=page_size, max_items=_MAX_LISTED):
             for subscription in page.items:
                 yield subscription
@@ -149,8 +157,9 @@ class Subscriptions:
         """
         Change the given fields of a subscription; the parameters are those of `create`.
 
-        None is not sent, so no field can be cleared. If CallFire rejects the repetition of an attempt of unknown
-        outcome, the update has succeeded if the subscription has all the new values.
+        None is not sent, so no field can be cleared, and a filter without fields is a `ValueError`. If CallFire
+        rejects the repetition of an attempt of unknown outcome, the update has succeeded if the subscription has all
+        the new values.
         """
         operation = update_subscription(
             subscription_id,
@@ -195,9 +204,11 @@ class Subscriptions:
             owned: Returns whether a subscription is owned; default: if its endpoint has one of the *tokens*.
 
         Raises:
+            TypeError: A parameter has the wrong type.
             ValueError: Two specs conflict.
         """
-        indexed = index_specs(specs, tokens)
+        check_plan_options(tokens=tokens, prune=prune, owned=owned)
+        indexed = index_specs(checked_specs(specs), tokens)
         return compare(indexed, [item async for item in self.all()], tokens=tokens, prune=prune, owned=owned)
 
     async def apply(self, plan: Plan) -> ApplyResult:
@@ -211,8 +222,11 @@ class Subscriptions:
             The IDs, and the errors of the changes that failed. To retry those, plan and apply again.
 
         Raises:
+            TypeError: *plan* is not a `Plan`.
             CallFireError: The account could not be read; nothing was changed.
         """
+        if not isinstance(plan, Plan):
+            raise wrong_type("plan", "a Plan, as returned by plan()", plan)
         executor = _PlanExecutor(self, plan.tokens, await self._existing_ids(plan))
         return await executor.run(plan)
 
@@ -224,10 +238,13 @@ class Subscriptions:
             The subscription IDs, in the order of *specs*.
 
         Raises:
+            TypeError: A parameter has the wrong type.
             ValueError: Two specs conflict.
             CallFireError: The first error, after all changes were tried; its note has the number of failed ones. It
                 is safe to call `ensure` again.
         """
+        if specs and isinstance(specs[0], list | tuple):
+            raise TypeError(f"specs[0] must be a SubscriptionSpec, not {type_name(specs[0])}: pass ensure(*specs)")
         result = await self.apply(await self.plan(specs, tokens=tokens))
         if result.errors:
             raise _first_error(result.errors.values(), len(specs))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypedDict, Unpack
 
-from callfire_async.client._operations.api_1_1 import MAX_RESULTS, A, get_action, query_actions, send_text
+from callfire_async.client._operations.api_1_1 import (
+    MAX_RESULTS,
+    A,
+    checked_filters,
+    checked_page_size,
+    get_action,
+    query_actions,
+    send_text,
+)
 from callfire_async.client._pagination import iter_pages
 from callfire_async.client.connection import Connection
 from callfire_async.models import ActionState, Call, Page, ResourceReference, Result, Text
@@ -37,8 +45,8 @@ class TextsOrCalls(Generic[A]):
     """
     The texts, or the calls, of an account.
 
-    Each method raises the errors of `Connection.execute`, and `ValueError` for parameters out of range, before
-    anything is sent.
+    Each method raises the errors of `Connection.execute`, and `TypeError` or `ValueError` for a wrong parameter,
+    before anything is sent.
     """
 
     _kind: type[A]
@@ -99,13 +107,18 @@ class TextsOrCalls(Generic[A]):
         operation = query_actions(self._kind, filters, max_results=max_results, first_result=first_result)
         return await self._connection.execute(operation)
 
-    async def all(self, *, page_size: int = MAX_RESULTS, **filters: Unpack[Filters]) -> AsyncIterator[A]:
+    def all(self, *, page_size: int = MAX_RESULTS, **filters: Unpack[Filters]) -> AsyncIterator[A]:
         """
         Yield all items that match the filters of `query`, each once, fetching *page_size* (1 to 1000) at a time.
 
         Always ends, even if CallFire returns no total or short pages.
         """
-        query = partial(self.query, **_reusable(filters))
+        checked_page_size(page_size)
+        # Each page is a new request, so an iterator has to become a tuple.
+        return self._all(page_size, checked_filters(filters))
+
+    async def _all(self, page_size: int, filters: Mapping[str, Any]) -> AsyncIterator[A]:
+        query = partial(self.query, **filters)
         async for page in iter_pages(query, page_size=page_size, max_items=MAX_LISTED):
             for action in page.items:
                 yield action
@@ -115,8 +128,8 @@ class Texts(TextsOrCalls[Text]):
     """
     The texts of an account, and sending texts.
 
-    Each method raises the errors of `Connection.execute`, and `ValueError` for parameters out of range, before
-    anything is sent.
+    Each method raises the errors of `Connection.execute`, and `TypeError` or `ValueError` for a wrong parameter,
+    before anything is sent.
     """
 
     _kind = Text
@@ -150,7 +163,7 @@ class Texts(TextsOrCalls[Text]):
         values = {
             "to": to,
             "message": message,
-            "from": from_number,
+            "from_number": from_number,
             "broadcast_name": broadcast_name,
             "big_message_strategy": big_message_strategy,
         }
@@ -161,17 +174,8 @@ class Calls(TextsOrCalls[Call]):
     """
     The calls of an account.
 
-    Each method raises the errors of `Connection.execute`, and `ValueError` for parameters out of range, before
-    anything is sent.
+    Each method raises the errors of `Connection.execute`, and `TypeError` or `ValueError` for a wrong parameter,
+    before anything is sent.
     """
 
     _kind = Call
-
-
-def _reusable(filters: Filters) -> Filters:
-    """Return filters with iterators replaced by tuples, since each page is a new request."""
-    reusable: Any = {
-        name: tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
-        for name, value in filters.items()
-    }
-    return reusable  # type: ignore[no-any-return]  # the keys are those of the filters

@@ -25,6 +25,11 @@ from callfire_async.models._broadcasts import (
     TextBroadcastConfig,
     VoiceBroadcastConfig,
 )
+from callfire_async.models._checks import checked_boolean as checked_boolean
+from callfire_async.models._checks import checked_integer as checked_integer
+from callfire_async.models._checks import checked_text as checked_text
+from callfire_async.models._checks import type_name as type_name
+from callfire_async.models._checks import wrong_type as wrong_type
 from callfire_async.models._enumerations import (
     ActionState,
     BroadcastStatus,

@@ -1,9 +1,11 @@
 """Resources of the REST API and the containers that they are returned in."""
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from attrs import field, frozen
 
+from callfire_async.models._checks import checked_boolean, checked_integer, checked_text
 from callfire_async.models._enumerations import NotificationFormat, TriggerEvent
 from callfire_async.models._masking import masked_endpoint, phone_number_field
 
@@ -12,7 +14,13 @@ T = TypeVar("T")
 
 @frozen
 class SubscriptionFilter:
-    """A filter for a subscription's events: an event matches if it equals every field that is not None."""
+    """
+    A filter for a subscription's events: an event matches if it equals every field that is not None.
+
+    Raises:
+        TypeError: A field has the wrong type.
+        ValueError: A number is empty, which would match every event.
+    """
 
     broadcast_id: int | None = None
     batch_id: int | None = None
@@ -21,6 +29,21 @@ class SubscriptionFilter:
     to_number: str | None = phone_number_field()
     #: Deprecated by CallFire in favor of the trigger event.
     inbound: bool | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Check the types. IDs below 1 are refused when a filter is sent, since CallFire's own may have them."""
+        for name, check in _FILTER_CHECKS.items():
+            if (value := getattr(self, name)) is not None:
+                check(name, value)
+
+
+_FILTER_CHECKS: dict[str, Callable[[str, object], object]] = {
+    "broadcast_id": checked_integer,
+    "batch_id": checked_integer,
+    "from_number": checked_text,
+    "to_number": checked_text,
+    "inbound": checked_boolean,
+}
 
 
 @frozen

@@ -19,10 +19,12 @@ from callfire_async import (
     ResponseError,
     Result,
     ServerError,
+    Text,
     Texts,
     TransportError,
     TriggerEvent,
 )
+from callfire_async.client._operations.api_1_1 import query_actions
 from callfire_async.testing import FakeCallFire, Fault, make_call_finished, make_text_received, make_text_sent
 
 BASE = "https://callfire.example/rest"
@@ -185,9 +187,9 @@ async def test_an_iterator_filters_every_page(fake, callfire):
 
 async def test_the_fake_rejects_an_invalid_time(callfire):
     """As CallFire does."""
-    operation = callfire.texts.query
+    operation = query_actions(Text, {}, max_results=1, first_result=0)
     with pytest.raises(BadRequestError, match="not a time"):
-        await operation(interval_begin="yesterday")
+        await callfire._connection.execute(evolve(operation, query={"IntervalBegin": "yesterday"}))
 
 
 @pytest.mark.parametrize(

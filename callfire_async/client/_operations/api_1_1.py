@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import fields
@@ -14,8 +14,30 @@ from attrs import fields
 from callfire_async._codec.converters import ConversionError, form_fields, read_id, structure
 from callfire_async._codec.documents import UnexpectedDocumentError, read
 from callfire_async.client._operations.operation import Operation, Problems
-from callfire_async.client._operations.validation import checked_count, is_loopback
-from callfire_async.models import Call, Page, ResourceReference, Subscription, Text
+from callfire_async.client._operations.validation import (
+    checked_choice,
+    checked_choices,
+    checked_count,
+    checked_strings,
+    checked_time,
+    is_loopback,
+)
+from callfire_async.models import (
+    ActionState,
+    Call,
+    NotificationFormat,
+    OpenEnum,
+    Page,
+    ResourceReference,
+    Result,
+    Subscription,
+    SubscriptionFilter,
+    Text,
+    TriggerEvent,
+    checked_boolean,
+    checked_text,
+    wrong_type,
+)
 
 T = TypeVar("T")
 A = TypeVar("A", Text, Call)
@@ -35,8 +57,7 @@ _CHANGED = frozenset([200, 204])
 
 def create_subscription(values: Mapping[str, object]) -> Operation[ResourceReference]:
     """Create a subscription from its field values by name; not idempotent."""
-    required = {name: values[name] or "" for name in ("endpoint", "trigger_event")}
-    form = _subscription_form({**values, **required})
+    form = form_fields(_checked(values, _SUBSCRIPTION_CHECKS, "endpoint", "trigger_event"))
     return Operation(
         "POST", "/subscription", _read_reference, form=form, success_statuses=_CREATED, is_idempotent=False
     )
@@ -59,7 +80,9 @@ def update_subscription(subscription_id: int, values: Mapping[str, object]) -> O
 
     CallFire's response has no content, so the value is None unless the caller looked the subscription up.
     """
-    path, form = _subscription_path(subscription_id), _subscription_form(values)
+    path, form = _subscription_path(subscription_id), form_fields(_checked(values, _SUBSCRIPTION_CHECKS))
+    if values.get("filter") == SubscriptionFilter():
+        raise ValueError("filter must have at least one field: an update cannot remove a filter")
     return Operation("PUT", path, _read_nothing, form=form, success_statuses=_CHANGED)
 
 
@@ -76,21 +99,59 @@ def _checked_page(max_results: int, first_result: int) -> dict[str, object]:
     }
 
 
+def checked_page_size(page_size: int) -> int:
+    """Return the number of items to fetch at a time, or raise TypeError or ValueError."""
+    return checked_count("page_size", page_size, minimum=1, maximum=MAX_RESULTS)
+
+
 def _subscription_path(subscription_id: int) -> str:
     return f"/subscription/{checked_count('subscription_id', subscription_id, minimum=1)}"
 
 
-def _subscription_form(values: Mapping[str, object]) -> dict[str, str]:
-    form = form_fields(values)
-    if not form.get("Endpoint", "unset").strip():
-        raise ValueError("endpoint must be a URL or an e-mail address, not empty")
-    for name, parameter in (("TriggerEvent", "trigger_event"), ("NotificationFormat", "notification_format")):
-        if not form.get(name, "unset"):
-            raise ValueError(f"{parameter} must not be empty")
-    for name, parameter in (("BroadcastId", "filter.broadcast_id"), ("BatchId", "filter.batch_id")):
-        if name in form:
-            checked_count(parameter, int(form[name]), minimum=1)
-    return form
+Check = Callable[[str, object], object]
+
+
+def _checked(values: Mapping[str, object], checks: Mapping[str, Check], *required: str) -> dict[str, object]:
+    """Return the checked values without those that are None and not required, or raise TypeError or ValueError."""
+    return {name: checks[name](name, value) for name, value in values.items() if value is not None or name in required}
+
+
+def _checked_id(name: str, value: Any) -> int:
+    return checked_count(name, value, minimum=1)
+
+
+def _checked_endpoint(name: str, value: object) -> str:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError(f"{name} must be a URL or an e-mail address, not empty")
+    return checked_text(name, value)
+
+
+def _checked_filter(name: str, value: object) -> SubscriptionFilter:
+    if not isinstance(value, SubscriptionFilter):
+        raise wrong_type(name, "a SubscriptionFilter", value)
+    for field in ("broadcast_id", "batch_id"):
+        if (id := getattr(value, field)) is not None:
+            _checked_id(f"{name}.{field}", id)
+    return value
+
+
+def _choice(kind: type[OpenEnum]) -> Check:
+    return partial(checked_choice, kind=kind)
+
+
+def _choices(kind: type[OpenEnum]) -> Check:
+    return partial(checked_choices, kind=kind)
+
+
+_SUBSCRIPTION_CHECKS: Mapping[str, Check] = {
+    "endpoint": _checked_endpoint,
+    "trigger_event": _choice(TriggerEvent),
+    "notification_format": _choice(NotificationFormat),
+    "enabled": checked_boolean,
+    "non_strict_ssl": checked_boolean,
+    "filter": _checked_filter,
+    "request_id": checked_text,
+}
 
 
 def insecure_settings(form: Mapping[str, str]) -> Iterator[str]:
@@ -148,7 +209,7 @@ def query_actions(
     kind: type[A], filters: Mapping[str, object], *, max_results: int, first_result: int
 ) -> Operation[Page[A]]:
     """Return one page of texts or calls, given the filters by name; None is not sent."""
-    query = form_fields({**_checked_page(max_results, first_result), **_normalize_filters(filters)})
+    query = form_fields({**_checked_page(max_results, first_result), **checked_filters(filters)})
     return Operation("GET", _actions_path(kind), partial(_read_page, kind, first_result), query=query)
 
 
@@ -165,13 +226,13 @@ def send_text(values: Mapping[str, object]) -> Operation[ResourceReference]:
 
     CallFire documents no ``RequestId`` for this operation, so it is sent at most once.
     """
-    if not values["message"]:
-        raise ValueError("message must not be empty")
+    checked = _checked(values, _TEXT_CHECKS, "to", "message")
+    form = {"type": "TEXT", "from": checked.pop("from_number", None), **checked}
     return Operation(
         "POST",
         "/text",
         _read_reference,
-        form=form_fields({"type": "TEXT", **values, "to": _string_tuple("to", values["to"])}),
+        form=form_fields(form),
         success_statuses=_CREATED,
         is_idempotent=False,
         is_at_most_once=True,
@@ -179,33 +240,62 @@ def send_text(values: Mapping[str, object]) -> Operation[ResourceReference]:
     )
 
 
+class _BigMessageStrategy(OpenEnum):
+    SEND_MULTIPLE = "SEND_MULTIPLE"
+    DO_NOT_SEND = "DO_NOT_SEND"
+    TRIM = "TRIM"
+
+
+def _checked_recipients(name: str, value: object) -> tuple[str, ...]:
+    # The values of a mapping would be dropped.
+    return checked_strings(name, [value] if isinstance(value, Mapping) else value)
+
+
+_TEXT_CHECKS: Mapping[str, Check] = {
+    "to": _checked_recipients,
+    "message": checked_text,
+    "from_number": checked_text,
+    "broadcast_name": checked_text,
+    "big_message_strategy": partial(checked_choice, kind=_BigMessageStrategy, expected="a string"),
+}
+
+
 def _actions_path(kind: type[Text | Call]) -> str:
     return f"/{kind.__name__.lower()}"
 
 
-_LIST_FILTERS = ("state", "result", "to_number")
-_ID_FILTERS = ("broadcast_id", "batch_id")
+def _checked_begin(name: str, value: object) -> datetime:
+    return checked_time(name, value).replace(microsecond=0)
 
 
-def _normalize_filters(filters: Mapping[str, object]) -> dict[str, object]:
-    """Drop filters that are None, make lists tuples, and round the interval inwards to whole seconds."""
-    given = {name: value for name, value in filters.items() if value is not None}
-    for name in given.keys() & {*_ID_FILTERS}:
-        checked_count(name, int(str(given[name])), minimum=1)
-    given |= {name: _string_tuple(name, given[name]) for name in _LIST_FILTERS if name in given}
-    if isinstance(begin := given.get("interval_begin"), datetime):
-        given["interval_begin"] = begin.replace(microsecond=0)
-    if isinstance(end := given.get("interval_end"), datetime):
-        given["interval_end"] = end.replace(microsecond=0) + timedelta(seconds=end.microsecond > 0)
-    return given
+def _checked_end(name: str, value: object) -> datetime:
+    end = checked_time(name, value)
+    return end.replace(microsecond=0) + timedelta(seconds=end.microsecond > 0)
 
 
-def _string_tuple(name: str, value: object) -> tuple[str, ...]:
-    """Return one value or several as strings, or raise ValueError if one contains CallFire's separators."""
-    strings = tuple(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else (str(value),)
-    if not strings or not all(re.fullmatch(r"[^\s,]+", string) for string in strings):
-        raise ValueError(f"{name} must be one or more non-empty strings without white space or commas")
-    return strings
+_FILTER_CHECKS: Mapping[str, Check] = {
+    "broadcast_id": _checked_id,
+    "batch_id": _checked_id,
+    "state": _choices(ActionState),
+    "result": _choices(Result),
+    "inbound": checked_boolean,
+    "interval_begin": _checked_begin,
+    "interval_end": _checked_end,
+    "from_number": checked_text,
+    "to_number": checked_strings,
+    "label_name": checked_text,
+}
+
+
+def checked_filters(filters: Mapping[str, object]) -> dict[str, object]:
+    """
+    Return the filters of texts or calls that are not None, or raise TypeError or ValueError.
+
+    Lists become tuples, and the interval is rounded inwards to whole seconds.
+    """
+    for name in filters.keys() - _FILTER_CHECKS.keys():
+        raise TypeError(f"{name} is not a filter of texts or calls")
+    return _checked(filters, _FILTER_CHECKS)
 
 
 # --- responses --------------------------------------------------------------------------------------------
