@@ -32,6 +32,8 @@ def describe_network_error(error: BaseException) -> str | None:
         return f"unknown host: the name cannot be resolved ({_reason(error)})"
     if isinstance(error, UnicodeError):
         return "unknown host: the name is invalid"
+    if isinstance(error, TimeoutError) and not error.errno:
+        return "no response"
     return _describe_os_error(error) if isinstance(error, OSError) else None
 
 

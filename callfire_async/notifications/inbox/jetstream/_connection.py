@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 
 try:
     import nats.errors
     import nats.js.errors
-    from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
 except ImportError as error:
     raise ImportError("JetStreamInbox needs nats-py: pip install 'callfire-async[nats]'") from error
+
+# isort: split
+from callfire_async.notifications.inbox._waiting import log_slow_start
+from callfire_async.notifications.inbox.jetstream._client import PERMISSIONS_ERROR, NatsClient, describe_error
+from callfire_async.notifications.inbox.jetstream._servers import ServerList
 
 __all__ = ["NatsConnection", "header"]
 
@@ -47,14 +51,19 @@ class NatsConnection:
         tls: For servers that require TLS.
     """
 
-    def __init__(self, servers: Sequence[str], timeout: float, tls: ssl.SSLContext | None) -> None:
-        self._servers = list(servers)
+    def __init__(self, servers: str | Sequence[str], timeout: float, tls: ssl.SSLContext | None) -> None:
+        self._servers = ServerList.parse(servers)
         self._tls = tls
         self._reconnect_callbacks: list[Callable[[], None]] = []
+        # Why the last attempts to connect failed; empty while connected.
+        self._causes: dict[str, None] = {}
+        # The last operation that the server did not permit, and when; it gets no response.
+        self._denied = ("", float("-inf"))
         self.timeout = timeout
         #: Hosts and ports, without credentials.
-        self.address = ", ".join(map(_address, servers))
-        self.client = Client()
+        self.address = self._servers.address
+        has_context = tls is not None and not self._servers.uses_websockets
+        self.client = NatsClient(requires_tls=has_context or self._servers.requires_tls)
         self.jetstream: JetStreamContext = self.client.jetstream(timeout=timeout)
 
     @asynccontextmanager
@@ -67,14 +76,16 @@ class NatsConnection:
         """
         try:
             with self.translate_errors():
-                async with asyncio.timeout(self.timeout):
-                    await self.client.connect(self._servers, **self._options())
+                async with asyncio.timeout(self.timeout), log_slow_start(f"NATS at {self.address}", self.timeout):
+                    await self.client.connect(self._servers.urls, **self._options())
+            self._causes.clear()
             yield
         finally:
             await self._close()
 
     def _options(self) -> dict[str, Any]:
         return {
+            **self._servers.connect_options(),
             "name": "callfire_async",
             "tls": self._tls,
             "connect_timeout": self.timeout,
@@ -94,7 +105,24 @@ class NatsConnection:
                 await self.client.close()
 
     async def _log_error(self, error: Exception) -> None:
-        _log.debug("error on the connection to NATS at %s: %s", self.address, type(error).__name__)
+        if PERMISSIONS_ERROR in str(error):
+            self._log_denied(describe_error(error))
+        elif self.client.is_connected:
+            _log.debug("error on the connection to NATS at %s: %s", self.address, describe_error(error))
+        else:
+            self._log_cause(describe_error(error))
+
+    def _log_denied(self, text: str) -> None:
+        if text != self._denied[0]:
+            _log.error("NATS at %s does not permit an operation of the inbox: %s", self.address, text)
+        self._denied = (text, time.monotonic())
+
+    def _log_cause(self, cause: str) -> None:
+        if cause not in self._causes:
+            _log.warning("cannot connect to NATS at %s, retrying: %s", self.address, cause)
+        # The newest is the last.
+        self._causes.pop(cause, None)
+        self._causes[cause] = None
 
     async def _log_disconnect(self) -> None:
         if not self.client.is_closed:
@@ -102,6 +130,7 @@ class NatsConnection:
 
     async def _reconnected(self) -> None:
         _log.warning("reconnected to NATS at %s", self.address)
+        self._causes.clear()
         for callback in self._reconnect_callbacks:
             callback()
 
@@ -125,9 +154,22 @@ class NatsConnection:
             message = f"NATS at {self.address} refused the request: {error.description} ({error.err_code})"
             raise kind(message) from error
         except TimeoutError as error:
-            raise InboxUnavailableError(f"NATS at {self.address} did not respond within {self.timeout:g} s") from error
+            raise InboxUnavailableError(self._timeout_message()) from error
         except (nats.errors.Error, OSError) as error:
-            raise InboxUnavailableError(f"NATS at {self.address} is unavailable: {type(error).__name__}") from error
+            raise InboxUnavailableError(f"NATS at {self.address} is unavailable: {describe_error(error)}") from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # No cause: the message may quote the response.
+            message = f"NATS at {self.address} sent a response that cannot be read ({type(error).__name__})"
+            raise InboxUnavailableError(message) from None
+
+    def _timeout_message(self) -> str:
+        if self._causes:
+            return f"NATS at {self.address} is unavailable: {'; '.join(self._causes)}"
+        text, denied_at = self._denied
+        # The operation began shortly before the denial.
+        is_denied = time.monotonic() - denied_at <= self.timeout + _RECONNECT_SECONDS
+        reason = f"; it does not permit the operation: {text}" if is_denied else ""
+        return f"NATS at {self.address} did not respond within {self.timeout:g} s{reason}"
 
     async def request(self, subject: str, payload: bytes) -> Msg:
         """Send a request and return its response."""
@@ -164,8 +206,3 @@ class NatsConnection:
 def header(message: Msg, name: str) -> str | None:
     """Return a header of a message."""
     return (message.headers or {}).get(name)
-
-
-def _address(server: str) -> str:
-    parts = urlsplit(server if "//" in server else f"nats://{server}")
-    return f"{parts.hostname}:{parts.port or 4222}"
