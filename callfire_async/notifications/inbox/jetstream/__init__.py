@@ -65,6 +65,7 @@ from callfire_async.notifications.inbox.jetstream._connection import NatsConnect
 from callfire_async.notifications.inbox.jetstream._admin import InboxAdmin
 from callfire_async.notifications.inbox.jetstream._config import HEAD_BYTES, InboxStreams, prepare, server_clock
 from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
+from callfire_async.notifications.inbox.jetstream._guard import ConsumerGuard
 from callfire_async.notifications.inbox.jetstream._leases import LeaseManager
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, DeliveryRecord, Message
 from callfire_async.notifications.inbox.jetstream._servers import ServerList
@@ -157,7 +158,8 @@ class JetStreamInbox:
             streams = [Stream(connection, name) for name in names]
             for stream in streams:
                 stack.push_async_callback(stream.close)
-            consumer = PullConsumer(connection, self._streams.queue, self._streams.consumer)
+            guard = ConsumerGuard(connection, self._streams)
+            consumer = PullConsumer(connection, self._streams.queue, self._streams.consumer, guard)
             await stack.enter_async_context(consumer.opened())
             stack.push_async_callback(self._release_all)
             self._store.state = OpenState(connection, clock, consumer, *streams)

@@ -16,7 +16,7 @@ from callfire_async.notifications.inbox.base import Clock
 from callfire_async.notifications.inbox.jetstream import _consumer
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 
-__all__ = ["InboxStreams", "prepare", "server_clock"]
+__all__ = ["InboxStreams", "consumer_config", "prepare", "server_clock"]
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -114,13 +114,14 @@ async def prepare(connection: NatsConnection, streams: InboxStreams) -> None:
         raise InboxError(f"NATS at {connection.address} has version {found}; version 2.12 or later is required")
     with connection.translate_errors():
         infos = [await _ensure_stream(connection, config) for config in streams.configs()]
-        await connection.jetstream.add_consumer(streams.queue, _consumer_config(streams))
+        await connection.jetstream.add_consumer(streams.queue, consumer_config(streams))
         warnings = [*_durability_warnings(infos), *await _sync_warnings(connection, infos), *_size_warnings(connection)]
     if warnings:
         _log.warning("NATS at %s does not guarantee durable deliveries: %s", connection.address, "; ".join(warnings))
 
 
-def _consumer_config(streams: InboxStreams) -> ConsumerConfig:
+def consumer_config(streams: InboxStreams) -> ConsumerConfig:
+    """Return the configuration of the queue's consumer."""
     return ConsumerConfig(
         durable_name=streams.consumer,
         ack_policy=AckPolicy.EXPLICIT,

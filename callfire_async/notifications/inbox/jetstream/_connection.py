@@ -25,7 +25,7 @@ from callfire_async.notifications.inbox._waiting import log_slow_start
 from callfire_async.notifications.inbox.jetstream._client import PERMISSIONS_ERROR, NatsClient, describe_error
 from callfire_async.notifications.inbox.jetstream._servers import ServerList
 
-__all__ = ["NatsConnection", "header"]
+__all__ = ["MISSING_CONSUMER_ERROR", "NatsConnection", "header"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,9 @@ _PING_SECONDS = 5
 _BUFFER_BYTES = 32 * 1024 * 1024
 # Error codes of JetStream that pass: the message is in flight already, no leader, no response from a peer.
 _TEMPORARY_ERRORS = frozenset([10158, 10008, 10009, 10118])
+# Error codes of JetStream: the stream or the consumer does not exist.
+_MISSING_STREAM_ERROR = 10059
+MISSING_CONSUMER_ERROR = 10014
 
 
 class NatsConnection:
@@ -150,9 +153,10 @@ class NatsConnection:
         try:
             yield
         except nats.js.errors.APIError as error:
-            kind = InboxUnavailableError if (error.code or 503) >= 500 else InboxError
-            message = f"NATS at {self.address} refused the request: {error.description} ({error.err_code})"
-            raise kind(message) from error
+            is_missing = error.err_code in (_MISSING_STREAM_ERROR, MISSING_CONSUMER_ERROR)
+            kind = InboxUnavailableError if is_missing or (error.code or 503) >= 500 else InboxError
+            reason = f"{error.description} ({error.err_code})" if error.description else "JetStream does not respond"
+            raise kind(f"NATS at {self.address} refused the request: {reason}") from error
         except TimeoutError as error:
             raise InboxUnavailableError(self._timeout_message()) from error
         except (nats.errors.Error, OSError) as error:
@@ -183,11 +187,26 @@ class NatsConnection:
             async with asyncio.timeout(self.timeout):
                 await self.client.publish(subject, payload, reply=reply)
 
-    async def request_with_retry(self, request: Callable[[float], Awaitable[T]]) -> T:
+    async def check_stream(self, name: str) -> None:
+        """Raise `InboxUnavailableError` if a stream does not exist."""
+        try:
+            await self.jetstream.stream_info(name)
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == _MISSING_STREAM_ERROR:
+                raise self._missing_stream(name) from error
+            raise
+
+    def _missing_stream(self, name: str) -> InboxUnavailableError:
+        return InboxUnavailableError(
+            f"stream {name} on NATS at {self.address} is missing: it was deleted, with its deliveries; restore it from"
+            " a backup, or restart to create an empty one"
+        )
+
+    async def request_with_retry(self, request: Callable[[float], Awaitable[T]], *, stream: str | None = None) -> T:
         """
         Call *request* with the seconds for one attempt, until it succeeds or the timeout ends.
 
-        Only for idempotent requests.
+        Only for idempotent requests. If *stream* is missing, it fails at once.
         """
         with self.translate_errors():
             async with asyncio.timeout(self.timeout):
@@ -196,11 +215,21 @@ class NatsConnection:
                         # Leaves time to ask another server if this one dies.
                         return await request(self.timeout / 4)
                     except nats.js.errors.APIError as error:
+                        if error.err_code == _MISSING_STREAM_ERROR and stream is not None:
+                            raise self._missing_stream(stream) from error
                         if error.err_code is not None and error.err_code not in _TEMPORARY_ERRORS:
                             raise
-                    except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.js.errors.Error):
+                    except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError):
+                        await self._check_responder(stream)
+                    except (nats.errors.TimeoutError, nats.js.errors.Error):
                         pass
                     await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _check_responder(self, stream: str | None) -> None:
+        """Raise `InboxUnavailableError` if nothing responds because the stream is missing, and not for an election."""
+        if stream is not None:
+            with suppress(nats.errors.Error):
+                await self.check_stream(stream)
 
 
 def header(message: Msg, name: str) -> str | None:

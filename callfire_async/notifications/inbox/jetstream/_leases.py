@@ -103,6 +103,9 @@ class LeaseManager:
         dead_letter = await self._store.get_dead_letter(record.id) if pulled.message.replays else None
         written = await self._store.write(leased)
         if written is None or written.write != leased.write:
+            if pulled.is_first:
+                # A consumer that was created again delivers it as if for the first time; the next time it is not.
+                await self._store.opened.consumer.nak(pulled.reply, 0)
             return None
         self._held[written.id] = written
         lease = _lease(written, pulled.message.delivery)

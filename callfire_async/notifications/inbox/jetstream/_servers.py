@@ -15,7 +15,10 @@ __all__ = ["ServerList"]
 # A user and a password, or a token and None.
 _Credentials: TypeAlias = tuple[str, str | None]
 
-_EXPECTED = "a URL of a NATS server (nats://user:password@host:4222, with special characters percent-encoded) or a list of such URLs"
+_EXPECTED = (
+    "nats://user:password@host:4222, with special characters percent-encoded (urllib.parse.quote(password, safe='')),"
+    " or a list of such URLs"
+)
 _WEB_SCHEMES = ("ws", "wss")
 _SCHEMES = ("nats", "tls", *_WEB_SCHEMES)
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
