@@ -533,28 +533,28 @@ CHANGES = {
     "ack_wait": 5.0,
     "max_deliver": 3,
     "max_ack_pending": 1,
-    "filter_subject": "nothing",
+    "filter_subject": "of no new delivery",
     "headers_only": True,
     "inactive_threshold": 60.0,
 }
 
 
 @pytest.mark.parametrize("setting", CHANGES)
-async def test_a_changed_consumer_is_restored(nats_server, inbox, name, caplog, monkeypatch, setting):
+async def test_a_changed_consumer_is_restored(nats_server, inbox, name, caplog, setting):
     """Such a setting keeps deliveries back without an error, so it is checked at intervals."""
     value = f"{name}.again" if setting == "filter_subject" else CHANGES[setting]
     async with admin(nats_server) as jetstream:
         config = (await jetstream.consumer_info(name, "workers")).config
         await jetstream.add_consumer(name, config, **{setting: value})
     await inbox.append(Delivery(b"body"))
-    monkeypatch.setattr(inbox._store.opened.consumer._guard, "_check_at", 0.0)
+    inbox._store.opened.consumer._guard._check_at = 0.0
 
     assert (await next_lease(inbox)).delivery.body == b"body"
     (error,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert error.endswith(f"has changed settings, restoring them: {setting}")
 
 
-async def test_a_paused_consumer_is_logged_and_stays_paused(nats_server, inbox, name, caplog, monkeypatch):
+async def test_a_paused_consumer_is_logged_and_stays_paused(nats_server, inbox, name, caplog):
     """An operator may stop the handlers on purpose."""
     until_then = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     async with admin(nats_server) as jetstream:
@@ -562,7 +562,7 @@ async def test_a_paused_consumer_is_logged_and_stays_paused(nats_server, inbox, 
     await inbox.append(Delivery(b"body"))
     caplog.clear()
     for _ in range(2):
-        monkeypatch.setattr(inbox._store.opened.consumer._guard, "_check_at", 0.0)
+        inbox._store.opened.consumer._guard._check_at = 0.0
         assert await inbox.claim(1, lease=LEASE) == []
 
     (warning,) = [record.getMessage() for record in caplog.records if record.name == LOG]
