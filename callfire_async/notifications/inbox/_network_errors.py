@@ -8,15 +8,17 @@ import re
 import socket
 import ssl
 
-__all__ = ["describe_network_error"]
+__all__ = ["CONNECTION_CLOSED", "describe_network_error"]
+
+CONNECTION_CLOSED = "the server closed the connection"
 
 # The message of asyncio if a name has several addresses and each of them failed.
 _NUMBERS = re.compile(r"\[Errno (\d+)\]")
 _TEXTS = {
     errno.ECONNREFUSED: "connection refused",
-    errno.ECONNRESET: "the server closed the connection",
-    errno.EPIPE: "the server closed the connection",
-    errno.ECONNABORTED: "the server closed the connection",
+    errno.ECONNRESET: CONNECTION_CLOSED,
+    errno.EPIPE: CONNECTION_CLOSED,
+    errno.ECONNABORTED: CONNECTION_CLOSED,
     errno.ETIMEDOUT: "the host did not respond",
     errno.ENOENT: "there is no socket at this path",
 }
@@ -53,7 +55,7 @@ def _describe_os_error(error: OSError) -> str:
 
 def _text_without_number(error: OSError) -> str:
     closed = isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError)
-    return "the server closed the connection" if closed else str(error) or type(error).__name__
+    return CONNECTION_CLOSED if closed else str(error) or type(error).__name__
 
 
 def _reason(error: OSError) -> str:

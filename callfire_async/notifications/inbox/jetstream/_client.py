@@ -10,9 +10,9 @@ try:
 except ImportError as error:
     raise ImportError("JetStreamInbox needs nats-py: pip install 'callfire-async[nats]'") from error
 
-from callfire_async.notifications.inbox._network_errors import describe_network_error
+from callfire_async.notifications.inbox._network_errors import CONNECTION_CLOSED, describe_network_error
 
-__all__ = ["PERMISSIONS_ERROR", "NatsClient", "describe_error"]
+__all__ = ["CONNECTION_CLOSED", "PERMISSIONS_ERROR", "NatsClient", "describe_error"]
 
 # nats-py passes the errors of a server on in lower case.
 PERMISSIONS_ERROR = "permissions violation"
@@ -56,7 +56,7 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, nats.errors.SecureConnWantedError):
         return "TLS failed: the server does not use TLS"
     if isinstance(error, nats.errors.UnexpectedEOF | nats.errors.StaleConnectionError):
-        return "the server closed the connection"
+        return CONNECTION_CLOSED
     if isinstance(error, nats.errors.AuthorizationError) or text.lower().startswith(_AUTHENTICATION_ERRORS):
         return f"authentication failed: {text} (wrong user, password or token)"
     if text.startswith("empty response") or isinstance(error, nats.errors.JsonParseError):

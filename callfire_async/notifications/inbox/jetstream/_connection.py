@@ -22,7 +22,12 @@ except ImportError as error:
 
 # isort: split
 from callfire_async.notifications.inbox._waiting import log_slow_start
-from callfire_async.notifications.inbox.jetstream._client import PERMISSIONS_ERROR, NatsClient, describe_error
+from callfire_async.notifications.inbox.jetstream._client import (
+    CONNECTION_CLOSED,
+    PERMISSIONS_ERROR,
+    NatsClient,
+    describe_error,
+)
 from callfire_async.notifications.inbox.jetstream._servers import ServerList
 
 __all__ = ["MISSING_CONSUMER_ERROR", "NatsConnection", "header"]
@@ -58,7 +63,8 @@ class NatsConnection:
         self._servers = ServerList.parse(servers)
         self._tls = tls
         self._reconnect_callbacks: list[Callable[[], None]] = []
-        # Why the last attempts to connect failed; empty while connected.
+        self._is_connecting = True
+        # Why the attempts to connect failed; empty while connected.
         self._causes: dict[str, None] = {}
         # The last operation that the server did not permit, and when; it gets no response.
         self._denied = ("", float("-inf"))
@@ -81,7 +87,7 @@ class NatsConnection:
             with self.translate_errors():
                 async with asyncio.timeout(self.timeout), log_slow_start(f"NATS at {self.address}", self.timeout):
                     await self.client.connect(self._servers.urls, **self._options())
-            self._causes.clear()
+            self._end_connecting()
             yield
         finally:
             await self._close()
@@ -110,10 +116,10 @@ class NatsConnection:
     async def _log_error(self, error: Exception) -> None:
         if PERMISSIONS_ERROR in str(error):
             self._log_denied(describe_error(error))
-        elif self.client.is_connected:
-            _log.debug("error on the connection to NATS at %s: %s", self.address, describe_error(error))
-        else:
+        elif self._is_connecting:
             self._log_cause(describe_error(error))
+        else:
+            _log.debug("error on the connection to NATS at %s: %s", self.address, describe_error(error))
 
     def _log_denied(self, text: str) -> None:
         if text != self._denied[0]:
@@ -121,21 +127,27 @@ class NatsConnection:
         self._denied = (text, time.monotonic())
 
     def _log_cause(self, cause: str) -> None:
-        if cause not in self._causes:
-            _log.warning("cannot connect to NATS at %s, retrying: %s", self.address, cause)
-        # The newest is the last.
-        self._causes.pop(cause, None)
+        # A connection that is closed is often a consequence of another cause.
+        if cause in self._causes or (cause == CONNECTION_CLOSED and self._causes):
+            return
+        self._causes.pop(CONNECTION_CLOSED, None)
         self._causes[cause] = None
+        _log.warning("cannot connect to NATS at %s, retrying: %s", self.address, cause)
 
     async def _log_disconnect(self) -> None:
+        self._is_connecting = True
         if not self.client.is_closed:
             _log.warning("lost the connection to NATS at %s, reconnecting", self.address)
 
     async def _reconnected(self) -> None:
         _log.warning("reconnected to NATS at %s", self.address)
-        self._causes.clear()
+        self._end_connecting()
         for callback in self._reconnect_callbacks:
             callback()
+
+    def _end_connecting(self) -> None:
+        self._is_connecting = False
+        self._causes.clear()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Register a function to call after each reconnect, when requests on the old connection get no response."""
