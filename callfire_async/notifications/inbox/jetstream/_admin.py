@@ -83,7 +83,7 @@ class InboxAdmin:
 
     async def _records(self) -> list[DeliveryRecord]:
         messages = self._store.opened.records.messages(self._store.record_subject("*"))
-        return [DeliveryRecord.decode(stored) async for stored in messages]
+        return [self._store.decode_record(stored) async for stored in messages]
 
     # --- replay and purge ---------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from attrs import define, field, frozen
 from nats.aio.msg import Msg
@@ -17,9 +17,6 @@ from callfire_async._codec.documents import write_json
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection, header
 from callfire_async.notifications.inbox.jetstream._records import Message, StoredMessage
-
-if TYPE_CHECKING:
-    from callfire_async.notifications.inbox.jetstream._guard import ConsumerGuard
 
 __all__ = ["ACK_WAIT_SECONDS", "PullConsumer", "PulledMessage"]
 
@@ -58,6 +55,18 @@ class _PullRequest:
         return bool(self.status) and self.status.partition(" ")[0] not in _EMPTY_STATUSES and not self.pulled
 
 
+class Guard(Protocol):
+    """Restores the consumer."""
+
+    async def check_if_due(self) -> None:
+        """Restore the consumer if that was not checked for a while."""
+        ...
+
+    async def restore(self) -> bool:
+        """Restore the consumer; return whether it was deleted or changed."""
+        ...
+
+
 class PullConsumer:
     """
     Pulls messages from the queue's consumer, and acks or naks them.
@@ -69,7 +78,7 @@ class PullConsumer:
         guard: Restores the consumer.
     """
 
-    def __init__(self, connection: NatsConnection, stream: str, consumer: str, guard: ConsumerGuard) -> None:
+    def __init__(self, connection: NatsConnection, stream: str, consumer: str, guard: Guard) -> None:
         self._connection = connection
         self._guard = guard
         self._next_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"

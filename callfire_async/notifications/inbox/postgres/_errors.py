@@ -21,7 +21,7 @@ _PROBLEMS = {
     "25006": "is read-only (a standby, or default_transaction_read_only)",
     "53100": "has no disk space",
     "53300": "accepts no more connections",
-    "55P03": "did not get a lock in time",
+    "55P03": "did not get a lock in time, for example because another process creates or migrates the tables",
     "57P03": "accepts no connections yet, or not any more",
 }
 # SQLSTATE classes of a refused statement on a healthy server: feature, data, constraint, syntax, limit.

@@ -63,6 +63,11 @@ class PostgresPool:
         self._timeout = timeout
         self._pool: Pool | None = None
 
+    @property
+    def timeout(self) -> float:
+        """Seconds for any operation."""
+        return self._timeout
+
     # --- lifecycle ----------------------------------------------------------------------------------------
 
     async def open(self) -> None:

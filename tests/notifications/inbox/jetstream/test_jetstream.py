@@ -20,6 +20,7 @@ import trustme
 from attrs import evolve
 from engines.nats import PASSWORD, NatsServer, free_port, running_nats
 from engines.unprivileged import folder_of_nobody
+from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, StorageType
 from nats.js.errors import ServiceUnavailableError
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, dead_letter, lease_of
@@ -473,6 +474,86 @@ async def test_a_killed_server_is_reconnected(name, caplog):
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert any("lost the connection" in warning for warning in warnings)
     assert any("reconnected to NATS" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("when", ["before the write", "after the write"])
+async def test_a_cancelled_claim_counts_no_crash(inbox, monkeypatch, when):
+    """The record of its lease may be written already; the delivery is ready again at once."""
+    await inbox.append(Delivery(b"body"))
+    store, reached = inbox._store, asyncio.Event()
+    write = store.write
+
+    async def stopping(record: DeliveryRecord) -> DeliveryRecord | None:
+        monkeypatch.setattr(store, "write", write)
+        if when == "before the write":
+            reached.set()
+            await asyncio.sleep(0)
+        written = await write(record)
+        reached.set()
+        await asyncio.sleep(0)
+        return written
+
+    monkeypatch.setattr(store, "write", stopping)
+    claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
+    await reached.wait()
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+
+    lease = await next_lease(inbox)
+    assert (lease.delivery.body, lease.crashes, lease.attempt) == (b"body", 0, 1)
+    assert await inbox.ack(lease)
+
+
+async def test_closing_waits_for_the_leases_of_a_cancelled_claim(new_inbox, monkeypatch):
+    """Another process gets the delivery without a crash."""
+    async with new_inbox() as inbox:
+        await inbox.append(Delivery(b"body"))
+        store, reached = inbox._store, asyncio.Event()
+        write = store.write
+
+        async def stopping(record: DeliveryRecord) -> DeliveryRecord | None:
+            monkeypatch.setattr(store, "write", write)
+            reached.set()
+            return await write(record)
+
+        monkeypatch.setattr(store, "write", stopping)
+        claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
+        await reached.wait()
+        claiming.cancel()
+        await asyncio.wait([claiming])
+
+    async with new_inbox() as inbox:
+        assert (await next_lease(inbox)).crashes == 0
+
+
+GARBLED = [b"+OK", b"", b"[]", b"null", b'{"error": {}}', b'{"error": {"code": 404, "new_field": 1}}', b"\xff"]
+
+
+@pytest.mark.parametrize("response", GARBLED, ids=repr)
+async def test_a_garbled_response_raises_an_inbox_error(inbox, monkeypatch, response):
+    """For example of a proxy or a later version; the message does not quote it."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    client = inbox._store.opened.connection.client
+
+    async def request(*args: object, **options: object) -> Msg:
+        return Msg(client, data=response)
+
+    monkeypatch.setattr(client, "request", request)
+    for operation in (
+        inbox.append(Delivery(b"other")),
+        inbox.append_many([Delivery(b"1"), Delivery(b"2")]),
+        inbox.ack(lease),
+        inbox.get(1),
+        inbox.stats(),
+        inbox.replay([1]),
+    ):
+        with pytest.raises(
+            InboxUnavailableError, match=r"^NATS at .* sent a response that cannot be read \(\w+\)$"
+        ) as raised:
+            await operation
+        assert raised.value.__cause__ is None
 
 
 async def test_any_error_of_a_batch_is_followed_by_single_publishes(inbox, monkeypatch):
@@ -1068,6 +1149,8 @@ async def test_an_unreadable_record_raises_an_inbox_error(nats_server, inbox, na
     async with admin(nats_server) as jetstream:
         await jetstream.publish(f"{name}-records.record.{appended.id}", b"from the future\n")
 
+    with pytest.raises(InboxError, match=f"cannot read the record of delivery {appended.id}; a later version"):
+        await inbox.replay()
     with pytest.raises(InboxError, match=f"cannot read the record of delivery {appended.id}; a later version"):
         await inbox.get(appended.id)
 

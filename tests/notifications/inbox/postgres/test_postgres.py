@@ -24,7 +24,7 @@ from engines.proxy import Fault, Proxy, proxying
 from notifications.inbox.suite import DEADLINE, LEASE, ODD_TEXTS, all_entries, bodies_of, lease_of
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, Inbox, Lease
+from callfire_async.notifications.inbox import Delivery, Inbox, Lease, _waiting
 from callfire_async.notifications.inbox import postgres as module
 from callfire_async.notifications.inbox.postgres import PostgresInbox, _notify, _pool
 from callfire_async.notifications.inbox.postgres._pool import PostgresPool
@@ -152,6 +152,18 @@ async def test_processes_that_start_together_create_the_tables_once(schema):
 
         assert (await inboxes[0].stats()).ready == 1
         assert await schema.fetchval("SELECT count(*) FROM inbox_version") == 1
+
+
+async def test_waiting_for_another_processs_migration_is_logged(schema, caplog, monkeypatch):
+    """At once, not when the timeout ends; then the error says that it was a lock."""
+    monkeypatch.setattr(_waiting, "_PATIENCE_SECONDS", 0.05)
+    async with schema.admin() as other, other.transaction():
+        await other.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"callfire_async.{schema.name}")
+        with pytest.raises(InboxUnavailableError, match=r"^PostgreSQL at .* did not get a lock in time"):
+            await schema.inbox(timeout=1.0).__aenter__()
+
+    name = f"the tables of schema {schema.name} in PostgreSQL at {schema.server.folder}"
+    assert f"waiting for {name}, up to 1 s" in caplog.messages
 
 
 async def test_tables_of_a_later_version_are_refused(schema, inbox):
