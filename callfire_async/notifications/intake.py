@@ -125,16 +125,18 @@ class QueuedIntake:
 
     @property
     def last_store_succeeded(self) -> bool:
-        """Whether the last append and the last settle operations succeeded."""
-        return self._is_writable and self._worker.can_write
+        """Whether the last append, claim and settle operations succeeded."""
+        return self._is_writable and self._worker.can_write and self._worker.can_claim
 
     @property
     def can_accept(self) -> bool:
         """Whether the next append may succeed: the last one did, or it was a while ago."""
         retry_is_due = time.monotonic() - self._failed_at >= _RETRY_STORE_SECONDS
-        # An inbox with a spool accepts deliveries while nothing can be settled.
-        settles = self._worker.can_write or getattr(self._inbox, "accepts_during_outage", False)
-        return settles and (self._is_writable or retry_is_due)
+        # An inbox with a spool accepts deliveries while nothing can be claimed or settled.
+        is_available = self._worker.can_write and self._worker.can_claim
+        return (is_available or getattr(self._inbox, "accepts_during_outage", False)) and (
+            self._is_writable or retry_is_due
+        )
 
     @property
     def has_recent_dead_letters(self) -> bool:

@@ -80,6 +80,9 @@ class Worker:
     _tasks: list[asyncio.Task[None]] = field(factory=list)
     _changed: asyncio.Event = field(factory=asyncio.Event)
     _claiming: bool = False
+    _can_claim: bool = True
+    #: The last failure of a claim that was logged; empty after a claim that succeeded.
+    _claim_failure: str = ""
     _stopping: bool = False
 
     # --- lifecycle ----------------------------------------------------------------------------------------
@@ -120,6 +123,11 @@ class Worker:
         """Whether no settle operation is waiting for a retry."""
         return not self._unsettled
 
+    @property
+    def can_claim(self) -> bool:
+        """Whether the inbox returns deliveries: its last operation for new work has not failed."""
+        return self._can_claim
+
     async def wait_for_change(self, timeout: float) -> None:
         """Wait up to *timeout* seconds for a delivery to be settled or for a claim that returns nothing."""
         self._changed.clear()
@@ -159,10 +167,7 @@ class Worker:
 
         If the worker is stopped meanwhile, release them.
         """
-        limit = self._free_slots
-        claiming = asyncio.ensure_future(
-            inbox_result(lambda: self.inbox.claim(limit, lease=self._lease_duration)),
-        )
+        claiming = asyncio.ensure_future(self._claim_from_inbox())
         self._claiming = True
         try:
             return await asyncio.shield(claiming)
@@ -171,15 +176,35 @@ class Worker:
                 await self._release_all(await claiming)
             raise
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
-            _log.error("cannot claim deliveries, retrying in %g s: %s", _RETRY_INTERVAL_SECONDS, safe_message(error))
+            self._log_claim_failure(safe_message(error))
             return None
         finally:
             self._claiming = False
+
+    async def _claim_from_inbox(self) -> list[Lease]:
+        limit = self._free_slots
+        try:
+            leases = await inbox_result(lambda: self.inbox.claim(limit, lease=self._lease_duration))
+        except Exception:
+            self._can_claim = False
+            raise
+        self._can_claim = True
+        if self._claim_failure:
+            self._claim_failure = ""
+            _log.warning("deliveries can be claimed again")
+        return leases
+
+    def _log_claim_failure(self, message: str) -> None:
+        """Log why deliveries cannot be claimed, once for each cause."""
+        if message != self._claim_failure:
+            self._claim_failure = message
+            _log.error("cannot claim deliveries, retrying every %g s: %s", _RETRY_INTERVAL_SECONDS, message)
 
     async def _wait_for_work(self) -> None:
         try:
             await inbox_result(lambda: self.inbox.wait(_MAX_WAIT_SECONDS))
         except Exception:  # noqa: BLE001  # the next claim fails for the same reason and logs it
+            self._can_claim = False
             await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
 
     async def _start_all(self, leases: Sequence[Lease]) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from loopback import response_bytes, serve_with
+from loopback import respond_success, response_bytes, serve_with
 
 from callfire_async import (
     ActionState,
@@ -134,7 +134,7 @@ def ids(case):
 @pytest.fixture
 async def server():
     """A server that answers; after the test it has received nothing."""
-    async with serve_with(well) as server:
+    async with serve_with(respond_success) as server:
         yield server
         assert server.requests == []
 
@@ -499,7 +499,10 @@ def test_a_login_with_a_colon_is_refused():
 
 async def test_a_password_may_contain_a_colon_and_any_printable_character():
     """Nothing of it is changed; the value of a masked string is sent."""
-    async with serve_with(well) as server, CallFire("login", MaskedStr(" p:ä "), base_url=server.url) as callfire:
+    async with (
+        serve_with(respond_success) as server,
+        CallFire("login", MaskedStr(" p:ä "), base_url=server.url) as callfire,
+    ):
         await callfire.subscriptions.get(42)
 
     assert "Authorization: Basic bG9naW46IHA6w6Qg\r\n" in server.requests[0].headers

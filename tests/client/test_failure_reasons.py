@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trustme
 from attrs import evolve
-from loopback import Server, response_bytes, serve_with
+from loopback import Server, hanging_response, respond_success, response_bytes, serve_with
 
 from callfire_async import (
     CallFireError,
@@ -144,7 +144,7 @@ async def https(certificate, **limits):
     """Serve on loopback with TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
-    server = Server(well)
+    server = Server(respond_success)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context, **limits)
     server.url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     async with listener:
@@ -281,7 +281,7 @@ async def test_a_broken_response(answer, phase, reason):
 
 async def test_timeouts_name_the_phase_and_the_server(authority):
     """A connection that is not accepted, and a response that does not arrive, are different problems."""
-    answer, _ = hung()
+    answer, _ = hanging_response()
     async with serve_with(answer) as server:
         waiting = await failure(server.url, timeout=0.05)
         connecting = await failure(server.url.replace("http:", "https:"), timeout=0.05, ssl_context=trusting(authority))

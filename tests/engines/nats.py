@@ -78,6 +78,7 @@ class NatsServer:
         if routes:
             others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes[1:])
             text += _ROUTES.format(port=routes[0], routes=others)
+        self._original = text
         self._configuration.write_text(text)
         give_to_unprivileged_user(self._configuration)
 
@@ -115,6 +116,20 @@ class NatsServer:
     def thaw(self) -> None:
         """Continue a stopped process."""
         os.kill(self._process.pid, signal.SIGCONT)
+
+    def reconfigure(self, *replacements: tuple[str, str]) -> None:
+        """Reload the original configuration with these texts replaced."""
+        text = self._original
+        for old, new in replacements:
+            assert old in text, text
+            text = text.replace(old, new)
+        self._configuration.write_text(text)
+        reloads = self.log.count("Reloaded server configuration")
+        os.kill(self._process.pid, signal.SIGHUP)
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while self.log.count("Reloaded server configuration") == reloads:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(_POLL_SECONDS)
 
     @property
     def log(self) -> str:

@@ -686,6 +686,35 @@ async def test_a_postback_that_cannot_be_stored_gets_503(handlers, error, caplog
     assert (stats.refused, "/secret" in caplog.text) == ({"storage": 1}, False)
 
 
+async def test_a_claim_that_fails_is_logged_once_and_makes_the_receiver_unready(handlers, caplog):
+    """However often it is repeated with the same cause; the recovery is logged too."""
+    handlers.add("runs")
+    inbox = FailingInbox(InboxError("no such table"), claim=10**9, wait=10**9)
+    async with make_receiver(handlers, inbox) as receiver:
+        await until(lambda: inbox.times["claim"] < 10**9 - 3)
+        unready = await receiver.health()
+        inbox.times["claim"] = 0
+        await until(lambda: "again" in caplog.text)
+        inbox.times["wait"] = 0
+        await until(lambda: receiver._intake.can_accept)
+        ready = await receiver.health()
+
+    assert (unready.ready, unready.reasons, ready.ready) == (False, ("the inbox cannot be written to",), True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot claim deliveries, retrying every 0.01 s: no such table",
+        "deliveries can be claimed again",
+    ]
+
+
+async def test_a_wait_that_fails_makes_the_receiver_unready_until_the_next_claim(handlers):
+    """The inbox has reported a failure, and the claim finds out whether it has passed."""
+    handlers.add("runs")
+    inbox = FailingInbox(InboxError("consumer deleted"), wait=1)
+    async with make_receiver(handlers, inbox) as receiver:
+        await until(lambda: not receiver._intake.can_accept)
+        await until(lambda: receiver._intake.can_accept)
+
+
 async def test_nothing_is_claimed_while_an_ack_fails(handlers):
     """Handlers whose ack is not stored would run again."""
     handlers.add("runs")

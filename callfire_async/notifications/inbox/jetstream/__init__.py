@@ -65,8 +65,10 @@ from callfire_async.notifications.inbox.jetstream._connection import NatsConnect
 from callfire_async.notifications.inbox.jetstream._admin import InboxAdmin
 from callfire_async.notifications.inbox.jetstream._config import HEAD_BYTES, InboxStreams, prepare, server_clock
 from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
+from callfire_async.notifications.inbox.jetstream._guard import ConsumerGuard
 from callfire_async.notifications.inbox.jetstream._leases import LeaseManager
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, DeliveryRecord, Message
+from callfire_async.notifications.inbox.jetstream._servers import ServerList
 from callfire_async.notifications.inbox.jetstream._store import DeliveryStore, OpenState, digest
 from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, PublishAck, Stream
 
@@ -84,17 +86,19 @@ class JetStreamInbox:
     do not give: one replica, storage in memory, acknowledgement before the disk sync.
 
     Args:
-        servers: URLs of NATS servers, version 2.12 or later: one, or several of one cluster.
+        servers: URLs of NATS servers, version 2.12 or later: one, or several of one cluster. A ``tls://`` URL requires
+            TLS. Special characters of a user or password are percent-encoded.
         name: Prefix of the streams' names: letters, digits, ``-`` and ``_``. Each inbox needs its own.
         replicas: Number of servers that store each stream, if it is created; three survive the loss of any one.
         dedupe_window: Seconds within which two deliveries with the same key count as one; 0 disables deduplication.
         retention: Seconds for which the keys of handled deliveries are kept. Default: 30 days.
         keep_bodies: Whether handled deliveries keep their bodies.
         timeout: Seconds for any operation on the servers.
-        tls: For servers that require TLS.
+        tls: Requires TLS, with these certificates. Default: the system's, if the servers require TLS.
 
     Raises:
-        ValueError: *name* has other characters.
+        ValueError: *servers* has an invalid URL, or *name* has other characters.
+        TypeError: *servers* is neither a string nor a list of strings.
 
     Opening the inbox raises `InboxUnavailableError` if no server responds in time, and `InboxError` if the server is
     too old or a stream with this name has a different configuration.
@@ -112,9 +116,10 @@ class JetStreamInbox:
         timeout: float = 10.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        ServerList.parse(servers)
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError("name must be letters, digits, '-' and '_'")
-        self._servers = [servers] if isinstance(servers, str) else list(servers)
+        self._servers = servers if isinstance(servers, str) else tuple(servers)
         self._streams = InboxStreams(name, replicas, dedupe_window)
         self._dedupe_window = dedupe_window
         self._retention = retention
@@ -153,7 +158,8 @@ class JetStreamInbox:
             streams = [Stream(connection, name) for name in names]
             for stream in streams:
                 stack.push_async_callback(stream.close)
-            consumer = PullConsumer(connection, self._streams.queue, self._streams.consumer)
+            guard = ConsumerGuard(connection, self._streams)
+            consumer = PullConsumer(connection, self._streams.queue, self._streams.consumer, guard)
             await stack.enter_async_context(consumer.opened())
             stack.push_async_callback(self._release_all)
             self._store.state = OpenState(connection, clock, consumer, *streams)

@@ -83,7 +83,7 @@ class InboxAdmin:
 
     async def _records(self) -> list[DeliveryRecord]:
         messages = self._store.opened.records.messages(self._store.record_subject("*"))
-        return [DeliveryRecord.decode(stored) async for stored in messages]
+        return [self._store.decode_record(stored) async for stored in messages]
 
     # --- replay and purge ---------------------------------------------------------------------------------
 
@@ -144,8 +144,10 @@ class InboxAdmin:
     async def _last_pulled(self) -> int:
         """Return the sequence of the last message that the consumer delivered."""
         connection, streams = self._store.opened.connection, self._store.streams
-        with connection.translate_errors():
-            consumer = await connection.jetstream.consumer_info(streams.queue, streams.consumer)
+        consumer = await connection.request_with_retry(
+            lambda seconds: connection.jetstream.consumer_info(streams.queue, streams.consumer, timeout=seconds),
+            stream=streams.queue,
+        )
         return consumer.delivered.stream_seq if consumer.delivered is not None else 0
 
     async def _pulled_records(self, last_pulled: int) -> list[DeliveryRecord]:

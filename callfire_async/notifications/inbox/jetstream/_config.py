@@ -12,11 +12,12 @@ from attrs import frozen
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
 from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox._waiting import log_slow_start
 from callfire_async.notifications.inbox.base import Clock
 from callfire_async.notifications.inbox.jetstream import _consumer
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 
-__all__ = ["InboxStreams", "prepare", "server_clock"]
+__all__ = ["InboxStreams", "consumer_config", "prepare", "server_clock"]
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -112,15 +113,18 @@ async def prepare(connection: NatsConnection, streams: InboxStreams) -> None:
     if (version.major, version.minor) < _MIN_VERSION:
         found = f"{version.major}.{version.minor}"
         raise InboxError(f"NATS at {connection.address} has version {found}; version 2.12 or later is required")
+    waiting = log_slow_start(f"the streams of inbox {streams.name} on NATS at {connection.address}", connection.timeout)
     with connection.translate_errors():
-        infos = [await _ensure_stream(connection, config) for config in streams.configs()]
-        await connection.jetstream.add_consumer(streams.queue, _consumer_config(streams))
+        async with waiting:
+            infos = [await _ensure_stream(connection, config) for config in streams.configs()]
+            await connection.jetstream.add_consumer(streams.queue, consumer_config(streams))
         warnings = [*_durability_warnings(infos), *await _sync_warnings(connection, infos), *_size_warnings(connection)]
     if warnings:
         _log.warning("NATS at %s does not guarantee durable deliveries: %s", connection.address, "; ".join(warnings))
 
 
-def _consumer_config(streams: InboxStreams) -> ConsumerConfig:
+def consumer_config(streams: InboxStreams) -> ConsumerConfig:
+    """Return the configuration of the queue's consumer."""
     return ConsumerConfig(
         durable_name=streams.consumer,
         ack_policy=AckPolicy.EXPLICIT,

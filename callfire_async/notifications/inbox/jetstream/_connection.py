@@ -5,23 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 
 try:
     import nats.errors
     import nats.js.errors
-    from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
 except ImportError as error:
     raise ImportError("JetStreamInbox needs nats-py: pip install 'callfire-async[nats]'") from error
 
-__all__ = ["NatsConnection", "header"]
+# isort: split
+from callfire_async.notifications.inbox._waiting import log_slow_start
+from callfire_async.notifications.inbox.jetstream._client import (
+    CONNECTION_CLOSED,
+    PERMISSIONS_ERROR,
+    NatsClient,
+    describe_error,
+)
+from callfire_async.notifications.inbox.jetstream._servers import ServerList
+
+__all__ = ["MISSING_CONSUMER_ERROR", "NatsConnection", "header"]
 
 T = TypeVar("T")
 
@@ -35,6 +44,9 @@ _PING_SECONDS = 5
 _BUFFER_BYTES = 32 * 1024 * 1024
 # Error codes of JetStream that pass: the message is in flight already, no leader, no response from a peer.
 _TEMPORARY_ERRORS = frozenset([10158, 10008, 10009, 10118])
+# Error codes of JetStream: the stream or the consumer does not exist.
+_MISSING_STREAM_ERROR = 10059
+MISSING_CONSUMER_ERROR = 10014
 
 
 class NatsConnection:
@@ -47,14 +59,20 @@ class NatsConnection:
         tls: For servers that require TLS.
     """
 
-    def __init__(self, servers: Sequence[str], timeout: float, tls: ssl.SSLContext | None) -> None:
-        self._servers = list(servers)
+    def __init__(self, servers: str | Sequence[str], timeout: float, tls: ssl.SSLContext | None) -> None:
+        self._servers = ServerList.parse(servers)
         self._tls = tls
         self._reconnect_callbacks: list[Callable[[], None]] = []
+        self._is_connecting = True
+        # Why the attempts to connect failed; empty while connected.
+        self._causes: dict[str, None] = {}
+        # The last operation that the server did not permit, and when; it gets no response.
+        self._denied = ("", float("-inf"))
         self.timeout = timeout
         #: Hosts and ports, without credentials.
-        self.address = ", ".join(map(_address, servers))
-        self.client = Client()
+        self.address = self._servers.address
+        has_context = tls is not None and not self._servers.uses_websockets
+        self.client = NatsClient(requires_tls=has_context or self._servers.requires_tls)
         self.jetstream: JetStreamContext = self.client.jetstream(timeout=timeout)
 
     @asynccontextmanager
@@ -67,14 +85,16 @@ class NatsConnection:
         """
         try:
             with self.translate_errors():
-                async with asyncio.timeout(self.timeout):
-                    await self.client.connect(self._servers, **self._options())
+                async with asyncio.timeout(self.timeout), log_slow_start(f"NATS at {self.address}", self.timeout):
+                    await self.client.connect(self._servers.urls, **self._options())
+            self._end_connecting()
             yield
         finally:
             await self._close()
 
     def _options(self) -> dict[str, Any]:
         return {
+            **self._servers.connect_options(),
             "name": "callfire_async",
             "tls": self._tls,
             "connect_timeout": self.timeout,
@@ -94,16 +114,40 @@ class NatsConnection:
                 await self.client.close()
 
     async def _log_error(self, error: Exception) -> None:
-        _log.debug("error on the connection to NATS at %s: %s", self.address, type(error).__name__)
+        if PERMISSIONS_ERROR in str(error):
+            self._log_denied(describe_error(error))
+        elif self._is_connecting:
+            self._log_cause(describe_error(error))
+        else:
+            _log.debug("error on the connection to NATS at %s: %s", self.address, describe_error(error))
+
+    def _log_denied(self, text: str) -> None:
+        if text != self._denied[0]:
+            _log.error("NATS at %s does not permit an operation of the inbox: %s", self.address, text)
+        self._denied = (text, time.monotonic())
+
+    def _log_cause(self, cause: str) -> None:
+        # A connection that is closed is often a consequence of another cause.
+        if cause in self._causes or (cause == CONNECTION_CLOSED and self._causes):
+            return
+        self._causes.pop(CONNECTION_CLOSED, None)
+        self._causes[cause] = None
+        _log.warning("cannot connect to NATS at %s, retrying: %s", self.address, cause)
 
     async def _log_disconnect(self) -> None:
+        self._is_connecting = True
         if not self.client.is_closed:
             _log.warning("lost the connection to NATS at %s, reconnecting", self.address)
 
     async def _reconnected(self) -> None:
         _log.warning("reconnected to NATS at %s", self.address)
+        self._end_connecting()
         for callback in self._reconnect_callbacks:
             callback()
+
+    def _end_connecting(self) -> None:
+        self._is_connecting = False
+        self._causes.clear()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Register a function to call after each reconnect, when requests on the old connection get no response."""
@@ -121,13 +165,27 @@ class NatsConnection:
         try:
             yield
         except nats.js.errors.APIError as error:
-            kind = InboxUnavailableError if (error.code or 503) >= 500 else InboxError
-            message = f"NATS at {self.address} refused the request: {error.description} ({error.err_code})"
-            raise kind(message) from error
+            is_missing = error.err_code in (_MISSING_STREAM_ERROR, MISSING_CONSUMER_ERROR)
+            kind = InboxUnavailableError if is_missing or (error.code or 503) >= 500 else InboxError
+            reason = f"{error.description} ({error.err_code})" if error.description else "JetStream does not respond"
+            raise kind(f"NATS at {self.address} refused the request: {reason}") from error
         except TimeoutError as error:
-            raise InboxUnavailableError(f"NATS at {self.address} did not respond within {self.timeout:g} s") from error
+            raise InboxUnavailableError(self._timeout_message()) from error
         except (nats.errors.Error, OSError) as error:
-            raise InboxUnavailableError(f"NATS at {self.address} is unavailable: {type(error).__name__}") from error
+            raise InboxUnavailableError(f"NATS at {self.address} is unavailable: {describe_error(error)}") from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # No cause: the message may quote the response.
+            message = f"NATS at {self.address} sent a response that cannot be read ({type(error).__name__})"
+            raise InboxUnavailableError(message) from None
+
+    def _timeout_message(self) -> str:
+        if self._causes:
+            return f"NATS at {self.address} is unavailable: {'; '.join(self._causes)}"
+        text, denied_at = self._denied
+        # The operation began shortly before the denial.
+        is_denied = time.monotonic() - denied_at <= self.timeout + _RECONNECT_SECONDS
+        reason = f"; it does not permit the operation: {text}" if is_denied else ""
+        return f"NATS at {self.address} did not respond within {self.timeout:g} s{reason}"
 
     async def request(self, subject: str, payload: bytes) -> Msg:
         """Send a request and return its response."""
@@ -141,11 +199,26 @@ class NatsConnection:
             async with asyncio.timeout(self.timeout):
                 await self.client.publish(subject, payload, reply=reply)
 
-    async def request_with_retry(self, request: Callable[[float], Awaitable[T]]) -> T:
+    async def check_stream(self, name: str) -> None:
+        """Raise `InboxUnavailableError` if a stream does not exist."""
+        try:
+            await self.jetstream.stream_info(name)
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == _MISSING_STREAM_ERROR:
+                raise self._missing_stream(name) from error
+            raise
+
+    def _missing_stream(self, name: str) -> InboxUnavailableError:
+        return InboxUnavailableError(
+            f"stream {name} on NATS at {self.address} is missing: it was deleted, with its deliveries; restore it from"
+            " a backup, or restart to create an empty one"
+        )
+
+    async def request_with_retry(self, request: Callable[[float], Awaitable[T]], *, stream: str | None = None) -> T:
         """
         Call *request* with the seconds for one attempt, until it succeeds or the timeout ends.
 
-        Only for idempotent requests.
+        Only for idempotent requests. If *stream* is missing, it fails at once.
         """
         with self.translate_errors():
             async with asyncio.timeout(self.timeout):
@@ -154,18 +227,23 @@ class NatsConnection:
                         # Leaves time to ask another server if this one dies.
                         return await request(self.timeout / 4)
                     except nats.js.errors.APIError as error:
+                        if error.err_code == _MISSING_STREAM_ERROR and stream is not None:
+                            raise self._missing_stream(stream) from error
                         if error.err_code is not None and error.err_code not in _TEMPORARY_ERRORS:
                             raise
-                    except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.js.errors.Error):
+                    except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError):
+                        await self._check_responder(stream)
+                    except (nats.errors.TimeoutError, nats.js.errors.Error):
                         pass
                     await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _check_responder(self, stream: str | None) -> None:
+        """Raise `InboxUnavailableError` if nothing responds because the stream is missing, and not for an election."""
+        if stream is not None:
+            with suppress(nats.errors.Error):
+                await self.check_stream(stream)
 
 
 def header(message: Msg, name: str) -> str | None:
     """Return a header of a message."""
     return (message.headers or {}).get(name)
-
-
-def _address(server: str) -> str:
-    parts = urlsplit(server if "//" in server else f"nats://{server}")
-    return f"{parts.hostname}:{parts.port or 4222}"

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 from attrs import define, field, frozen
 from nats.aio.msg import Msg
@@ -48,6 +49,23 @@ class _PullRequest:
     status: str = ""
     ended: asyncio.Event = field(factory=asyncio.Event)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether an error of the consumer ended the request."""
+        return bool(self.status) and self.status.partition(" ")[0] not in _EMPTY_STATUSES and not self.pulled
+
+
+class Guard(Protocol):
+    """Restores the consumer."""
+
+    async def check_if_due(self) -> None:
+        """Restore the consumer if that was not checked for a while."""
+        ...
+
+    async def restore(self) -> bool:
+        """Restore the consumer; return whether it was deleted or changed."""
+        ...
+
 
 class PullConsumer:
     """
@@ -57,10 +75,12 @@ class PullConsumer:
         connection: The connection to NATS.
         stream: The name of the queue.
         consumer: The name of the consumer.
+        guard: Restores the consumer.
     """
 
-    def __init__(self, connection: NatsConnection, stream: str, consumer: str) -> None:
+    def __init__(self, connection: NatsConnection, stream: str, consumer: str, guard: Guard) -> None:
         self._connection = connection
+        self._guard = guard
         self._next_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         # A message does not name its pull request, so there is one request at a time.
         self._pull_lock = asyncio.Lock()
@@ -108,21 +128,32 @@ class PullConsumer:
 
     async def pull(self, limit: int) -> list[PulledMessage]:
         """
-        Return up to *limit* messages that are available now.
+        Return up to *limit* messages that are available now, after the consumer is restored if necessary.
 
         Raises:
-            InboxUnavailableError: The consumer does not respond.
+            InboxUnavailableError: The consumer does not respond, or a stream is missing.
+            InboxError: The servers refuse to restore the consumer.
         """
+        await self._guard.check_if_due()
         pulled = [self._spare.popleft() for _ in range(min(limit, len(self._spare)))]
         if len(pulled) < limit:
             try:
-                pulled += await self._pull(limit - len(pulled))
+                pulled += await self._pull_restored(limit - len(pulled))
             except BaseException:
                 self._spare.extend(pulled)
                 raise
         return pulled
 
-    async def _pull(self, limit: int) -> list[PulledMessage]:
+    async def _pull_restored(self, limit: int) -> list[PulledMessage]:
+        """Pull; if that fails because the consumer was deleted or changed, restore it and pull again."""
+        request = await self._pull(limit)
+        if request.has_failed and await self._guard.restore():
+            request = await self._pull(limit)
+        if request.has_failed:
+            raise self._failure(request.status)
+        return request.pulled
+
+    async def _pull(self, limit: int) -> _PullRequest:
         async with self._pull_lock:
             request = self._request = _PullRequest(f"{self._pull_subject}.{secrets.token_hex(8)}", limit)
             try:
@@ -132,9 +163,7 @@ class PullConsumer:
                 raise
             finally:
                 self._request = None
-        if request.status and request.status not in _EMPTY_STATUSES and not request.pulled:
-            raise self._error(request.status)
-        return request.pulled
+        return request
 
     async def _send_and_wait(self, request: _PullRequest) -> None:
         query = write_json({"batch": request.limit, "no_wait": True, "expires": _PULL_EXPIRES_NANOSECONDS})
@@ -147,7 +176,7 @@ class PullConsumer:
         request, status = self._request, header(received, "Status")
         if status is not None:
             if request is not None and received.subject == request.inbox:
-                request.status = status
+                request.status = _full_status(received)
                 request.ended.set()
         elif request is None:
             self._add_spare(_pulled_message(received))
@@ -160,7 +189,7 @@ class PullConsumer:
         self._spare.append(pulled)
         self._arrived.set()
 
-    def _error(self, status: str) -> InboxUnavailableError:
+    def _failure(self, status: str) -> InboxUnavailableError:
         return InboxUnavailableError(f"the consumer on NATS at {self._connection.address} failed with status {status}")
 
     # --- wait ---------------------------------------------------------------------------------------------
@@ -171,7 +200,7 @@ class PullConsumer:
             self._waiting_until = 0.0
             self._add_spare(_pulled_message(received))
         elif status not in _EMPTY_STATUSES:
-            self._error_status = status
+            self._error_status = _full_status(received)
             self._wake()
 
     async def wait(self, timeout: float) -> None:
@@ -192,7 +221,7 @@ class PullConsumer:
                 await self._arrived.wait()
         if status := self._error_status:
             self._error_status = ""
-            raise self._error(status)
+            raise self._failure(status)
 
     async def _wait_for_next(self, timeout: float) -> None:
         now = time.monotonic()
@@ -217,6 +246,11 @@ class PullConsumer:
     async def ack(self, reply: str, *, is_dead: bool) -> None:
         """Delete a message from the queue; return once the server has confirmed it."""
         await self._connection.request(reply, b"+TERM" if is_dead else b"+ACK")
+
+
+def _full_status(received: Msg) -> str:
+    """Return a message's status with its description, if it has one."""
+    return " ".join(filter(None, (header(received, "Status"), header(received, "Description"))))
 
 
 def _pulled_message(received: Msg) -> PulledMessage:

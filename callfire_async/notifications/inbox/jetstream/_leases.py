@@ -31,6 +31,8 @@ class LeaseManager:
         self._held: dict[int, DeliveryRecord] = {}
         # IDs of writes without a response by lease token. The server may execute each while a later one is in flight.
         self._unanswered: dict[str, set[str]] = {}
+        # Claims whose caller was cancelled, until their leases are released.
+        self._returning: set[asyncio.Future[None]] = set()
 
     # --- claim --------------------------------------------------------------------------------------------
 
@@ -38,8 +40,33 @@ class LeaseManager:
         """Lease deliveries of the queue that are due, ordered by due time, then arrival."""
         leases: list[Lease] = []
         while not leases and (pulled := await self._store.opened.consumer.pull(limit)):
-            leases = await self._claim(pulled, lease)
+            leases = await self._claim_shielded(pulled, lease)
         return leases
+
+    async def _claim_shielded(self, pulled: Sequence[PulledMessage], lease: float) -> list[Lease]:
+        """
+        Lease pulled messages; if the caller is cancelled meanwhile, release the leases.
+
+        A lease whose record is written would expire and count as a crash of the delivery.
+        """
+        claiming = asyncio.ensure_future(self._claim(pulled, lease))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            returning = asyncio.ensure_future(self._return(claiming))
+            self._returning.add(returning)
+            returning.add_done_callback(self._returning.discard)
+            raise
+
+    async def _return(self, claiming: asyncio.Future[list[Lease]]) -> None:
+        """Release the leases of a claim that its caller did not wait for; without a response they expire."""
+        with suppress(InboxError):
+            for lease in await claiming:
+                released = await self.settle(lease, self._ready)
+                await self.nak(released, lease, 0)
+
+    def _ready(self, record: DeliveryRecord) -> DeliveryRecord:
+        return evolve(record, state=READY, due_at=self._store.now())
 
     async def _claim(self, pulled: Sequence[PulledMessage], lease: float) -> list[Lease]:
         records = await gather_all([self._due_record(message) for message in pulled])
@@ -103,6 +130,9 @@ class LeaseManager:
         dead_letter = await self._store.get_dead_letter(record.id) if pulled.message.replays else None
         written = await self._store.write(leased)
         if written is None or written.write != leased.write:
+            if pulled.is_first:
+                # A consumer that was created again delivers it as if for the first time; the next time it is not.
+                await self._store.opened.consumer.nak(pulled.reply, 0)
             return None
         self._held[written.id] = written
         lease = _lease(written, pulled.message.delivery)
@@ -184,6 +214,8 @@ class LeaseManager:
 
     async def release_all(self, timeout: float) -> None:
         """Make all leased deliveries ready for other processes; each counts as a crash."""
+        if self._returning:
+            await asyncio.wait(self._returning, timeout=timeout)
         held = list(self._held.values())
         with suppress(InboxError, TimeoutError):
             async with asyncio.timeout(timeout):

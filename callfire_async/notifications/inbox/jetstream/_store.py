@@ -67,9 +67,15 @@ class DeliveryStore:
     async def get_record(self, id: int) -> DeliveryRecord | None:
         """Return a delivery's record; None if the delivery was never leased."""
         stored = await self.opened.records.get_last(self.record_subject(id)) if id else None
+        return None if stored is None else self.decode_record(stored)
+
+    @staticmethod
+    def decode_record(stored: StoredMessage) -> DeliveryRecord:
+        """Return a record; raise `InboxError` if it is invalid."""
         try:
-            return None if stored is None else DeliveryRecord.decode(stored)
+            return DeliveryRecord.decode(stored)
         except (KeyError, ValueError) as error:
+            id = stored.subject.rpartition(".")[2]
             message = f"cannot read the record of delivery {id}; a later version may have written it"
             raise InboxError(message) from error
 

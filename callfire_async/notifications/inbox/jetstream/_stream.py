@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import nats.errors
 import nats.js.errors
@@ -21,6 +21,8 @@ from callfire_async.notifications.inbox.jetstream._connection import NatsConnect
 from callfire_async.notifications.inbox.jetstream._records import StoredMessage
 
 __all__ = ["PendingMessage", "PublishAck", "RevisionConflictError", "Stream"]
+
+T = TypeVar("T")
 
 # JetStream stores a batch atomically with one disk sync, which costs about as much as this many single messages.
 _MIN_BATCH_MESSAGES = 16
@@ -121,12 +123,15 @@ class Stream:
             return self._jetstream.publish(message.subject, message.data, headers=message.headers, timeout=seconds)
 
         try:
-            ack = await self._connection.request_with_retry(publish)
+            ack = await self._request(publish)
         except Exception as error:
             if _error_code(error) in _WRONG_REVISION_ERRORS:
                 raise RevisionConflictError from error
             raise
         return PublishAck(ack.seq, bool(ack.duplicate))
+
+    async def _request(self, request: Callable[[float], Awaitable[T]]) -> T:
+        return await self._connection.request_with_retry(request, stream=self.name)
 
     # --- get and delete -----------------------------------------------------------------------------------
 
@@ -140,9 +145,10 @@ class Stream:
 
     async def _get(self, **query: Any) -> StoredMessage | None:
         try:
-            message = await self._connection.request_with_retry(lambda _: self._jetstream.get_msg(self.name, **query))
+            message = await self._request(lambda _: self._jetstream.get_msg(self.name, **query))
         except Exception as error:
-            if isinstance(error.__cause__, nats.js.errors.NotFoundError):
+            # Any other error is no proof that the message does not exist: the stream may be missing.
+            if _error_code(error) in _NOT_FOUND_ERRORS:
                 return None
             raise
         return _stored_message(message)
@@ -150,9 +156,7 @@ class Stream:
     async def delete(self, sequence: int) -> bool:
         """Delete a message; return False if it does not exist."""
         try:
-            deleted = await self._connection.request_with_retry(
-                lambda _: self._jetstream.delete_msg(self.name, sequence)
-            )
+            deleted = await self._request(lambda _: self._jetstream.delete_msg(self.name, sequence))
         except Exception as error:
             if _error_code(error) in _NOT_FOUND_ERRORS:
                 return False
@@ -161,7 +165,7 @@ class Stream:
 
     async def delete_all(self, subject: str) -> None:
         """Delete all messages of a subject."""
-        await self._connection.request_with_retry(lambda _: self._jetstream.purge_stream(self.name, subject=subject))
+        await self._request(lambda _: self._jetstream.purge_stream(self.name, subject=subject))
 
     # --- lists --------------------------------------------------------------------------------------------
 
@@ -187,7 +191,7 @@ class Stream:
     async def _page(self, subject: str, start: int, limit: int) -> tuple[list[StoredMessage], int]:
         """Return a page and the number of messages after it."""
         query = write_json({"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": _MAX_PAGE_BYTES})
-        return await self._connection.request_with_retry(lambda seconds: self._request_page(query, limit, seconds))
+        return await self._request(lambda seconds: self._request_page(query, limit, seconds))
 
     async def _request_page(self, query: bytes, limit: int, seconds: float) -> tuple[list[StoredMessage], int]:
         client = self._connection.client

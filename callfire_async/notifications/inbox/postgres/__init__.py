@@ -34,6 +34,7 @@ from callfire_async.notifications.inbox.postgres import _queries as sql
 from callfire_async.notifications.inbox.postgres._notify import WorkNotifier
 from callfire_async.notifications.inbox.postgres._pool import Pool, PostgresPool, Row
 from callfire_async.notifications.inbox.postgres._schema import check_durability, check_name, prepare
+from callfire_async.notifications.inbox.postgres._source import check_source
 
 __all__ = ["PostgresInbox"]
 
@@ -56,8 +57,9 @@ class PostgresInbox:
     pgbouncer notifications are not received, and work that another process stored is found within a second.
 
     Args:
-        source: The server's URL (``postgresql://user@host/database``), or an `asyncpg.Pool` of the caller's. The inbox
-            never closes that pool, and uses one of its connections for notifications if it has several.
+        source: The server's URL (``postgresql://user:password@host/database``, with special characters
+            percent-encoded), or an `asyncpg.Pool` of the caller's. The inbox never closes that pool, and uses one of
+            its connections for notifications if it has several.
         dedupe_window: Seconds within which two deliveries with the same key count as one; 0 disables deduplication.
         retention: Seconds for which the keys of handled deliveries are kept. Default: 30 days.
         keep_bodies: Whether handled deliveries keep their bodies.
@@ -67,7 +69,9 @@ class PostgresInbox:
             acknowledged deliveries in a crash.
 
     Raises:
-        ValueError: *schema* is longer than 40 characters, has others than a-z, 0-9 and _, or starts with a digit.
+        ValueError: *source* is another URL, or *schema* is longer than 40 characters, has others than a-z, 0-9 and _,
+            or starts with a digit.
+        TypeError: *source* is neither a URL nor a pool of asyncpg.
 
     Opening the inbox raises `InboxUnavailableError` if the server cannot be reached, and `InboxError` if the server is
     refused or a later version of this library created the tables.
@@ -84,6 +88,7 @@ class PostgresInbox:
         timeout: float = 10.0,
         allow_lossy_commits: bool = False,
     ) -> None:
+        check_source(source)
         self._schema = check_name(schema)
         self._dedupe_window = dedupe_window
         self._retention = retention

@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from callfire_async.errors import InboxError, InboxUnavailableError
+from callfire_async.errors import InboxError
 
 try:
     import asyncpg
 except ImportError as error:
     raise ImportError("PostgresInbox needs asyncpg: pip install 'callfire-async[postgres]'") from error
+
+# isort: split
+from callfire_async.notifications.inbox.postgres._errors import DRIVER_ERRORS, map_error
+from callfire_async.notifications.inbox.postgres._source import server_name
 
 T = TypeVar("T")
 
@@ -41,11 +45,6 @@ _CONNECTION_LOST = (
     asyncpg.InternalClientError,
     ConnectionError,
 )
-_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
-# SQLSTATE classes of a refused statement on a healthy server: feature, data, constraint, syntax or privilege, limit.
-_STATEMENT_CLASSES = ("0A", "22", "23", "42", "54")
-# Their messages quote the values of the statement.
-_QUOTING_CLASSES = ("22", "23", "54")
 
 
 class PostgresPool:
@@ -59,8 +58,15 @@ class PostgresPool:
 
     def __init__(self, source: str | Pool, *, timeout: float) -> None:
         self._source = source
+        #: The server's name in messages.
+        self.server = server_name(source)
         self._timeout = timeout
         self._pool: Pool | None = None
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for any operation."""
+        return self._timeout
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
@@ -110,8 +116,8 @@ class PostgresPool:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._run_with_retry(work, retried)
-        except _DRIVER_ERRORS as error:
-            mapped = self._map_error(error)
+        except DRIVER_ERRORS as error:
+            mapped = map_error(error, self.server, self._timeout)
             raise mapped from mapped.__cause__
 
     async def _run_with_retry(self, work: Work[T], retried: tuple[type[Exception], ...]) -> T:
@@ -149,32 +155,6 @@ class PostgresPool:
         finally:
             # Not released: it may still listen. The pool replaces it if needed.
             connection.terminate()
-
-    def _map_error(self, error: Exception) -> InboxError:
-        """Return an error of ours, without the values of the statement and without the URL, which holds a password."""
-        if isinstance(error, asyncpg.PostgresError):
-            return _map_server_error(error)
-        if isinstance(error, ValueError):
-            # No cause: the driver's message quotes the value or the URL.
-            return InboxError(f"PostgreSQL's driver rejected a value or the URL ({type(error).__name__})")
-        message = f"no response within {self._timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-        return _with_cause(InboxUnavailableError(f"PostgreSQL is unavailable: {message}"), error)
-
-
-def _map_server_error(error: asyncpg.PostgresError) -> InboxError:
-    code = (error.sqlstate or "")[:2]
-    is_quoting = code in _QUOTING_CLASSES
-    message = type(error).__name__ if is_quoting else error.args[0]
-    if code in _STATEMENT_CLASSES:
-        mapped = InboxError(f"PostgreSQL rejected the statement: {message}")
-    else:
-        mapped = InboxUnavailableError(f"PostgreSQL is unavailable: {message}")
-    return mapped if is_quoting else _with_cause(mapped, error)
-
-
-def _with_cause(mapped: InboxError, cause: Exception) -> InboxError:
-    mapped.__cause__ = cause
-    return mapped
 
 
 async def _no_reset(connection: Connection) -> None:

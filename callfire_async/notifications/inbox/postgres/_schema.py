@@ -6,6 +6,7 @@ import logging
 import re
 
 from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox._waiting import log_slow_start
 from callfire_async.notifications.inbox.postgres._pool import Connection, PostgresPool
 
 _log = logging.getLogger("callfire_async.inbox")
@@ -70,7 +71,8 @@ async def check_durability(pool: PostgresPool, *, allow_lossy_commits: bool) -> 
         InboxError: Commits are not durable, and *allow_lossy_commits* is false.
     """
     names = ("synchronous_commit", "fsync", "full_page_writes")
-    rows = await pool.fetch("SELECT current_setting(name) FROM unnest($1::text[]) AS name", names)
+    async with log_slow_start(pool.server, pool.timeout):
+        rows = await pool.fetch("SELECT current_setting(name) FROM unnest($1::text[]) AS name", names)
     off = [name for name, row in zip(names, rows, strict=True) if row[0] == "off"]
     # Some file systems never leave a torn page, so full_page_writes is the operator's decision.
     if off == ["full_page_writes"] or (off and allow_lossy_commits):
@@ -92,9 +94,10 @@ async def prepare(pool: PostgresPool, schema: str) -> None:
 
     async def migrate(connection: Connection) -> None:
         if await _version(connection, schema) < len(_MIGRATIONS):
-            await _migrate(connection, schema)
+            await _migrate(connection, schema, pool.timeout)
 
-    await pool.run(migrate)
+    async with log_slow_start(f"the tables of schema {schema} in {pool.server}", pool.timeout):
+        await pool.run(migrate)
 
 
 async def _version(connection: Connection, schema: str) -> int:
@@ -107,11 +110,13 @@ async def _version(connection: Connection, schema: str) -> int:
     return version
 
 
-async def _migrate(connection: Connection, schema: str) -> None:
+async def _migrate(connection: Connection, schema: str, timeout: float) -> None:
     """Migrate in one transaction; processes that start at the same time wait for the first."""
     async with connection.transaction(isolation="read_committed"):
         # If this process hangs here, the server ends its transaction soon, and the others continue.
         await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '10s'")
+        # Shorter than the timeout of the operation, which could not tell that it waited for a lock.
+        await connection.execute(f"SET LOCAL lock_timeout = {max(1, int(timeout * 900))}")
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"callfire_async.{schema}")
         version = await _version(connection, schema)
         if version == 0:

@@ -20,6 +20,7 @@ import trustme
 from attrs import evolve
 from engines.nats import PASSWORD, NatsServer, free_port, running_nats
 from engines.unprivileged import unprivileged_folder
+from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, StorageType
 from nats.js.errors import ServiceUnavailableError
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, dead_letter, lease_of
@@ -475,6 +476,86 @@ async def test_a_killed_server_is_reconnected(name, caplog):
     assert any("reconnected to NATS" in warning for warning in warnings)
 
 
+@pytest.mark.parametrize("when", ["before the write", "after the write"])
+async def test_a_cancelled_claim_counts_no_crash(inbox, monkeypatch, when):
+    """The record of its lease may be written already; the delivery is ready again at once."""
+    await inbox.append(Delivery(b"body"))
+    store, reached = inbox._store, asyncio.Event()
+    write = store.write
+
+    async def stopping(record: DeliveryRecord) -> DeliveryRecord | None:
+        monkeypatch.setattr(store, "write", write)
+        if when == "before the write":
+            reached.set()
+            await asyncio.sleep(0)
+        written = await write(record)
+        reached.set()
+        await asyncio.sleep(0)
+        return written
+
+    monkeypatch.setattr(store, "write", stopping)
+    claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
+    await reached.wait()
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+
+    lease = await next_lease(inbox)
+    assert (lease.delivery.body, lease.crashes, lease.attempt) == (b"body", 0, 1)
+    assert await inbox.ack(lease)
+
+
+async def test_closing_waits_for_the_leases_of_a_cancelled_claim(new_inbox, monkeypatch):
+    """Another process gets the delivery without a crash."""
+    async with new_inbox() as inbox:
+        await inbox.append(Delivery(b"body"))
+        store, reached = inbox._store, asyncio.Event()
+        write = store.write
+
+        async def stopping(record: DeliveryRecord) -> DeliveryRecord | None:
+            monkeypatch.setattr(store, "write", write)
+            reached.set()
+            return await write(record)
+
+        monkeypatch.setattr(store, "write", stopping)
+        claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
+        await reached.wait()
+        claiming.cancel()
+        await asyncio.wait([claiming])
+
+    async with new_inbox() as inbox:
+        assert (await next_lease(inbox)).crashes == 0
+
+
+GARBLED = [b"+OK", b"", b"[]", b"null", b'{"error": {}}', b'{"error": {"code": 404, "new_field": 1}}', b"\xff"]
+
+
+@pytest.mark.parametrize("response", GARBLED, ids=repr)
+async def test_a_garbled_response_raises_an_inbox_error(inbox, monkeypatch, response):
+    """For example of a proxy or a later version; the message does not quote it."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    client = inbox._store.opened.connection.client
+
+    async def request(*args: object, **options: object) -> Msg:
+        return Msg(client, data=response)
+
+    monkeypatch.setattr(client, "request", request)
+    for operation in (
+        inbox.append(Delivery(b"other")),
+        inbox.append_many([Delivery(b"1"), Delivery(b"2")]),
+        inbox.ack(lease),
+        inbox.get(1),
+        inbox.stats(),
+        inbox.replay([1]),
+    ):
+        with pytest.raises(
+            InboxUnavailableError, match=r"^NATS at .* sent a response that cannot be read \(\w+\)$"
+        ) as raised:
+            await operation
+        assert raised.value.__cause__ is None
+
+
 async def test_any_error_of_a_batch_is_followed_by_single_publishes(inbox, monkeypatch):
     """For example after a malformed response; later batches are written too."""
     jetstream = inbox._store.opened.queue._jetstream
@@ -492,30 +573,146 @@ async def test_any_error_of_a_batch_is_followed_by_single_publishes(inbox, monke
     assert await bodies_of(inbox) == [b"1", b"2", b"3", b"4"]
 
 
-async def test_a_deleted_consumer_raises(nats_server, inbox, name):
-    """In `wait` and in `claim`."""
+async def test_a_deleted_consumer_is_created_again(nats_server, inbox, name, caplog):
+    """A wait ends with an error; the next claim creates the consumer, logs one error and returns deliveries."""
     waiting = asyncio.create_task(inbox.wait(LEASE))
     await inbox.stats()
     async with admin(nats_server) as jetstream:
         await jetstream.delete_consumer(name, "workers")
+    await inbox.append(Delivery(b"body"))
 
-    with pytest.raises(InboxUnavailableError, match=r"the consumer on NATS at .* failed with status"):
+    with pytest.raises(
+        InboxUnavailableError, match=r"the consumer on NATS at .* failed with status 409 Consumer Deleted"
+    ):
         await waiting
-    with pytest.raises(InboxUnavailableError, match=r"the consumer on NATS at .* failed with status"):
-        await inbox.claim(1, lease=LEASE)
+    assert (await lease_of(inbox)).delivery.body == b"body"
+    (error,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert error.startswith(
+        f"consumer workers of stream {name} on NATS at {inbox._store.opened.connection.address} was"
+    )
 
 
-async def test_a_deleted_stream_raises_in_time(nats_server, new_inbox, name):
-    """In each operation."""
-    async with new_inbox(timeout=0.5) as inbox:
-        await inbox.append(Delivery(b"body"))
-        async with admin(nats_server) as jetstream:
-            await jetstream.delete_stream(f"{name}-records")
+async def test_deliveries_survive_their_consumer(nats_server, inbox, name):
+    """Running ones are settled, delayed ones keep their attempts, and none is leased to two workers."""
+    await inbox.append_many([Delivery(body) for body in (b"running", b"delayed", b"done", b"new")])
+    leases = {lease.delivery.body: lease for lease in await inbox.claim(3, lease=LEASE)}
+    await inbox.nack(leases[b"delayed"], delay=1.0)
+    async with admin(nats_server) as jetstream:
+        await jetstream.delete_consumer(name, "workers")
+    await inbox.ack(leases[b"done"])
 
-        with pytest.raises(InboxUnavailableError, match="did not respond"):
-            await inbox.handled(["event"])
-        with pytest.raises(InboxUnavailableError, match="did not respond"):
-            await inbox.claim(1, lease=LEASE)
+    claimed = [await next_lease(inbox), await next_lease(inbox)]
+
+    assert [(lease.delivery.body, lease.attempt) for lease in claimed] == [(b"new", 1), (b"delayed", 2)]
+    for lease in (leases[b"running"], *claimed):
+        assert await inbox.ack(lease)
+    await inbox.claim(1, lease=LEASE)
+    assert await inbox.stats() == InboxStats(ready=0, delayed=0, leased=0, done=4, dead=0)
+
+
+CHANGES = {
+    "ack_wait": 5.0,
+    "max_deliver": 3,
+    "max_ack_pending": 1,
+    "filter_subject": "of no new delivery",
+    "headers_only": True,
+    "inactive_threshold": 60.0,
+}
+
+
+@pytest.mark.parametrize("setting", CHANGES)
+async def test_a_changed_consumer_is_restored(nats_server, inbox, name, caplog, setting):
+    """Such a setting keeps deliveries back without an error, so it is checked at intervals."""
+    value = f"{name}.again" if setting == "filter_subject" else CHANGES[setting]
+    async with admin(nats_server) as jetstream:
+        config = (await jetstream.consumer_info(name, "workers")).config
+        await jetstream.add_consumer(name, config, **{setting: value})
+    await inbox.append(Delivery(b"body"))
+    inbox._store.opened.consumer._guard._check_at = 0.0
+
+    assert (await next_lease(inbox)).delivery.body == b"body"
+    (error,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert error.endswith(f"has changed settings, restoring them: {setting}")
+
+
+async def test_a_paused_consumer_is_logged_and_stays_paused(nats_server, inbox, name, caplog):
+    """An operator may stop the handlers on purpose."""
+    until_then = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    async with admin(nats_server) as jetstream:
+        await jetstream.pause_consumer(name, "workers", until_then)
+    await inbox.append(Delivery(b"body"))
+    caplog.clear()
+    for _ in range(2):
+        inbox._store.opened.consumer._guard._check_at = 0.0
+        assert await inbox.claim(1, lease=LEASE) == []
+
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == LOG]
+    assert re.search(r"is paused until .*; no delivery is handled until then", warning)
+
+
+async def test_a_purged_queue_does_not_stop_the_inbox(nats_server, inbox, name):
+    """The operator has deleted what was pending; a running delivery can still be settled."""
+    await inbox.append_many([Delivery(b"running"), Delivery(b"pending")])
+    lease = await next_lease(inbox)
+    async with admin(nats_server) as jetstream:
+        await jetstream.purge_stream(name)
+
+    assert await inbox.ack(lease)
+    await inbox.append(Delivery(b"new"))
+    assert (await next_lease(inbox)).delivery.body == b"new"
+    assert await inbox.claim(1, lease=LEASE) == []
+
+
+async def test_a_deleted_queue_is_not_replaced_by_an_empty_one(nats_server, inbox, name):
+    """Its loss must be noticed; the inbox recovers if the stream is restored."""
+    await inbox.append(Delivery(b"lost"))
+    missing = (
+        rf"^stream {name} on NATS at .* is missing: it was deleted, with its deliveries; restore it .*, or restart"
+    )
+    async with admin(nats_server) as jetstream:
+        config = (await jetstream.stream_info(name)).config
+        await jetstream.delete_stream(name)
+
+        async with asyncio.timeout(DEADLINE / 2):
+            for operation in (inbox.append(Delivery(b"2")), inbox.claim(1, lease=LEASE), inbox.stats(), inbox.get(1)):
+                with pytest.raises(InboxUnavailableError, match=missing):
+                    await operation
+        with pytest.raises(nats.js.errors.NotFoundError):
+            await jetstream.stream_info(name)
+        await jetstream.add_stream(config)
+
+    await inbox.append(Delivery(b"new"))
+    assert (await next_lease(inbox)).delivery.body == b"new"
+
+
+async def test_a_deleted_record_stream_is_not_taken_for_an_empty_one(nats_server, inbox, name):
+    """In each operation that needs the records, at once."""
+    await inbox.append_many([Delivery(b"leased"), Delivery(b"pending")])
+    lease = await next_lease(inbox)
+    async with admin(nats_server) as jetstream:
+        await jetstream.delete_stream(f"{name}-records")
+
+    async with asyncio.timeout(DEADLINE / 2):
+        for operation in (
+            inbox.handled(["event"]),
+            inbox.claim(1, lease=LEASE),
+            inbox.ack(lease),
+            inbox.get(1),
+            inbox.stats(),
+            all_entries(inbox),
+        ):
+            with pytest.raises(InboxUnavailableError, match=f"stream {name}-records on NATS at .* is missing"):
+                await operation
+
+
+async def test_a_deleted_stream_of_dead_letters_costs_no_body(nats_server, inbox, name):
+    """A replay without the body would handle an empty delivery."""
+    id = (await dead_letter(inbox)).id
+    async with admin(nats_server) as jetstream:
+        await jetstream.delete_stream(f"{name}-dead")
+
+    with pytest.raises(InboxUnavailableError, match=f"stream {name}-dead on NATS at .* is missing"):
+        await inbox.replay([id])
 
 
 async def test_a_closed_connection_raises(new_inbox):
@@ -952,6 +1149,8 @@ async def test_an_unreadable_record_raises_an_inbox_error(nats_server, inbox, na
     async with admin(nats_server) as jetstream:
         await jetstream.publish(f"{name}-records.record.{appended.id}", b"from the future\n")
 
+    with pytest.raises(InboxError, match=f"cannot read the record of delivery {appended.id}; a later version"):
+        await inbox.replay()
     with pytest.raises(InboxError, match=f"cannot read the record of delivery {appended.id}; a later version"):
         await inbox.get(appended.id)
 

@@ -1,9 +1,11 @@
 """`PostgresInbox` beyond the shared suite: server failures, several processes, poolers."""
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import secrets
+import ssl
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import trustme
 from attrs import frozen
 from engines.pgbouncer import running_pgbouncer
 from engines.postgres import PASSWORD, PostgresServer
@@ -21,7 +24,7 @@ from engines.proxy import Fault, Proxy, run_proxy
 from notifications.inbox.suite import DEADLINE, LEASE, ODD_TEXTS, all_entries, bodies_of, lease_of
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, Inbox, Lease
+from callfire_async.notifications.inbox import Delivery, Inbox, Lease, _waiting
 from callfire_async.notifications.inbox import postgres as module
 from callfire_async.notifications.inbox.postgres import PostgresInbox, _notify, _pool
 from callfire_async.notifications.inbox.postgres._pool import PostgresPool
@@ -149,6 +152,18 @@ async def test_processes_that_start_together_create_the_tables_once(schema):
 
         assert (await inboxes[0].stats()).ready == 1
         assert await schema.fetchval("SELECT count(*) FROM inbox_version") == 1
+
+
+async def test_waiting_for_another_processs_migration_is_logged(schema, caplog, monkeypatch):
+    """At once, not when the timeout ends; then the error says that it was a lock."""
+    monkeypatch.setattr(_waiting, "_PATIENCE_SECONDS", 0.05)
+    async with schema.admin() as other, other.transaction():
+        await other.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"callfire_async.{schema.name}")
+        with pytest.raises(InboxUnavailableError, match=r"^PostgreSQL at .* did not get a lock in time"):
+            await schema.inbox(timeout=1.0).__aenter__()
+
+    name = f"the tables of schema {schema.name} in PostgreSQL at {schema.server.folder}"
+    assert f"waiting for {name}, up to 1 s" in caplog.messages
 
 
 async def test_tables_of_a_later_version_are_refused(schema, inbox):
@@ -647,7 +662,7 @@ async def test_connections_to_a_read_only_server_are_dropped(schema):
     async with schema.inbox(f"{schema.server.dsn(database=name)}&application_name={schema.name}") as inbox:
         await schema.fetchval(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         await schema.disconnect()
-        with pytest.raises(InboxUnavailableError, match="in a read-only transaction"):
+        with pytest.raises(InboxUnavailableError, match=r"is read-only .*: cannot execute"):
             await inbox.append(Delivery(b"1"))
         await schema.fetchval(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
 
@@ -769,25 +784,90 @@ async def test_conflicts_are_retried_five_times(schema):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://unknown:SECRET@/postgres?host={folder}", "PostgreSQL is unavailable: password authentication"),
-        ("postgresql://postgres:{password}@/SECRETS?host={folder}", "is unavailable: database .* does not exist"),
-        ("postgresql://postgres:SECRET@/postgres?host={folder}/nowhere", "PostgreSQL is unavailable: "),
-        ("postgresql://postgres:SECRET@127.0.0.1:1/postgres", "PostgreSQL is unavailable: "),
-        ("postgresql://postgres:SECRET@host:no-port/postgres", "driver rejected a value or the URL"),
-        ("postgresql://postgres@[::1:SECRET/postgres", "driver rejected a value or the URL"),
-        ("https://postgres:SECRET@host/postgres", "driver rejected a value or the URL"),
+        (
+            "postgresql://somebody:SECRET@/postgres?host={folder}",
+            "^PostgreSQL at {folder} rejected the login: password authentication failed",
+        ),
+        (
+            "postgresql://postgres:{password}@/SECRETS?host={folder}",
+            "^PostgreSQL at {folder} does not have this database: database .* does not exist",
+        ),
+        (
+            "postgresql://postgres:SECRET@/postgres?host={folder}/nowhere",
+            "^PostgreSQL at {folder}/nowhere is unavailable: there is no socket at this path",
+        ),
+        (
+            "postgresql://postgres:SECRET@127.0.0.1:1/postgres",
+            "^PostgreSQL at 127.0.0.1:1 is unavailable: connection refused$",
+        ),
+        (
+            "postgresql://postgres:SECRET@nowhere.invalid/postgres",
+            "^PostgreSQL at nowhere.invalid:5432 is unavailable: unknown host: the name cannot be resolved",
+        ),
+        (
+            "postgresql://postgres:SECRET@no..where/postgres",
+            "^PostgreSQL at no..where:5432 is unavailable: unknown host: the name is invalid$",
+        ),
+        (
+            "postgresql://postgres:SECRET@127.0.0.1:1/postgres?sslmode=on",
+            "^PostgreSQL at 127.0.0.1:1 cannot be used with these settings: `sslmode` parameter must be one of",
+        ),
+        (
+            "postgresql://postgres:SECRET@/postgres?host=127.0.0.1&port=no-port",
+            "driver rejected a value or the URL",
+        ),
     ],
 )
 async def test_an_error_about_the_url_hides_its_password(schema, url, message):
     """In the message and in its causes."""
-    url = url.format(folder=schema.server.folder, password=PASSWORD)
+    folder = schema.server.folder
+    url = url.format(folder=folder, password=PASSWORD)
 
-    with pytest.raises(InboxError, match=message) as raised:
+    with pytest.raises(InboxError, match=message.format(folder=folder)) as raised:
         await schema.inbox(url).__aenter__()
 
     printed = "".join(traceback.format_exception(raised.value))
     lines = [line for line in printed.splitlines() if "SECRET" in line and "SECRETS" not in line]
     assert (lines, PASSWORD in printed) == ([], False)
+
+
+async def test_too_many_connections_are_named(schema):
+    """The limit of the role has the same error as max_connections."""
+    role = f"role_{secrets.token_hex(4)}"
+    await schema.fetchval(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 0")
+
+    with pytest.raises(InboxUnavailableError, match=r"^PostgreSQL at .* accepts no more connections: too many conn"):
+        await schema.inbox(schema.dsn().replace("//postgres:", f"//{role}:")).__aenter__()
+
+
+async def test_a_server_without_tls_is_named(schema):
+    """If the address requires TLS."""
+    async with run_proxy(schema.server.folder / ".s.PGSQL.5432") as proxy:
+        with pytest.raises(InboxUnavailableError, match=rf"127\.0\.0\.1:{proxy.port} is unavailable: .*rejected SSL"):
+            await schema.inbox(f"{schema.proxy_dsn(proxy.port)}&sslmode=require").__aenter__()
+
+
+async def test_a_certificate_that_is_not_trusted_is_named(tmp_path):
+    """With the reason of the verification."""
+    certificate, other = trustme.CA(), trustme.CA()
+    other.cert_pem.write_to_path(root := tmp_path / "root.crt")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(writer):
+            await reader.readexactly(8)
+            writer.write(b"S")
+            await writer.start_tls(context)
+
+    async with await asyncio.start_server(upgrade, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"postgresql://me:secret@127.0.0.1:{port}/db?sslmode=verify-full&sslrootcert={root}"
+        with pytest.raises(
+            InboxUnavailableError,
+            match=rf"^PostgreSQL at 127\.0\.0\.1:{port} is unavailable: TLS failed: the server's certificate is",
+        ):
+            await PostgresInbox(url).__aenter__()
 
 
 async def test_an_error_does_not_quote_the_values(inbox):
@@ -803,7 +883,7 @@ async def test_an_error_does_not_quote_the_servers_message_about_values(schema, 
     """The server's message contains the row."""
     await schema.fetchval("ALTER TABLE deliveries ADD CHECK (body <> 'a secret')")
 
-    with pytest.raises(InboxError, match="PostgreSQL rejected the statement: CheckViolationError") as raised:
+    with pytest.raises(InboxError, match=r"^PostgreSQL at .* rejected the statement: CheckViolationError$") as raised:
         await inbox.append(Delivery(b"a secret"))
     assert type(raised.value) is InboxError
     assert raised.value.__cause__ is None
