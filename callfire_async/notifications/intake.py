@@ -88,8 +88,13 @@ class QueuedIntake:
 
     @property
     def last_store_succeeded(self) -> bool:
-        """Whether the last append and the last settle operations succeeded."""
-        return self._is_writable and self._worker.can_write
+        """Whether the last append and the last settle operations succeeded, and the inbox's file is in its place."""
+        return self._is_writable and self._worker.can_write and self._is_inbox_available
+
+    @property
+    def _is_inbox_available(self) -> bool:
+        # Only inboxes in files have this attribute; an inbox on a server fails when it is called.
+        return bool(getattr(self._inbox, "is_available", True))
 
     @property
     def can_accept(self) -> bool:
@@ -97,7 +102,7 @@ class QueuedIntake:
         retry_is_due = time.monotonic() - self._failed_at >= _RETRY_STORE_SECONDS
         # An inbox with a spool accepts deliveries while nothing can be settled.
         settles = self._worker.can_write or getattr(self._inbox, "accepts_during_outage", False)
-        return settles and (self._is_writable or retry_is_due)
+        return settles and self._is_inbox_available and (self._is_writable or retry_is_due)
 
     @property
     def has_recent_dead_letters(self) -> bool:
