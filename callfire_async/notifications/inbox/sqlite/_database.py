@@ -16,10 +16,12 @@ __all__ = [
     "EPHEMERAL_FILE_SYSTEMS",
     "check_is_inbox",
     "connect",
+    "create_file",
     "file_system",
     "find_damage",
     "open_database",
     "sync_directory",
+    "sync_file",
     "warn_if_ephemeral",
 ]
 
@@ -80,7 +82,7 @@ def open_database(
         InboxError: A later version of this library has written the file.
     """
     if create and not read_only:
-        _create_file(path)
+        create_file(path)
     if not read_only:
         # Before SQLite opens the file: closing a connection may copy the log into the database.
         _sync_wal(path)
@@ -112,7 +114,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool, che
     sync_directory(path.parent)
 
 
-def _create_file(path: Path) -> None:
+def create_file(path: Path) -> None:
+    """Create an empty file that only this user can read, unless it exists."""
     # SQLite gives its other files the mode of this one. An existing file must not be opened here: closing it would
     # release all locks that this process has on it, including those of SQLite.
     with suppress(FileExistsError):
@@ -177,14 +180,14 @@ def _check_version(connection: sqlite3.Connection, path: Path, *, minimum: int =
     return int(version)
 
 
-def check_is_inbox(connection: sqlite3.Connection, path: Path) -> None:
+def check_is_inbox(connection: sqlite3.Connection, path: Path, *, oldest: int = len(_MIGRATIONS)) -> None:
     """
-    Check that a file is an inbox of this version.
+    Check that a file is an inbox of this version, or of an older one.
 
     Raises:
         InboxError: It is not, or a later version of this library has written it.
     """
-    _check_version(connection, path, minimum=len(_MIGRATIONS))
+    _check_version(connection, path, minimum=oldest)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -194,7 +197,12 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 def sync_directory(directory: Path) -> None:
     """Make the names of new files durable."""
-    with _opened(directory, os.O_RDONLY) as file:
+    sync_file(directory)
+
+
+def sync_file(path: Path) -> None:
+    """Make the contents of a file or directory durable."""
+    with _opened(path, os.O_RDONLY) as file:
         os.fsync(file)
 
 

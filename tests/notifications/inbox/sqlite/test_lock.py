@@ -89,7 +89,7 @@ async def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(DEADLINE):
         with suppress(ProcessLookupError):
-            while os.kill(pid, 0) is None:
+            while os.kill(pid, 0) is None:  # noqa: ASYNC110  # a process sets no events
                 await asyncio.sleep(0.005)
 
 
@@ -146,7 +146,9 @@ async def test_the_process_that_inherited_the_lock_is_named(path):
     lock.close()
     _lock._held.discard(lock)
     try:
-        with pytest.raises(InboxLockedError, match=rf"process {child.pid}, which inherited the lock from process {owner.pid};"):
+        with pytest.raises(
+            InboxLockedError, match=rf"process {child.pid}, which inherited the lock from process {owner.pid};"
+        ):
             await SqliteInbox(path, lock_timeout=0).__aenter__()
     finally:
         child.communicate()
@@ -159,7 +161,9 @@ async def test_an_owner_that_cannot_be_found(path, monkeypatch):
         path.with_name("inbox.db.lock").write_text("4194305\n")
         monkeypatch.setattr(_lock, "_holders", lambda _: set())
 
-        with pytest.raises(InboxLockedError, match="process 4194305, if it runs in another container, or else one that"):
+        with pytest.raises(
+            InboxLockedError, match="process 4194305, if it runs in another container, or else one that"
+        ):
             await SqliteInbox(path, lock_timeout=0).__aenter__()
 
 
@@ -187,7 +191,7 @@ def in_child(run: object) -> str:
     if child == 0:
         try:
             result = repr(asyncio.run(run()))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # the parent checks it
             result = f"{type(error).__name__}: {error}"
         os.write(writer, result.encode())
         os._exit(0)
