@@ -345,4 +345,4 @@ def parse_time(text: str) -> datetime:
 # --- backups ----------------------------------------------------------------------------------------------
 
 app.command(epilog="Example: `callfire-async inbox backup callfire.db callfire-backup.db`")(backup)
-app.command(epilog="Example: `callfire-async inbox restore callfire.db callfire-backup.db`")(restore)
+app.command(epilog="Example: `callfire-async inbox restore callfire.db backups/callfire.db`")(restore)

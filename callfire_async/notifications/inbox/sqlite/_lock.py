@@ -30,7 +30,7 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock_path = path.with_name(f"{path.name}.lock")
+        self._lock_path = path.parent / f"{path.name}.lock"
         self._file: int | None = None
         #: The last owner's note; empty without one.
         self.note = ""
