@@ -120,7 +120,7 @@ async def test_forked_children_do_not_strand_the_deliveries_of_a_directory(tmp_p
 
 
 async def test_an_owner_that_closes_releases_the_lock_of_its_children_too(path, monkeypatch):
-    """Also if the fork was made without Python's knowledge, which a copy of the descriptor stands for here."""
+    """Also if the fork was made without Python's knowledge, imitated by a copy of the descriptor."""
     inbox = await SqliteInbox(path).__aenter__()
     inherited = os.dup(inbox._lock._file)
     await inbox.__aexit__(None, None, None)
