@@ -10,7 +10,7 @@ from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
 from callfire_async.notifications.inbox.base import Inbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
-__all__ = ["LOCK_TIMEOUT_SECONDS", "inbox_files", "open_for_writing", "open_read_only"]
+__all__ = ["LOCK_TIMEOUT_SECONDS", "inbox_files", "local_path", "open_for_writing", "open_read_only"]
 
 # Enough for an owner that is about to exit; a command does not wait for a rolling deployment.
 LOCK_TIMEOUT_SECONDS = 2.0
@@ -49,6 +49,14 @@ async def open_for_writing(target: str) -> Inbox:
     # Entering a writable SqliteInbox would turn any other file into an inbox: check the file first.
     async with open_read_only(target) as inbox:
         return inbox if _is_server(target) else SqliteInbox(target, lock_timeout=LOCK_TIMEOUT_SECONDS)
+
+
+def local_path(target: str, *, must_exist: bool) -> Path:
+    """Return the path of a SQLite file or of a directory of them."""
+    if _is_server(target):
+        message = "INBOX must be a file or a directory: back up an inbox on a server with the server's own tools"
+        raise CliError(message, WRONG_USE)
+    return _existing_path(target) if must_exist else Path(target)
 
 
 def _existing_path(target: str) -> Path:

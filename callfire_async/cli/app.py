@@ -17,7 +17,7 @@ __all__ = ["LazyCommand", "app"]
 # The first line of each command's help, which `--help` shows without an import.
 _SUMMARIES = {
     "subscriptions": "List and change an account's subscriptions.",
-    "inbox": "Inspect an inbox; replay or delete its deliveries.",
+    "inbox": "Inspect, back up and restore an inbox; replay or delete its deliveries.",
     "demo": "Run an end-to-end demo on localhost; no account needed.",
     "parse": "Print the event in a postback body as JSON; status 2 if the body is not a notification.",
     "sandbox": "Serve an in-memory fake of CallFire's API on localhost.",

@@ -35,12 +35,14 @@ async def intake_health(intake: QueuedIntake | InlineIntake | None, max_age: flo
     """Return the health of a running receiver's intake; None is a receiver that is not running. Never raises."""
     if intake is None:
         return Health(live=True, ready=False, healthy=False, reasons=("the receiver is not running",))
+    # First, because reading an inbox finds that its file is gone.
+    backlog = await _backlog(intake, max_age)
     checks = {
         "the worker has stopped claiming deliveries": not intake.is_working,
         "the inbox cannot be written to": not intake.last_store_succeeded,
         "a delivery became a dead letter within the last 15 minutes": intake.has_recent_dead_letters,
     }
-    reasons = [reason for reason, failed in checks.items() if failed] + await _backlog(intake, max_age)
+    reasons = [reason for reason, failed in checks.items() if failed] + backlog
     ready = intake.is_working and intake.can_accept
     return Health(live=intake.is_working, ready=ready, healthy=not reasons, reasons=tuple(reasons))
 

@@ -125,18 +125,25 @@ class QueuedIntake:
 
     @property
     def last_store_succeeded(self) -> bool:
-        """Whether the last append, claim and settle operations succeeded."""
-        return self._is_writable and self._worker.can_write and self._worker.can_claim
+        """Whether the last append, claim and settle operations succeeded, and the inbox's file is in its place."""
+        return self._is_writable and self._can_work and self._is_inbox_available
+
+    @property
+    def _can_work(self) -> bool:
+        return self._worker.can_write and self._worker.can_claim
+
+    @property
+    def _is_inbox_available(self) -> bool:
+        # Only inboxes in files have this attribute; an inbox on a server fails when it is called.
+        return bool(getattr(self._inbox, "is_available", True))
 
     @property
     def can_accept(self) -> bool:
         """Whether the next append may succeed: the last one did, or it was a while ago."""
         retry_is_due = time.monotonic() - self._failed_at >= _RETRY_STORE_SECONDS
         # An inbox with a spool accepts deliveries while nothing can be claimed or settled.
-        is_available = self._worker.can_write and self._worker.can_claim
-        return (is_available or getattr(self._inbox, "accepts_during_outage", False)) and (
-            self._is_writable or retry_is_due
-        )
+        has_storage = self._can_work or getattr(self._inbox, "accepts_during_outage", False)
+        return has_storage and self._is_inbox_available and (self._is_writable or retry_is_due)
 
     @property
     def has_recent_dead_letters(self) -> bool:

@@ -51,7 +51,9 @@ async def fill(path):
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
     """Provide everything that the examples use: an account, files and a service."""
-    asyncio.run(fill(tmp_path / "callfire.db"))
+    for name in ("callfire.db", "backups/callfire.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        asyncio.run(fill(tmp_path / name))
     (tmp_path / "postback.xml").write_bytes(encode(make_text_received())[1])
     (tmp_path / "subscriptions.toml").write_text(
         "endpoint = 'https://hooks.example.com/callfire/{token}'\n"

@@ -349,3 +349,69 @@ def test_path_of_a_nats_url_is_the_name(monkeypatch, tmp_path, target, name):
 def test_invalid_nats_name_is_wrong_usage():
     """An invalid name exits with status 2, before anything is connected."""
     assert run_command("inbox", "stats", "nats://localhost/a.b").status == 2
+
+
+# --- backups ------------------------------------------------------------------------------------------------------
+
+
+def test_backup_of_a_running_service_is_restored(owned, tmp_path):
+    """A backup needs no downtime; a restore is refused until the service is stopped."""
+    backed_up = run_command("inbox", "backup", owned, "backup.db", "--json")
+    again = run_command("inbox", "backup", owned, "backup.db")
+    forced = run_command("inbox", "backup", owned, "backup.db", "--force")
+
+    assert backed_up.items == [{"backup": "backup.db"}]
+    assert (again.status, "--force" in again.err) == (1, True)
+    assert forced.out == "backup.db is a complete copy\n"
+    assert run_command("inbox", "stats", "backup.db", "--json").items[0]["dead"] == 2
+
+
+def test_restore_is_refused_while_the_file_is_owned(owned, monkeypatch):
+    """The owner is named, and nothing is changed."""
+    monkeypatch.setattr("callfire_async.cli._inbox_target.LOCK_TIMEOUT_SECONDS", 0.1)
+    run_command("inbox", "backup", owned, "backup.db")
+
+    refused = run_command("inbox", "restore", owned, "backup.db")
+
+    assert (refused.status, "nothing was restored" in refused.err, "owned by process" in refused.err) == (1, True, True)
+    assert "stop the service first" in refused.err
+
+
+def test_restore_keeps_the_old_file(file):
+    """Its path is printed, for people and for scripts."""
+    run_command("inbox", "backup", file, "backup.db")
+    run_command("inbox", "purge", file, "--dead-before", "0m", "--yes")
+
+    (item,) = run_command("inbox", "restore", file, "backup.db", "--json").items
+    restored = run_command("inbox", "restore", "new.db", "backup.db")
+    replaced = run_command("inbox", "restore", file, "backup.db")
+
+    assert restored.out == "new.db is restored\n"
+    assert f"{file} is restored; the old file is {file}.replaced-" in replaced.out
+    counts = [run_command("inbox", "stats", path, "--json").items[0]["dead"] for path in (file, item["replaced"])]
+    assert counts == [2, 0]
+
+
+def test_directory_is_backed_up_and_restored(directory):
+    """Each file by itself."""
+    run_command("inbox", "backup", directory, "copies")
+    restored = run_command("inbox", "restore", "other", "copies")
+
+    assert len(restored.out.splitlines()) == 2
+    assert run_command("inbox", "stats", "other", "--json").items[0]["dead"] == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["backup", "missing.db", "backup.db"],
+        ["backup", "postgresql://u:sesame@h/d", "backup.db"],
+        ["restore", "inbox.db", "missing.db"],
+        ["restore", "nats://h", "backup.db"],
+    ],
+)
+def test_backup_needs_files(command):
+    """A missing file or a server is wrong usage."""
+    result = run_command("inbox", *command)
+
+    assert (result.status, "sesame" in result.err) == (2, False)

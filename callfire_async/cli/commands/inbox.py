@@ -1,4 +1,4 @@
-"""Inspect an inbox; replay or delete its deliveries."""
+"""Inspect an inbox; replay or delete its deliveries; back it up and restore it."""
 
 import asyncio
 import re
@@ -16,6 +16,7 @@ from attrs import asdict, astuple, evolve, frozen
 
 from callfire_async.cli._client_options import AsJson, Yes
 from callfire_async.cli._exit import FAILED, WRONG_USE, CliError
+from callfire_async.cli._inbox_backup import backup, restore
 from callfire_async.cli._inbox_target import inbox_files, open_for_writing, open_read_only
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table, escape_control_characters
 from callfire_async.errors import InboxLockedError, NotificationError
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     no_args_is_help=True,
-    help="Inspect an inbox; replay or delete its deliveries.",
+    help="Inspect, back up and restore an inbox; replay or delete its deliveries.",
 )
 
 
@@ -339,3 +340,9 @@ def parse_time(text: str) -> datetime:
         # OverflowError: before the year 1.
         raise CliError(f"invalid time {text!r}: use 90d, 12h, 5m or 2026-01-31", WRONG_USE) from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+# --- backups ----------------------------------------------------------------------------------------------
+
+app.command(epilog="Example: `callfire-async inbox backup callfire.db callfire-backup.db`")(backup)
+app.command(epilog="Example: `callfire-async inbox restore callfire.db backups/callfire.db`")(restore)

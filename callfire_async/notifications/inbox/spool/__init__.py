@@ -102,8 +102,17 @@ class SpoolingInbox:
 
     @property
     def accepts_during_outage(self) -> bool:
-        """Whether ``append`` succeeds while leases cannot be settled: a receiver with this inbox stays ready."""
-        return True
+        """
+        Whether ``append`` succeeds while leases cannot be settled: a receiver with this inbox stays ready.
+
+        It does unless the file of the spool was deleted, moved or replaced.
+        """
+        return bool(getattr(self._spool, "is_available", True))
+
+    @property
+    def is_available(self) -> bool:
+        """Whether ``append`` can succeed: the primary is available, or the spool is."""
+        return self._breaker.is_closed or self.accepts_during_outage
 
     @property
     def retention(self) -> float | None:

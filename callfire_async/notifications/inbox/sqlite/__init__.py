@@ -32,6 +32,7 @@ from callfire_async.notifications.inbox.base import (
     wait_for_event,
 )
 from callfire_async.notifications.inbox.sqlite import _queries as queries
+from callfire_async.notifications.inbox.sqlite._arguments import check_flags, check_place, check_seconds, to_path
 from callfire_async.notifications.inbox.sqlite._database import warn_if_ephemeral
 from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
 from callfire_async.notifications.inbox.sqlite._lock import FileLock
@@ -52,6 +53,10 @@ class SqliteInbox:
     crashed owner had leased. Keep the file on a disk that outlives the process; locks are not reliable on network file
     systems.
 
+    If the file is deleted, moved or replaced while it is open, appends raise `InboxUnavailableError` until the same
+    file is back or the inbox is opened again; what is waiting in the open file can still be claimed and settled. A
+    process that is forked from the owner cannot use the inbox.
+
     Args:
         path: The file; created with mode 0600 if it does not exist. Its directory must exist.
         lock_timeout: Seconds to wait for the current owner to stop before `InboxLockedError` is raised.
@@ -61,6 +66,9 @@ class SqliteInbox:
         read_only: For tools that inspect an inbox while a service owns it: only ``get``, ``entries``, ``handled`` and
             ``stats`` work.
         clock: The source of time.
+
+    Raises:
+        TypeError, ValueError: An argument has the wrong type or is out of range, or *path* is not the path of a file.
     """
 
     def __init__(
@@ -74,7 +82,11 @@ class SqliteInbox:
         read_only: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        self._path = Path(path)
+        self._path = to_path(path)
+        check_seconds(lock_timeout=lock_timeout, dedupe_window=dedupe_window, retention=retention)
+        check_flags(keep_bodies=keep_bodies, read_only=read_only)
+        if clock is not None and not callable(getattr(clock, "seconds", None)):
+            raise TypeError(f"clock must be a Clock, not {type(clock).__name__}")
         self._lock_timeout = lock_timeout
         self._dedupe_window = dedupe_window
         self._retention = retention
@@ -100,18 +112,30 @@ class SqliteInbox:
             path: The directory; created if it does not exist.
             read_only: For tools: open all existing files without owning them.
             options: Arguments of `SqliteInbox` except ``lock_timeout``.
+
+        Raises:
+            TypeError, ValueError: As for `SqliteInbox`.
         """
-        return SqliteDirectoryInbox(
-            Path(path),
-            lambda file, *, read_only: cls(file, lock_timeout=0.0, read_only=read_only, **options),
-            retention=options.get("retention", _RETENTION_SECONDS),
-            read_only=read_only,
-        )
+        if "lock_timeout" in options:
+            raise TypeError("lock_timeout cannot be used with in_directory(), which does not wait for files")
+
+        def make_inbox(file: Path, *, read_only: bool) -> SqliteInbox:
+            return cls(file, lock_timeout=0.0, read_only=read_only, **options)
+
+        directory = to_path(path)
+        # Checks the options now, and not when the first file is opened.
+        retention = make_inbox(directory / "example.db", read_only=read_only).retention
+        return SqliteDirectoryInbox(directory, make_inbox, retention=retention, read_only=read_only)
 
     @property
     def retention(self) -> float:
         """Seconds for which the keys of done deliveries are kept; ``handled`` is complete for this period."""
         return self._retention
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the path leads to the files that are open; if not, appends fail, and a receiver is not ready."""
+        return self._writer is None or self._writer.files_problem is None
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
@@ -120,15 +144,17 @@ class SqliteInbox:
         Open the file.
 
         Raises:
-            InboxLockedError: Another process still owns the file after *lock_timeout*.
-            InboxUnavailableError: The file cannot be opened, or is damaged.
+            InboxLockedError: Another process, or another inbox of this process, still owns the file after
+                *lock_timeout*. Waiting is logged when it begins.
+            InboxUnavailableError: The file cannot be opened, is damaged, or does not belong to the log beside it.
             InboxError: A later version of this library has written the file.
         """
+        check_place(self._path)
         async with AsyncExitStack() as resources:
             if not self._read_only:
                 await self._lock.acquire(self._lock_timeout)
                 resources.callback(self._lock.release)
-            writer = WriterThread(self._path, read_only=self._read_only)
+            writer = WriterThread(self._path, None if self._read_only else self._lock)
             await writer.start()
             resources.push_async_callback(writer.stop)
             if not self._read_only:
@@ -168,14 +194,14 @@ class SqliteInbox:
 
     async def append(self, delivery: Delivery) -> AppendResult:
         """Store a delivery; return once it is on disk."""
-        result = self._owned_writer.submit_batched(self._append, delivery)
+        result = self._owned_writer.submit_batched(self._append, delivery, is_append=True)
         # A worker that wakes up now submits its claim after this append.
         self._work_added.set()
         return await result
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Store several deliveries, all or none; return once they are on disk."""
-        results = self._write(lambda connection: self._append(connection, deliveries))
+        results = self._owned_writer.submit(lambda connection: self._append(connection, deliveries), is_append=True)
         self._work_added.set()
         return await results
 

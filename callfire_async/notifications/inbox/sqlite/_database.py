@@ -6,12 +6,24 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox.sqlite._files import log_path
 
-__all__ = ["EPHEMERAL_FILE_SYSTEMS", "file_system", "open_database", "warn_if_ephemeral"]
+__all__ = [
+    "EPHEMERAL_FILE_SYSTEMS",
+    "check_is_inbox",
+    "connect",
+    "create_file",
+    "file_system",
+    "find_damage",
+    "open_database",
+    "sync_directory",
+    "sync_file",
+    "warn_if_ephemeral",
+]
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -52,7 +64,9 @@ _MIGRATIONS = (
 )
 
 
-def open_database(path: Path, *, read_only: bool = False, check: bool = False) -> sqlite3.Connection:
+def open_database(
+    path: Path, *, read_only: bool = False, check: bool = False, create: bool = True, check_log: bool = False
+) -> sqlite3.Connection:
     """
     Open the file of an inbox; create and migrate it if necessary.
 
@@ -60,17 +74,21 @@ def open_database(path: Path, *, read_only: bool = False, check: bool = False) -
         path: The file.
         read_only: The file must exist and is not changed.
         check: Check the whole file for damage first, which takes time if it is large.
+        create: Create the file if it does not exist.
+        check_log: Check first whether the log belongs to the file, which takes time if the file is large.
 
     Raises:
         sqlite3.Error, OSError: The file cannot be opened, or is damaged.
         InboxError: A later version of this library has written the file.
     """
+    if create and not read_only:
+        create_file(path)
     if not read_only:
-        _create_file(path)
         # Before SQLite opens the file: closing a connection may copy the log into the database.
         _sync_wal(path)
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    if check_log:
+        _check_log(path)
+    connection = connect(path, read_only=read_only)
     try:
         _prepare(connection, path, read_only=read_only, check=check)
     except BaseException:
@@ -79,18 +97,25 @@ def open_database(path: Path, *, read_only: bool = False, check: bool = False) -
     return connection
 
 
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open a file that exists; SQLite reports a file that is not a database with the first statement."""
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+
+
 def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool, check: bool) -> None:
     if check:
         _check_damage(connection)
     if read_only:
-        _check_version(connection, path, minimum=len(_MIGRATIONS))
+        check_is_inbox(connection, path)
         return
     _configure(connection)
     _migrate(connection, path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _create_file(path: Path) -> None:
+def create_file(path: Path) -> None:
+    """Create an empty file that only this user can read, unless it exists."""
     # SQLite gives its other files the mode of this one. An existing file must not be opened here: closing it would
     # release all locks that this process has on it, including those of SQLite.
     with suppress(FileExistsError):
@@ -101,6 +126,37 @@ def _check_damage(connection: sqlite3.Connection) -> None:
     (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if result != "ok":
         raise OSError("the file is damaged")
+
+
+def _check_log(path: Path) -> None:
+    """
+    Refuse a log that does not belong to the file; neither is changed.
+
+    Raises:
+        OSError: The file is damaged if it is read with its log.
+    """
+    _log.info("checking %s with its log, because the file has changed since the last checkpoint that was noted", path)
+    # A connection that only reads does not copy the log into the file.
+    with closing(connect(path, read_only=True)) as connection:
+        problem = find_damage(connection)
+    if problem is not None:
+        log = log_path(path)
+        raise OSError(
+            f"its log {log} does not belong to it ({problem}): the file was replaced without its log, such as by a"
+            " backup, or is damaged. To restore a backup, run 'callfire-async inbox restore'. To use the file as it is,"
+            f" without the deliveries in the log, move {log} to another directory"
+        )
+
+
+def find_damage(connection: sqlite3.Connection) -> str | None:
+    """Return what is wrong with a file and its indexes; None if nothing is."""
+    try:
+        (result,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        return str(error)
+    return None if result == "ok" else " ".join(str(result).split())
 
 
 def _configure(connection: sqlite3.Connection) -> None:
@@ -124,14 +180,29 @@ def _check_version(connection: sqlite3.Connection, path: Path, *, minimum: int =
     return int(version)
 
 
+def check_is_inbox(connection: sqlite3.Connection, path: Path, *, oldest: int = len(_MIGRATIONS)) -> None:
+    """
+    Check that a file is an inbox of this version, or of an older one.
+
+    Raises:
+        InboxError: It is not, or a later version of this library has written it.
+    """
+    _check_version(connection, path, minimum=oldest)
+
+
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     for number in range(_check_version(connection, path), len(_MIGRATIONS)):
         connection.executescript(f"BEGIN IMMEDIATE;{_MIGRATIONS[number]};PRAGMA user_version = {number + 1};COMMIT;")
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make the names of new files durable."""
-    with _opened(directory, os.O_RDONLY) as file:
+    sync_file(directory)
+
+
+def sync_file(path: Path) -> None:
+    """Make the contents of a file or directory durable."""
+    with _opened(path, os.O_RDONLY) as file:
         os.fsync(file)
 
 
@@ -142,17 +213,16 @@ def _sync_wal(path: Path) -> None:
     The owner may have died before its last sync, and pages that a failed sync covered are only synced again if they
     are written again. Without this, commits that are read from such a log could be lost in a power failure.
     """
-    # SQLite puts the log beside the target of a symbolic link.
-    target = path.resolve()
-    with suppress(FileNotFoundError), _opened(f"{target}-wal", os.O_RDWR) as file:
+    log = log_path(path)
+    with suppress(FileNotFoundError), _opened(log, os.O_RDWR) as file:
         for start in range(0, os.fstat(file).st_size, _CHUNK_BYTES):
             os.pwrite(file, os.pread(file, _CHUNK_BYTES, start), start)
         os.fsync(file)
-        _sync_directory(target.parent)
+        sync_directory(log.parent)
 
 
 @contextmanager
-def _opened(path: Path | str, flags: int) -> Iterator[int]:
+def _opened(path: Path, flags: int) -> Iterator[int]:
     file = os.open(path, flags | os.O_CLOEXEC)
     try:
         yield file

@@ -60,6 +60,11 @@ class SqliteDirectoryInbox:
         self._resources = AsyncExitStack()
         self._file_added = asyncio.Event()
 
+    @property
+    def is_available(self) -> bool:
+        """Whether appends can succeed: the path of this process's own file leads to the file that is open."""
+        return self._files.is_own_available
+
     # --- lifecycle ----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:

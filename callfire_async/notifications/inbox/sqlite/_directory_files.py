@@ -64,7 +64,14 @@ class DirectoryFiles:
         else:
             raise InboxUnavailableError(f"the directory {self._directory} does not exist")
 
+    @property
+    def is_own_available(self) -> bool:
+        """Whether this process's own file is in its place."""
+        return bool(getattr(self.inboxes.get(self.own_name), "is_available", True))
+
     def _create_directory(self) -> None:
+        if self._directory.is_file():
+            raise InboxUnavailableError(f"{self._directory} is a file, not a directory; use SqliteInbox() for one file")
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

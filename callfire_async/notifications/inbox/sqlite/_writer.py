@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +17,8 @@ from attrs import define
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox.sqlite._database import open_database
+from callfire_async.notifications.inbox.sqlite._files import OpenFiles
+from callfire_async.notifications.inbox.sqlite._lock import FileLock
 
 __all__ = ["BatchMismatchError", "BatchWork", "Work", "WriterThread"]
 
@@ -41,6 +45,8 @@ _JOB_ERRORS = frozenset(
 # The disk is full, or another process has locked the file: the file is unchanged.
 _HARMLESS_ERRORS = frozenset([sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED])
 
+_COUNT_OPEN = "SELECT count(*) FROM deliveries WHERE state < 2"
+
 
 class BatchMismatchError(Exception):
     """Raised when a batched statement affected fewer rows than it should; the writer reruns the items one by one."""
@@ -53,6 +59,8 @@ class _Job:
     work: BatchWork[Any]
     item: Any
     future: asyncio.Future[Any]
+    #: Whether it must fail if the file is gone; other jobs are still done in the open file.
+    is_append: bool = False
 
 
 #: A job, its result, and its error.
@@ -65,11 +73,21 @@ class WriterThread:
 
     Jobs that are submitted during a commit form the next transaction: concurrent writers share one sync of the disk,
     and a single writer does not wait for others.
+
+    Args:
+        path: The file.
+        lock: The lock that its owner holds; None to open the file read-only.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, lock: FileLock | None) -> None:
         self._path = path
-        self._read_only = read_only
+        # The working directory may change before the file is opened again.
+        self._absolute_path = path.absolute()
+        self._read_only = lock is None
+        self._files = None if lock is None else OpenFiles(self._absolute_path, lock)
+        self._process_id = os.getpid()
+        #: Why appends fail, if the path no longer leads to the open files.
+        self.files_problem: str | None = None
         self._unsent: list[_Job] = []
         self._submitted: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         # Owned by the thread.
@@ -97,7 +115,9 @@ class WriterThread:
             raise
 
     async def stop(self) -> None:
-        """Finish the submitted jobs, close the file and stop the thread."""
+        """Finish the submitted jobs, close the file and stop the thread; do nothing in a forked child."""
+        if self._process_id != os.getpid():
+            return
         self._send()
         self._submitted.put(None)
         try:
@@ -106,7 +126,7 @@ class WriterThread:
             # Even if cancelled: the next owner may open the file only after the last commit.
             self._thread.join()
 
-    def submit(self, work: Work[T]) -> asyncio.Future[T]:
+    def submit(self, work: Work[T], *, is_append: bool = False) -> asyncio.Future[T]:
         """
         Run *work* in the next transaction; the future completes after the commit.
 
@@ -116,17 +136,29 @@ class WriterThread:
             InboxUnavailableError: The disk is full or failing, or another process has locked the file; nothing has
                 changed.
         """
-        return self.submit_batched(lambda connection, _: [work(connection)], None)
+        return self.submit_batched(lambda connection, _: [work(connection)], None, is_append=is_append)
 
-    def submit_batched(self, work: BatchWork[T], item: object) -> asyncio.Future[T]:
-        """Run *work* in the next transaction, once for all items that are submitted with an equal *work*."""
+    def submit_batched(self, work: BatchWork[T], item: object, *, is_append: bool = False) -> asyncio.Future[T]:
+        """
+        Run *work* in the next transaction, once for all items that are submitted with an equal *work*.
+
+        Args:
+            work: Does the same for several items.
+            item: One of the items.
+            is_append: Fail if the path no longer leads to the open files.
+        """
+        if self._process_id != os.getpid():
+            raise InboxError(
+                f"the inbox {self._path} was opened by process {self._process_id}, from which this process was forked;"
+                " use it in that process only"
+            )
         future: asyncio.Future[T] = self._loop.create_future()
         if not self._unsent:
             # Everything that is submitted in two turns of the event loop shares a commit: tasks that a commit has woken
             # submit in the first, and what follows from that in the second. With 64 concurrent postbacks and 16
             # handlers this needs 27 % fewer commits than one turn; with 16 postbacks it is 13 % faster.
             self._loop.call_soon(self._loop.call_soon, self._send)
-        self._unsent.append(_Job(work, item, future))
+        self._unsent.append(_Job(work, item, future, is_append))
         return future
 
     def _send(self) -> None:
@@ -138,7 +170,7 @@ class WriterThread:
 
     def _run(self) -> None:
         while jobs := self._next_group():
-            self._loop.call_soon_threadsafe(_resolve_futures, self._run_group(jobs))
+            self._loop.call_soon_threadsafe(_resolve_futures, self._run_checked(jobs))
         self._close()
         self._loop.call_soon_threadsafe(self._stopped.set_result, None)
 
@@ -150,6 +182,54 @@ class WriterThread:
             self._queued += jobs or []
         group, self._queued = self._queued[:_MAX_GROUP_SIZE], self._queued[_MAX_GROUP_SIZE:]
         return group
+
+    def _run_checked(self, jobs: list[_Job]) -> list[_Outcome]:
+        """Run a group; its appends fail if the path does not lead to the open files, before or after the commit."""
+        refused: list[_Outcome] = []
+        if any(job.is_append for job in jobs) and not self._are_files_in_place():
+            refused = self._refuse([job for job in jobs if job.is_append])
+            jobs = [job for job in jobs if not job.is_append]
+        outcomes = self._run_group(jobs) if jobs else []
+        if not self._are_files_in_place():
+            refused += self._refuse([job for job, _, error in outcomes if job.is_append and error is None])
+        return refused + [outcome for outcome in outcomes if outcome[0] not in {job for job, _, _ in refused}]
+
+    def _refuse(self, jobs: list[_Job]) -> list[_Outcome]:
+        message = (
+            f"the inbox {self._path} stores nothing until the file that is open is back in its place, or the process is"
+            f" restarted ({self.files_problem})"
+        )
+        return [(job, None, InboxUnavailableError(message)) for job in jobs]
+
+    def _are_files_in_place(self) -> bool:
+        """Return whether the path leads to the open files; log when that has changed."""
+        before, self.files_problem = self.files_problem, self._find_files_problem()
+        if self.files_problem is not None and before is None:
+            _log.error(
+                "the file of the inbox %s was deleted, moved or replaced (%s), refusing postbacks until it is back or"
+                " the process is restarted: %s waiting deliveries are at risk; they are in the open file, are handled"
+                " while this process runs, and are lost if it stops before",
+                self._path,
+                self.files_problem,
+                self._count_open(),
+            )
+        elif self.files_problem is None and before is not None:
+            _log.warning("the file of the inbox %s is back, accepting postbacks", self._path)
+        return self.files_problem is None
+
+    def _find_files_problem(self) -> str | None:
+        try:
+            if self._files is not None:
+                self._files.check()
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+        return None
+
+    def _count_open(self) -> int | str:
+        with suppress(sqlite3.Error):
+            if self._connection is not None:
+                return int(self._connection.execute(_COUNT_OPEN).fetchone()[0])
+        return "an unknown number of"
 
     def _run_group(self, jobs: list[_Job], *, one_by_one: bool = False) -> list[_Outcome]:
         try:
@@ -179,18 +259,41 @@ class WriterThread:
     def _fail(self, jobs: list[_Job], error: Exception) -> list[_Outcome]:
         """Fail all jobs; nothing has changed, and the next group tries again."""
         if _error_code(error) not in _HARMLESS_ERRORS:
-            # The cache and the last writes cannot be trusted any more.
-            self._close()
             self._check_before_use = True
+            self._close_untrusted()
         _log.error("the inbox %s cannot be used: %s", self._path, error, extra={"also_raised": True})
         message = f"the inbox {self._path} cannot be used: {error}"
         return [(job, None, _with_cause(InboxUnavailableError(message), error)) for job in jobs]
 
     def _open(self) -> sqlite3.Connection:
+        if self._check_before_use:
+            self._close_untrusted()
         if self._connection is None:
-            self._connection = open_database(self._path, read_only=self._read_only, check=self._check_before_use)
+            self._connection = self._connect()
             self._check_before_use = False
         return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        path, check = self._absolute_path, self._check_before_use
+        if self._files is None:
+            return open_database(path, read_only=True, check=check)
+        if self._files.are_recorded:
+            # A new file in the place of one that is gone would hide the loss.
+            self._files.check()
+            connection = open_database(path, check=check, create=False)
+        else:
+            connection = open_database(path, check_log=self._files.has_unknown_log())
+        try:
+            self._files.record()
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def _close_untrusted(self) -> None:
+        """Close the file, because the cache and the last writes cannot be trusted after an error; not if it is gone."""
+        if self._find_files_problem() is None:
+            self._close()
 
     def _roll_back(self) -> None:
         try:
@@ -203,6 +306,8 @@ class WriterThread:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+        if self._files is not None:
+            self._files.forget_log()
 
 
 def _run_batches(connection: sqlite3.Connection, jobs: list[_Job], *, one_by_one: bool) -> list[_Outcome]:

@@ -1,0 +1,67 @@
+"""Checks of the arguments of `SqliteInbox`, and of the place of its file."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from callfire_async.errors import InboxUnavailableError
+
+__all__ = ["check_flags", "check_place", "check_seconds", "to_path"]
+
+
+def to_path(path: object) -> Path:
+    """
+    Return a path in a file system.
+
+    Raises:
+        TypeError: *path* is neither a string nor a path of strings.
+        ValueError: *path* is empty, a URI, or SQLite's name of a database in memory.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or a pathlib.Path, not {type(path).__name__}")
+    if not text or text == ":memory:" or text.startswith("file:"):
+        raise ValueError(
+            f"path must be the path of a file, not {text!r}; use MemoryInbox() for an inbox in memory,"
+            " and a plain path instead of a file: URI"
+        )
+    if "://" in text or "\0" in text:
+        raise ValueError("path must be the path of a file, without '://' and null characters; it is not a URL")
+    return Path(text)
+
+
+def check_seconds(**values: object) -> None:
+    """Raise `TypeError` for the first value that is not a number, `ValueError` for one that is negative or NaN."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+        if math.isnan(value) or value < 0:
+            raise ValueError(f"{name} must be 0 or more seconds, not {value}")
+
+
+def check_flags(**values: object) -> None:
+    """Raise `TypeError` for the first value that is not a bool."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+
+
+def check_place(path: Path) -> None:
+    """
+    Check that a path can be that of an inbox file.
+
+    Raises:
+        InboxUnavailableError: It is a directory, or its directory does not exist.
+    """
+    if path.is_dir():
+        raise InboxUnavailableError(
+            f"the inbox {path} cannot be used: unable to open a directory as a file; add a file name, or use"
+            " SqliteInbox.in_directory()"
+        )
+    if not path.absolute().parent.is_dir():
+        raise InboxUnavailableError(
+            f"the inbox {path} cannot be used: the directory {path.absolute().parent} does not exist; create it, or"
+            " mount its volume, before the service starts"
+        )
