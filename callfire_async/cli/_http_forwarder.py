@@ -10,6 +10,7 @@ from attrs import frozen
 
 from callfire_async.cli._output import escape_control_characters
 from callfire_async.cli._validators import check_url
+from callfire_async.client.failure_reasons import failure_reason
 from callfire_async.notifications.inbox.base import Delivery
 
 __all__ = ["ForwardResult", "HttpForwarder", "open_forwarder"]
@@ -26,7 +27,7 @@ class ForwardResult:
     #: None without a response.
     status: int | None
     seconds: float
-    #: The beginning of an error response's body, or the class of the exception.
+    #: The beginning of an error response's body, or the reason why there is none.
     message: str = ""
 
     @property
@@ -50,7 +51,7 @@ class HttpForwarder:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 response = await self.client.post(self.url, content=delivery.body, headers=headers)
         except (httpx.HTTPError, TimeoutError) as error:
-            return ForwardResult(None, time.monotonic() - started, type(error).__name__)
+            return ForwardResult(None, time.monotonic() - started, failure_reason(error) or type(error).__name__)
         message = "" if response.is_success else " ".join(response.text.split())[:_MAX_SHOWN_CHARACTERS]
         return ForwardResult(response.status_code, time.monotonic() - started, escape_control_characters(message))
 

@@ -121,7 +121,10 @@ def _read_enum(kind: type[E]) -> Callable[[_Node], E]:
 
 
 def _read_filter(node: _Node) -> SubscriptionFilter:
-    return SubscriptionFilter(**_read_fields(node, _FILTER_FIELDS))
+    try:
+        return SubscriptionFilter(**_read_fields(node, _FILTER_FIELDS))
+    except ValueError as error:
+        node.fail(f"is not valid: {error}")
 
 
 _FILTER_FIELDS: dict[str, Reader] = {

@@ -137,7 +137,7 @@ async def test_unreachable_endpoint_is_found():
     """The cause of a failed connection is printed."""
     checks = await endpoint_checks("http://127.0.0.1:9/{token}")
 
-    assert "ConnectError" in checks["endpoint"].message
+    assert "connection refused" in checks["endpoint"].message
 
 
 @asynccontextmanager
@@ -189,7 +189,7 @@ async def test_certificate_check_needs_https():
         await doctor._check_certificate(f"{scheme}://127.0.0.1:9/x") for scheme in ("https", "http")
     ]
 
-    assert ("ConnectionRefusedError" in unreachable.message, "not encrypted" in unencrypted.message) == (True, True)
+    assert ("connection refused" in unreachable.message, "not encrypted" in unencrypted.message) == (True, True)
     assert {unreachable.is_ok, unencrypted.is_ok} == {None}
 
 

@@ -1,5 +1,7 @@
 """`subscriptions`, with a fake CallFire on localhost."""
 
+import socket
+
 import pytest
 from cli.command_runner import TOKEN, run_command
 
@@ -97,6 +99,8 @@ def test_delete_with_json(run, account):
         ["create", "", "CAMPAIGN_STARTED"],
         ["create", "https://example.com?x/{token}", "CAMPAIGN_STARTED"],
         ["create", "https://example.com", "SOMETHING"],
+        ["create", "https://example.com", "CAMPAIGN_STARTED", "--to-number", ""],
+        ["update", "1", "--from-number", " "],
         ["apply", "subscriptions.toml", "--json"],
     ],
     ids=" ".join,
@@ -104,6 +108,20 @@ def test_delete_with_json(run, account):
 def test_wrong_usage_is_status_2(arguments):
     """Invalid arguments exit with status 2 before anything is sent."""
     assert run_command("subscriptions", *arguments).status == 2
+
+
+def test_a_failed_connection_is_one_line_with_its_reason(monkeypatch):
+    """The line has the host, the reason and the number of attempts; the status is 1."""
+    monkeypatch.setenv("CALLFIRE_API_LOGIN", "login")
+    monkeypatch.setenv("CALLFIRE_API_PASSWORD", "password")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+
+    ended = run_command("subscriptions", "list", "--base-url", f"http://127.0.0.1:{port}")
+
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert f"while connecting to 127.0.0.1:{port}: connection refused (attempt 4)" in ended.err
 
 
 def test_missing_credentials_are_status_3(run, monkeypatch):

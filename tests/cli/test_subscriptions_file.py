@@ -76,6 +76,7 @@ ITEM = "[[subscriptions]]\nendpoint = 'https://example.com/x'\ntrigger_event = '
         (ITEM + "filter = { broadcast_id = 'x' }", "subscriptions[0].filter.broadcast_id must be an integer"),
         (ITEM + "filter = { broadcast_id = true }", "subscriptions[0].filter.broadcast_id must be an integer"),
         (ITEM + "filter = { broadcast_id = 0 }", "subscriptions[0] is not valid: "),
+        (ITEM + "filter = { to_number = '' }", "subscriptions[0].filter is not valid: to_number must not be empty"),
         (ITEM + "filter = 1", "subscriptions[0].filter must be a table"),
         (ITEM + ITEM.replace("STARTED", "BEGUN"), "subscriptions[1].trigger_event must be one of UNDEFINED_EVENT"),
         (ITEM.replace("CAMPAIGN_STARTED", ""), "subscriptions[0].trigger_event must be one of"),

@@ -22,6 +22,7 @@ from callfire_async.cli._exit import FAILED, MISSING_CREDENTIALS, CliError
 from callfire_async.cli._output import echo, echo_json, escape_control_characters
 from callfire_async.cli._tokens import fill_in_token, tokens_from_environment
 from callfire_async.cli._validators import check_url
+from callfire_async.client.failure_reasons import failure_reason
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
 from callfire_async.notifications.inbox.sqlite._database import EPHEMERAL_FILE_SYSTEMS, file_system
 from callfire_async.notifications.security.tokens import EndpointTokens
@@ -157,11 +158,11 @@ async def _check_endpoint(url: str | None) -> AsyncIterator[Check]:
 
 
 async def _post_empty(client: httpx.AsyncClient, url: str) -> int | str:
-    """Post an empty body; return the status, or the class of the exception."""
+    """Post an empty body; return the status, or the reason why there is none."""
     try:
         return (await client.post(url, content=b"")).status_code
     except httpx.HTTPError as error:
-        return type(error).__name__
+        return failure_reason(error) or type(error).__name__
 
 
 def _check_reachable(response: int | str) -> Check:
@@ -193,7 +194,7 @@ async def _check_certificate(url: str | None) -> Check:
     except ssl.SSLCertVerificationError as error:
         return _failed("certificate", f"{error.verify_message}: renew the certificate for this host name")
     except (OSError, TimeoutError) as error:
-        return _skipped("certificate", f"skipped: no connection ({type(error).__name__})")
+        return _skipped("certificate", f"skipped: no connection ({failure_reason(error) or type(error).__name__})")
     try:
         certificate = writer.get_extra_info("peercert")
     finally:

@@ -121,7 +121,7 @@ def create(
         notification_format=format,
         enabled=enabled,
         non_strict_ssl=non_strict_ssl,
-        filter=SubscriptionFilter(broadcast_id, batch_id, from_number, to_number),
+        filter=_filter(broadcast_id, batch_id, from_number, to_number),
     )
     asyncio.run(_create(ClientOptions(login, base_url), fields, as_json=as_json))
 
@@ -160,7 +160,7 @@ def update(
         notification_format=format,
         enabled=enabled,
         non_strict_ssl=non_strict_ssl,
-        filter=SubscriptionFilter(broadcast_id, batch_id, from_number, to_number),
+        filter=_filter(broadcast_id, batch_id, from_number, to_number),
     )
     if not changes:
         raise CliError("nothing to change: give at least one option, such as --disabled", WRONG_USE)
@@ -175,6 +175,13 @@ async def _update(options: ClientOptions, id: int, changes: Mapping[str, Any], *
         echo_json({"id": id, "changed": sorted(changes)})
     else:
         echo(f"updated {id}")
+
+
+def _filter(
+    broadcast_id: int | None, batch_id: int | None, from_number: str | None, to_number: str | None
+) -> SubscriptionFilter:
+    with usage_errors():
+        return SubscriptionFilter(broadcast_id, batch_id, from_number, to_number)
 
 
 def _given(**fields: Any) -> dict[str, Any]:

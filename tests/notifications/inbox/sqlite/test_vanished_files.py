@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from notifications.inbox.suite import LEASE, bodies_of
-from notifications.inbox.switched import SwitchedInbox
+from notifications.inbox.faulty_inbox import FaultyInbox
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Postback, Receiver, Router, TextFinished
@@ -334,12 +334,12 @@ async def test_a_directory_that_is_gone(path):
 
 async def test_the_file_of_a_spool(path):
     """An inbox with a spool is available while its primary is."""
-    primary = SwitchedInbox(MemoryInbox())
+    primary = FaultyInbox(MemoryInbox())
     async with SpoolingInbox(primary, SqliteInbox(path), failure_threshold=1, drain_timeout=0) as inbox:
         delete_all(path)
         await inbox.append(Delivery(b"primary"))
         assert inbox.is_available
-        primary.away = True
+        primary.is_unavailable = True
         with pytest.raises(InboxError, match="stores nothing"):
             await inbox.append(Delivery(b"refused"))
 
