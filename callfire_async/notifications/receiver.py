@@ -90,7 +90,9 @@ class Receiver:
         handler_timeout: Seconds for each handler; None for no limit.
         concurrency: Deliveries handled at once. Default: 16; 0 only stores deliveries. Requires an inbox.
         retry: When deliveries are retried. Requires an inbox.
-        shutdown_timeout: Seconds for running handlers when the receiver stops. Default: 10. Requires an inbox.
+        shutdown_timeout: Seconds for running handlers when the receiver stops. Default: 10. Requires an inbox. The stop
+            ends within 10 more seconds, and the ``drain_timeout`` of a `SpoolingInbox`, even if a server or a function
+            hangs. A delivery that cannot be settled or released by then is handled again when its lease expires.
         on_dead_letter: A coroutine function that is called with each dead letter. Requires an inbox.
 
     Raises:
@@ -160,11 +162,7 @@ class Receiver:
         """
         async with self._lifecycle_lock:
             if not self._entry_count:
-                async with AsyncExitStack() as started:
-                    await self._intake.start()
-                    started.push_async_callback(self._intake.stop)
-                    await started.enter_async_context(self._observers.lifespan())
-                    self._exit_stack = started.pop_all()
+                await self._start()
             self._entry_count += 1
             self._add_filters()
         return self
@@ -172,7 +170,11 @@ class Receiver:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop at the last exit: reject postbacks, wait for handlers up to the shutdown timeout, close the inbox."""
+        """
+        Stop at the last exit: reject postbacks, wait for handlers up to the shutdown timeout, close the inbox.
+
+        A warning lists everything that is not finished when the time is over.
+        """
         async with self._lifecycle_lock:
             self._entry_count -= 1
             if not self._entry_count:
@@ -180,6 +182,18 @@ class Receiver:
                     await self._exit_stack.aclose()
                 finally:
                     self._remove_filters()
+
+    async def _start(self) -> None:
+        lifespans, unfinished = self._observers.lifespans(), list[str]()
+        # Each step of a stop is bounded; the sum of the limits is the constant in the docstring of the class.
+        async with AsyncExitStack() as started:
+            started.callback(_log_unfinished, unfinished)
+            started.push_async_callback(lifespans.cancel, unfinished)
+            await self._intake.start()
+            started.push_async_callback(self._intake.stop, unfinished)
+            started.push_async_callback(lifespans.end)
+            await lifespans.start()
+            self._exit_stack = started.pop_all()
 
     # --- log redaction ------------------------------------------------------------------------------------
 
@@ -313,6 +327,11 @@ class Receiver:
         if not self._logged_not_running:
             self._logged_not_running = True
             _log.error(_NOT_RUNNING)
+
+
+def _log_unfinished(unfinished: list[str]) -> None:
+    if unfinished:
+        _log.warning("the receiver stopped without finishing: %s", "; ".join(unfinished))
 
 
 def _to_endpoint_tokens(tokens: EndpointTokens | str | None) -> EndpointTokens | None:

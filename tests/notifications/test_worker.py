@@ -730,7 +730,7 @@ async def start_worker(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbo
 
     yield start
     for new_worker in workers:
-        await new_worker.stop()
+        await new_worker.stop([])
 
 
 async def test_leases_are_extended_while_handlers_run(handlers, start_worker):
