@@ -29,6 +29,8 @@ class WorkInProgress:
     settling: set[int | str] = field(factory=set)
     #: Calls that were cancelled, and whose effect is unknown.
     interrupted: list[str] = field(factory=list)
+    #: Whether the worker has stopped.
+    has_ended: bool = False
     #: The message of the last settle operation that failed.
     last_error: str = ""
     #: Ids of the deliveries whose lease was neither settled nor released nor lost.
@@ -48,7 +50,7 @@ class WorkInProgress:
 
     async def renew_leases(self, inbox: Inbox, duration: float) -> None:
         """Extend the leases of running deliveries each time a third of their duration has passed."""
-        while True:
+        while not self.has_ended:
             await asyncio.sleep(duration / 3)
             for task, lease in list(self.running.items()):
                 if not self._needs_lease(task, lease) or await _extend(inbox, lease, duration):

@@ -134,6 +134,7 @@ class Worker:
         await _wait_for_tasks({*self._tasks[:1], *self._work.running}, SETTLE_SECONDS)
 
     async def _cancel_tasks(self) -> None:
+        self._work.has_ended = True
         await cancel_repeatedly([*self._tasks, *self._work.running])
 
     def _describe_unfinished(self, unfinished: list[str]) -> None:
@@ -167,7 +168,9 @@ class Worker:
     # --- claiming -----------------------------------------------------------------------------------------
 
     async def _claim_loop(self) -> None:
-        while True:
+        work = self._work
+        # Also checked, because an inbox may ignore the cancellation of this loop.
+        while not (self._stopping or work.has_ended):
             await self._wait_until(lambda: self._free_slots > 0 and self.can_write)
             leases = await self._claim()
             if leases:
