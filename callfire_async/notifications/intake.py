@@ -12,7 +12,7 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox._cancellation import finish_within
+from callfire_async.notifications.inbox._cancellation import StopProgress, finish_within
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats, safe_message
 from callfire_async.notifications.observers import AttemptRecord, RequestRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
@@ -58,18 +58,18 @@ class QueuedIntake:
         await self._inbox.__aenter__()
         self._worker.start()
 
-    async def stop(self, unfinished: list[str]) -> None:
+    async def stop(self, progress: StopProgress) -> None:
         """
         Stop the worker, wait for appends in progress, and close the inbox, even if this is cancelled.
 
-        Each step is bounded. Descriptions of everything that is not finished are added to *unfinished*.
+        Each step is bounded.
         """
         deadline = asyncio.get_running_loop().time() + self._worker.shutdown_timeout + SETTLE_SECONDS
         async with AsyncExitStack() as steps:
-            steps.push_async_callback(self._close_inbox, unfinished)
-            steps.callback(self._abandon_appends, unfinished)
+            steps.push_async_callback(self._close_inbox, progress.unfinished)
+            steps.callback(self._abandon_appends, progress.unfinished)
             steps.push_async_callback(self._wait_for_appends, deadline)
-            await self._worker.stop(unfinished)
+            await self._worker.stop(progress)
 
     async def _wait_for_appends(self, deadline: float) -> None:
         # The deadline of a cancelled stop is still far.
@@ -199,7 +199,7 @@ class InlineIntake:
     async def start(self) -> None:
         """Do nothing."""
 
-    async def stop(self, unfinished: list[str]) -> None:
+    async def stop(self, progress: StopProgress) -> None:
         """Do nothing: the server waits for requests in progress."""
 
     async def accept(self, delivery: Delivery, record: RequestRecord) -> Reply:

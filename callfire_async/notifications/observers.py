@@ -15,7 +15,7 @@ from types import TracebackType
 from attrs import define, field
 
 from callfire_async.notifications.events import Notification
-from callfire_async.notifications.inbox._cancellation import cancel_repeatedly
+from callfire_async.notifications.inbox._cancellation import StopProgress, cancel_repeatedly
 from callfire_async.notifications.inbox.base import AppendResult, Delivery
 from callfire_async.notifications.security.request_validation import Reply
 
@@ -200,17 +200,18 @@ class _Lifespans:
             for lifespan in self._lifespans:
                 lifespan.end()
 
-    async def cancel(self, unfinished: list[str]) -> None:
-        """Cancel the contexts that have not exited within their time, and add their observers to *unfinished*."""
+    async def cancel(self, progress: StopProgress) -> None:
+        """Cancel the contexts that have not exited within their time, and describe them."""
         running = self._running
+        remaining = 0.0 if progress.is_cancelled else self._deadline - asyncio.get_running_loop().time()
         try:
             if running:
-                await asyncio.wait(running, timeout=max(0.0, self._deadline - asyncio.get_running_loop().time()))
+                await asyncio.wait(running, timeout=max(0.0, remaining))
         finally:
             running = self._running
             await cancel_repeatedly(running)
             if running:
-                unfinished.append(f"observers that did not exit: {', '.join(running.values())}")
+                progress.unfinished.append(f"observers that did not exit: {', '.join(running.values())}")
 
 
 async def _wait(lifespan: _Lifespan, seconds: float) -> None:

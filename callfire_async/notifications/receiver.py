@@ -10,6 +10,7 @@ from typing import Self
 from attrs import frozen
 
 from callfire_async.notifications.health import Health, intake_health
+from callfire_async.notifications.inbox._cancellation import StopProgress
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats
 from callfire_async.notifications.intake import InlineIntake, QueuedIntake
 from callfire_async.notifications.observers import Observer, RequestRecord, _CompositeObserver
@@ -184,15 +185,16 @@ class Receiver:
                     self._remove_filters()
 
     async def _start(self) -> None:
-        lifespans, unfinished = self._observers.lifespans(), list[str]()
+        lifespans, progress = self._observers.lifespans(), StopProgress()
         # Each step of a stop is bounded; the sum of the limits is the constant in the docstring of the class.
         async with AsyncExitStack() as started:
-            started.callback(_log_unfinished, unfinished)
-            started.push_async_callback(lifespans.cancel, unfinished)
+            started.callback(_log_unfinished, progress.unfinished)
+            started.push_async_callback(lifespans.cancel, progress)
             await self._intake.start()
-            started.push_async_callback(self._intake.stop, unfinished)
+            started.push_async_callback(self._intake.stop, progress)
             started.push_async_callback(lifespans.end)
             await lifespans.start()
+            started.callback(progress.begin)
             self._exit_stack = started.pop_all()
 
     # --- log redaction ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from callfire_async.errors import HandlerErrors, NotificationError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
 from callfire_async.notifications._work_in_progress import WorkInProgress
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox._cancellation import cancel_repeatedly
+from callfire_async.notifications.inbox._cancellation import StopProgress, cancel_repeatedly
 from callfire_async.notifications.inbox.base import (
     SUSPECT_CRASHES,
     Inbox,
@@ -106,24 +106,21 @@ class Worker:
             renewal = self._work.renew_leases(self.inbox, self._lease_duration)
             self._tasks = [asyncio.create_task(loop) for loop in (self._claim_loop(), renewal)]
 
-    async def stop(self, unfinished: list[str]) -> None:
+    async def stop(self, progress: StopProgress) -> None:
         """
         Stop to claim, wait for running handlers up to the shutdown timeout, then settle or release each delivery.
 
-        The last step takes up to ``SETTLE_SECONDS``; a lease that remains expires on its own. A cancelled stop goes to
-        the next step at once.
-
-        Args:
-            unfinished: Descriptions of everything that is not finished are added to it.
+        The last step takes up to ``SETTLE_SECONDS``; a lease that remains expires on its own. A cancelled stop does not
+        wait for handlers.
         """
         self._stopping = True
         async with AsyncExitStack() as steps:
-            steps.callback(self._describe_unfinished, unfinished)
+            steps.callback(self._describe_unfinished, progress.unfinished)
             steps.push_async_callback(self._cancel_tasks)
             steps.push_async_callback(self._give_up)
             for task in self._tasks[:1]:
                 task.cancel()
-            await _wait_for_tasks(self._work.running, self.shutdown_timeout)
+            await _wait_for_tasks(self._work.running, 0.0 if progress.is_cancelled else self.shutdown_timeout)
 
     async def _give_up(self) -> None:
         """Cancel the handlers, and make a last attempt to settle or release each delivery."""

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeAlias
 
-__all__ = ["CANCEL_SECONDS", "cancel_all", "cancel_repeatedly", "finish_within"]
+from attrs import define, field
+
+__all__ = ["CANCEL_SECONDS", "StopProgress", "cancel_all", "cancel_repeatedly", "finish_within"]
 
 Tasks: TypeAlias = Iterable[asyncio.Task[Any]]
 
@@ -14,6 +16,30 @@ Tasks: TypeAlias = Iterable[asyncio.Task[Any]]
 CANCEL_SECONDS = 0.5
 # Time for one step of a task that closes several things one after the other.
 _REPEAT_SECONDS = 0.1
+
+
+def _cancellations() -> int:
+    """Return how often the current task was cancelled."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+@define(eq=False)
+class StopProgress:
+    """A stop that several parts carry out one after the other, in one task."""
+
+    #: Descriptions of everything that has not ended in its time.
+    unfinished: list[str] = field(factory=list)
+    _cancellations: int = field(factory=_cancellations)
+
+    def begin(self) -> None:
+        """Begin the stop: cancellations until now were not meant for it."""
+        self._cancellations = _cancellations()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the stop was cancelled, so that the parts must not wait for handlers and observers."""
+        return _cancellations() > self._cancellations
 
 
 async def cancel_all(tasks: Tasks, seconds: float) -> set[asyncio.Task[Any]]:
