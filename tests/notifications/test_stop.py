@@ -441,6 +441,30 @@ async def test_a_lifespan_is_entered_and_exited_in_one_task():
     assert len(set(observer.tasks)) == 1
 
 
+async def test_a_start_that_is_cancelled_ends_although_an_observer_hangs(caplog, stuck, monkeypatch):
+    """Observers that were not started yet are left out."""
+    monkeypatch.setattr(_cancellation, "CANCEL_SECONDS", 0.1)
+    first, last = RecordingObserver(), RecordingObserver()
+
+    class StuckAtStart(Observer):
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncIterator[None]:
+            await stuck()
+            yield
+
+    receiver = Receiver(make_router(succeed), tokens=None, inbox=MemoryInbox())
+    for observer in (first, StuckAtStart(), last):
+        receiver.observe(observer)
+    starting = asyncio.create_task(receiver.__aenter__())
+    await stuck.started.wait()
+    starting.cancel()
+    async with asyncio.timeout(WALL_SECONDS):
+        await asyncio.wait([starting])
+
+    assert (starting.cancelled(), first.has_exited, last.tasks) == (True, True, [])
+    assert unfinished(caplog) == ["observers that did not exit: StuckAtStart"]
+
+
 async def test_an_observer_may_be_slow_to_exit(caplog):
     """It has five seconds, of which the other parts wait only for some."""
     observer = StuckObserver(lambda: asyncio.sleep(2 * observers.EXIT_SECONDS))
