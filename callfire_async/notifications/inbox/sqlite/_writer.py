@@ -162,7 +162,7 @@ class WriterThread:
             self._has_ended = True
         if self._on_end is not None:
             self._on_end()
-        self._call_in_loop(_resolve, self._stopped)
+        self._call_in_loop(self._stopped.set_result, None)
 
     def _call_in_loop(self, function: Callable[..., object], *arguments: object) -> None:
         # The event loop is closed if a stop has left this thread running.
@@ -258,11 +258,6 @@ def _is_disk_error(error: Exception) -> bool:
 def _with_cause(error: InboxError, cause: Exception) -> InboxError:
     error.__cause__ = cause
     return error
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _resolve_futures(outcomes: list[_Outcome]) -> None:

@@ -481,6 +481,25 @@ async def test_a_cancelled_close_closes_all_files(directory):
     assert [await is_free(directory / f"{name}.db") for name in names] == [True, True]
 
 
+async def test_a_file_that_cannot_be_closed_does_not_keep_the_others_open(directory):
+    """The error is raised after all files were closed."""
+    names = [await left_behind(directory, b"1"), await left_behind(directory, b"2")]
+    inbox = await SqliteInbox.in_directory(directory).__aenter__()
+    first = inbox._files.inboxes[names[0]]
+    close = first.__aexit__
+
+    class FailingInbox:
+        async def __aexit__(self, *error: object) -> None:
+            await close(*error)
+            raise InboxUnavailableError("no disk")
+
+    inbox._files.inboxes[names[0]] = FailingInbox()
+    with pytest.raises(InboxUnavailableError, match="no disk"):
+        await inbox.__aexit__(None, None, None)
+
+    assert [await is_free(directory / f"{name}.db") for name in names] == [True, True]
+
+
 async def test_a_cancelled_close_closes_a_file_that_is_being_taken_over(
     directory, short_take_over_interval, monkeypatch, caplog
 ):
