@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 
 from attrs import define, field
 
 from callfire_async.errors import EventLoopError, HandlerErrors, InboxError, NotificationError
 from callfire_async.notifications.events import Notification, UnknownNotification
+from callfire_async.notifications.inbox._cancellation import StopProgress, finish_within
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats, safe_message
 from callfire_async.notifications.observers import AttemptRecord, RequestRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
@@ -19,12 +21,22 @@ from callfire_async.notifications.routing._user_code import exceptions_by_name, 
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.security.request_validation import RETRY_AFTER_HEADER, Reply
-from callfire_async.notifications.worker import Worker
+from callfire_async.notifications.worker import SETTLE_SECONDS, Worker
 
 _log = logging.getLogger("callfire_async.receiver")
 
 # Only another append shows whether the inbox accepts writes again, so the receiver becomes ready after a while.
 _RETRY_STORE_SECONDS = 30.0
+# How long closing the inbox may take, in addition to the `drain_timeout` of an inbox with a spool.
+CLOSE_SECONDS = 3.5
+
+
+@define(eq=False)
+class _Append:
+    """An append in progress, and the reply for which its request waits."""
+
+    record: RequestRecord
+    reply: asyncio.Future[Reply]
 
 
 _OTHER_LOOP = (
@@ -76,29 +88,72 @@ class QueuedIntake:
     _worker: Worker
     _is_writable: bool = True
     _failed_at: float = float("-inf")
-    _storing: set[asyncio.Task[Reply]] = field(factory=set)
+    _storing: dict[asyncio.Task[Reply], _Append] = field(factory=dict)
 
     async def start(self) -> None:
         """Open the inbox and start the worker."""
         await self._inbox.__aenter__()
         self._worker.start()
 
-    async def stop(self) -> None:
-        """Stop the worker, wait for appends in progress, and close the inbox, even if this is cancelled."""
+    async def stop(self, progress: StopProgress) -> None:
+        """
+        Stop the worker, wait for appends in progress, and close the inbox, even if this is cancelled.
+
+        Each step is bounded.
+        """
+        deadline = asyncio.get_running_loop().time() + self._worker.shutdown_timeout + SETTLE_SECONDS
+        async with AsyncExitStack() as steps:
+            steps.push_async_callback(self._close_inbox, progress.unfinished)
+            steps.callback(self._abandon_appends, progress.unfinished)
+            steps.push_async_callback(self._wait_for_appends, deadline)
+            await self._worker.stop(progress)
+
+    async def _wait_for_appends(self, deadline: float) -> None:
+        # The deadline of a cancelled stop is still far.
+        seconds = min(deadline - asyncio.get_running_loop().time(), SETTLE_SECONDS)
+        if self._storing:
+            await asyncio.wait(self._storing, timeout=max(0.0, seconds))
+
+    def _abandon_appends(self, unfinished: list[str]) -> None:
+        """Cancel the appends in progress, and respond 503 now: an append may ignore its cancellation."""
+        for task, append in self._storing.items():
+            task.cancel()
+            self._refuse(append)
+        if self._storing:
+            unfinished.append(f"postbacks that were not stored in time and got 503: {len(self._storing)}")
+
+    async def _close_inbox(self, unfinished: list[str]) -> None:
+        seconds = CLOSE_SECONDS + getattr(self._inbox, "drain_timeout", 0.0)
         try:
-            await self._worker.stop()
-            if self._storing:
-                await asyncio.wait(self._storing)
-        finally:
-            await self._inbox.__aexit__(None, None, None)
+            if not await finish_within(seconds, self._exit_inbox()):
+                unfinished.append(f"the inbox, which did not close within {seconds:g} s")
+        except InboxError as error:
+            unfinished.append(f"the inbox, which failed to close ({error})")
+
+    async def _exit_inbox(self) -> None:
+        await self._inbox.__aexit__(None, None, None)
 
     async def accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
         """Store a delivery; return 204 once it is stored, or 503 if it cannot be stored."""
         # A server may cancel the request if its client disconnects; a body that was read completely is stored anyway.
         storing = asyncio.create_task(self._store(delivery, record))
-        self._storing.add(storing)
-        storing.add_done_callback(self._storing.discard)
-        return await asyncio.shield(storing)
+        append = self._storing[storing] = _Append(record, asyncio.get_running_loop().create_future())
+        storing.add_done_callback(self._reply)
+        return await append.reply
+
+    def _reply(self, storing: asyncio.Task[Reply]) -> None:
+        append = self._storing.pop(storing)
+        if storing.cancelled():
+            self._refuse(append)
+        elif not append.reply.done():
+            append.reply.set_result(storing.result())
+
+    def _refuse(self, append: _Append) -> None:
+        """Respond 503 to a postback, unless it has its reply or its request was cancelled."""
+        if not append.reply.done():
+            append.record.refused = "storage"
+            self.counts["not stored"] += 1
+            append.reply.set_result(Reply(503, (RETRY_AFTER_HEADER,)))
 
     async def _store(self, delivery: Delivery, record: RequestRecord) -> Reply:
         try:
@@ -191,8 +246,8 @@ class InlineIntake:
     async def start(self) -> None:
         """Do nothing."""
 
-    async def stop(self) -> None:
-        """Do nothing."""
+    async def stop(self, progress: StopProgress) -> None:
+        """Do nothing: the server waits for requests in progress."""
 
     async def accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
         """Handle a delivery; return its outcome as a status."""

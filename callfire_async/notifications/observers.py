@@ -1,12 +1,12 @@
 """Hooks into a receiver's requests, attempts and handlers, for metrics, traces and the inspector."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     ExitStack,
-    asynccontextmanager,
     contextmanager,
     nullcontext,
 )
@@ -15,6 +15,7 @@ from types import TracebackType
 from attrs import define, field
 
 from callfire_async.notifications.events import Notification
+from callfire_async.notifications.inbox._cancellation import StopProgress, cancel_repeatedly
 from callfire_async.notifications.inbox.base import AppendResult, Delivery
 from callfire_async.notifications.routing._user_code import CallingTask
 from callfire_async.notifications.security.request_validation import Reply
@@ -22,6 +23,10 @@ from callfire_async.notifications.security.request_validation import Reply
 __all__ = ["AttemptRecord", "Observer", "RequestRecord"]
 
 _log = logging.getLogger("callfire_async.observers")
+
+# How long a stop waits for the observers before it continues with the other parts, and in all.
+EXIT_SECONDS = 1.5
+_MAX_EXIT_SECONDS = 5.0
 
 _NO_CONTEXT: nullcontext[None] = nullcontext()
 
@@ -77,7 +82,12 @@ class Observer:
     """
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Wrap the time during which the receiver runs; not called if the receiver is running already."""
+        """
+        Wrap the time during which the receiver runs; not called if the receiver is running already.
+
+        The context manager is entered and exited in a task of its own. When the receiver stops, it has five seconds to
+        exit; then it is cancelled.
+        """
         return _NO_CONTEXT
 
     def request(self, record: RequestRecord) -> AbstractContextManager[None]:  # noqa: ARG002  # for subclasses
@@ -107,21 +117,9 @@ class _CompositeObserver:
         """Remove an observer; contexts that it has entered are exited as usual."""
         self._observers = tuple(other for other in self._observers if other is not observer)
 
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncIterator[None]:
-        """Enter the contexts of all observers, and exit them in reverse order."""
-        entered: list[tuple[Observer, AbstractAsyncContextManager[None]]] = []
-        try:
-            for observer in self._observers:
-                with _logged(observer):
-                    context = observer.lifespan()
-                    await context.__aenter__()
-                    entered.append((observer, context))
-            yield
-        finally:
-            for observer, context in reversed(entered):
-                with _logged(observer):
-                    await context.__aexit__(None, None, None)
+    def lifespans(self) -> "_Lifespans":
+        """Return the lifespans of all observers, not started yet."""
+        return _Lifespans(tuple(_Lifespan(observer) for observer in self._observers))
 
     def request(self, record: RequestRecord) -> AbstractContextManager[object]:
         """Return a context manager that wraps a request for all observers."""
@@ -140,6 +138,89 @@ class _CompositeObserver:
         for observer in self._observers:
             contexts.enter_context(_ExceptionSafeContext(hook, observer))
         return contexts
+
+
+@define(eq=False)
+class _Lifespan:
+    """An observer's lifespan, in a task of its own, which a stop can leave behind if it hangs."""
+
+    observer: Observer
+    _entered: asyncio.Event = field(factory=asyncio.Event)
+    _ending: asyncio.Event = field(factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Enter the context."""
+        self.task = asyncio.create_task(self._run())
+        try:
+            await self._entered.wait()
+        except asyncio.CancelledError:
+            self.task.cancel()
+            raise
+
+    async def _run(self) -> None:
+        try:
+            with _logged(self.observer):
+                async with self.observer.lifespan():
+                    self._entered.set()
+                    await self._ending.wait()
+        finally:
+            self._entered.set()
+
+    def end(self) -> None:
+        """Have the context exited."""
+        self._ending.set()
+
+
+@define(eq=False)
+class _Lifespans:
+    """The lifespans of all observers of a receiver, from its start to its stop."""
+
+    _lifespans: tuple[_Lifespan, ...]
+    _deadline: float = 0.0
+
+    @property
+    def _running(self) -> dict[asyncio.Task[None], str]:
+        """The tasks that are running, with the types of their observers."""
+        tasks = {one.task: type(one.observer).__name__ for one in self._lifespans if one.task is not None}
+        return {task: name for task, name in tasks.items() if not task.done()}
+
+    async def start(self) -> None:
+        """Enter the contexts in order."""
+        for lifespan in self._lifespans:
+            await lifespan.start()
+
+    async def end(self) -> None:
+        """Exit the contexts in reverse order; one that takes long is left to `cancel`."""
+        now = asyncio.get_running_loop().time
+        begin = now()
+        self._deadline = begin + _MAX_EXIT_SECONDS
+        try:
+            for lifespan in reversed(self._lifespans):
+                lifespan.end()
+                # Half of the remaining time for each, so that one that hangs leaves some for the others.
+                await _wait(lifespan, (begin + EXIT_SECONDS - now()) / 2)
+        finally:
+            for lifespan in self._lifespans:
+                lifespan.end()
+
+    async def cancel(self, progress: StopProgress) -> None:
+        """Cancel the contexts that have not exited within their time, and describe them."""
+        running = self._running
+        remaining = 0.0 if progress.is_cancelled else self._deadline - asyncio.get_running_loop().time()
+        try:
+            if running:
+                await asyncio.wait(running, timeout=max(0.0, remaining))
+        finally:
+            running = self._running
+            await cancel_repeatedly(running)
+            if running:
+                progress.unfinished.append(f"observers that did not exit: {', '.join(running.values())}")
+
+
+async def _wait(lifespan: _Lifespan, seconds: float) -> None:
+    if lifespan.task is not None:
+        await asyncio.wait([lifespan.task], timeout=max(0.0, seconds))
 
 
 class _ExceptionSafeContext(AbstractContextManager[None]):

@@ -18,6 +18,7 @@ from callfire_async.notifications._receiver_arguments import (
     to_endpoint_tokens,
 )
 from callfire_async.notifications.health import Health, intake_health
+from callfire_async.notifications.inbox._cancellation import StopProgress
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats
 from callfire_async.notifications.intake import InlineIntake, OwnEventLoop, QueuedIntake
 from callfire_async.notifications.observers import Observer, RequestRecord, _CompositeObserver
@@ -101,7 +102,9 @@ class Receiver:
             only their types and the lines of code are logged.
         concurrency: Deliveries handled at once. Default: 16; 0 only stores deliveries. Requires an inbox.
         retry: When deliveries are retried. Requires an inbox.
-        shutdown_timeout: Seconds for running handlers when the receiver stops. Default: 10. Requires an inbox.
+        shutdown_timeout: Seconds for running handlers when the receiver stops. Default: 10. Requires an inbox. The stop
+            ends within 10 more seconds, and the ``drain_timeout`` of a `SpoolingInbox`, even if a server or a function
+            hangs. A delivery that cannot be settled or released by then is handled again when its lease expires.
         on_dead_letter: A coroutine function that is called with each dead letter. Requires an inbox.
         unhandled: What happens to events that match no handler: ``"dead_letter"`` makes them dead letters, ``"ignore"``
             acknowledges them. Events of unknown subscriptions are dead letters in either case. Default:
@@ -184,11 +187,7 @@ class Receiver:
         """
         async with self._loop.lock(is_running=self.is_running):
             if not self._entry_count:
-                async with AsyncExitStack() as started:
-                    await self._intake.start()
-                    started.push_async_callback(self._intake.stop)
-                    await started.enter_async_context(self._observers.lifespan())
-                    self._exit_stack = started.pop_all()
+                await self._start()
             self._entry_count += 1
             self._add_filters()
         return self
@@ -196,7 +195,11 @@ class Receiver:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop at the last exit: reject postbacks, wait for handlers up to the shutdown timeout, close the inbox."""
+        """
+        Stop at the last exit: reject postbacks, wait for handlers up to the shutdown timeout, close the inbox.
+
+        A warning lists everything that is not finished when the time is over.
+        """
         async with self._loop.lock(is_running=self.is_running):
             self._entry_count -= 1
             if not self._entry_count:
@@ -214,6 +217,19 @@ class Receiver:
     def _check_loop(self) -> None:
         if self._is_in_other_loop:
             raise EventLoopError(self._loop.advice)
+
+    async def _start(self) -> None:
+        lifespans, progress = self._observers.lifespans(), StopProgress()
+        # Each step of a stop is bounded; the sum of the limits is the constant in the docstring of the class.
+        async with AsyncExitStack() as started:
+            started.callback(_log_unfinished, progress.unfinished)
+            started.push_async_callback(lifespans.cancel, progress)
+            await self._intake.start()
+            started.push_async_callback(self._intake.stop, progress)
+            started.push_async_callback(lifespans.end)
+            await lifespans.start()
+            started.callback(progress.begin)
+            self._exit_stack = started.pop_all()
 
     # --- log redaction ------------------------------------------------------------------------------------
 
@@ -365,3 +381,8 @@ class Receiver:
         if not self._logged_not_running:
             self._logged_not_running = True
             _log.error("responded 503 to a postback: %s", self._loop.advice if self.is_running else _NOT_RUNNING)
+
+
+def _log_unfinished(unfinished: list[str]) -> None:
+    if unfinished:
+        _log.warning("the receiver stopped without finishing: %s", "; ".join(unfinished))

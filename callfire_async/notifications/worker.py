@@ -6,8 +6,8 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TypeAlias
 
@@ -15,8 +15,17 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors, NotificationError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
+from callfire_async.notifications._work_in_progress import WorkInProgress
 from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Inbox, InboxEntry, Lease, safe_message
+from callfire_async.notifications.inbox._cancellation import StopProgress, cancel_repeatedly
+from callfire_async.notifications.inbox.base import (
+    SUSPECT_CRASHES,
+    Inbox,
+    InboxEntry,
+    Lease,
+    safe_message,
+    wait_for_event,
+)
 from callfire_async.notifications.observers import AttemptRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.retry import Outcome, Reject, RetryPolicy, rejection_reason
@@ -37,6 +46,8 @@ _MIN_LEASE_SECONDS = 60.0
 # How long to wait for an inbox that reports no new work before it is asked again.
 _MAX_WAIT_SECONDS = 30.0
 _RETRY_INTERVAL_SECONDS = 1.0
+# How long a stop waits, after the shutdown timeout, until each delivery is settled or released.
+SETTLE_SECONDS = 2.5
 
 
 def event_key(event: Notification) -> str:
@@ -72,13 +83,14 @@ class Worker:
     dead_letters: DeadLetterLog = field(factory=DeadLetterLog)
     #: Deliveries that were ``handled``, ``dead``, ``unhandled`` and ``unknown``, and attempts that ``failed``.
     counts: Counter[str] = field(factory=Counter)
-    _running: dict[asyncio.Task[None], Lease] = field(factory=dict)
-    _settling: set[int | str] = field(factory=set)
+    _work: WorkInProgress = field(factory=WorkInProgress)
     #: Ids of the deliveries whose last settle operation failed.
     _unsettled: set[int | str] = field(factory=set)
     #: The claim loop and the lease renewal loop.
     _tasks: list[asyncio.Task[None]] = field(factory=list)
     _changed: asyncio.Event = field(factory=asyncio.Event)
+    #: Set when a stop is about to give up: each delivery is settled or released now, with one attempt.
+    _giving_up: asyncio.Event = field(factory=asyncio.Event)
     _claiming: bool = False
     _can_claim: bool = True
     #: The last failure of a claim that was logged; empty after a claim that succeeded.
@@ -90,28 +102,52 @@ class Worker:
     def start(self) -> None:
         """Start to claim and handle deliveries."""
         self._stopping = False
-        self._changed = asyncio.Event()  # an event belongs to one event loop; a restart may run in another
+        # An event belongs to one event loop; a restart may run in another.
+        self._changed, self._giving_up = asyncio.Event(), asyncio.Event()
+        # The last stop may have left some work behind.
+        self._work, self._unsettled = WorkInProgress(), set()
         if self.concurrency:
-            self._tasks = [asyncio.create_task(loop()) for loop in (self._claim_loop, self._renew_leases_loop)]
+            renewal = self._work.renew_leases(self.inbox, self._lease_duration)
+            self._tasks = [asyncio.create_task(loop) for loop in (self._claim_loop(), renewal)]
 
-    async def stop(self) -> None:
-        """Stop to claim, wait for running handlers up to the shutdown timeout, then release unfinished deliveries."""
+    async def stop(self, progress: StopProgress) -> None:
+        """
+        Stop to claim, wait for running handlers up to the shutdown timeout, then settle or release each delivery.
+
+        The last step takes up to ``SETTLE_SECONDS``; a lease that remains expires on its own. A cancelled stop does not
+        wait for handlers.
+        """
         self._stopping = True
-        claiming, renewing = self._tasks[:1], self._tasks[1:]
-        try:
-            await _cancel_and_wait(claiming)
-            await _wait_for_tasks(self._running, self.shutdown_timeout)
-        finally:
-            # A cancelled stop skips the shutdown timeout; leased deliveries are released anyway.
-            await _wait_for_tasks(claiming)
-            await _cancel_and_wait(self._running)
-            await _cancel_and_wait(renewing)
-            self.dead_letters.flush()
+        async with AsyncExitStack() as steps:
+            steps.callback(self._describe_unfinished, progress.unfinished)
+            steps.push_async_callback(self._cancel_tasks)
+            steps.push_async_callback(self._give_up)
+            for task in self._tasks[:1]:
+                task.cancel()
+            await _wait_for_tasks(self._work.running, 0.0 if progress.is_cancelled else self.shutdown_timeout)
+
+    async def _give_up(self) -> None:
+        """Cancel the handlers, and make a last attempt to settle or release each delivery."""
+        self._giving_up.set()
+        for task, lease in self._work.running.items():
+            if lease.id not in self._work.settling and task not in self._tasks:
+                task.cancel()
+        await _wait_for_tasks({*self._tasks[:1], *self._work.running}, SETTLE_SECONDS)
+
+    async def _cancel_tasks(self) -> None:
+        self._work.has_ended = True
+        await cancel_repeatedly([*self._tasks, *self._work.running])
+
+    def _describe_unfinished(self, unfinished: list[str]) -> None:
+        self.dead_letters.flush()
+        if self._claiming:
+            self._work.interrupted.append("claim")
+        unfinished += self._work.describe()
 
     @property
     def is_busy(self) -> bool:
         """Whether handlers run or wait to run, or deliveries are being claimed."""
-        return bool(self._running) or self._claiming
+        return bool(self._work.running) or self._claiming
 
     @property
     def is_working(self) -> bool:
@@ -138,7 +174,9 @@ class Worker:
     # --- claiming -----------------------------------------------------------------------------------------
 
     async def _claim_loop(self) -> None:
-        while True:
+        work = self._work
+        # Also checked, because an inbox may ignore the cancellation of this loop.
+        while not (self._stopping or work.has_ended):
             await self._wait_until(lambda: self._free_slots > 0 and self.can_write)
             leases = await self._claim()
             if leases:
@@ -159,7 +197,7 @@ class Worker:
         A delivery that is being settled needs no slot, so that the next claim shares a transaction with its ack. Twice
         the concurrency is the limit, because settle operations may take long.
         """
-        return min(self.concurrency + len(self._settling), 2 * self.concurrency) - len(self._running)
+        return min(self.concurrency + len(self._work.settling), 2 * self.concurrency) - len(self._work.running)
 
     async def _claim(self) -> list[Lease] | None:
         """
@@ -167,7 +205,7 @@ class Worker:
 
         If the worker is stopped meanwhile, release them.
         """
-        claiming = asyncio.ensure_future(self._claim_from_inbox())
+        claiming = asyncio.create_task(self._claim_from_inbox())
         self._claiming = True
         try:
             return await asyncio.shield(claiming)
@@ -185,9 +223,13 @@ class Worker:
         limit = self._free_slots
         try:
             leases = await inbox_result(lambda: self.inbox.claim(limit, lease=self._lease_duration))
+        except asyncio.CancelledError:
+            self._work.interrupted.append("claim")
+            raise
         except Exception:
             self._can_claim = False
             raise
+        self._work.add(leases)
         self._can_claim = True
         if self._claim_failure:
             self._claim_failure = ""
@@ -220,32 +262,37 @@ class Worker:
     async def _run_isolated(self, lease: Lease) -> None:
         """Wait for running handlers, then run a delivery that may crash the process while nothing else runs."""
         claiming = self._tasks[0]
-        self._running[claiming] = lease  # so that the lease is extended during the wait
+        self._work.running[claiming] = lease  # so that the lease is extended during the wait
         try:
-            await self._wait_until(lambda: len(self._running) == 1)
+            await self._wait_until(lambda: len(self._work.running) == 1)
         except asyncio.CancelledError:
             await self._release_all([lease])
             raise
         finally:
-            del self._running[claiming]
+            self._work.running.pop(claiming, None)
         self._start(lease)
-        await self._wait_until(lambda: not self._running)
+        await self._wait_until(lambda: not self._work.running)
 
     async def _release_all(self, leases: Sequence[Lease]) -> None:
         """Release leases that were not started. A lease that cannot be released expires on its own."""
         for lease in leases:
             with suppress(Exception):
                 await inbox_result(partial(self.inbox.release, lease))
+                self._work.remove(lease)
 
     def _start(self, lease: Lease) -> None:
         task = asyncio.create_task(self._handle(lease))
-        self._running[task] = lease
+        self._work.running[task] = lease
         task.add_done_callback(self._finish)
 
     def _finish(self, task: asyncio.Task[None]) -> None:
-        id = self._running.pop(task).id
-        self._settling.discard(id)
-        self._unsettled.discard(id)
+        lease = self._work.running.pop(task, None)
+        if lease is None:
+            return  # of a run before the last start
+        self._work.settling.discard(lease.id)
+        self._unsettled.discard(lease.id)
+        if not self._stopping:
+            self._work.remove(lease)
         self._changed.set()
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
@@ -253,33 +300,9 @@ class Worker:
             self._changed.clear()
             await self._changed.wait()
 
-    # --- leases -------------------------------------------------------------------------------------------
-
     @property
     def _lease_duration(self) -> float:
         return self.lease_seconds or max(_MIN_LEASE_SECONDS, 2 * (self.handler_timeout or 0))
-
-    async def _renew_leases_loop(self) -> None:
-        """Extend all leases each time a third of the lease duration has passed."""
-        while True:
-            await asyncio.sleep(self._lease_duration / 3)
-            for task, lease in list(self._running.items()):
-                if self._needs_lease(task, lease) and not await self._extend(lease) and self._needs_lease(task, lease):
-                    _log.warning("lost the lease of delivery %s; another worker may handle it too", lease.id)
-
-    def _needs_lease(self, task: asyncio.Task[None], lease: Lease) -> bool:
-        return task in self._running and lease.id not in self._settling
-
-    async def _extend(self, lease: Lease) -> bool:
-        """Extend a lease; return False if it was lost, True also if the inbox failed: two thirds are left to retry."""
-        try:
-            return await inbox_result(lambda: self.inbox.extend(lease, self._lease_duration))
-        except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
-            interval = self._lease_duration / 3
-            _log.error(
-                "cannot extend the lease of delivery %s, retrying in %g s: %s", lease.id, interval, safe_message(error)
-            )
-            return True
 
     # --- handling -----------------------------------------------------------------------------------------
 
@@ -288,7 +311,7 @@ class Worker:
         with self.observers.attempt(record):
             outcome = await self._outcome(lease, record)
             record.reason = outcome.reason
-            record.outcome = outcome.name if await self._settle_with_retry(lease, outcome) else "lost"
+            record.outcome = await self._settle_with_retry(lease, outcome)
 
     async def _outcome(self, lease: Lease, record: AttemptRecord) -> Outcome:
         if lease.crashes >= _MAX_CRASHES:
@@ -316,7 +339,7 @@ class Worker:
             skip=lease.completed,
             handler_timeout=self.handler_timeout,
             completed=completed,
-            around=self.observers.handler(record),
+            around=self._work.around_handlers(lease, self.observers.handler(record)),
         )
         return Outcome.ack(event_key(event)) if completed else self._outcome_without_handler(event)
 
@@ -349,25 +372,39 @@ class Worker:
 
     # --- settling -----------------------------------------------------------------------------------------
 
-    async def _settle_with_retry(self, lease: Lease, outcome: Outcome) -> bool:
-        """Settle a delivery, retrying until the inbox accepts the outcome; return False if the lease was lost."""
-        self._settling.add(lease.id)
+    async def _settle_with_retry(self, lease: Lease, outcome: Outcome) -> str | None:
+        """
+        Settle a delivery, retrying until the inbox accepts the outcome, or a stop gives up.
+
+        Returns:
+            The outcome's name; "lost" if the lease was lost; None if the delivery could not be settled.
+        """
+        self._work.settling.add(lease.id)
         self._changed.set()
         while True:
+            is_last_attempt = self._giving_up.is_set()
             try:
-                return await self._settle(lease, outcome)
+                return outcome.name if await self._settle(lease, outcome) else "lost"
             except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
-                if lease.id not in self._unsettled:
-                    _log.error(
-                        "cannot %s delivery %s, retrying every %g s: %s",
-                        *(outcome.operation, lease.id, _RETRY_INTERVAL_SECONDS, safe_message(error)),
-                    )
-                # Handlers whose outcome cannot be written would run again, so nothing more is started meanwhile.
-                self._unsettled.add(lease.id)
-                await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
+                self._work.last_error = safe_message(error)
+                if is_last_attempt:
+                    return None
+                self._record_unsettled(lease, outcome)
+                await wait_for_event(self._giving_up, _RETRY_INTERVAL_SECONDS)
+
+    def _record_unsettled(self, lease: Lease, outcome: Outcome) -> None:
+        """Handlers whose outcome cannot be written would run again, so nothing more is started meanwhile."""
+        if lease.id not in self._unsettled:
+            _log.error(
+                "cannot %s delivery %s, retrying every %g s: %s",
+                *(outcome.operation, lease.id, _RETRY_INTERVAL_SECONDS, self._work.last_error),
+            )
+        self._unsettled.add(lease.id)
 
     async def _settle(self, lease: Lease, outcome: Outcome) -> bool:
-        if not await inbox_result(lambda: outcome.settle(self.inbox, lease)):
+        is_settled = await inbox_result(lambda: outcome.settle(self.inbox, lease))
+        self._work.remove(lease)
+        if not is_settled:
             _log.warning(
                 "cannot %s delivery %s: its lease was lost; another worker handles it", outcome.operation, lease.id
             )
@@ -385,11 +422,13 @@ class Worker:
             return
         try:
             entry = await inbox_result(lambda: self.inbox.get(lease.id))
+            if entry is not None:
+                await self._call_on_dead_letter(self.on_dead_letter, entry)
+        except asyncio.CancelledError:
+            self._work.interrupted.append(f"on_dead_letter of delivery {lease.id}")
+            raise
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the delivery is settled
             _log.error("cannot read dead letter %s, not calling on_dead_letter: %s", lease.id, safe_message(error))
-            return
-        if entry is not None:
-            await self._call_on_dead_letter(self.on_dead_letter, entry)
 
     async def _call_on_dead_letter(self, on_dead_letter: OnDeadLetter, entry: InboxEntry) -> None:
         try:
@@ -401,13 +440,6 @@ class Worker:
             )
 
 
-async def _cancel_and_wait(tasks: Iterable[asyncio.Task[None]]) -> None:
-    cancelled = list(tasks)
-    for task in cancelled:
-        task.cancel()
-    await _wait_for_tasks(cancelled)
-
-
-async def _wait_for_tasks(tasks: Collection[asyncio.Task[None]], timeout: float | None = None) -> None:
+async def _wait_for_tasks(tasks: Collection[asyncio.Task[None]], timeout: float) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=timeout)

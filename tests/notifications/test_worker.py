@@ -25,6 +25,7 @@ from callfire_async.notifications import (
     UnknownNotification,
     worker,
 )
+from callfire_async.notifications.inbox._cancellation import StopProgress
 from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.worker import Worker, event_key
 
@@ -851,7 +852,7 @@ async def start_worker(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbo
 
     yield start
     for new_worker in workers:
-        await new_worker.stop()
+        await new_worker.stop(StopProgress())
 
 
 async def test_leases_are_extended_while_handlers_run(handlers, start_worker):

@@ -12,6 +12,7 @@ from typing import Generic, TypeAlias, TypeVar
 from attrs import field, frozen
 
 from callfire_async.errors import InboxUnavailableError
+from callfire_async.notifications.inbox._cancellation import cancel_repeatedly
 
 __all__ = ["Batcher"]
 
@@ -73,10 +74,14 @@ class Batcher(Generic[Item, Result]):
             self._task = asyncio.create_task(self._flush())
         return await request.future
 
-    async def close(self) -> None:
-        """Wait until every request is written or has failed."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
+    async def close(self, seconds: float) -> None:
+        """Wait up to *seconds* until every request is written or has failed; the others fail then."""
+        task = self._task
+        if task is not None:
+            try:
+                await asyncio.wait([task], timeout=seconds)
+            finally:
+                await cancel_repeatedly([task])
 
     async def _flush(self) -> None:
         batch: list[_Request[Item, Result]] = []

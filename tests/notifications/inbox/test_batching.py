@@ -135,11 +135,11 @@ async def test_no_caller_waits_forever_if_the_driver_raises_cancelled_error(reco
 async def test_closing_waits_for_all_requests(recorder):
     """Closing a batcher without requests returns at once."""
     batcher = Batcher(recorder.write, max_items=1)
-    await batcher.close()
+    await batcher.close(DEADLINE)
     tasks = await submit_all(batcher, [1], [2])
     recorder.allowed.set()
     async with asyncio.timeout(DEADLINE):
-        await batcher.close()
+        await batcher.close(DEADLINE)
 
     assert recorder.batches == [[[1]], [[2]]]
     assert await outcomes_of(tasks) == [[10], [20]]

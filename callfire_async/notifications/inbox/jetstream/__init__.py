@@ -44,6 +44,7 @@ Differences from the protocol:
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import ssl
@@ -156,8 +157,7 @@ class JetStreamInbox:
             clock = await server_clock(connection, self._streams)
             names = (self._streams.queue, self._streams.records, self._streams.dead)
             streams = [Stream(connection, name) for name in names]
-            for stream in streams:
-                stack.push_async_callback(stream.close)
+            stack.push_async_callback(_close_all, streams)
             guard = ConsumerGuard(connection, self._streams)
             consumer = PullConsumer(connection, self._streams.queue, self._streams.consumer, guard)
             await stack.enter_async_context(consumer.opened())
@@ -173,7 +173,7 @@ class JetStreamInbox:
         await self._exit_stack.aclose()
 
     async def _release_all(self) -> None:
-        await self._leases.release_all(self._timeout)
+        await self._leases.release_all(self._store.opened.connection.close_timeout)
         self._store.state = None
 
     # --- append -------------------------------------------------------------------------------------------
@@ -296,3 +296,7 @@ class JetStreamInbox:
     async def stats(self) -> InboxStats:
         """Count the deliveries in each state."""
         return await self._admin.stats()
+
+
+async def _close_all(streams: Sequence[Stream]) -> None:
+    await asyncio.gather(*(stream.close() for stream in streams))

@@ -42,6 +42,8 @@ _RECONNECT_SECONDS = 0.25
 _PING_SECONDS = 5
 # Messages kept while no server is connected; a message that does not fit is refused at once.
 _BUFFER_BYTES = 32 * 1024 * 1024
+# Limit for each of the four steps of closing an inbox: a server that does not respond must not delay a stop.
+_MAX_CLOSE_SECONDS = 0.75
 # Error codes of JetStream that pass: the message is in flight already, no leader, no response from a peer.
 _TEMPORARY_ERRORS = frozenset([10158, 10008, 10009, 10118])
 # Error codes of JetStream: the stream or the consumer does not exist.
@@ -74,6 +76,11 @@ class NatsConnection:
         has_context = tls is not None and not self._servers.uses_websockets
         self.client = NatsClient(requires_tls=has_context or self._servers.requires_tls)
         self.jetstream: JetStreamContext = self.client.jetstream(timeout=timeout)
+
+    @property
+    def close_timeout(self) -> float:
+        """Seconds for each step of closing the inbox."""
+        return min(self.timeout, _MAX_CLOSE_SECONDS)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -110,7 +117,7 @@ class NatsConnection:
     async def _close(self) -> None:
         # A server that reads nothing must not block the close.
         with suppress(Exception):
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self.close_timeout):
                 await self.client.close()
 
     async def _log_error(self, error: Exception) -> None:

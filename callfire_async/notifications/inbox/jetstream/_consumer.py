@@ -111,7 +111,7 @@ class PullConsumer:
             yield
         finally:
             with suppress(Exception):
-                async with asyncio.timeout(self._connection.timeout):
+                async with asyncio.timeout(self._connection.close_timeout):
                     for subscription in subscriptions:
                         await subscription.unsubscribe()
                     # After the flush, all messages that the server sent before are here.

@@ -85,8 +85,8 @@ class Stream:
                 return await self._batcher.submit(messages)
 
     async def close(self) -> None:
-        """Wait until pending messages are stored or have failed."""
-        await self._batcher.close()
+        """Wait a moment for pending messages; those that are not stored then fail."""
+        await self._batcher.close(self._connection.close_timeout)
 
     async def _write(self, requests: Sequence[Sequence[PendingMessage]]) -> Sequence[PublishAck | BaseException]:
         messages = list(chain.from_iterable(requests))

@@ -46,6 +46,8 @@ _MAX_BATCH_BYTES = 4 * 1024 * 1024
 
 # `wait` also polls: a notification is lost with its connection, and an expired lease sends none.
 _POLL_SECONDS = 1.0
+# How long closing the inbox waits for appends in progress.
+_MAX_APPEND_SECONDS = 1.5
 
 
 class PostgresInbox:
@@ -94,6 +96,7 @@ class PostgresInbox:
         self._retention = retention
         self._keep_bodies = keep_bodies
         self._allow_lossy_commits = allow_lossy_commits
+        self._timeout = timeout
         self._pool = PostgresPool(source, timeout=timeout)
         self._batcher: Batcher[Delivery, AppendResult] = Batcher(
             self._insert,
@@ -132,14 +135,14 @@ class PostgresInbox:
             await prepare(self._pool, self._schema)
             self._notifier.start()
             stack.push_async_callback(self._notifier.stop)
-            stack.push_async_callback(self._batcher.close)
+            stack.push_async_callback(self._batcher.close, min(self._timeout, _MAX_APPEND_SECONDS))
             self._exit_stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the inbox after all pending appends are committed or have failed."""
+        """Close the inbox; pending appends that are not committed within 1.5 seconds fail."""
         await self._exit_stack.aclose()
 
     async def _fetch(self, statement: str, *arguments: object, repeatable: bool = False) -> list[Row]:

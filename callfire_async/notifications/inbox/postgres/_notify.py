@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 
+from callfire_async.notifications.inbox._cancellation import cancel_repeatedly
 from callfire_async.notifications.inbox.postgres._pool import Connection, PostgresPool
 
 _log = logging.getLogger("callfire_async.inbox")
@@ -49,9 +50,7 @@ class WorkNotifier:
 
     async def stop(self) -> None:
         """Stop sending and receiving."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await cancel_repeatedly(self._tasks)
 
     def notify(self) -> None:
         """Notify the other processes soon; calls until then share one notification."""

@@ -33,6 +33,7 @@ Work: TypeAlias = Callable[[Connection], Awaitable[T]]
 _MAX_CONNECTIONS = 8
 # A conflict with another transaction is over at the second or third attempt.
 _MAX_ATTEMPTS = 5
+_MAX_CLOSE_SECONDS = 1.0
 
 # The statement had no effect: a conflict with another transaction, or the server has become a replica.
 _CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.ReadOnlySQLTransactionError)
@@ -81,12 +82,12 @@ class PostgresPool:
         )
 
     async def close(self) -> None:
-        """Close the pool within the timeout, unless it is the caller's."""
+        """Close the pool within a second, unless it is the caller's."""
         pool, self._pool = self._pool, None
         if pool is not None and pool is not self._source:
             # If the server does not respond, asyncpg terminates the connections when the timeout cancels it.
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(min(self._timeout, _MAX_CLOSE_SECONDS)):
                     await pool.close()
 
     # --- calls --------------------------------------------------------------------------------------------

@@ -115,6 +115,11 @@ class SpoolingInbox:
         return self._breaker.is_closed or self.accepts_during_outage
 
     @property
+    def drain_timeout(self) -> float:
+        """Seconds for forwarding spooled deliveries when the inbox closes: a receiver waits longer by this time."""
+        return self._drain_timeout
+
+    @property
     def retention(self) -> float | None:
         """Seconds for which the primary remembers handled events; None if the primary has no such attribute."""
         return getattr(self._breaker.inbox, "retention", None)

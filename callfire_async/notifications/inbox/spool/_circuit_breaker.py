@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 from callfire_async.errors import InboxError, InboxUnavailableError
+from callfire_async.notifications.inbox._cancellation import cancel_repeatedly, finish_within
 from callfire_async.notifications.inbox.base import Inbox, safe_message
 
 __all__ = ["CircuitBreaker"]
@@ -19,7 +20,8 @@ Undo: TypeAlias = Callable[[T], Awaitable[None]]
 
 _log = logging.getLogger("callfire_async.inbox")
 
-CLOSE_TIMEOUT_SECONDS = 5.0
+# Less than a receiver waits for its inbox to close, so that the spool is closed too.
+CLOSE_TIMEOUT_SECONDS = 1.5
 
 
 class CircuitBreaker:
@@ -94,12 +96,15 @@ class CircuitBreaker:
     async def close(self) -> None:
         """Cancel all pending operations, then close the inbox."""
         self.is_primary_open = False
-        await cancel_all(self._pending, CLOSE_TIMEOUT_SECONDS)
+        await cancel_repeatedly(self._pending)
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await self.inbox.__aexit__(None, None, None)
+            if not await finish_within(CLOSE_TIMEOUT_SECONDS, self._close_inbox()):
+                _log.error("cannot close the primary inbox within %g s, ignoring it", CLOSE_TIMEOUT_SECONDS)
         except Exception as error:  # noqa: BLE001  # the spool must be closed in any case
             _log.error("cannot close the primary inbox: %s", safe_message(error))
+
+    async def _close_inbox(self) -> None:
+        await self.inbox.__aexit__(None, None, None)
 
     # --- calls --------------------------------------------------------------------------------------------
 
@@ -185,15 +190,6 @@ class CircuitBreaker:
             _log.warning("the primary inbox is available again")
             self.recovered.set()
         self._failures = 0
-
-
-async def cancel_all(tasks: Iterable[asyncio.Task[Any]], timeout: float) -> None:
-    """Cancel tasks, and wait at most *timeout* seconds for them: a task may ignore its cancellation."""
-    cancelled = list(tasks)
-    for task in cancelled:
-        task.cancel()
-    if cancelled:
-        await asyncio.wait(cancelled, timeout=timeout)
 
 
 def _is_being_cancelled() -> bool:

@@ -11,12 +11,9 @@ from typing import TypeAlias
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
+from callfire_async.notifications.inbox._cancellation import CANCEL_SECONDS, cancel_all
 from callfire_async.notifications.inbox.base import Inbox, Lease, safe_message, wait_any
-from callfire_async.notifications.inbox.spool._circuit_breaker import (
-    CLOSE_TIMEOUT_SECONDS,
-    CircuitBreaker,
-    cancel_all,
-)
+from callfire_async.notifications.inbox.spool._circuit_breaker import CLOSE_TIMEOUT_SECONDS, CircuitBreaker
 
 __all__ = ["SpoolForwarder"]
 
@@ -84,10 +81,13 @@ class SpoolForwarder:
     async def stop(self, drain_timeout: float) -> None:
         """Forward for up to *drain_timeout* seconds, as long as the primary is available; then close the primary."""
         self._stopping.set()
-        if self._breaker.is_primary_open:
-            await asyncio.wait([self._task], timeout=drain_timeout)
-        # The task bounds the time for closing the primary; this timeout is for an inbox that ignores cancellation.
-        await cancel_all([self._task], 3 * CLOSE_TIMEOUT_SECONDS)
+        try:
+            if self._breaker.is_primary_open:
+                await asyncio.wait([self._task], timeout=drain_timeout)
+        finally:
+            # Once: after its cancellation the task closes the primary, in limited time.
+            if await cancel_all([self._task], CLOSE_TIMEOUT_SECONDS + 2 * CANCEL_SECONDS):
+                _log.error("cannot close the primary inbox, which ignores cancellation, ignoring it")
 
     def record_accepted(self) -> None:
         """Record that the primary stored a new delivery: a delivery that it rejects meanwhile is itself the cause."""

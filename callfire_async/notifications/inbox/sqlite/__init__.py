@@ -8,6 +8,7 @@ connection and commits in groups.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -43,6 +44,8 @@ __all__ = ["SqliteInbox"]
 _RETENTION_SECONDS = 30 * 86400.0
 
 T = TypeVar("T")
+
+_log = logging.getLogger("callfire_async.inbox")
 
 
 class SqliteInbox:
@@ -153,8 +156,9 @@ class SqliteInbox:
         async with AsyncExitStack() as resources:
             if not self._read_only:
                 await self._lock.acquire(self._lock_timeout)
-                resources.callback(self._lock.release)
             writer = WriterThread(self._path, None if self._read_only else self._lock)
+            if not self._read_only:
+                resources.callback(self._release_lock, writer)
             await writer.start()
             resources.push_async_callback(writer.stop)
             if not self._read_only:
@@ -168,9 +172,18 @@ class SqliteInbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the submitted operations and close the file."""
+        """
+        Finish the submitted operations and close the file.
+
+        An operation that waits for a disk cannot be interrupted. If closing is cancelled meanwhile, the file stays
+        open and locked until the disk responds or the process ends.
+        """
         self._writer = None
         await self._resources.aclose()
+
+    def _release_lock(self, writer: WriterThread) -> None:
+        if not writer.call_at_end(self._lock.release):
+            _log.error("cannot close the inbox %s: its disk does not respond; it stays locked until then", self._path)
 
     def _read(self, work: Work[T]) -> asyncio.Future[T]:
         return self._open_writer.submit(work)

@@ -15,6 +15,7 @@ from typing import Self
 from attrs import evolve
 
 from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox._cancellation import cancel_repeatedly
 from callfire_async.notifications.inbox.base import (
     AppendResult,
     Delivery,
@@ -236,16 +237,12 @@ async def _replay(row_ids: list[str], inbox: Inbox) -> int:
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait until it has ended, even if this is cancelled: the task may be closing a file."""
+    """Cancel a task and wait for it: it may be closing a file. If this is cancelled, wait half a second longer."""
     task.cancel()
-    cancelled = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
+    try:
+        await asyncio.wait([task])
+    finally:
+        await cancel_repeatedly([task])
 
 
 def _split(id: int | str) -> tuple[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -107,10 +107,11 @@ class DirectoryFiles:
             await inbox.__aexit__(None, None, None)
 
     async def close(self) -> None:
-        """Close all files."""
-        async with AsyncExitStack() as stack:
-            for name, inbox in self.inboxes.items():
-                stack.push_async_callback(self.close_file, name, inbox)
+        """Close all files, also if one fails or this is cancelled; raise the first error."""
+        closing = [self.close_file(name, inbox) for name, inbox in list(self.inboxes.items())]
+        for result in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     # --- files of stopped processes -----------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ _log = logging.getLogger("callfire_async.inbox")
 
 # The first job of a larger group would wait too long for the last.
 _MAX_GROUP_SIZE = 1000
+# How long a cancelled stop waits for a disk that does not respond: nothing can interrupt the thread.
+_JOIN_SECONDS = 0.5
 
 # Errors of one job: the file itself is fine.
 _JOB_ERRORS = frozenset(
@@ -95,6 +97,9 @@ class WriterThread:
         self._is_stopping = False
         self._connection: sqlite3.Connection | None = None
         self._check_before_use = False
+        self._end_lock = threading.Lock()
+        self._has_ended = True
+        self._on_end: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name=f"callfire inbox {path.name}", daemon=True)
 
     async def start(self) -> None:
@@ -108,6 +113,7 @@ class WriterThread:
         self._loop = asyncio.get_running_loop()
         self._stopped = self._loop.create_future()
         self._thread.start()
+        self._has_ended = False
         try:
             await self.submit(lambda _: None)
         except BaseException:
@@ -115,7 +121,11 @@ class WriterThread:
             raise
 
     async def stop(self) -> None:
-        """Finish the submitted jobs, close the file and stop the thread; do nothing in a forked child."""
+        """
+        Finish the submitted jobs, close the file and stop the thread; do nothing in a forked child.
+
+        A call that waits for the disk cannot be interrupted: if this is cancelled, the thread may be left running.
+        """
         if self._process_id != os.getpid():
             return
         self._send()
@@ -124,7 +134,16 @@ class WriterThread:
             await asyncio.shield(self._stopped)
         finally:
             # Even if cancelled: the next owner may open the file only after the last commit.
-            self._thread.join()
+            self._thread.join(_JOIN_SECONDS)
+
+    def call_at_end(self, function: Callable[[], None]) -> bool:
+        """Call *function* when the file is closed: now, or from the thread. Return whether it was called now."""
+        with self._end_lock:
+            if not self._has_ended:
+                self._on_end = function
+                return False
+        function()
+        return True
 
     def submit(self, work: Work[T], *, is_append: bool = False) -> asyncio.Future[T]:
         """
@@ -170,9 +189,18 @@ class WriterThread:
 
     def _run(self) -> None:
         while jobs := self._next_group():
-            self._loop.call_soon_threadsafe(_resolve_futures, self._run_checked(jobs))
+            self._call_in_loop(_resolve_futures, self._run_checked(jobs))
         self._close()
-        self._loop.call_soon_threadsafe(self._stopped.set_result, None)
+        with self._end_lock:
+            self._has_ended = True
+        if self._on_end is not None:
+            self._on_end()
+        self._call_in_loop(self._stopped.set_result, None)
+
+    def _call_in_loop(self, function: Callable[..., object], *arguments: object) -> None:
+        # The event loop is closed if a stop has left this thread running.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _next_group(self) -> list[_Job]:
         """Return the next jobs, waiting until there are some; an empty list after the last."""

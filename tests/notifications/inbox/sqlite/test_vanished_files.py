@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from notifications.inbox.suite import LEASE, bodies_of
 from notifications.inbox.faulty_inbox import FaultyInbox
+from notifications.inbox.suite import LEASE, bodies_of
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Postback, Receiver, Router, TextFinished

@@ -1,0 +1,111 @@
+"""The deliveries that a worker has claimed and not settled yet: extends their leases, and describes what remains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeAlias
+
+from attrs import define, field
+
+from callfire_async.notifications.inbox.base import Inbox, Lease, safe_message
+from callfire_async.notifications.routing._user_code import inbox_result
+
+__all__ = ["WorkInProgress"]
+
+Around: TypeAlias = Callable[[str], AbstractContextManager[object]]
+
+_log = logging.getLogger("callfire_async.worker")
+
+
+@define(eq=False)
+class WorkInProgress:
+    """The deliveries of one run of a worker, from the claim until they are settled."""
+
+    #: The task that handles, or is about to handle, a delivery.
+    running: dict[asyncio.Task[None], Lease] = field(factory=dict)
+    #: Ids of the deliveries that are being settled.
+    settling: set[int | str] = field(factory=set)
+    #: Calls that were cancelled, and whose effect is unknown.
+    interrupted: list[str] = field(factory=list)
+    #: Whether the worker has stopped.
+    has_ended: bool = False
+    #: The message of the last settle operation that failed.
+    last_error: str = ""
+    #: Ids of the deliveries whose lease was neither settled nor released nor lost.
+    _leased: set[int | str] = field(factory=set)
+    #: Names of the handlers that run, by the id of their delivery.
+    _handlers: dict[int | str, str] = field(factory=dict)
+
+    # --- leases -------------------------------------------------------------------------------------------
+
+    def add(self, leases: Iterable[Lease]) -> None:
+        """Add leases that were claimed."""
+        self._leased.update(lease.id for lease in leases)
+
+    def remove(self, lease: Lease) -> None:
+        """Remove a lease that was settled, released or lost."""
+        self._leased.discard(lease.id)
+
+    async def renew_leases(self, inbox: Inbox, duration: float) -> None:
+        """Extend the leases of running deliveries each time a third of their duration has passed."""
+        while not self.has_ended:
+            await asyncio.sleep(duration / 3)
+            for task, lease in list(self.running.items()):
+                if not self._needs_lease(task, lease) or await _extend(inbox, lease, duration):
+                    continue
+                if self._needs_lease(task, lease):
+                    _log.warning("lost the lease of delivery %s; another worker may handle it too", lease.id)
+
+    def _needs_lease(self, task: asyncio.Task[None], lease: Lease) -> bool:
+        return task in self.running and lease.id not in self.settling
+
+    # --- handlers -----------------------------------------------------------------------------------------
+
+    def around_handlers(self, lease: Lease, observed: Around) -> Around:
+        """Return a function like *observed*, which also stores the name of the handler that runs for a delivery."""
+
+        @contextmanager
+        def around(name: str) -> Iterator[None]:
+            self._handlers[lease.id] = name
+            try:
+                with observed(name):
+                    yield
+            finally:
+                del self._handlers[lease.id]
+
+        return around
+
+    # --- stopping -----------------------------------------------------------------------------------------
+
+    def describe(self) -> Iterator[str]:
+        """Describe everything that has not ended."""
+        if self._leased:
+            error = f" ({self.last_error})" if self.last_error else ""
+            yield f"leases that expire on their own: {len(self._leased)}{error}"
+        if names := sorted({self._function_of(lease.id) for lease in self.running.values()} - {""}):
+            yield f"functions still running, which may keep the process from exiting: {', '.join(names)}"
+        if self.interrupted:
+            yield f"calls that were interrupted: {', '.join(self.interrupted)}"
+
+    def _function_of(self, id: int | str) -> str:
+        """Return the name of the user's function that runs for a delivery; empty if the inbox is being called."""
+        if id in self._handlers:
+            return self._handlers[id]
+        if id not in self.settling:
+            return "known_subscriptions"
+        return "" if id in self._leased else "on_dead_letter"
+
+
+async def _extend(inbox: Inbox, lease: Lease, duration: float) -> bool:
+    """Extend a lease; return False if it was lost, True also if the inbox failed: two thirds are left to retry."""
+    try:
+        return await inbox_result(lambda: inbox.extend(lease, duration))
+    except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
+        _log.error(
+            "cannot extend the lease of delivery %s, retrying in %g s: %s",
+            *(lease.id, duration / 3, safe_message(error)),
+        )
+        return True
