@@ -46,6 +46,8 @@ _REFUSED = {
     "time": "the body came too slowly",
     "empty": "there was no body",
     "broken off": "the body broke off",
+    "consumed": "a middleware had read the body",
+    "framework": "a dependency of the route responded",
     "storage": "the inbox could not keep it",
     None: "the sender went away",
 }

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Container, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from attrs import frozen
 
@@ -40,6 +40,10 @@ responded 503 to a postback: the receiver is not running; start and stop it with
     add_notification_routes(app, receiver, "/callfire")                                        # aiohttp
     Starlette(routes=[Mount("/callfire", notification_app)], lifespan=notification_app.lifespan)   # mounted
     async with receiver: ...                                                                   # anything else"""
+
+
+#: Called with the body of a valid request and a function that stores or handles the request; returns the reply.
+Around: TypeAlias = Callable[[bytes, Callable[[], Awaitable[Reply]]], Awaitable[Reply]]
 
 
 @frozen
@@ -262,15 +266,21 @@ class Receiver:
 
     # --- requests -----------------------------------------------------------------------------------------
 
-    async def receive(self, postback: Postback) -> Reply:
+    async def receive(self, postback: Postback, *, around: Around | None = None) -> Reply:
         """
         Handle one request.
 
         Client errors, handler errors and storage errors are reported through the reply's status; only cancellation
-        propagates.
+        and exceptions of *around* propagate.
+
+        Args:
+            postback: The request.
+            around: For an adapter whose framework runs other code before the handlers, such as dependencies: a
+                coroutine function that is called with the complete body of a valid request, and a function that
+                stores or handles the request. It returns the reply. It is not called for a rejected request.
         """
         record = RequestRecord(postback.method)
-        return await self._observe(record, self._receive(postback, record))
+        return await self._observe(record, self._receive(postback, record, around))
 
     async def redeliver(self, delivery: Delivery) -> Reply:
         """
@@ -296,16 +306,26 @@ class Receiver:
             return Reply(503, (RETRY_AFTER_HEADER,))
         return await self._intake.accept(delivery, record)
 
-    async def _receive(self, postback: Postback, record: RequestRecord) -> Reply:
+    async def _receive(self, postback: Postback, record: RequestRecord, around: Around | None) -> Reply:
         headers = relevant_headers(postback)
         content = await self._validator.read_request(postback, headers, is_running=self.is_running)
         if isinstance(content, Rejection):
             record.refused = content.reason
-            if content.reply.status == 503:
+            if content.reason == "not running":
                 self._log_not_running()
             return content.reply
-        record.delivery = Delivery(content, headers.get("content-type"))
-        return await self._intake.accept(record.delivery, record)
+        delivery = Delivery(content, headers.get("content-type"))
+        if around is None:
+            return await self._accept(delivery, record)
+        reply = await around(content, lambda: self._accept(delivery, record))
+        if record.delivery is None:
+            record.refused = "framework"
+            self._validator.refused["framework"] += 1
+        return reply
+
+    async def _accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
+        record.delivery = delivery
+        return await self._intake.accept(delivery, record)
 
     def _log_not_running(self) -> None:
         # The server is about to log the path, which contains a valid token.

@@ -61,16 +61,23 @@ async def uvicorn_server(app: Callable) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def serve_aiohttp(receiver: Receiver) -> AsyncIterator[Endpoint]:
-    app = web.Application()
-    add_notification_routes(app, receiver, "/callfire")
+async def aiohttp_server(app: web.Application) -> AsyncIterator[int]:
+    """Serve an aiohttp application; yield the port."""
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield Endpoint(runner.addresses[0][1], "/callfire")
+        yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def serve_aiohttp(receiver: Receiver) -> AsyncIterator[Endpoint]:
+    app = web.Application()
+    add_notification_routes(app, receiver, "/callfire")
+    async with aiohttp_server(app) as port:
+        yield Endpoint(port, "/callfire")
 
 
 @asynccontextmanager
