@@ -14,6 +14,10 @@ from callfire_async.notifications.security.request_validation import BodyConsume
 
 __all__ = ["add_health_routes", "add_notification_routes"]
 
+_NOT_STARTED = """\
+the receiver is not running, because the application has not been started:
+    start it with web.run_app or web.AppRunner, and in a test with aiohttp.test_utils.TestServer"""
+
 
 @frozen
 class AiohttpEndpoint:
@@ -44,6 +48,7 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
 
     # aiohttp.server quotes the parts of a request that it cannot parse.
     receiver.redact("aiohttp.access", "aiohttp.server")
+    receiver.start_advice = _NOT_STARTED
     app.cleanup_ctx.append(run_receiver)
     prefix = prefix.rstrip("/")
     endpoint = AiohttpEndpoint(receiver)

@@ -17,6 +17,19 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+NO_LIFESPAN_EVENTS = """\
+the server sends no lifespan events: start uvicorn without --lifespan off; hypercorn and granian send them, daphne does
+    not; a function that dispatches to Django or another application must pass on scopes of the type "lifespan", too"""
+_NOT_STARTED = f"""\
+the receiver is not running, because its application has not received a lifespan event:
+    {NO_LIFESPAN_EVENTS}
+    anything else must run it: async with receiver: ..."""
+_MOUNTED = f"""\
+the receiver is not running, because a mounted application receives no lifespan events:
+    start it with the outer application: Starlette(routes=[...], lifespan=notification_app.lifespan),
+    or in a lifespan of your own: async with receiver: yield
+    if the outer application does that, {NO_LIFESPAN_EVENTS}"""
+
 _RELEVANT_HEADERS = {name.encode(): name for name in RELEVANT_HEADERS}
 _CHECKS: dict[str, HealthCheck] = {"": None, "live": "live", "ready": "ready"}
 
@@ -63,6 +76,8 @@ class NotificationApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Frameworks put the application that has mounted this one into the scope.
+        self.receiver.start_advice = _MOUNTED if "app" in scope else _NOT_STARTED
         token = _path(scope).removeprefix("/").removesuffix("/")
         reply = await self.receiver.receive(to_postback(scope, token or None, receive))
         await send_reply(reply, send)

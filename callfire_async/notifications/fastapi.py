@@ -9,12 +9,18 @@ from attrs import define, frozen
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
-from callfire_async.notifications.asgi import Message, Receive, Scope, Send, send_reply, to_postback
+from callfire_async.notifications.asgi import NO_LIFESPAN_EVENTS, Message, Receive, Scope, Send, send_reply, to_postback
 from callfire_async.notifications.health import HealthCheck, health_reply
 from callfire_async.notifications.receiver import Receiver, Reply
 
 __all__ = ["health_routes", "notification_routes"]
 
+_NOT_STARTED = f"""\
+the receiver is not running, because the lifespan of the FastAPI application has not run. The cause is one of these:
+    {NO_LIFESPAN_EVENTS}
+    the application is mounted in another one: include the routes in the outer application,
+    or run the receiver in the lifespan of the outer application: async with receiver: yield
+    a test uses TestClient without `with`, or a transport: with TestClient(app) as client: ..."""
 # The key in a request's scope of the function that stores or handles the request.
 _ACCEPT = "callfire_async.accept"
 
@@ -112,6 +118,7 @@ def notification_routes(receiver: Receiver) -> APIRouter:
             yield
 
     receiver.redact("uvicorn.access")
+    receiver.start_advice = _NOT_STARTED
     routes = APIRouter(lifespan=run_receiver, route_class=NotificationRoute)
     endpoint = FastapiEndpoint(receiver)
     for path in ("/{token}", "/{token}/", *([] if receiver.requires_token else ["", "/"])):

@@ -35,11 +35,12 @@ _log = logging.getLogger("callfire_async.receiver")
 _IDLE_POLL_SECONDS = 0.1
 
 _NOT_RUNNING = """\
-responded 503 to a postback: the receiver is not running; start and stop it with the application:
+the receiver is not running; start and stop it with the application:
     app.include_router(notification_routes(receiver), prefix="/callfire")                      # FastAPI
     add_notification_routes(app, receiver, "/callfire")                                        # aiohttp
     Starlette(routes=[Mount("/callfire", notification_app)], lifespan=notification_app.lifespan)   # mounted
     async with receiver: ...                                                                   # anything else"""
+_STOPPED = "the receiver has been stopped, although its server still accepts requests"
 
 
 #: Called with the body of a valid request and a function that stores or handles the request; returns the reply.
@@ -151,7 +152,9 @@ class Receiver:
         self._exit_stack = AsyncExitStack()
         self._lifecycle_lock = asyncio.Lock()
         self._active_requests = 0
-        self._logged_not_running = False
+        self._was_started = self._logged_not_running = False
+        #: How to start the receiver; logged if a postback arrives before it is started. Adapters set it.
+        self.start_advice = _NOT_RUNNING
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
@@ -170,6 +173,7 @@ class Receiver:
                     await started.enter_async_context(self._observers.lifespan())
                     self._exit_stack = started.pop_all()
             self._entry_count += 1
+            self._was_started = True
             self._add_filters()
         return self
 
@@ -332,7 +336,7 @@ class Receiver:
         self._add_filters()
         if not self._logged_not_running:
             self._logged_not_running = True
-            _log.error(_NOT_RUNNING)
+            _log.error("responded 503 to a postback: %s", _STOPPED if self._was_started else self.start_advice)
 
 
 def _to_endpoint_tokens(tokens: EndpointTokens | str | None) -> EndpointTokens | None:

@@ -44,10 +44,10 @@ def _reset_uvicorn_loggers() -> None:
 
 
 @asynccontextmanager
-async def uvicorn_server(app: Callable) -> AsyncIterator[int]:
+async def uvicorn_server(app: Callable, *, lifespan: str = "on") -> AsyncIterator[int]:
     """Serve an ASGI application; yield the port."""
     _reset_uvicorn_loggers()
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan=lifespan, log_config=None, timeout_graceful_shutdown=1))
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         async with asyncio.timeout(DEADLINE):
