@@ -119,13 +119,13 @@ def notification_routes(receiver: Receiver) -> APIRouter:
 
     receiver.redact("uvicorn.access")
     receiver.start_advice = _NOT_STARTED
-    routes = APIRouter(lifespan=run_receiver, route_class=NotificationRoute)
+    routes = APIRouter(lifespan=run_receiver)
     endpoint = FastapiEndpoint(receiver)
     for path in ("/{token}", "/{token}/", *([] if receiver.requires_token else ["", "/"])):
         routes.add_api_route(
             path, endpoint.handle, methods=["POST"], status_code=204, response_class=Response, responses=_RESPONSES,
             name="callfire_notification", summary="Receive a CallFire postback", include_in_schema=path == "/{token}",
-            openapi_extra=_REQUEST,
+            openapi_extra=_REQUEST, route_class_override=NotificationRoute,
         )  # fmt: skip
     return routes
 

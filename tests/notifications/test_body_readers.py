@@ -2,18 +2,18 @@
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 
 import pytest
 from aiohttp import web
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from notifications.servers import Endpoint, Sender, aiohttp_server, connection, uvicorn_server
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount
 
-from callfire_async.notifications import Notification, Postback, Receiver, Router
+from callfire_async.notifications import Notification, Observer, Postback, Receiver, RequestRecord, Router
 from callfire_async.notifications.aiohttp import add_notification_routes
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.fastapi import notification_routes
@@ -58,6 +58,14 @@ async def post_chunked(endpoint: Endpoint, body: bytes = BODY) -> int:
         sender.chunk(body)
         sender.send(b"0\r\n\r\n")
         return await sender.status()
+
+
+class RequestRecords(Observer, list[RequestRecord]):
+    """Collects the record of each request."""
+
+    def request(self, record: RequestRecord) -> AbstractContextManager[None]:
+        self.append(record)
+        return super().request(record)
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
@@ -307,6 +315,32 @@ async def test_an_adapter_that_passes_no_bytes_of_a_body_is_reported(receiver, c
     assert (statuses, [level for level, _ in logged(caplog)]) == ([503, 204], [logging.ERROR])
 
 
+async def test_a_receiver_outside_the_middlewares_has_its_limits(receiver, events):
+    """As documented for an application whose middlewares read bodies; its own lifespan runs, too."""
+    started = []
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        started.append(True)
+        yield
+
+    api = FastAPI(middleware=[READERS["body"]], lifespan=lifespan)
+
+    @asynccontextmanager
+    async def both(_: Starlette) -> AsyncIterator[None]:
+        async with receiver, api.router.lifespan_context(api):
+            yield
+
+    app = Starlette(routes=[Mount("/callfire", NotificationApp(receiver)), Mount("/", api)], lifespan=both)
+    async with uvicorn_server(app) as port:
+        endpoint = Endpoint(port, "/callfire")
+        async with connection(endpoint) as sender:
+            sender.head(endpoint.path("wrong-wrong-wrong"), LENGTH)
+            status = await sender.status()
+
+        assert (status, await post(endpoint), len(events), started) == (404, 204, 1, [True])
+
+
 # --- FastAPI's dependencies -------------------------------------------------------------------------------
 
 
@@ -324,6 +358,43 @@ async def test_a_dependency_may_read_the_body(receiver, events):
         statuses = [await post(endpoint), await post(endpoint, BODY + b" " * 2000)]
 
     assert (statuses, seen, len(events)) == ([204, 413], [BODY], 1)
+
+
+async def test_a_dependency_that_rejects_a_postback_is_counted(receiver, events):
+    """Its response is sent, and nothing is stored; a wrong token gets 404 before the dependency runs."""
+
+    def refuse() -> None:
+        raise HTTPException(403)
+
+    records = RequestRecords()
+    receiver.observe(records)
+    app = FastAPI()
+    app.include_router(notification_routes(receiver), prefix="/callfire", dependencies=[Depends(refuse)])
+    async with uvicorn_server(app) as port, connection(endpoint := Endpoint(port, "/callfire")) as sender:
+        status = await post(endpoint)
+        sender.head(endpoint.path("wrong-wrong-wrong"), LENGTH)
+        statuses = [status, await sender.status()]
+
+    seen = [(record.refused, record.reply.status, record.delivery) for record in records]
+    assert (statuses, events) == ([403, 404], [])
+    assert seen == [("framework", 403, None), ("token", 404, None)]
+    assert (await receiver.stats()).refused == {"framework": 1, "token": 1}
+
+
+async def test_own_routes_may_be_added_to_the_router(receiver, events):
+    """They are ordinary routes."""
+    routes = notification_routes(receiver)
+
+    @routes.post("/own/status")
+    async def status() -> str:
+        return "fine"
+
+    app = FastAPI()
+    app.include_router(routes, prefix="/callfire")
+    async with uvicorn_server(app) as port, connection(endpoint := Endpoint(port, "/callfire")) as sender:
+        sender.head("/callfire/own/status", "Content-Length: 0")
+
+        assert (await sender.status(), await post(endpoint), len(events)) == (200, 204, 1)
 
 
 async def slow(sender: Sender, endpoint: Endpoint) -> int:

@@ -19,8 +19,8 @@ _LINES = {
     "empty": "responded 400 to postbacks with an empty body: %d; if the sender sent a body, a middleware has read it",
     "broken off": "responded 400 to postbacks whose connection was closed before the body was complete: %d",
     "consumed": (
-        "responded 503 to postbacks whose body was read before it reached the receiver: %d; a middleware or another"
-        " reader of the request has consumed the body: let it skip the receiver's paths, or pass the body on"
+        "responded 503 to postbacks whose body did not reach the receiver completely: %d; a middleware has read it, and"
+        " must pass it on or skip the receiver's paths, or the server has dropped it"
     ),
 }
 _NO_BYTES = "; nothing arrived of %d of them: if the sender sent a body, a middleware has read it and not passed it on"

@@ -197,7 +197,7 @@ def _is_unencoded(content_encoding: str) -> bool:
 
 
 def _declared_length(headers: Mapping[str, str]) -> int:
-    """Return the Content-Length; 0 if there is none or the value is not a number."""
+    """Return the Content-Length; 0 without a valid header."""
     length = headers.get("content-length", "")
     # No real length has more than 19 digits.
     return int(length[:19]) if length.isdecimal() else 0

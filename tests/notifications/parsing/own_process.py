@@ -56,7 +56,7 @@ async def own_server(way: str, *, sentry: bool = False) -> AsyncIterator[OwnServ
     command = (sys.executable, "-W", "error", __file__, way, *(["sentry"] if sentry else []))
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=environment)
     try:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(3 * DEADLINE):  # the imports take long on a busy machine
             port, prefix = (await process.stdout.readline()).decode().rstrip("\n").split(" ")
         yield OwnServer(process.pid, Endpoint(int(port), prefix))
     finally:
