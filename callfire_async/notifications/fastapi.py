@@ -54,6 +54,7 @@ class FastapiEndpoint:
     receiver: Receiver
 
     async def handle(self, request: Request) -> Response:
+        await request.body()  # in memory; FastAPI's own limits apply here, before the postback is stored
         reply: Reply = await request.scope[_ACCEPT]()
         return Response(reply.body, reply.status, dict(reply.headers))
 

@@ -1,5 +1,6 @@
 """Middlewares that read a request's body before the receiver, each behind a real server."""
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
@@ -395,6 +396,26 @@ async def test_own_routes_may_be_added_to_the_router(receiver, events):
         sender.head("/callfire/own/status", "Content-Length: 0")
 
         assert (await sender.status(), await post(endpoint), len(events)) == (200, 204, 1)
+
+
+needs_body_limits = pytest.mark.skipif(
+    "max_body_size" not in inspect.signature(FastAPI).parameters, reason="this FastAPI has no limits of its own"
+)
+
+
+@needs_body_limits
+@pytest.mark.parametrize("send", [post, post_chunked])
+@pytest.mark.parametrize("at_include", [True, False])
+async def test_a_lower_limit_of_fastapi_applies(receiver, events, at_include, send):
+    """413, and nothing is stored; a body within the limit is accepted."""
+    app = FastAPI() if at_include else FastAPI(max_body_size=len(BODY))
+    limit = {"max_body_size": len(BODY)} if at_include else {}
+    app.include_router(notification_routes(receiver), prefix="/callfire", **limit)
+    async with uvicorn_server(app) as port:
+        endpoint = Endpoint(port, "/callfire")
+        statuses = [await send(endpoint, BODY), await send(endpoint, BODY + b" ")]
+
+    assert (statuses, len(events)) == ([204, 413], 1)
 
 
 async def slow(sender: Sender, endpoint: Endpoint) -> int:

@@ -14,7 +14,7 @@ _INTERVAL_SECONDS = 60.0
 _LINES = {
     "token": "responded 404 to requests with a wrong or missing token: %d",
     "encoding": "responded 415 to postbacks with a Content-Encoding, which the receiver does not decode: %d",
-    "size": "responded 413 to postbacks larger than max_body_bytes: %d",
+    "size": "responded 413 to postbacks larger than max_body_bytes, or than a limit of the framework: %d",
     "time": "responded 408 to postbacks whose body did not arrive within body_timeout: %d",
     "empty": "responded 400 to postbacks with an empty body: %d; if the sender sent a body, a middleware has read it",
     "broken off": "responded 400 to postbacks whose connection was closed before the body was complete: %d",

@@ -178,7 +178,10 @@ class _BoundedBody:
             raise
         except BodyConsumedError:
             raise _body_consumed() from None
-        except Exception:  # noqa: BLE001  # each server raises its own error for a lost connection
+        except Exception as error:  # noqa: BLE001  # each server raises its own error for a lost connection
+            # A lower limit of the framework raises its HTTP error.
+            if getattr(error, "status_code", None) == 413:
+                raise _RequestRejected(413, "size") from None
             raise _RequestRejected(400, "broken off", drain=False) from None
         self.is_complete = True
         return bytes(content)
