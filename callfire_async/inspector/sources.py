@@ -45,6 +45,8 @@ _REFUSAL_REASONS = {
     "time": "body not received in time",
     "empty": "empty body",
     "broken off": "body incomplete",
+    "consumed": "a middleware had read the body",
+    "framework": "a dependency of the route responded",
     "storage": "the inbox could not store the delivery",
     None: "the client disconnected",
 }

@@ -10,8 +10,13 @@ from attrs import frozen
 
 from callfire_async.notifications.health import HealthCheck, health_reply
 from callfire_async.notifications.receiver import Postback, Receiver
+from callfire_async.notifications.security.request_validation import BodyConsumedError
 
 __all__ = ["add_health_routes", "add_notification_routes"]
+
+_NOT_STARTED = """\
+the receiver is not running, because the application has not been started:
+    start it with web.run_app or web.AppRunner, and in a test with aiohttp.test_utils.TestServer"""
 
 
 @frozen
@@ -22,8 +27,7 @@ class AiohttpEndpoint:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         token = request.match_info.get("token")
-        body = request.content.iter_any()
-        reply = await self.receiver.receive(Postback(request.method, token, request.headers, body))
+        reply = await self.receiver.receive(Postback(request.method, token, request.headers, _body(request)))
         response = web.Response(status=reply.status, headers=reply.headers, body=reply.body or None)
         return await _respond_and_disconnect(request, response) if reply.close_connection else response
 
@@ -44,6 +48,7 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
 
     # aiohttp.server quotes the parts of a request that it cannot parse.
     receiver.redact("aiohttp.access", "aiohttp.server")
+    receiver.start_advice = _NOT_STARTED
     app.cleanup_ctx.append(run_receiver)
     prefix = prefix.rstrip("/")
     endpoint = AiohttpEndpoint(receiver)
@@ -74,6 +79,22 @@ def add_health_routes(
     app.router.add_get(path, make_handler(None))
     app.router.add_get(f"{path}/live", make_handler("live"))
     app.router.add_get(f"{path}/ready", make_handler("ready"))
+
+
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the body; if a middleware has read it, yield what aiohttp has kept of it."""
+    size = 0
+    # At the end of the stream `read` returns the kept bytes, or nothing if the stream was read in another way.
+    chunks = _kept_body(request) if request.content.at_eof() else request.content.iter_any()
+    async for chunk in chunks:
+        size += len(chunk)
+        yield chunk
+    if size < request.content.total_bytes:
+        raise BodyConsumedError
+
+
+async def _kept_body(request: web.Request) -> AsyncIterator[bytes]:
+    yield await request.read()
 
 
 async def _respond_and_disconnect(request: web.Request, response: web.Response) -> web.Response:

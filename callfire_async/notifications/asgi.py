@@ -13,8 +13,22 @@ from callfire_async.notifications.security.request_validation import RELEVANT_HE
 __all__ = ["HealthApp", "NotificationApp"]
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+NO_LIFESPAN_EVENTS = """\
+the server sends no lifespan events: start uvicorn without --lifespan off; hypercorn and granian send them, daphne does
+    not; a function that dispatches to Django or another application must pass on scopes of the type "lifespan", too"""
+_NOT_STARTED = f"""\
+the receiver is not running, because its application has not received a lifespan event:
+    {NO_LIFESPAN_EVENTS}
+    anything else must run it: async with receiver: ..."""
+_MOUNTED = f"""\
+the receiver is not running, because a mounted application receives no lifespan events:
+    start it with the outer application: Starlette(routes=[...], lifespan=notification_app.lifespan),
+    or in a lifespan of your own: async with receiver: yield
+    if the outer application does that, {NO_LIFESPAN_EVENTS}"""
 
 _RELEVANT_HEADERS = {name.encode(): name for name in RELEVANT_HEADERS}
 _CHECKS: dict[str, HealthCheck] = {"": None, "live": "live", "ready": "ready"}
@@ -62,10 +76,11 @@ class NotificationApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = decode_headers(scope["headers"])
+        # Frameworks put the application that has mounted this one into the scope.
+        self.receiver.start_advice = _MOUNTED if "app" in scope else _NOT_STARTED
         token = _path(scope).removeprefix("/").removesuffix("/")
-        reply = await self.receiver.receive(Postback(scope["method"], token or None, headers, _chunks(receive)))
-        await _send(reply, send)
+        reply = await self.receiver.receive(to_postback(scope, token or None, receive))
+        await send_reply(reply, send)
 
 
 class HealthApp:
@@ -94,10 +109,15 @@ class HealthApp:
             reply = health_reply(await self._receiver.health(max_age=self._max_age), _CHECKS[name])
         else:
             reply = Reply(404)
-        await _send(reply, send)
+        await send_reply(reply, send)
 
 
-def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+def to_postback(scope: Scope, token: str | None, receive: Receive) -> Postback:
+    """Return the request of a scope, whose body is read from *receive*."""
+    return Postback(scope["method"], token, _decode_headers(scope["headers"]), _chunks(receive))
+
+
+def _decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     """Decode the headers that a receiver reads; ASGI servers pass their names in lower case."""
     return [(_RELEVANT_HEADERS[name], value.decode("latin-1")) for name, value in headers if name in _RELEVANT_HEADERS]
 
@@ -107,7 +127,8 @@ def _path(scope: Scope) -> str:
     return path
 
 
-async def _send(reply: Reply, send: Send) -> None:
+async def send_reply(reply: Reply, send: Send) -> None:
+    """Send a reply as the response of a request."""
     headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers]
     if reply.close_connection:
         headers.append((b"connection", b"close"))

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from attrs import frozen
+from attrs import define, frozen
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
-from callfire_async.notifications.asgi import decode_headers
+from callfire_async.notifications.asgi import NO_LIFESPAN_EVENTS, Message, Receive, Scope, Send, send_reply, to_postback
 from callfire_async.notifications.health import HealthCheck, health_reply
-from callfire_async.notifications.receiver import Postback, Receiver
+from callfire_async.notifications.receiver import Receiver, Reply
 
 __all__ = ["health_routes", "notification_routes"]
+
+_NOT_STARTED = f"""\
+the receiver is not running, because the lifespan of the FastAPI application has not run. The cause is one of these:
+    {NO_LIFESPAN_EVENTS}
+    the application is mounted in another one: include the routes in the outer application,
+    or run the receiver in the lifespan of the outer application: async with receiver: yield
+    a test uses TestClient without `with`, or a transport: with TestClient(app) as client: ..."""
+# The key in a request's scope of the function that stores or handles the request.
+_ACCEPT = "callfire_async.accept"
 
 _RESPONSES: dict[int | str, dict[str, object]] = {
     400: {"description": "The body is empty, incomplete, or neither XML nor JSON"},
@@ -44,11 +54,56 @@ class FastapiEndpoint:
     receiver: Receiver
 
     async def handle(self, request: Request) -> Response:
-        token = request.path_params.get("token")
-        headers = decode_headers(request.scope["headers"])
-        reply = await self.receiver.receive(Postback(request.method, token, headers, request.stream()))
-        connection = {"Connection": "close"} if reply.close_connection else {}
-        return Response(reply.body, reply.status, {**dict(reply.headers), **connection})
+        await request.body()  # in memory; FastAPI's own limits apply here, before the postback is stored
+        reply: Reply = await request.scope[_ACCEPT]()
+        return Response(reply.body, reply.status, dict(reply.headers))
+
+
+class NotificationRoute(APIRoute):
+    """
+    A route whose requests the receiver validates and reads before FastAPI.
+
+    Error trackers wrap FastAPI's request handler and read the body in it, without a limit. With this route they, and
+    the dependencies, get the body that was read under the receiver's limits.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the receiver read a request; run FastAPI's handler if it is valid, otherwise send the error response."""
+        endpoint: FastapiEndpoint = self.endpoint.__self__  # type: ignore[attr-defined]
+        response = _Response(send)
+        run = super().handle
+
+        async def run_endpoint(body: bytes, accept: Callable[[], Awaitable[Reply]]) -> Reply:
+            scope[_ACCEPT] = accept
+            await run(scope, _replay(body, receive), response.send)
+            return Reply(response.status)
+
+        postback = to_postback(scope, scope["path_params"].get("token"), receive)
+        reply = await endpoint.receiver.receive(postback, around=run_endpoint)
+        if not response.status:
+            await send_reply(reply, send)
+
+
+@define
+class _Response:
+    """Sends a response and records its status; 0 before it is sent."""
+
+    _send: Send
+    status: int = 0
+
+    async def send(self, message: Message) -> None:
+        self.status = message.get("status", self.status)
+        await self._send(message)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a function that returns *body* as one message, and then what *receive* returns."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
 
 
 def notification_routes(receiver: Receiver) -> APIRouter:
@@ -64,13 +119,14 @@ def notification_routes(receiver: Receiver) -> APIRouter:
             yield
 
     receiver.redact("uvicorn.access")
+    receiver.start_advice = _NOT_STARTED
     routes = APIRouter(lifespan=run_receiver)
     endpoint = FastapiEndpoint(receiver)
     for path in ("/{token}", "/{token}/", *([] if receiver.requires_token else ["", "/"])):
         routes.add_api_route(
             path, endpoint.handle, methods=["POST"], status_code=204, response_class=Response, responses=_RESPONSES,
             name="callfire_notification", summary="Receive a CallFire postback", include_in_schema=path == "/{token}",
-            openapi_extra=_REQUEST,
+            openapi_extra=_REQUEST, route_class_override=NotificationRoute,
         )  # fmt: skip
     return routes
 

@@ -44,7 +44,8 @@ class RequestRecord:
     #: The response; None if the server cancelled the request.
     reply: Reply | None = None
     #: Why the request was rejected: ``token``, ``method``, ``encoding``, ``not running``, ``size``, ``time``,
-    #: ``empty``, ``broken off``, ``storage`` (the inbox could not store the delivery), or without an inbox
+    #: ``empty``, ``broken off``, ``consumed`` (a middleware has read the body), ``framework`` (for example, a
+    #: dependency of the route responded), ``storage`` (the inbox could not store the delivery), or without an inbox
     #: ``no notification``; None if it was accepted.
     refused: str | None = None
 

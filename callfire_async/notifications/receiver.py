@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Container, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from attrs import frozen
 
@@ -50,6 +50,11 @@ the receiver is not running; start and stop it with the application:
     add_notification_routes(app, receiver, "/callfire")                                        # aiohttp
     Starlette(routes=[Mount("/callfire", notification_app)], lifespan=notification_app.lifespan)   # mounted
     async with receiver: ...                                                                   # anything else"""
+_STOPPED = "the receiver has been stopped, although its server still accepts requests"
+
+
+#: Called with the body of a valid request and a function that stores or handles the request; returns the reply.
+Around: TypeAlias = Callable[[bytes, Callable[[], Awaitable[Reply]]], Awaitable[Reply]]
 
 
 @frozen
@@ -173,7 +178,9 @@ class Receiver:
         self._exit_stack = AsyncExitStack()
         self._loop = OwnEventLoop()
         self._active_requests = 0
-        self._logged_not_running = False
+        self._was_started = self._logged_not_running = False
+        #: How to start the receiver; logged if a postback arrives before it is started. Adapters set it.
+        self.start_advice = _NOT_RUNNING
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
@@ -189,6 +196,7 @@ class Receiver:
             if not self._entry_count:
                 await self._start()
             self._entry_count += 1
+            self._was_started = True
             self._add_filters()
         return self
 
@@ -326,15 +334,21 @@ class Receiver:
 
     # --- requests -----------------------------------------------------------------------------------------
 
-    async def receive(self, postback: Postback) -> Reply:
+    async def receive(self, postback: Postback, *, around: Around | None = None) -> Reply:
         """
         Handle one request.
 
         Client errors, handler errors and storage errors are reported through the reply's status; only cancellation
-        propagates.
+        and exceptions of *around* propagate.
+
+        Args:
+            postback: The request.
+            around: For an adapter whose framework runs other code before the handlers, such as dependencies: a
+                coroutine function that is called with the complete body of a valid request, and a function that
+                stores or handles the request. It returns the reply. It is not called for a rejected request.
         """
         record = RequestRecord(postback.method)
-        return await self._observe(record, self._receive(postback, record))
+        return await self._observe(record, self._receive(postback, record, around))
 
     async def redeliver(self, delivery: Delivery) -> Reply:
         """
@@ -364,23 +378,34 @@ class Receiver:
             return Reply(503, (RETRY_AFTER_HEADER,))
         return await self._intake.accept(delivery, record)
 
-    async def _receive(self, postback: Postback, record: RequestRecord) -> Reply:
+    async def _receive(self, postback: Postback, record: RequestRecord, around: Around | None) -> Reply:
         headers = relevant_headers(postback)
         content = await self._validator.read_request(postback, headers, is_running=self._accepts)
         if isinstance(content, Rejection):
             record.refused = content.reason
-            if content.reply.status == 503:
+            if content.reason == "not running":
                 self._log_not_running()
             return content.reply
-        record.delivery = Delivery(content, headers.get("content-type"))
-        return await self._intake.accept(record.delivery, record)
+        delivery = Delivery(content, headers.get("content-type"))
+        if around is None:
+            return await self._accept(delivery, record)
+        reply = await around(content, lambda: self._accept(delivery, record))
+        if record.delivery is None:
+            record.refused = "framework"
+            self._validator.refused["framework"] += 1
+        return reply
+
+    async def _accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
+        record.delivery = delivery
+        return await self._intake.accept(delivery, record)
 
     def _log_not_running(self) -> None:
         # The server is about to log the path, which contains a valid token.
         self._add_filters()
         if not self._logged_not_running:
             self._logged_not_running = True
-            _log.error("responded 503 to a postback: %s", self._loop.advice if self.is_running else _NOT_RUNNING)
+            advice = _STOPPED if self._was_started else self.start_advice
+            _log.error("responded 503 to a postback: %s", self._loop.advice if self.is_running else advice)
 
 
 def _log_unfinished(unfinished: list[str]) -> None:

@@ -44,10 +44,10 @@ def _reset_uvicorn_loggers() -> None:
 
 
 @asynccontextmanager
-async def uvicorn_server(app: Callable) -> AsyncIterator[int]:
+async def uvicorn_server(app: Callable, *, lifespan: str = "on") -> AsyncIterator[int]:
     """Serve an ASGI application; yield the port."""
     _reset_uvicorn_loggers()
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan=lifespan, log_config=None, timeout_graceful_shutdown=1))
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         async with asyncio.timeout(DEADLINE):
@@ -61,16 +61,23 @@ async def uvicorn_server(app: Callable) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def serve_aiohttp(receiver: Receiver) -> AsyncIterator[Endpoint]:
-    app = web.Application()
-    add_notification_routes(app, receiver, "/callfire")
+async def aiohttp_server(app: web.Application) -> AsyncIterator[int]:
+    """Serve an aiohttp application; yield the port."""
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield Endpoint(runner.addresses[0][1], "/callfire")
+        yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def serve_aiohttp(receiver: Receiver) -> AsyncIterator[Endpoint]:
+    app = web.Application()
+    add_notification_routes(app, receiver, "/callfire")
+    async with aiohttp_server(app) as port:
+        yield Endpoint(port, "/callfire")
 
 
 @asynccontextmanager

@@ -84,12 +84,52 @@ async def test_a_wrong_or_missing_token_is_not_found(endpoint, events, token):
     assert (status, events) == (404, [])
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
 async def test_only_post_is_allowed(endpoint, events, method):
     """Any other method gets 405."""
     status = await post(endpoint, method=method)
 
     assert (status, events) == (405, [])
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_another_method_with_a_wrong_token_is_not_found(endpoint, method):
+    """The token is checked first, so that the response does not show that the path exists."""
+    assert await post(endpoint, method=method, token="wrong-wrong-wrong") == 404
+
+
+async def test_a_web_socket_is_refused(endpoint):
+    """As any request that is not a POST."""
+    async with connection(endpoint) as sender:
+        upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+        sender.head(endpoint.path(TOKEN), *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", method="GET")
+
+        assert await sender.status() in (403, 404, 405)
+
+
+async def test_a_percent_encoded_token_is_valid(endpoint, events):
+    """The path is decoded before the comparison."""
+    status = await post(endpoint, token="".join(f"%{ord(letter):02x}" for letter in TOKEN))
+
+    assert (status, len(events)) == (204, 1)
+
+
+async def test_http_1_0_is_accepted(endpoint, events):
+    """Some proxies use it towards the service."""
+    async with connection(endpoint) as sender:
+        sender.send(f"POST {endpoint.path(TOKEN)} HTTP/1.0\r\n{LENGTH}\r\n\r\n".encode() + BODY)
+
+        assert (await sender.status(), len(events)) == (204, 1)
+
+
+async def test_a_sender_that_expects_100_continue_gets_an_interim_response(endpoint, events):
+    """It sends the body after an interim response."""
+    async with connection(endpoint) as sender:
+        sender.head(endpoint.path(TOKEN), LENGTH, "Expect: 100-continue")
+        interim = await sender.status()
+        sender.send(BODY)
+
+        assert (interim, await sender.status(), len(events)) == (100, 204, 1)
 
 
 async def test_an_encoded_body_is_not_supported(endpoint, events):

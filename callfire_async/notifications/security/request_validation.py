@@ -1,20 +1,17 @@
 """Request checks that need no parsing: token, method, encoding, size limit and read timeout."""
 
 import asyncio
-import logging
 import time
-from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
+from callfire_async.notifications.security._rejection_log import RejectionLog
 from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["Postback", "Reply", "RequestValidator"]
-
-_log = logging.getLogger("callfire_async.receiver")
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -22,7 +19,10 @@ Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 # a connection reset. A sender that exceeds them is disconnected.
 _MAX_DRAINED_BYTES = 2 * 1024 * 1024
 _DRAIN_TIMEOUT_SECONDS = 0.5
-_WARNING_INTERVAL_SECONDS = 60.0
+# Values of Content-Encoding that some senders use although the body is not encoded: no encoding, or a charset.
+_UNENCODED = frozenset(["", "none", "identity", "7bit", "8bit", "binary"]) | frozenset(
+    ["utf-8", "utf8", "utf-16", "us-ascii", "ascii", "iso-8859-1", "latin-1", "latin1", "windows-1252"]
+)
 #: The headers that the receiver reads, in lower case; an adapter may omit all others.
 RELEVANT_HEADERS = frozenset(["content-encoding", "content-length", "content-type", "expect"])
 # CallFire does not document retries, but a proxy with a queue may retry.
@@ -89,13 +89,11 @@ class RequestValidator:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tokens = tokens
+        self._rejections = RejectionLog(clock)
         #: Number of rejected requests, by reason.
-        self.refused: Counter[str] = Counter()
+        self.refused = self._rejections.counts
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
-        self._clock = clock
-        self._warned_at = float("-inf")
-        self._unlogged_tokens = 0
 
     async def read_request(
         self, postback: Postback, headers: Mapping[str, str], *, is_running: bool
@@ -104,9 +102,9 @@ class RequestValidator:
         body = _BoundedBody(postback.body)
         try:
             self._check(postback, headers, is_running=is_running)
-            return await self._read(body)
+            return await self._read(body, _declared_length(headers))
         except _RequestRejected as rejected:
-            self._count(rejected.reason)
+            self._rejections.add(rejected.reason, needs_hint=_needs_hint(rejected.reason, postback, body))
             return Rejection(rejected.reason, await _early_response(rejected, headers, body))
 
     def _check(self, postback: Postback, headers: Mapping[str, str], *, is_running: bool) -> None:
@@ -115,32 +113,28 @@ class RequestValidator:
             raise _RequestRejected(404, "token")
         if postback.method.upper() != "POST":
             raise _RequestRejected(405, "method", ("Allow", "POST"))
-        if (headers.get("content-encoding") or "identity").lower() != "identity":
+        if not _is_unencoded(headers.get("content-encoding", "")):
             raise _RequestRejected(415, "encoding", ("Accept-Encoding", "identity"))
         if not is_running:
             raise _RequestRejected(503, "not running", RETRY_AFTER_HEADER)
-        length = headers.get("content-length", "")
-        # A header that understates the length is detected during the read; no real length has more than 19 digits.
-        if length.isdecimal() and int(length[:19]) > self._max_body_bytes:
-            raise _RequestRejected(413, "size")
+        # A header that understates the length is detected during the read.
+        _check_size(_declared_length(headers), self._max_body_bytes)
 
-    async def _read(self, body: "_BoundedBody") -> bytes:
+    async def _read(self, body: "_BoundedBody", declared_length: int) -> bytes:
         try:
             async with asyncio.timeout(self._body_timeout):
                 content = await body.read(self._max_body_bytes)
         except TimeoutError:
             raise _RequestRejected(408, "time", drain=False) from None
+        if body.size < declared_length and (body.is_stream or not content):
+            raise _body_consumed()
         if not content:
             raise _RequestRejected(400, "empty")
         return content
 
-    def _count(self, reason: str) -> None:
-        """Count a rejection; log the number of wrong tokens once a minute, without the tokens."""
-        self.refused[reason] += 1
-        self._unlogged_tokens += reason == "token"
-        if self._unlogged_tokens and self._clock() - self._warned_at >= _WARNING_INTERVAL_SECONDS:
-            _log.warning("responded 404 to requests with a wrong or missing token: %d", self._unlogged_tokens)
-            self._warned_at, self._unlogged_tokens = self._clock(), 0
+
+class BodyConsumedError(Exception):
+    """Raised by the body of a request if a part of it was read before, so that the rest must not be stored."""
 
 
 class _RequestRejected(Exception):  # internal signal; never raised to the caller
@@ -154,27 +148,40 @@ class _RequestRejected(Exception):  # internal signal; never raised to the calle
         self.drain = drain
 
 
+def _body_consumed() -> _RequestRejected:
+    return _RequestRejected(503, "consumed", RETRY_AFTER_HEADER)
+
+
 class _BoundedBody:
-    """A request's body, which records whether it was read completely."""
+    """A request's body, which records how much of it was read, and whether it was read completely."""
 
     def __init__(self, source: bytes | AsyncIterable[bytes]) -> None:
-        self.is_complete = isinstance(source, bytes)
+        self.is_stream = not isinstance(source, bytes)
+        self.is_complete = not self.is_stream
+        #: Number of bytes that were read.
+        self.size = len(source) if isinstance(source, bytes) else 0
         self._source = source
         self._chunks: Any = None if isinstance(source, bytes) else aiter(source)
 
     async def read(self, limit: int) -> bytes:
         """Return the whole body; reject more than *limit* bytes and a stream that raises."""
         if isinstance(self._source, bytes):
-            _check_size(len(self._source), limit)
+            _check_size(self.size, limit)
             return self._source
         content = bytearray()
         try:
             async for chunk in self._chunks:
                 content += chunk
-                _check_size(len(content), limit)
+                self.size = len(content)
+                _check_size(self.size, limit)
         except _RequestRejected:
             raise
-        except Exception:  # noqa: BLE001  # each server raises its own error for a lost connection
+        except BodyConsumedError:
+            raise _body_consumed() from None
+        except Exception as error:  # noqa: BLE001  # each server raises its own error for a lost connection
+            # A lower limit of the framework raises its HTTP error.
+            if getattr(error, "status_code", None) == 413:
+                raise _RequestRejected(413, "size") from None
             raise _RequestRejected(400, "broken off", drain=False) from None
         self.is_complete = True
         return bytes(content)
@@ -186,6 +193,22 @@ class _BoundedBody:
             if limit <= 0:
                 return
         self.is_complete = True
+
+
+def _is_unencoded(content_encoding: str) -> bool:
+    return all(value.strip(' \t"').lower() in _UNENCODED for value in content_encoding.split(","))
+
+
+def _declared_length(headers: Mapping[str, str]) -> int:
+    """Return the Content-Length; 0 without a valid header."""
+    length = headers.get("content-length", "")
+    # No real length has more than 19 digits.
+    return int(length[:19]) if length.isdecimal() else 0
+
+
+def _needs_hint(reason: str, postback: Postback, body: _BoundedBody) -> bool:
+    """Return whether the log line should name a cause that this request suggests."""
+    return "/" in (postback.token or "") if reason == "token" else reason in ("time", "broken off") and not body.size
 
 
 def _check_size(size: int, limit: int) -> None:

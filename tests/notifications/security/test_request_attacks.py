@@ -107,7 +107,7 @@ async def test_an_abandoned_request_times_out(endpoint, events):
 # --- encoded bodies ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, gzip", "rot13"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, gzip", "rot13", "x"])
 async def test_a_broken_gzip_is_refused(adapter, endpoint, events, encoding):
     """415 without any attempt to decode it, for any encoding."""
     status = await post(endpoint, endpoint.path(CURRENT), f"Content-Encoding: {encoding}", body=b"\x1f\x8b not gzip")
@@ -123,6 +123,42 @@ async def test_a_gzip_behind_another_header_is_refused(endpoint, events):
     status = await post(endpoint, endpoint.path(CURRENT), *headers, body=gzip.compress(BODY))
 
     assert (status, events) == (415, [])
+
+
+@pytest.mark.parametrize(
+    "encodings", [["utf-8, gzip"], ["gzip, none"], ["none", "gzip"], [", gzip"], ["deflate", "UTF-8"], ["gzip", ""]]
+)
+async def test_one_encoding_in_a_list_is_refused(endpoint, events, encodings):
+    """Values that are no encoding do not hide it."""
+    headers = [f"Content-Encoding: {encoding}" for encoding in encodings]
+    status = await post(endpoint, endpoint.path(CURRENT), *headers, body=gzip.compress(BODY))
+
+    assert (status, events) == (415, [])
+
+
+NO_ENCODINGS = ["utf-8", "UTF-8", "utf8", '"utf-8"', "none", "None", "identity", "IDENTITY", "", "identity, identity"]
+
+
+@pytest.mark.parametrize(
+    "encodings",
+    [[encoding] for encoding in [*NO_ENCODINGS, "utf-8,none", " , ", "ISO-8859-1", "8bit"]]
+    + [["identity", "utf-8"], ["", ""], ["none", "none"]],
+)
+async def test_a_content_encoding_that_is_no_encoding_is_accepted(endpoint, events, encodings):
+    """Some senders put the charset or a word for nothing there; the body is as it is."""
+    headers = [f"Content-Encoding: {encoding}" for encoding in encodings]
+
+    assert (await post(endpoint, endpoint.path(CURRENT), *headers), len(events)) == (204, 1)
+
+
+async def test_an_encoded_postback_is_logged(endpoint, caplog):
+    """With a valid token an event is lost, and the sender cannot say why."""
+    for _ in range(2):
+        await post(endpoint, endpoint.path(CURRENT), "Content-Encoding: gzip", body=b"x")
+
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "callfire_async.receiver"]
+    assert "415" in line
+    assert "Content-Encoding" in line
 
 
 @pytest.fixture

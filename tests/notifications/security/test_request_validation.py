@@ -27,6 +27,23 @@ async def test_wrong_tokens_are_logged_once_a_minute(caplog):
     assert validator.refused == {"token": 7}
 
 
+async def test_further_path_segments_are_explained(caplog):
+    """The path of the mount in the token is a mistake of the configuration; the line names it, not the token."""
+    now = [1000.0]
+    validator = RequestValidator(EndpointTokens(TOKEN), max_body_bytes=100, body_timeout=1, clock=lambda: now[0])
+    await guess(validator, f"callfire/{TOKEN}")
+    now[0] += 60
+    for token in ("wrong", f"a/b/{TOKEN}", f"{TOKEN}/more"):
+        await guess(validator, token)
+    now[0] += 120
+    await guess(validator)
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert ["further segments" in line for line in lines] == [True, False, True]
+    assert not any(TOKEN in line for line in lines)
+    assert [record.args for record in caplog.records] == [(1, 1), (1,), (3, 2)]
+
+
 async def test_unlogged_guesses_are_logged_with_the_next_rejection(caplog):
     """For any reason."""
     now = [1000.0]
