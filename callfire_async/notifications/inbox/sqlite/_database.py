@@ -180,14 +180,14 @@ def _check_version(connection: sqlite3.Connection, path: Path, *, minimum: int =
     return int(version)
 
 
-def check_is_inbox(connection: sqlite3.Connection, path: Path, *, oldest: int = len(_MIGRATIONS)) -> None:
+def check_is_inbox(connection: sqlite3.Connection, path: Path, *, oldest: int | None = None) -> None:
     """
-    Check that a file is an inbox of this version, or of an older one.
+    Check that a file is an inbox of this version, or of one since *oldest*.
 
     Raises:
         InboxError: It is not, or a later version of this library has written it.
     """
-    _check_version(connection, path, minimum=oldest)
+    _check_version(connection, path, minimum=len(_MIGRATIONS) if oldest is None else oldest)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -31,7 +31,8 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock_path = path.parent / f"{path.name}.lock"
-        self._file: int | None = None
+        # -1 without the lock.
+        self._file = -1
         #: The last owner's note; empty without one.
         self.note = ""
 
@@ -89,8 +90,6 @@ class FileLock:
         self._write()
 
     def _write(self) -> None:
-        if self._file is None:
-            return
         # The content only improves messages and saves a check: a full disk must not make opening fail.
         with suppress(OSError):
             os.ftruncate(self._file, 0)
@@ -100,7 +99,7 @@ class FileLock:
     def release(self) -> None:
         """Release the lock; in a forked child, which does not have it, do nothing."""
         with _fork_mutex:
-            if self._file is not None:
+            if self in _held:
                 # Not only closed: a process that was forked without Python's knowledge may have the file open.
                 fcntl.flock(self._file, fcntl.LOCK_UN)
                 self.close()
@@ -113,13 +112,12 @@ class FileLock:
         Raises:
             OSError: The lock is not held.
         """
-        return os.fstat(-1 if self._file is None else self._file)
+        return os.fstat(self._file)
 
     def close(self) -> None:
         """Close the lock file without releasing the lock in the process that this one was forked from."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        os.close(self._file)
+        self._file = -1
 
     # --- messages -----------------------------------------------------------------------------------------
 

@@ -389,6 +389,13 @@ async def test_every_moment_of_a_kill_leaves_a_file_that_opens(path):
             assert len(await all_entries(inbox)) % 20 == 0
 
 
+def test_a_file_that_is_no_database_is_damaged(path):
+    """SQLite raises for it."""
+    path.write_bytes(b"Not a database. " * 1000)
+    with closing(sqlite3.connect(path)) as connection:
+        assert _database.find_damage(connection) == "file is not a database"
+
+
 def test_a_locked_file_is_not_taken_for_a_damaged_one(path):
     """Another process may be in the middle of a write."""
     with closing(sqlite3.connect(path)) as owner, closing(sqlite3.connect(path, timeout=0)) as other:

@@ -103,7 +103,8 @@ async def test_forked_children_do_not_keep_the_lock_of_a_killed_owner(path, how)
             for pid in children:
                 os.kill(pid, 0)
 
-            async with SqliteInbox(path, lock_timeout=0) as inbox:
+            # A child closes the lock as soon as it runs, which may be after its parent was killed.
+            async with SqliteInbox(path, lock_timeout=DEADLINE) as inbox:
                 assert await bodies_of(inbox) == [b"body"]
 
 
@@ -114,6 +115,9 @@ async def test_forked_children_do_not_strand_the_deliveries_of_a_directory(tmp_p
         children = [int(pid) for pid in (await owner.read_line()).split()]
         with killed_at_the_end(children):
             await kill(owner.pid)
+            lock = FileLock(next(tmp_path.glob("*.db")))
+            await lock.acquire(DEADLINE)
+            lock.release()
 
             async with SqliteInbox.in_directory(tmp_path) as inbox:
                 assert await bodies_of(inbox) == [b"body"]
@@ -279,6 +283,27 @@ async def test_a_child_that_exits_normally_leaves_the_file_intact(path):
     assert integrity == [("ok",)]
 
 
+async def test_the_steps_in_a_child_one_by_one(path, monkeypatch):
+    """The same in this process, because the coverage of a forked child is not measured."""
+    inbox = await SqliteInbox(path).__aenter__()
+    real = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: real + 1)
+    with pytest.raises(InboxError, match=f"was opened by process {real}"):
+        await inbox.append(Delivery(b"child"))
+    await inbox._writer.stop()
+    monkeypatch.undo()
+    await inbox.append(Delivery(b"parent"))
+    await inbox.__aexit__(None, None, None)
+
+    lock = FileLock(path)
+    await lock.acquire(0)
+    _lock._fork_mutex.acquire()
+    _lock._close_inherited_locks()
+    lock.release()
+    async with SqliteInbox(path, lock_timeout=0) as again:
+        assert await bodies_of(again) == [b"parent"]
+
+
 # --- waiting ------------------------------------------------------------------------------------------------------
 
 
@@ -309,7 +334,7 @@ async def test_a_file_that_is_open_in_this_process_is_named_as_such(path, caplog
         assert "SqliteInbox.in_directory()" in message
 
 
-async def test_a_process_with_the_same_id_in_another_container_is_not_this_process(path):
+async def test_a_process_with_the_same_id_in_another_container_is_not_this_process(path, monkeypatch):
     """Only the locks that this process holds count."""
     async with running(OWNER_SCRIPT, path) as owner:
         await owner.read_line()
@@ -317,6 +342,9 @@ async def test_a_process_with_the_same_id_in_another_container_is_not_this_proce
 
         with pytest.raises(InboxLockedError, match=f"owned by process {os.getpid()}; stop that process"):
             await SqliteInbox(path, lock_timeout=0).__aenter__()
+        lock = FileLock(path)
+        monkeypatch.setattr(lock, "_lock_path", path.with_name("missing"))
+        assert not lock._is_held_here()
 
 
 async def test_a_free_file_is_opened_without_a_warning(path, caplog):
