@@ -221,3 +221,8 @@ def _timestamp(moment: datetime | None) -> str | float:
     if moment is None:
         return ""
     return moment.isoformat() if moment.tzinfo is None else (moment - _EPOCH).total_seconds()
+
+
+def event_key(event: Notification) -> str:
+    """Format an event's key as inboxes store it."""
+    return ":".join(map(str, event.key))

@@ -9,6 +9,7 @@ from attrs import evolve, frozen
 
 from callfire_async._arguments import check_integer, check_number
 from callfire_async.notifications.inbox.base import Inbox, Lease
+from callfire_async.notifications.routing._failures import Failures, failure_reason
 
 __all__ = ["Reject", "RetryPolicy"]
 
@@ -116,3 +117,27 @@ class Outcome:
     def release(cls, completed: frozenset[str]) -> Self:
         """Return the delivery without counting the attempt, because the worker stops."""
         return cls("released", "release", lambda inbox, lease: inbox.release(lease, completed=completed))
+
+
+def outcome_after_failure(
+    failures: Failures, attempt: int, completed: frozenset[str], policy: RetryPolicy, random: Callable[[], float]
+) -> Outcome:
+    """
+    Return whether a delivery is retried, or becomes a dead letter.
+
+    Args:
+        failures: The exceptions by handler name.
+        attempt: The number of the attempt that failed, starting at 1.
+        completed: Names of the handlers that have succeeded.
+        policy: When deliveries are retried.
+        random: Returns a number from 0 up to 1.
+    """
+    for name, error in failures.items():
+        if isinstance(error, Reject):
+            return Outcome.dead_letter(rejection_reason(error, name))
+    reason = failure_reason(failures)
+    if attempt < policy.max_attempts:
+        return Outcome.nack(policy.delay(attempt, random()), completed, reason)
+    if attempt == 1:
+        return Outcome.dead_letter(f"the only attempt failed: {reason}")
+    return Outcome.dead_letter(f"{attempt} attempts failed, the last with {reason}")

@@ -13,11 +13,10 @@ from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.client.texts_and_calls import MAX_LISTED, TextsOrCalls
 from callfire_async.models import NotificationFormat, Subscription
 from callfire_async.notifications.encoding import encode
-from callfire_async.notifications.events import CallFinished, Notification, TextNotification, is_final
+from callfire_async.notifications.events import CallFinished, Notification, TextNotification, event_key, is_final
 from callfire_async.notifications.inbox.base import Delivery, Inbox
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.routing.subscription_filters import matches
-from callfire_async.notifications.worker import event_key
 
 __all__ = ["Progress", "ReconcileResult", "reconcile"]
 

@@ -16,16 +16,7 @@ from time import perf_counter
 from attrs import define, field
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, MeterProvider
-from opentelemetry.trace import (
-    Link,
-    Span,
-    SpanContext,
-    SpanKind,
-    StatusCode,
-    Tracer,
-    TracerProvider,
-    get_current_span,
-)
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, Tracer, TracerProvider, get_current_span
 
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
 from callfire_async.notifications.receiver import Receiver

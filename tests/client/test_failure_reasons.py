@@ -15,14 +15,7 @@ import trustme
 from attrs import evolve
 from loopback import Server, hanging_response, respond_success, response_bytes, serve_with
 
-from callfire_async import (
-    CallFireError,
-    Connection,
-    RateLimitError,
-    RequestTimeoutError,
-    ServerError,
-    TransportError,
-)
+from callfire_async import CallFireError, Connection, RateLimitError, RequestTimeoutError, ServerError, TransportError
 from callfire_async.client._operations.api_1_1 import get_subscription, query_actions
 from callfire_async.client.failure_reasons import failure_reason
 from callfire_async.models import Text

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import pytest
 from engines.nats import NatsServer, running_nats
 from engines.postgres import PostgresServer, running_postgres
-from notifications.inbox.switched import SwitchedInbox
+from notifications.inbox.faulty_inbox import FaultyInbox
 
 from callfire_async import InboxError
 from callfire_async.notifications import (
@@ -159,23 +159,23 @@ async def test_a_stop_without_trouble_logs_nothing(caplog):
 
 
 @pytest.fixture
-def switched() -> Iterator[SwitchedInbox]:
-    inbox = SwitchedInbox(MemoryInbox())
+def faulty() -> Iterator[FaultyInbox]:
+    inbox = FaultyInbox(MemoryInbox())
     yield inbox
-    inbox.went_on.set()
+    inbox.resumed.set()
 
 
-def make_inbox(switched: SwitchedInbox, *, spooled: bool) -> Inbox:
+def make_inbox(faulty: FaultyInbox, *, spooled: bool) -> Inbox:
     if not spooled:
-        return switched
-    return SpoolingInbox(switched, MemoryInbox(), timeout=0.1, drain_timeout=0.1, recovery_timeout=3600.0)
+        return faulty
+    return SpoolingInbox(faulty, MemoryInbox(), timeout=0.1, drain_timeout=0.1, recovery_timeout=3600.0)
 
 
 @pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize("spooled", [False, True])
-@pytest.mark.parametrize("trouble", ["away", "hangs", "forgets"])
+@pytest.mark.parametrize("trouble", ["is_unavailable", "is_hanging", "loses_responses"])
 @pytest.mark.parametrize("moment", ["handling", "settling"])
-async def test_a_stop_ends_while_the_inbox_is_away(switched, caplog, spooled, trouble, moment):
+async def test_a_stop_ends_while_the_inbox_is_away(faulty, caplog, spooled, trouble, moment):
     """The delivery's lease is left to expire, whether its handler runs or its outcome cannot be stored."""
     handling, proceed = asyncio.Event(), asyncio.Event()
 
@@ -183,22 +183,22 @@ async def test_a_stop_ends_while_the_inbox_is_away(switched, caplog, spooled, tr
         handling.set()
         await proceed.wait()
 
-    inbox = make_inbox(switched, spooled=spooled)
+    inbox = make_inbox(faulty, spooled=spooled)
     receiver = Receiver(make_router(handle), tokens=None, inbox=inbox, shutdown_timeout=0.05)
     async with stopped_in_time(receiver):
         assert await receiver.receive(postback()) == Reply(204)
         await handling.wait()
-        setattr(switched, trouble, True)
+        setattr(faulty, trouble, True)
         if moment == "settling":
             proceed.set()
-            await until(lambda: switched.asked.count("ack"))
+            await until(lambda: faulty.calls.count("ack"))
 
     (line,) = unfinished(caplog)
     assert "leases that expire on their own: 1" in line
 
 
 @pytest.mark.usefixtures("short_limits")
-async def test_the_line_has_the_cause(switched, caplog):
+async def test_the_line_has_the_cause(faulty, caplog):
     """It is the message of the last attempt to settle a delivery."""
     handling = asyncio.Event()
 
@@ -206,25 +206,26 @@ async def test_the_line_has_the_cause(switched, caplog):
         handling.set()
         await hang()
 
-    receiver = Receiver(make_router(handle), tokens=None, inbox=switched, shutdown_timeout=0.0)
+    receiver = Receiver(make_router(handle), tokens=None, inbox=faulty, shutdown_timeout=0.0)
     async with stopped_in_time(receiver):
         await receiver.receive(postback())
         await handling.wait()
-        switched.away = True
+        faulty.is_unavailable = True
 
     assert unfinished(caplog) == [
-        "leases that expire on their own: 1 (it is away); the inbox, which failed to close (it is away)"
+        "leases that expire on their own: 1 (the server is unavailable); "
+        "the inbox, which failed to close (the server is unavailable)"
     ]
 
 
 @pytest.mark.usefixtures("short_limits")
-async def test_an_inbox_that_comes_back_during_the_stop_gets_the_outcome(switched, caplog):
+async def test_an_inbox_that_comes_back_during_the_stop_gets_the_outcome(faulty, caplog):
     """The last attempt follows the shutdown timeout, even if the one before has failed just now."""
-    receiver = Receiver(make_router(succeed), tokens=None, inbox=switched, shutdown_timeout=0.2)
+    receiver = Receiver(make_router(succeed), tokens=None, inbox=faulty, shutdown_timeout=0.2)
     monkey = receiver._intake._worker
     async with stopped_in_time(receiver):
-        switched.away = False
-        original = switched.inner.ack
+        faulty.is_unavailable = False
+        original = faulty.inner.ack
         failures = []
 
         async def fail_until_the_last(*arguments: object, **options: object) -> bool:
@@ -233,12 +234,12 @@ async def test_an_inbox_that_comes_back_during_the_stop_gets_the_outcome(switche
                 raise InboxError("no space")
             return await original(*arguments, **options)
 
-        switched.inner.ack = fail_until_the_last
+        faulty.inner.ack = fail_until_the_last
         await receiver.receive(postback())
         await until(lambda: failures)
 
     assert unfinished(caplog) == []
-    assert [entry.state async for entry in switched.inner.entries()] == ["done"]
+    assert [entry.state async for entry in faulty.inner.entries()] == ["done"]
 
 
 @pytest.mark.usefixtures("short_limits")
@@ -480,7 +481,7 @@ async def test_an_observer_may_be_slow_to_exit(caplog):
 
 
 @pytest.mark.parametrize("cancellations", range(1, 8))
-async def test_a_cancelled_stop_ends(switched, stuck, cancellations):
+async def test_a_cancelled_stop_ends(faulty, stuck, cancellations):
     """However often it is cancelled, and although every part of it hangs."""
     handling = asyncio.Event()
 
@@ -488,12 +489,12 @@ async def test_a_cancelled_stop_ends(switched, stuck, cancellations):
         handling.set()
         await hang()
 
-    receiver = Receiver(make_router(handle), tokens=None, inbox=switched, shutdown_timeout=3600.0)
+    receiver = Receiver(make_router(handle), tokens=None, inbox=faulty, shutdown_timeout=3600.0)
     receiver.observe(StuckObserver(stuck))
     await receiver.__aenter__()
     await receiver.receive(postback())
     await handling.wait()
-    switched.hangs = True
+    faulty.is_hanging = True
     stopping = asyncio.create_task(receiver.__aexit__(None, None, None))
     for _ in range(cancellations):
         await asyncio.sleep(0.02)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from typing import Any, TypeAlias
 
 from attrs import define, field
 
-__all__ = ["CANCEL_SECONDS", "StopProgress", "cancel_all", "cancel_repeatedly", "finish_within"]
+__all__ = ["CANCEL_SECONDS", "StopProgress", "cancel_all", "cancel_repeatedly", "finish_within", "wait_for_tasks"]
 
 Tasks: TypeAlias = Iterable[asyncio.Task[Any]]
 
@@ -40,6 +40,12 @@ class StopProgress:
     def is_cancelled(self) -> bool:
         """Whether the stop was cancelled, so that the parts must not wait for handlers and observers."""
         return _cancellations() > self._cancellations
+
+
+async def wait_for_tasks(tasks: Collection[asyncio.Task[Any]], seconds: float) -> None:
+    """Wait up to *seconds* until all tasks have ended."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
 
 
 async def cancel_all(tasks: Tasks, seconds: float) -> set[asyncio.Task[Any]]:

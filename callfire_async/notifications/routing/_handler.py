@@ -5,13 +5,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from callfire_async._arguments import (
-    check_async_function,
-    check_ids,
-    check_plain_function,
-    is_id_container,
-    type_name,
-)
+from callfire_async._arguments import check_async_function, check_ids, check_plain_function, is_id_container, type_name
 from callfire_async.models import ResourceReference, Subscription
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.routing._user_code import raise_exit

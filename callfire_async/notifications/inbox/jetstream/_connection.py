@@ -22,7 +22,7 @@ except ImportError as error:
 
 # isort: split
 from callfire_async.notifications.inbox._waiting import log_slow_start
-from callfire_async.notifications.inbox.jetstream._client import (
+from callfire_async.notifications.inbox.jetstream._nats_client import (
     CONNECTION_CLOSED,
     PERMISSIONS_ERROR,
     NatsClient,

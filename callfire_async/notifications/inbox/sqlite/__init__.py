@@ -33,10 +33,10 @@ from callfire_async.notifications.inbox.base import (
     wait_for_event,
 )
 from callfire_async.notifications.inbox.sqlite import _queries as queries
-from callfire_async.notifications.inbox.sqlite._arguments import check_flags, check_place, check_seconds, to_path
 from callfire_async.notifications.inbox.sqlite._database import warn_if_ephemeral
 from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
 from callfire_async.notifications.inbox.sqlite._lock import FileLock
+from callfire_async.notifications.inbox.sqlite._options import check_flags, check_place, check_seconds, to_path
 from callfire_async.notifications.inbox.sqlite._writer import Work, WriterThread
 
 __all__ = ["SqliteInbox"]

@@ -20,7 +20,7 @@ from notifications.inbox.waiting import until
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, _waiting
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-from callfire_async.notifications.inbox.jetstream._client import describe_error
+from callfire_async.notifications.inbox.jetstream._nats_client import describe_error
 
 TIMEOUT = 1.5
 LOG = "callfire_async.inbox"

@@ -11,17 +11,18 @@ from attrs import frozen
 
 from callfire_async._arguments import check_bool, check_instance, check_methods
 from callfire_async.errors import EventLoopError
-from callfire_async.notifications._receiver_arguments import (
-    check_limits,
-    check_router,
-    check_worker_arguments,
-    to_endpoint_tokens,
-)
 from callfire_async.notifications.health import Health, intake_health
 from callfire_async.notifications.inbox._cancellation import StopProgress
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats
 from callfire_async.notifications.intake import InlineIntake, OwnEventLoop, QueuedIntake
 from callfire_async.notifications.observers import Observer, RequestRecord, _CompositeObserver
+from callfire_async.notifications.receiver._log_messages import NOT_RUNNING, STOPPED, log_unfinished
+from callfire_async.notifications.receiver._receiver_arguments import (
+    check_limits,
+    check_router,
+    check_worker_arguments,
+    to_endpoint_tokens,
+)
 from callfire_async.notifications.retry import RetryPolicy
 from callfire_async.notifications.routing._failures import FailureLog
 from callfire_async.notifications.routing.router import Router
@@ -36,22 +37,14 @@ from callfire_async.notifications.security.request_validation import (
     relevant_headers,
 )
 from callfire_async.notifications.security.tokens import EndpointTokens
-from callfire_async.notifications.worker import OnDeadLetter, Worker
+from callfire_async.notifications.worker import Worker
+from callfire_async.notifications.worker._dead_letter_callback import OnDeadLetter
 
 __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
 
 _log = logging.getLogger("callfire_async.receiver")
 
 _IDLE_POLL_SECONDS = 0.1
-
-_NOT_RUNNING = """\
-the receiver is not running; start and stop it with the application:
-    app.include_router(notification_routes(receiver), prefix="/callfire")                      # FastAPI
-    add_notification_routes(app, receiver, "/callfire")                                        # aiohttp
-    Starlette(routes=[Mount("/callfire", notification_app)], lifespan=notification_app.lifespan)   # mounted
-    async with receiver: ...                                                                   # anything else"""
-_STOPPED = "the receiver has been stopped, although its server still accepts requests"
-
 
 #: Called with the body of a valid request and a function that stores or handles the request; returns the reply.
 Around: TypeAlias = Callable[[bytes, Callable[[], Awaitable[Reply]]], Awaitable[Reply]]
@@ -180,7 +173,7 @@ class Receiver:
         self._active_requests = 0
         self._was_started = self._logged_not_running = False
         #: How to start the receiver; logged if a postback arrives before it is started. Adapters set it.
-        self.start_advice = _NOT_RUNNING
+        self.start_advice = NOT_RUNNING
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
@@ -219,8 +212,7 @@ class Receiver:
     @property
     def _is_in_other_loop(self) -> bool:
         """Whether the inbox is open in another event loop; without an inbox, nothing belongs to an event loop."""
-        has_inbox = isinstance(self._intake, QueuedIntake)
-        return has_inbox and self.is_running and not self._loop.is_current
+        return isinstance(self._intake, QueuedIntake) and self.is_running and not self._loop.is_current
 
     def _check_loop(self) -> None:
         if self._is_in_other_loop:
@@ -230,7 +222,7 @@ class Receiver:
         lifespans, progress = self._observers.lifespans(), StopProgress()
         # Each step of a stop is bounded; the sum of the limits is the constant in the docstring of the class.
         async with AsyncExitStack() as started:
-            started.callback(_log_unfinished, progress.unfinished)
+            started.callback(log_unfinished, progress.unfinished)
             started.push_async_callback(lifespans.cancel, progress)
             await self._intake.start()
             started.push_async_callback(self._intake.stop, progress)
@@ -404,10 +396,5 @@ class Receiver:
         self._add_filters()
         if not self._logged_not_running:
             self._logged_not_running = True
-            advice = _STOPPED if self._was_started else self.start_advice
+            advice = STOPPED if self._was_started else self.start_advice
             _log.error("responded 503 to a postback: %s", self._loop.advice if self.is_running else advice)
-
-
-def _log_unfinished(unfinished: list[str]) -> None:
-    if unfinished:
-        _log.warning("the receiver stopped without finishing: %s", "; ".join(unfinished))

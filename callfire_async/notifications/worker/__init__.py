@@ -6,37 +6,28 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import TypeAlias
 
 from attrs import define, field
 
 from callfire_async.errors import HandlerErrors, NotificationError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
-from callfire_async.notifications._work_in_progress import WorkInProgress
-from callfire_async.notifications.events import Notification, UnknownNotification
-from callfire_async.notifications.inbox._cancellation import StopProgress, cancel_repeatedly
-from callfire_async.notifications.inbox.base import (
-    SUSPECT_CRASHES,
-    Inbox,
-    InboxEntry,
-    Lease,
-    safe_message,
-    wait_for_event,
-)
+from callfire_async.notifications.events import Notification, UnknownNotification, event_key
+from callfire_async.notifications.inbox._cancellation import StopProgress, cancel_repeatedly, wait_for_tasks
+from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Inbox, Lease, safe_message, wait_for_event
 from callfire_async.notifications.observers import AttemptRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.retry import Outcome, Reject, RetryPolicy, rejection_reason
-from callfire_async.notifications.routing._failures import FailureLog, Failures, UnhandledEventLog, failure_reason
+from callfire_async.notifications.retry import Outcome, RetryPolicy, outcome_after_failure
+from callfire_async.notifications.routing._failures import FailureLog, Failures, UnhandledEventLog
 from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result, user_result
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.security._allowlist import SubscriptionAllowList
+from callfire_async.notifications.worker._dead_letter_callback import OnDeadLetter, call_with_dead_letter
+from callfire_async.notifications.worker._work_in_progress import WorkInProgress
 
 __all__ = ["Worker"]
-
-OnDeadLetter: TypeAlias = Callable[[InboxEntry], Awaitable[None]]
 
 _log = logging.getLogger("callfire_async.worker")
 
@@ -48,11 +39,6 @@ _MAX_WAIT_SECONDS = 30.0
 _RETRY_INTERVAL_SECONDS = 1.0
 # How long a stop waits, after the shutdown timeout, until each delivery is settled or released.
 SETTLE_SECONDS = 2.5
-
-
-def event_key(event: Notification) -> str:
-    """Format an event's key as inboxes store it."""
-    return ":".join(map(str, event.key))
 
 
 @define(eq=False)
@@ -124,7 +110,7 @@ class Worker:
             steps.push_async_callback(self._give_up)
             for task in self._tasks[:1]:
                 task.cancel()
-            await _wait_for_tasks(self._work.running, 0.0 if progress.is_cancelled else self.shutdown_timeout)
+            await wait_for_tasks(self._work.running, 0.0 if progress.is_cancelled else self.shutdown_timeout)
 
     async def _give_up(self) -> None:
         """Cancel the handlers, and make a last attempt to settle or release each delivery."""
@@ -132,7 +118,7 @@ class Worker:
         for task, lease in self._work.running.items():
             if lease.id not in self._work.settling and task not in self._tasks:
                 task.cancel()
-        await _wait_for_tasks({*self._tasks[:1], *self._work.running}, SETTLE_SECONDS)
+        await wait_for_tasks({*self._tasks[:1], *self._work.running}, SETTLE_SECONDS)
 
     async def _cancel_tasks(self) -> None:
         self._work.has_ended = True
@@ -200,11 +186,7 @@ class Worker:
         return min(self.concurrency + len(self._work.settling), 2 * self.concurrency) - len(self._work.running)
 
     async def _claim(self) -> list[Lease] | None:
-        """
-        Claim deliveries for the free slots; return None if that fails.
-
-        If the worker is stopped meanwhile, release them.
-        """
+        """Claim deliveries for the free slots, and release them if the worker stops; return None if that fails."""
         claiming = asyncio.create_task(self._claim_from_inbox())
         self._claiming = True
         try:
@@ -352,23 +334,12 @@ class Worker:
 
     def _outcome_after_failure(self, failures: Failures, lease: Lease, completed: frozenset[str]) -> Outcome:
         self.counts["failed"] += 1
-        outcome = self._retry_or_dead_letter(failures, lease, completed)
+        outcome = outcome_after_failure(failures, lease.attempt, completed, self.retry, self.random)
         attempt = f"delivery {lease.id}, attempt {lease.attempt} of {self.retry.max_attempts}"
         self.failure_log.log_handlers(
             failures, f"{attempt}, {outcome.next_step}", delivery_id=lease.id, attempt=lease.attempt
         )
         return outcome
-
-    def _retry_or_dead_letter(self, failures: Failures, lease: Lease, completed: frozenset[str]) -> Outcome:
-        for name, error in failures.items():
-            if isinstance(error, Reject):
-                return Outcome.dead_letter(rejection_reason(error, name))
-        reason = failure_reason(failures)
-        if lease.attempt < self.retry.max_attempts:
-            return Outcome.nack(self.retry.delay(lease.attempt, self.random()), completed, reason)
-        if lease.attempt == 1:
-            return Outcome.dead_letter(f"the only attempt failed: {reason}")
-        return Outcome.dead_letter(f"{lease.attempt} attempts failed, the last with {reason}")
 
     # --- settling -----------------------------------------------------------------------------------------
 
@@ -421,25 +392,7 @@ class Worker:
         if self.on_dead_letter is None:
             return
         try:
-            entry = await inbox_result(lambda: self.inbox.get(lease.id))
-            if entry is not None:
-                await self._call_on_dead_letter(self.on_dead_letter, entry)
+            await call_with_dead_letter(self.inbox, lease.id, self.on_dead_letter, self.failure_log)
         except asyncio.CancelledError:
             self._work.interrupted.append(f"on_dead_letter of delivery {lease.id}")
             raise
-        except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the delivery is settled
-            _log.error("cannot read dead letter %s, not calling on_dead_letter: %s", lease.id, safe_message(error))
-
-    async def _call_on_dead_letter(self, on_dead_letter: OnDeadLetter, entry: InboxEntry) -> None:
-        try:
-            await user_result("on_dead_letter", on_dead_letter, entry)
-        except HandlerErrors as errors:
-            (error,) = exceptions_by_name(errors).values()
-            self.failure_log.log(
-                "on_dead_letter", error, f"delivery {entry.id} remains a dead letter", delivery_id=entry.id
-            )
-
-
-async def _wait_for_tasks(tasks: Collection[asyncio.Task[None]], timeout: float) -> None:
-    if tasks:
-        await asyncio.wait(tasks, timeout=timeout)
