@@ -27,7 +27,7 @@ class ForwardResult:
     #: None without a response.
     status: int | None
     seconds: float
-    #: The beginning of an error response's body, or the reason why there is none.
+    #: The beginning of an error response's body, or why there was no response.
     message: str = ""
 
     @property

@@ -277,7 +277,7 @@ async def test_a_body_that_an_asgi_middleware_has_consumed_is_not_taken_for_an_e
 
 
 async def test_an_empty_body_without_a_length_is_logged_with_its_possible_cause(serve, receiver, events, caplog):
-    """Nothing tells whether the sender or a middleware is the cause: 400, and a WARNING that names both."""
+    """Whether the sender or a middleware is the cause is unknown: 400, and a WARNING that names both."""
     async with serve(receiver, [Middleware(BaseHTTPMiddleware, dispatch=consume_stream)]) as endpoint:
         status = await post_chunked(endpoint)
 

@@ -158,7 +158,7 @@ async def _check_endpoint(url: str | None) -> AsyncIterator[Check]:
 
 
 async def _post_empty(client: httpx.AsyncClient, url: str) -> int | str:
-    """Post an empty body; return the status, or the reason why there is none."""
+    """Post an empty body; return the status, or why there was no response."""
     try:
         return (await client.post(url, content=b"")).status_code
     except httpx.HTTPError as error:

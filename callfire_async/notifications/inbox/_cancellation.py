@@ -18,7 +18,7 @@ CANCEL_SECONDS = 0.5
 _REPEAT_SECONDS = 0.1
 
 
-def _cancellations() -> int:
+def _count_cancellations() -> int:
     """Return how often the current task was cancelled."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
@@ -30,16 +30,16 @@ class StopProgress:
 
     #: Descriptions of everything that has not ended in its time.
     unfinished: list[str] = field(factory=list)
-    _cancellations: int = field(factory=_cancellations)
+    _cancellations: int = field(factory=_count_cancellations)
 
     def begin(self) -> None:
         """Begin the stop: cancellations until now were not meant for it."""
-        self._cancellations = _cancellations()
+        self._cancellations = _count_cancellations()
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the stop was cancelled, so that the parts must not wait for handlers and observers."""
-        return _cancellations() > self._cancellations
+        return _count_cancellations() > self._cancellations
 
 
 async def wait_for_tasks(tasks: Collection[asyncio.Task[Any]], seconds: float) -> None:

@@ -115,7 +115,7 @@ async def _migrate(connection: Connection, schema: str, timeout: float) -> None:
     async with connection.transaction(isolation="read_committed"):
         # If this process hangs here, the server ends its transaction soon, and the others continue.
         await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '10s'")
-        # Shorter than the timeout of the operation, which could not tell that it waited for a lock.
+        # Shorter than the timeout of the operation, whose error would not mention the lock.
         await connection.execute(f"SET LOCAL lock_timeout = {max(1, int(timeout * 900))}")
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"callfire_async.{schema}")
         version = await _version(connection, schema)

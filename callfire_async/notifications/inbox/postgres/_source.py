@@ -65,7 +65,7 @@ def _given(query: dict[str, str], *names: str) -> str | None:
 
 
 def server_name(source: object) -> str:
-    """Return ``PostgreSQL at host:port`` for messages; without an address for a pool, which does not tell its own."""
+    """Return ``PostgreSQL at host:port`` for messages; without an address for a pool, whose address is unknown."""
     if not isinstance(source, str):
         return "PostgreSQL"
     parts = parse_address(source, _SCHEMES)

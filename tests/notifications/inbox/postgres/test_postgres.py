@@ -785,7 +785,7 @@ async def test_conflicts_are_retried_five_times(schema):
     ("url", "message"),
     [
         (
-            "postgresql://somebody:SECRET@/postgres?host={folder}",
+            "postgresql://unknown:SECRET@/postgres?host={folder}",
             "^PostgreSQL at {folder} rejected the login: password authentication failed",
         ),
         (
