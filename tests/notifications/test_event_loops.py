@@ -5,9 +5,12 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from callfire_async import CallFireError, EventLoopError
 from callfire_async.notifications import MemoryInbox, Notification, Postback, Receiver, Router, SqliteInbox
+from callfire_async.notifications.fastapi import notification_routes
 from callfire_async.notifications.intake import InlineIntake
 
 DEADLINE = 20
@@ -108,3 +111,14 @@ def test_the_error_is_one_of_ours():
     """It is a RuntimeError, too, as for asyncio's own objects."""
     assert issubclass(EventLoopError, CallFireError)
     assert issubclass(EventLoopError, RuntimeError)
+
+
+def test_two_test_clients_at_once_are_an_error_that_says_what_to_do(receiver):
+    """Each runs the application in an event loop of its own; the first one continues to work."""
+    app = FastAPI()
+    app.include_router(notification_routes(receiver), prefix="/callfire")
+    with TestClient(app) as first:
+        with pytest.raises(EventLoopError, match="another event loop"), TestClient(app):
+            pass
+
+        assert first.post("/callfire/", content=POSTBACK.body).status_code == 204
