@@ -60,7 +60,7 @@ async def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 async def test_a_failing_network_loses_nothing(behind, fault, torture):
     """Under load each reply arrives in bounded time, acknowledged deliveries are handled, and the receiver stops."""
     handled = Handled()
-    receiver = Receiver(handled.router, tokens=None, inbox=behind.make(), grace=1.0)
+    receiver = Receiver(handled.router, tokens=None, inbox=behind.make(), shutdown_timeout=1.0)
     receiver._intake._worker.lease_seconds = LEASE_SECONDS
     posting = Posting(receiver)
     async with AsyncExitStack() as running:
