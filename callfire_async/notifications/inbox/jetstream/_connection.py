@@ -30,7 +30,7 @@ from callfire_async.notifications.inbox.jetstream._nats_client import (
 )
 from callfire_async.notifications.inbox.jetstream._servers import ServerList
 
-__all__ = ["MISSING_CONSUMER_ERROR", "NatsConnection", "header"]
+__all__ = ["NatsConnection", "header"]
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ _MAX_CLOSE_SECONDS = 0.75
 _TEMPORARY_ERRORS = frozenset([10158, 10008, 10009, 10118])
 # Error codes of JetStream: the stream or the consumer does not exist.
 _MISSING_STREAM_ERROR = 10059
-MISSING_CONSUMER_ERROR = 10014
+_MISSING_CONSUMER_ERROR = 10014
 
 
 class NatsConnection:
@@ -172,7 +172,7 @@ class NatsConnection:
         try:
             yield
         except nats.js.errors.APIError as error:
-            is_missing = error.err_code in (_MISSING_STREAM_ERROR, MISSING_CONSUMER_ERROR)
+            is_missing = error.err_code in (_MISSING_STREAM_ERROR, _MISSING_CONSUMER_ERROR)
             kind = InboxUnavailableError if is_missing or (error.code or 503) >= 500 else InboxError
             reason = f"{error.description} ({error.err_code})" if error.description else "JetStream does not respond"
             raise kind(f"NATS at {self.address} refused the request: {reason}") from error
@@ -211,9 +211,7 @@ class NatsConnection:
         try:
             await self.jetstream.stream_info(name)
         except nats.js.errors.NotFoundError as error:
-            if error.err_code == _MISSING_STREAM_ERROR:
-                raise self._missing_stream(name) from error
-            raise
+            raise self._missing_stream(name) from error
 
     def _missing_stream(self, name: str) -> InboxUnavailableError:
         return InboxUnavailableError(

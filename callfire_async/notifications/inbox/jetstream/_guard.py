@@ -9,7 +9,7 @@ import nats.js.errors
 from nats.js.api import ConsumerConfig, ConsumerInfo
 
 from callfire_async.notifications.inbox.jetstream._config import InboxStreams, consumer_config
-from callfire_async.notifications.inbox.jetstream._connection import MISSING_CONSUMER_ERROR, NatsConnection
+from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 
 __all__ = ["ConsumerGuard"]
 
@@ -76,9 +76,7 @@ class ConsumerGuard:
             info: ConsumerInfo = await self._connection.jetstream.consumer_info(
                 self._streams.queue, self._streams.consumer
             )
-        except nats.js.errors.NotFoundError as error:
-            if error.err_code != MISSING_CONSUMER_ERROR:
-                raise
+        except nats.js.errors.NotFoundError:
             return None
         return info
 

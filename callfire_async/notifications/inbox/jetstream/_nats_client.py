@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-try:
-    import nats.errors
-    from nats.aio.client import Client
-except ImportError as error:
-    raise ImportError("JetStreamInbox needs nats-py: pip install 'callfire-async[nats]'") from error
+import nats.errors
+from nats.aio.client import Client
 
 from callfire_async.notifications.inbox._network_errors import CONNECTION_CLOSED, describe_network_error
 
@@ -60,7 +57,7 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, nats.errors.AuthorizationError) or text.lower().startswith(_AUTHENTICATION_ERRORS):
         return f"authentication failed: {text} (wrong user, password or token)"
     if text.startswith("empty response") or isinstance(error, nats.errors.JsonParseError):
-        return "the server on this port does not speak NATS"
+        return "the server closed the connection, or does not speak NATS"
     if isinstance(error, nats.errors.Error):
         return text if type(error) is nats.errors.Error else type(error).__name__
     return describe_network_error(error) or type(error).__name__

@@ -127,7 +127,9 @@ async def test_a_server_of_another_kind_is_named():
         port = server.sockets[0].getsockname()[1]
         message = await cause_of(f"nats://127.0.0.1:{port}")
 
-    assert message == f"NATS at 127.0.0.1:{port} is unavailable: the server on this port does not speak NATS"
+    assert (
+        message == f"NATS at 127.0.0.1:{port} is unavailable: the server closed the connection, or does not speak NATS"
+    )
 
 
 async def test_an_account_without_jetstream_is_named(own_server):
@@ -286,6 +288,18 @@ async def test_credentials_that_are_revoked_and_restored(own_server, inbox, capl
     (warning,) = warnings_in(caplog, "cannot connect")
     assert warning.startswith(f"cannot connect to {address}, retrying: authentication failed")
     assert warnings_in(caplog, "reconnected") == [f"reconnected to {address}"]
+
+
+async def test_an_error_of_the_server_does_not_close_the_connection_for_good(inbox):
+    """nats-py would close it, and each operation would fail until a restart."""
+    client = inbox._store.opened.connection.client
+    await client._ps.parse(b"-ERR 'User Authentication Expired'\r\n")
+
+    async def is_stored() -> bool:
+        return not await try_to_append(inbox)
+
+    await until(is_stored, deadline=DEADLINE)
+    assert client.stats["reconnects"] == 1
 
 
 async def test_permissions_that_are_revoked_are_named(own_server, inbox, caplog):

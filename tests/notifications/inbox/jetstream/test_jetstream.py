@@ -610,6 +610,35 @@ async def test_deliveries_survive_their_consumer(nats_server, inbox, name):
     assert await inbox.stats() == InboxStats(ready=0, delayed=0, leased=0, done=4, dead=0)
 
 
+async def test_a_redelivered_message_whose_record_has_changed_is_not_leased(inbox):
+    """Another process has written the record first, and has the lease."""
+    appended = await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    message = Message.decode(await inbox._store.opened.queue.get(appended.id))
+    pulled = _consumer.PulledMessage(message, lease.token.partition(" ")[2], is_first=False)
+
+    assert await inbox._leases._lease(DeliveryRecord.new(message), pulled, LEASE) is None
+    assert await inbox.ack(lease)
+
+
+async def test_a_consumer_that_cannot_be_restored_raises(inbox):
+    """For example because it fails for another reason than its deletion."""
+    consumer = inbox._store.opened.consumer
+    pulling = asyncio.create_task(inbox.claim(1, lease=LEASE))
+    while consumer._request is None:  # noqa: ASYNC110  # there is no event for it
+        await asyncio.sleep(0)
+    await consumer._receive_pulled(
+        Msg(
+            inbox._store.opened.connection.client,
+            subject=consumer._request.inbox,
+            headers={"Status": "409", "Description": "Exceeded MaxRequestBatch of 1"},
+        )
+    )
+
+    with pytest.raises(InboxUnavailableError, match="failed with status 409 Exceeded MaxRequestBatch of 1"):
+        await pulling
+
+
 CHANGES = {
     "ack_wait": 5.0,
     "max_deliver": 3,
