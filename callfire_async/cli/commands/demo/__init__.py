@@ -19,7 +19,7 @@ import typer
 from attrs import evolve
 from rich.console import Console
 
-from callfire_async.cli.commands.demo._receiver_process import ReceiverOptions, journal_line
+from callfire_async.cli.commands.demo._receiver_process import ReceiverOptions, journal_line, main
 from callfire_async.cli.commands.demo._report import DemoResults, ProgressDisplay, report
 from callfire_async.client import CallFire
 from callfire_async.inspector._server import serve
@@ -192,7 +192,7 @@ class ReceiverProcess:
 
     async def _start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "callfire_async.cli.commands.demo._receiver_process", self._options.dumps(),
+            sys.executable, "-c", f"from {main.__module__} import main; main()", self._options.dumps(),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         line = await self._process.stdout.readline() if self._process.stdout else b""

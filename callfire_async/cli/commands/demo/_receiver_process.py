@@ -97,7 +97,3 @@ def main() -> None:
     """Serve until standard input is closed, which also happens if the parent process dies."""
     options = ReceiverOptions(**json.loads(sys.argv[1]))
     asyncio.run(run_receiver(options, lambda: asyncio.to_thread(sys.stdin.read)))
-
-
-if __name__ == "__main__":  # pragma: no cover  # runs in a process whose coverage is not measured
-    main()
