@@ -17,11 +17,16 @@ LOCK_TIMEOUT_SECONDS = 2.0
 
 # The module, the class and the extra for each URL scheme.
 _POSTGRES, _JETSTREAM = ("postgres", "PostgresInbox", "postgres"), ("jetstream", "JetStreamInbox", "nats")
-_SERVERS = {"postgresql": _POSTGRES, "postgres": _POSTGRES, "nats": _JETSTREAM}
+_SERVERS = {"postgresql": _POSTGRES, "postgres": _POSTGRES, "nats": _JETSTREAM, "tls": _JETSTREAM}
+
+
+def _scheme(target: str) -> str:
+    """Return the scheme of a URL without a driver, which the inbox refuses with an explanation."""
+    return urlsplit(target).scheme.partition("+")[0]
 
 
 def _is_server(target: str) -> bool:
-    return urlsplit(target).scheme in _SERVERS
+    return _scheme(target) in _SERVERS
 
 
 def inbox_files(target: str) -> dict[str, str]:
@@ -71,7 +76,7 @@ def _existing_path(target: str) -> Path:
 def _create_server_inbox(target: str) -> Inbox:
     """Return the inbox at a URL; the path of a NATS URL is the name of the inbox."""
     url = urlsplit(target)
-    module, class_name, extra = _SERVERS[url.scheme]
+    module, class_name, extra = _SERVERS[_scheme(target)]
     try:
         inbox_class = getattr(import_module(f"callfire_async.notifications.inbox.{module}"), class_name)
     except ImportError:

@@ -21,6 +21,7 @@ except ImportError as error:
     raise ImportError("JetStreamInbox needs nats-py: pip install 'callfire-async[nats]'") from error
 
 # isort: split
+from callfire_async.notifications.inbox._cancellation import finish_within
 from callfire_async.notifications.inbox._waiting import log_slow_start
 from callfire_async.notifications.inbox.jetstream._nats_client import (
     CONNECTION_CLOSED,
@@ -115,10 +116,10 @@ class NatsConnection:
         }
 
     async def _close(self) -> None:
-        # A server that reads nothing must not block the close.
+        # A server that reads nothing must not block the close. In a task of its own, because nats-py may raise the
+        # CancelledError of one of its own tasks.
         with suppress(Exception):
-            async with asyncio.timeout(self.close_timeout):
-                await self.client.close()
+            await finish_within(self.close_timeout, self.client.close())
 
     async def _log_error(self, error: Exception) -> None:
         if PERMISSIONS_ERROR in str(error):
