@@ -1,4 +1,4 @@
-"""Logs dead letters, rate-limited."""
+"""Logs dead letters and failed claims, rate-limited."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 
-__all__ = ["DeadLetterLog"]
+__all__ = ["DeadLetterLog", "FailedClaimLog"]
 
 _log = logging.getLogger("callfire_async.dead_letters")
+_worker_log = logging.getLogger("callfire_async.worker")
 
 _RECENT_SECONDS = 15 * 60.0
 _MAX_LOGGED_PER_MINUTE = 10
@@ -51,3 +52,22 @@ class DeadLetterLog:
         """Flush if the minute is over."""
         if self._clock() - self._minute_started_at >= 60:
             self.flush()
+
+
+class FailedClaimLog:
+    """Logs why claims fail; the same cause at most once a minute, because each claim of an outage fails."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._cause = ""
+        self._logged_at = float("-inf")
+
+    def record(self, cause: str, retry_interval: float) -> None:
+        """Log a cause, unless it was logged within the last minute."""
+        if cause != self._cause or self._clock() - self._logged_at >= 60:
+            self._cause, self._logged_at = cause, self._clock()
+            _worker_log.error("cannot claim deliveries, retrying in %g s: %s", retry_interval, cause)
+
+    def clear(self) -> None:
+        """Log the next cause at once, because a claim has succeeded."""
+        self._cause = ""

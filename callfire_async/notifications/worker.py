@@ -14,7 +14,7 @@ from typing import TypeAlias
 from attrs import define, field
 
 from callfire_async.errors import HandlerErrors, NotificationError
-from callfire_async.notifications._dead_letter_log import DeadLetterLog
+from callfire_async.notifications._dead_letter_log import DeadLetterLog, FailedClaimLog
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Inbox, InboxEntry, Lease, safe_message
 from callfire_async.notifications.observers import AttemptRecord, _CompositeObserver
@@ -70,6 +70,7 @@ class Worker:
     random: Callable[[], float] = random.random
 
     dead_letters: DeadLetterLog = field(factory=DeadLetterLog)
+    failed_claims: FailedClaimLog = field(factory=FailedClaimLog)
     #: Deliveries that were ``handled``, ``dead``, ``unhandled`` and ``unknown``, and attempts that ``failed``.
     counts: Counter[str] = field(factory=Counter)
     _running: dict[asyncio.Task[None], Lease] = field(factory=dict)
@@ -160,19 +161,20 @@ class Worker:
         If the worker is stopped meanwhile, release them.
         """
         limit = self._free_slots
-        claiming = asyncio.ensure_future(
-            inbox_result(lambda: self.inbox.claim(limit, lease=self._lease_duration)),
-        )
+        claiming = asyncio.ensure_future(inbox_result(lambda: self.inbox.claim(limit, lease=self._lease_duration)))
         self._claiming = True
         try:
-            return await asyncio.shield(claiming)
+            leases = await asyncio.shield(claiming)
         except asyncio.CancelledError:
             with suppress(Exception):
                 await self._release_all(await claiming)
             raise
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
-            _log.error("cannot claim deliveries, retrying in %g s: %s", _RETRY_INTERVAL_SECONDS, safe_message(error))
+            self.failed_claims.record(safe_message(error), _RETRY_INTERVAL_SECONDS)
             return None
+        else:
+            self.failed_claims.clear()
+            return leases
         finally:
             self._claiming = False
 
