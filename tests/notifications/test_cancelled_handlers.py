@@ -222,7 +222,8 @@ def test_a_closed_dispatch_runs_no_further_handler(router, ran):
     task = loop.create_task(dispatching)
     loop.run_until_complete(asyncio.sleep(0))
     dispatching.close()
-    loop.run_until_complete(asyncio.wait([task]))
+    task.cancel()
+    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
     loop.close()
 
     assert ran == []

@@ -796,8 +796,8 @@ async def test_a_failed_claim_is_retried_after_the_interval_that_is_logged(handl
     async with make_receiver(handlers, inbox) as receiver:
         await receiver.idle(timeout=DEADLINE)
 
-    assert handlers.ran == ["runs"]
-    assert caplog.text.count("cannot claim deliveries, retrying in 0.01 s: no connection") == 2
+    assert (handlers.ran, inbox.times["claim"] < 0) == (["runs"], True)
+    assert caplog.text.count("cannot claim deliveries, retrying in 0.01 s: no connection") == 1
 
 
 class NeverNotifying(FailingInbox):

@@ -25,6 +25,7 @@ from callfire_async.notifications.routing._user_code import exceptions_by_name, 
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.worker._dead_letter_callback import OnDeadLetter, call_with_dead_letter
+from callfire_async.notifications.worker._failed_claim_log import FailedClaimLog
 from callfire_async.notifications.worker._work_in_progress import WorkInProgress
 
 __all__ = ["Worker"]
@@ -67,6 +68,7 @@ class Worker:
     random: Callable[[], float] = random.random
 
     dead_letters: DeadLetterLog = field(factory=DeadLetterLog)
+    failed_claims: FailedClaimLog = field(factory=FailedClaimLog)
     #: Deliveries that were ``handled``, ``dead``, ``unhandled`` and ``unknown``, and attempts that ``failed``.
     counts: Counter[str] = field(factory=Counter)
     _work: WorkInProgress = field(factory=WorkInProgress)
@@ -79,8 +81,6 @@ class Worker:
     _giving_up: asyncio.Event = field(factory=asyncio.Event)
     _claiming: bool = False
     _can_claim: bool = True
-    #: The last failure of a claim that was logged; empty after a claim that succeeded.
-    _claim_failure: str = ""
     _stopping: bool = False
 
     # --- lifecycle ----------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Worker:
                 await self._release_all(await claiming)
             raise
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
-            self._log_claim_failure(safe_message(error))
+            self.failed_claims.record(safe_message(error), _RETRY_INTERVAL_SECONDS)
             return None
         finally:
             self._claiming = False
@@ -213,16 +213,8 @@ class Worker:
             raise
         self._work.add(leases)
         self._can_claim = True
-        if self._claim_failure:
-            self._claim_failure = ""
-            _log.warning("deliveries can be claimed again")
+        self.failed_claims.clear()
         return leases
-
-    def _log_claim_failure(self, message: str) -> None:
-        """Log why deliveries cannot be claimed, once for each cause."""
-        if message != self._claim_failure:
-            self._claim_failure = message
-            _log.error("cannot claim deliveries, retrying every %g s: %s", _RETRY_INTERVAL_SECONDS, message)
 
     async def _wait_for_work(self) -> None:
         try:
