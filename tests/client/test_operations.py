@@ -377,6 +377,11 @@ def json_list(*items, total=None):
             [5, 6],
             9,
         ),
+        (
+            f"<r:ResourceList {NAMESPACES}><Subscription id='5'/><x>&#55357;\x0b&#8;</x></r:ResourceList>",
+            [5],
+            None,
+        ),
     ],
 )
 def test_lists_of_any_length_are_pages(body, ids, total):
