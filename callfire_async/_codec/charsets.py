@@ -58,8 +58,7 @@ def decode(body: bytes | str, content_type: str | None) -> bytes | str:
     document = body.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE_SPACE.encode())
     utf_16 = _UTF_16.get(document[:2])
     # The declaration is ASCII in UTF-16 too, but for the zero bytes.
-    xml = document.replace(b"\0", b"") if utf_16 else document
-    head = xml[:_MAX_DECLARATION_LENGTH]
+    head = document[:_MAX_DECLARATION_LENGTH].replace(b"\0", b"") if utf_16 else document[:_MAX_DECLARATION_LENGTH]
     declared = _declared_encoding(head.partition(b"?>")[0]) if head.startswith(b"<?xml") else None
     if body.startswith(codecs.BOM_UTF8):
         return document

@@ -702,7 +702,7 @@ async def test_a_claim_that_fails_is_logged_once_and_makes_the_receiver_unready(
 
     assert (unready.ready, unready.reasons, ready.ready) == (False, ("the inbox cannot be written to",), True)
     assert [record.getMessage() for record in caplog.records] == [
-        "cannot claim deliveries, retrying every 0.01 s: no such table",
+        "cannot claim deliveries, retrying in 0.01 s: no such table",
         "deliveries can be claimed again",
     ]
 
