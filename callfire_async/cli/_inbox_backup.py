@@ -27,11 +27,7 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Overwrite TO if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """
-    Copy an inbox to one file, check the copy and sync it to disk. Safe while the service is running.
-
-    For a directory, each of its files is copied. Run the command as the user that runs the service.
-    """
+    """Run `inbox backup`."""
     source = _inbox_target.local_path(inbox, must_exist=True)
     for path in asyncio.run(back_up(source, _inbox_target.local_path(target, must_exist=False), overwrite=force)):
         if as_json:
@@ -48,12 +44,7 @@ def restore(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """
-    Replace an inbox by a backup. Stop the service first.
-
-    The old file and its log are kept beside the new one, under another name. Deliveries that were pending when the
-    backup was made are handled again. Files of a directory that have no backup are not changed.
-    """
+    """Run `inbox restore`."""
     target = _inbox_target.local_path(inbox, must_exist=False)
     try:
         restored = asyncio.run(

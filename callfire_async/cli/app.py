@@ -47,9 +47,8 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def callfire_async() -> None:
-    """Work with CallFire's subscriptions and notifications."""
+@app.callback(help="Work with CallFire's subscriptions and notifications.")
+def callfire_async() -> None: ...
 
 
 for _name, _summary in _SUMMARIES.items():

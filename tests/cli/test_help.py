@@ -176,3 +176,23 @@ def test_sandbox_passes_its_options(monkeypatch):
     monkeypatch.setattr("callfire_async.cli.commands.sandbox.run", run)
 
     assert (run_command("sandbox", "--port", "5").status, calls) == (0, [(5, False)])
+
+
+def test_help_without_docstrings(tmp_path):
+    """`python -OO` removes docstrings, and no help."""
+    script = (
+        "from callfire_async.cli.app import LazyCommand, app\n"
+        "from typer.main import get_command\n"
+        "def show(command):\n"
+        "    command = command.load() if isinstance(command, LazyCommand) else command\n"
+        "    print(repr(command.help))\n"
+        "    for name in sorted(getattr(command, 'commands', {})): show(command.commands[name])\n"
+        "show(get_command(app))\n"
+    )
+    plain, optimized = (
+        subprocess.run([sys.executable, *options, "-c", script], check=True, capture_output=True, text=True).stdout
+        for options in ([], ["-OO"])
+    )
+
+    assert "None" not in plain
+    assert optimized == plain

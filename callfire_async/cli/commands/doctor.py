@@ -46,7 +46,15 @@ _REMEDIES = {
 }
 
 
-@app.command(epilog="Example: `callfire-async doctor --endpoint 'https://hooks.example.com/callfire/{token}'`")
+@app.command(
+    epilog="Example: `callfire-async doctor --endpoint 'https://hooks.example.com/callfire/{token}'`",
+    help="""
+    Check the credentials, the endpoint and this machine.
+
+    Each check passes (✓), fails (✗) or is skipped (–). Read-only: the endpoint only receives empty postbacks, which it
+    rejects. The status is 1 if a check fails, and 3 if only the credentials fail.
+    """,  # noqa: RUF001  # an en dash for a skipped check
+)
 def doctor(
     *,
     endpoint: Annotated[
@@ -60,12 +68,6 @@ def doctor(
     base_url: BaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """
-    Check the credentials, the endpoint and this machine.
-
-    Each check passes (✓), fails (✗) or is skipped (–). Read-only: the endpoint only receives empty postbacks, which it
-    rejects. The status is 1 if a check fails, and 3 if only the credentials fail.
-    """  # noqa: RUF002  # an en dash for a skipped check
     sys.exit(asyncio.run(_doctor(ClientOptions(login, base_url), endpoint, inbox, as_json=as_json)))
 
 

@@ -53,9 +53,11 @@ _COLUMNS = ("id", "state", "kind", "attempt", "crashes", "received_at", "reason"
 # --- queries ----------------------------------------------------------------------------------------------
 
 
-@app.command(epilog="Example: `callfire-async inbox stats callfire.db --json`")
+@app.command(
+    epilog="Example: `callfire-async inbox stats callfire.db --json`",
+    help="Show counts by state. Safe while the service is running.",
+)
 def stats(inbox: Target, *, as_json: AsJson = False) -> None:
-    """Show counts by state. Safe while the service is running."""
     asyncio.run(_stats(inbox, as_json=as_json))
 
 
@@ -69,14 +71,17 @@ async def _stats(target: str, *, as_json: bool) -> None:
     echo_pairs(counts | ({} if age is None else {"oldest ready": f"{age:.0f} s"}))
 
 
-@app.command("list", epilog="Example: `callfire-async inbox list callfire.db --state dead`")
+@app.command(
+    "list",
+    epilog="Example: `callfire-async inbox list callfire.db --state dead`",
+    help="List the deliveries in order of arrival. Safe while the service is running.",
+)
 def list_all(
     inbox: Target,
     *,
     state: Annotated[State | None, typer.Option(help="Only deliveries in this state.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the deliveries in order of arrival. Safe while the service is running."""
     asyncio.run(_list_all(inbox, state, as_json=as_json))
 
 
@@ -93,7 +98,10 @@ async def _list_all(target: str, state: str | None, *, as_json: bool) -> None:
         echo("no deliveries")
 
 
-@app.command(epilog="Example: `callfire-async inbox show callfire.db 1`")
+@app.command(
+    epilog="Example: `callfire-async inbox show callfire.db 1`",
+    help="Show one delivery with masked numbers and messages. Safe while the service is running.",
+)
 def show(
     inbox: Target,
     id: Annotated[str, typer.Argument(help="Delivery id, as listed by `inbox list`.")],
@@ -103,7 +111,6 @@ def show(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one delivery with masked numbers and messages. Safe while the service is running."""
     asyncio.run(_show(inbox, id, raw=raw, as_json=as_json))
 
 
@@ -157,7 +164,16 @@ def _describe_event(entry: InboxEntry, *, masked: bool) -> dict[str, Any] | None
 # --- replay -----------------------------------------------------------------------------------------------
 
 
-@app.command(epilog="Example: `callfire-async inbox replay callfire.db --router service:router`")
+@app.command(
+    epilog="Example: `callfire-async inbox replay callfire.db --router service:router`",
+    help="""
+    Make dead letters ready again.
+
+    Without `--router`, the service handles them when it runs next. With `--router`, a table shows the result of each,
+    and the status is 0 only if all are done. Stop the service first: a SQLite file has one owner at a time. If an ID is
+    not a dead letter, nothing is replayed.
+    """,
+)
 def replay(
     inbox: Target,
     ids: Annotated[
@@ -174,13 +190,6 @@ def replay(
     timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for the handlers of --router.")] = 600.0,
     as_json: AsJson = False,
 ) -> None:
-    """
-    Make dead letters ready again.
-
-    Without `--router`, the service handles them when it runs next. With `--router`, a table shows the result of each,
-    and the status is 0 only if all are done. Stop the service first: a SQLite file has one owner at a time. If an ID is
-    not a dead letter, nothing is replayed.
-    """
     sys.exit(asyncio.run(_replay(inbox, ids or [], router, timeout, as_json=as_json)))
 
 
@@ -287,7 +296,10 @@ def load_router(name: str) -> Router:
 # --- purge ------------------------------------------------------------------------------------------------
 
 
-@app.command(epilog="Example: `callfire-async inbox purge callfire.db --dead-before 90d --yes`")
+@app.command(
+    epilog="Example: `callfire-async inbox purge callfire.db --dead-before 90d --yes`",
+    help="Permanently delete old deliveries: those that are done, dead letters, or both.",
+)
 def purge(
     inbox: Target,
     *,
@@ -302,7 +314,6 @@ def purge(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Permanently delete old deliveries: those that are done, dead letters, or both."""
     if done_before is None and dead_before is None:
         raise typer.BadParameter("pass --done-before, --dead-before or both")
     limits = [None if time is None else parse_time(time) for time in (done_before, dead_before)]
@@ -344,5 +355,20 @@ def parse_time(text: str) -> datetime:
 
 # --- backups ----------------------------------------------------------------------------------------------
 
-app.command(epilog="Example: `callfire-async inbox backup callfire.db callfire-backup.db`")(backup)
-app.command(epilog="Example: `callfire-async inbox restore callfire.db backups/callfire.db`")(restore)
+app.command(
+    epilog="Example: `callfire-async inbox backup callfire.db callfire-backup.db`",
+    help="""
+    Copy an inbox to one file, check the copy and sync it to disk. Safe while the service is running.
+
+    For a directory, each of its files is copied. Run the command as the user that runs the service.
+    """,
+)(backup)
+app.command(
+    epilog="Example: `callfire-async inbox restore callfire.db backups/callfire.db`",
+    help="""
+    Replace an inbox by a backup. Stop the service first.
+
+    The old file and its log are kept beside the new one, under another name. Deliveries that were pending when the
+    backup was made are handled again. Files of a directory that have no backup are not changed.
+    """,
+)(restore)

@@ -16,7 +16,15 @@ from callfire_async.inspector._server import LOOPBACK
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
-@app.command(epilog="Example: `callfire-async inspect callfire.db`")
+@app.command(
+    epilog="Example: `callfire-async inspect callfire.db`",
+    help="""
+    Show the deliveries of a SQLite inbox on a local web page.
+
+    Read-only. Handled deliveries have no body unless the inbox keeps bodies. To see each handler and to replay
+    deliveries, use `listen --inspect`, or serve the inspector from the receiver's process.
+    """,
+)
 def inspect(
     file: Annotated[
         Path,
@@ -27,12 +35,6 @@ def inspect(
     port: InspectorPort = INSPECTOR_PORT,
     as_json: AsJson = False,
 ) -> None:
-    """
-    Show the deliveries of a SQLite inbox on a local web page.
-
-    Read-only. Handled deliveries have no body unless the inbox keeps bodies. To see each handler and to replay
-    deliveries, use `listen --inspect`, or serve the inspector from the receiver's process.
-    """
     asyncio.run(run(file, bind_address(host, port), as_json=as_json))
 
 

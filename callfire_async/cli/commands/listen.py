@@ -53,7 +53,16 @@ _SILENCED_LOGGERS = ("callfire_async.worker", "callfire_async.receiver", "callfi
 _current_attempt: ContextVar[AttemptRecord] = ContextVar("current_attempt")
 
 
-@app.command(epilog="Example: `callfire-async listen --forward-to http://127.0.0.1:8000/callfire/secret`")
+@app.command(
+    epilog="Example: `callfire-async listen --forward-to http://127.0.0.1:8000/callfire/secret`",
+    help="""
+    Print the postbacks that arrive on a local port, and forward them to a URL.
+
+    The endpoint's token is CALLFIRE_TOKEN, or a generated token that `trigger` uses too. Each event is printed with
+    `-->`, each response to a forwarded event with `<--`. Other lines: `dup` is a repeated postback, `dead` a dead
+    letter, `refused` a rejected request. An `unknown` event is not part of API 1.1.
+    """,
+)
 def listen(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = LISTEN_PORT,
@@ -81,13 +90,6 @@ def listen(
     inspect_port: InspectorPort = INSPECTOR_PORT,
     as_json: AsJson = False,
 ) -> None:
-    """
-    Print the postbacks that arrive on a local port, and forward them to a URL.
-
-    The endpoint's token is CALLFIRE_TOKEN, or a generated token that `trigger` uses too. Each event is printed with
-    `-->`, each response to a forwarded event with `<--`. Other lines: `dup` is a repeated postback, `dead` a dead
-    letter, `refused` a rejected request. An `unknown` event is not part of API 1.1.
-    """
     address = bind_address(inspect_host, inspect_port) if inspect else None
     asyncio.run(run(ListenOptions(port, forward_to, tuple(events or ()), subscription, inbox, as_json, address)))
 

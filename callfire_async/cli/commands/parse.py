@@ -15,7 +15,14 @@ from callfire_async.notifications import parse as parse_body
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
-@app.command(epilog="Example: `callfire-async parse postback.xml --json`")
+@app.command(
+    epilog="Example: `callfire-async parse postback.xml --json`",
+    help="""
+    Print the event in a postback body as JSON; status 2 if the body is not a notification.
+
+    Numbers and messages are not masked.
+    """,
+)
 def parse(
     file: Annotated[Path, typer.Argument(help="File with the body of a postback; - for standard input.")],
     *,
@@ -26,11 +33,6 @@ def parse(
         bool, typer.Option("--json", help="Output for scripts: one JSON document on one line, also for an error.")
     ] = False,
 ) -> None:
-    """
-    Print the event in a postback body as JSON; status 2 if the body is not a notification.
-
-    Numbers and messages are not masked.
-    """
     name = "standard input" if str(file) == "-" else str(file)
     try:
         body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()

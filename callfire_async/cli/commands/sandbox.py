@@ -25,17 +25,19 @@ To trigger a postback to the subscriptions to OUTBOUND_TEXT_FINISHED, send a tex
   curl -u {login}:{password} {base_url}/text.json -d To=12135550142 -d Message=Hello"""
 
 
-@app.command(epilog="Example: `callfire-async sandbox --port 8480`")
+@app.command(
+    epilog="Example: `callfire-async sandbox --port 8480`",
+    help="""
+    Serve an in-memory fake of CallFire's API on localhost.
+
+    Subscriptions made there get postbacks for the texts that are sent there. No text is delivered.
+    """,
+)
 def sandbox(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = 8480,
     as_json: AsJson = False,
 ) -> None:
-    """
-    Serve an in-memory fake of CallFire's API on localhost.
-
-    Subscriptions made there get postbacks for the texts that are sent there. No text is delivered.
-    """
     asyncio.run(run(port, as_json=as_json))
 
 

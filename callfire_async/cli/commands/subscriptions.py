@@ -48,9 +48,8 @@ _COLUMNS = ("id", "trigger_event", "notification_format", "enabled", "endpoint",
 # --- single subscriptions ---------------------------------------------------------------------------------
 
 
-@app.command("list", epilog="Example: `callfire-async subscriptions list --json`")
+@app.command("list", epilog="Example: `callfire-async subscriptions list --json`", help="List all subscriptions.")
 def list_all(*, login: Login = None, base_url: BaseUrl = None, as_json: AsJson = False) -> None:
-    """List all subscriptions."""
     asyncio.run(_list_all(ClientOptions(login, base_url), as_json=as_json))
 
 
@@ -80,9 +79,8 @@ def _shown(subscription: Subscription) -> dict[str, Any]:
     return {**to_jsonable(subscription), "filter": conditions}
 
 
-@app.command(epilog="Example: `callfire-async subscriptions get 609951003`")
+@app.command(epilog="Example: `callfire-async subscriptions get 609951003`", help="Show one subscription.")
 def get(id: Id, *, login: Login = None, base_url: BaseUrl = None, as_json: AsJson = False) -> None:
-    """Show one subscription."""
     asyncio.run(_get(ClientOptions(login, base_url), id, as_json=as_json))
 
 
@@ -97,7 +95,8 @@ async def _get(options: ClientOptions, id: int, *, as_json: bool) -> None:
 
 @app.command(
     epilog="Example: `callfire-async subscriptions create 'https://hooks.example.com/callfire/{token}'"
-    " OUTBOUND_TEXT_FINISHED --format JSON --broadcast-id 12345`"
+    " OUTBOUND_TEXT_FINISHED --format JSON --broadcast-id 12345`",
+    help="Subscribe an endpoint to an event.",
 )
 def create(
     endpoint: Annotated[str, typer.Argument(help=_ENDPOINT_HELP)],
@@ -114,7 +113,6 @@ def create(
     base_url: BaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Subscribe an endpoint to an event."""
     fields = _given(
         endpoint=endpoint,
         trigger_event=trigger_event,
@@ -136,7 +134,10 @@ async def _create(options: ClientOptions, fields: Mapping[str, Any], *, as_json:
         echo(f"created {created.id}")
 
 
-@app.command(epilog="Example: `callfire-async subscriptions update 609951003 --disabled`")
+@app.command(
+    epilog="Example: `callfire-async subscriptions update 609951003 --disabled`",
+    help="Change the given fields of a subscription. Fields cannot be cleared.",
+)
 def update(
     id: Id,
     *,
@@ -153,7 +154,6 @@ def update(
     base_url: BaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change the given fields of a subscription. Fields cannot be cleared."""
     changes = _given(
         endpoint=endpoint,
         trigger_event=trigger_event,
@@ -192,9 +192,8 @@ def _given(**fields: Any) -> dict[str, Any]:
     return given
 
 
-@app.command(epilog="Example: `callfire-async subscriptions delete 609951003`")
+@app.command(epilog="Example: `callfire-async subscriptions delete 609951003`", help="Delete one subscription.")
 def delete(id: Id, *, login: Login = None, base_url: BaseUrl = None, as_json: AsJson = False) -> None:
-    """Delete one subscription."""
     asyncio.run(_delete(ClientOptions(login, base_url), id, as_json=as_json))
 
 
@@ -210,11 +209,13 @@ async def _delete(options: ClientOptions, id: int, *, as_json: bool) -> None:
 # --- subscriptions file -----------------------------------------------------------------------------------
 
 
-@app.command(epilog="Example: `callfire-async subscriptions plan subscriptions.toml --prune`")
+@app.command(
+    epilog="Example: `callfire-async subscriptions plan subscriptions.toml --prune`",
+    help="Show the changes that `apply` would make, as a diff. Read-only.",
+)
 def plan(
     file: File, *, prune: Prune = False, login: Login = None, base_url: BaseUrl = None, as_json: AsJson = False
 ) -> None:
-    """Show the changes that `apply` would make, as a diff. Read-only."""
     changes = asyncio.run(_create_plan(ClientOptions(login, base_url), file, prune=prune))
     if as_json:
         echo_json(_plan_json(changes))
@@ -222,7 +223,10 @@ def plan(
         echo(str(changes))
 
 
-@app.command(epilog="Example: `callfire-async subscriptions apply subscriptions.toml --yes`")
+@app.command(
+    epilog="Example: `callfire-async subscriptions apply subscriptions.toml --yes`",
+    help="Apply a subscriptions file: show the plan, ask, then make the changes. Idempotent.",
+)
 def apply(
     file: File,
     *,
@@ -232,7 +236,6 @@ def apply(
     base_url: BaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Apply a subscriptions file: show the plan, ask, then make the changes. Idempotent."""
     if as_json and not yes:
         raise typer.BadParameter("--json requires --yes")
     options = ClientOptions(login, base_url)

@@ -35,7 +35,10 @@ class Format(StrEnum):
     soap = "soap"
 
 
-@app.command(epilog="Example: `callfire-async trigger CallFinished --set call.result=AM --print`")
+@app.command(
+    epilog="Example: `callfire-async trigger CallFinished --set call.result=AM --print`",
+    help="Post an event to a receiver as CallFire does; status 1 if any postback is rejected.",
+)
 def trigger(
     event: Annotated[
         str | None, typer.Argument(help="Event type, e.g. CallFinished. Omit it to list all types.")
@@ -55,7 +58,6 @@ def trigger(
     only_print: Annotated[bool, typer.Option("--print", help="Print the bodies instead of posting them.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Post an event to a receiver as CallFire does; status 1 if any postback is rejected."""
     if event is None:
         _list_events(as_json=as_json)
         return

@@ -74,7 +74,16 @@ def parse_fraction(text: str | float) -> float:
     return number
 
 
-@app.command(epilog="Example: `callfire-async demo --events 2000 --crash 3`")
+@app.command(
+    epilog="Example: `callfire-async demo --events 2000 --crash 3`",
+    help="""
+    Run an end-to-end demo on localhost; no account needed.
+
+    A fake CallFire and a receiver communicate over HTTP: the demo subscribes the receiver, runs a campaign and counts
+    the results. Postbacks that arrive while the receiver is down are refused and not repeated, as with CallFire. The
+    status is 0 only if no acknowledged event was lost and, with `--drop`, every text and call was handled.
+    """,
+)
 def demo(
     events: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of texts and calls.")] = 3000,
     crash: Annotated[
@@ -91,13 +100,6 @@ def demo(
         bool, typer.Option("--inspect", help="Serve a web page that shows the deliveries, until Enter is pressed.")
     ] = False,
 ) -> None:
-    """
-    Run an end-to-end demo on localhost; no account needed.
-
-    A fake CallFire and a receiver communicate over HTTP: the demo subscribes the receiver, runs a campaign and counts
-    the results. Postbacks that arrive while the receiver is down are refused and not repeated, as with CallFire. The
-    status is 0 only if no acknowledged event was lost and, with `--drop`, every text and call was handled.
-    """
     lost = asyncio.run(run(events, Console(highlight=False), crashes=crash, drop=drop, inspect=inspect))
     sys.exit(1 if lost else 0)
 
