@@ -236,7 +236,7 @@ async def test_any_reject_can_be_stored(tmp_path, error, reason):
         raise error
 
     inbox = SqliteInbox(tmp_path / "inbox.db")
-    async with Receiver(router, tokens=None, inbox=inbox) as receiver:
+    async with Receiver(router, tokens=None, inbox=inbox, log_exceptions=False) as receiver:
         await receiver.receive(POSTBACK)
         await receiver.idle(timeout=DEADLINE)
         (entry,) = [entry async for entry in inbox.entries("dead")]
