@@ -138,7 +138,13 @@ def _check_log(path: Path) -> None:
     _log.info("checking %s with its log, because the file has changed since the last checkpoint that was noted", path)
     # A connection that only reads does not copy the log into the file.
     with closing(connect(path, read_only=True)) as connection:
-        problem = find_damage(connection)
+        try:
+            problem = find_damage(connection)
+        except sqlite3.OperationalError as error:
+            # The process ended while it created the file: SQLite must roll that back before the file can be read.
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            problem = None
     if problem is not None:
         log = log_path(path)
         raise OSError(

@@ -11,6 +11,9 @@ from callfire_async.notifications.inbox.sqlite._lock import FileLock
 
 __all__ = ["OpenFiles", "log_path"]
 
+# A log of this size has no changes.
+_LOG_HEADER_BYTES = 32
+
 #: Device and inode.
 _Identity: TypeAlias = tuple[int, int]
 
@@ -81,7 +84,7 @@ class OpenFiles:
             database, log = self._path.stat(), log_path(self._path).stat()
         except FileNotFoundError:
             return False
-        return log.st_size > 0 and _state(database) != self._lock.note
+        return log.st_size > _LOG_HEADER_BYTES and _state(database) != self._lock.note
 
 
 def log_path(path: Path) -> Path:

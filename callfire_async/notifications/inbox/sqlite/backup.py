@@ -201,9 +201,9 @@ def _link(path: Path, other: Path) -> None:
 
 
 def _install(partial: Path, path: Path) -> None:
-    """Replace a file by a copy; the log of the old file would damage the new one."""
+    """Replace a file by a copy; SQLite would apply the log and the journal of the old file to the new one."""
     with _errors(path):
         partial.replace(path)
-        log_path(path).unlink(missing_ok=True)
-        path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm", "-journal"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         sync_directory(path.parent)

@@ -6,6 +6,8 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -387,6 +389,61 @@ async def test_every_moment_of_a_kill_leaves_a_file_that_opens(path):
             integrity = await inbox._read(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
             assert integrity == [("ok",)]
             assert len(await all_entries(inbox)) % 20 == 0
+
+
+INTERRUPTED = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA journal_mode = DELETE")
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN")
+connection.execute("UPDATE deliveries SET reason = randomblob(500)")
+os._exit(0)
+"""
+
+
+async def leave_journal(path: Path) -> None:
+    """Leave a file, and the journal of a transaction that did not end."""
+    await fill(path, *(b"%d" % number * 500 for number in range(100)))
+    subprocess.run([sys.executable, "-c", INTERRUPTED, path], check=True)  # noqa: ASYNC221
+    assert path.with_name("inbox.db-journal").stat().st_size > 512
+
+
+async def test_a_file_whose_first_transaction_was_interrupted_is_used(path):
+    """SQLite rolls it back; that needs a connection that writes."""
+    await leave_journal(path)
+    path.with_name("inbox.db-wal").write_bytes(bytes(100))
+
+    async with SqliteInbox(path, lock_timeout=0) as inbox:
+        assert {entry.reason for entry in await all_entries(inbox)} == {""}
+
+
+async def test_a_restored_file_gets_no_journal_of_the_old_one(path, tmp_path):
+    """SQLite would roll back changes that the new file does not have."""
+    copy = tmp_path / "backup.db"
+    async with SqliteInbox(copy) as inbox:
+        await inbox.append(Delivery(b"1"))
+    await leave_journal(path)
+
+    await restore(path, copy)
+
+    assert not path.with_name("inbox.db-journal").exists()
+    assert await bodies_in(path) == [b"1"]
+
+
+async def test_another_error_of_the_check_is_raised(path, monkeypatch):
+    """It says nothing about the log."""
+
+    def busy(_: sqlite3.Connection) -> None:
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise error
+
+    await leave_log(path)
+    os.utime(path)
+    monkeypatch.setattr(_database, "find_damage", busy)
+    with pytest.raises(InboxUnavailableError, match="database is locked"):
+        await SqliteInbox(path, lock_timeout=0).__aenter__()
 
 
 def test_a_file_that_is_no_database_is_damaged(path):
