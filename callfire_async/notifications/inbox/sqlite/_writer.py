@@ -220,7 +220,8 @@ class WriterThread:
         outcomes = self._run_group(jobs) if jobs else []
         if not self._are_files_in_place():
             refused += self._refuse([job for job, _, error in outcomes if job.is_append and error is None])
-        return refused + [outcome for outcome in outcomes if outcome[0] not in {job for job, _, _ in refused}]
+        refused_jobs = {job for job, _, _ in refused}
+        return refused + [outcome for outcome in outcomes if outcome[0] not in refused_jobs]
 
     def _refuse(self, jobs: list[_Job]) -> list[_Outcome]:
         message = (
