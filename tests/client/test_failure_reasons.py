@@ -142,7 +142,7 @@ async def https(certificate, **limits):
     server.url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     async with listener:
         yield server
-        await server.until(lambda server: not server.open)
+        await server.wait_until(lambda server: not server.open)
 
 
 def trusting(authority):

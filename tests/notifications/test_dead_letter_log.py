@@ -3,7 +3,6 @@
 import logging
 
 from callfire_async.notifications._dead_letter_log import DeadLetterLog, _log
-from callfire_async.notifications.worker._failed_claim_log import FailedClaimLog
 
 
 def test_ten_dead_letters_a_minute_are_logged_one_by_one(caplog):
@@ -41,16 +40,3 @@ def test_a_dead_letter_is_recent_for_15_minutes():
 def test_dead_letters_have_a_logger_of_their_own():
     """It can be forwarded to the engineer on call."""
     assert _log is logging.getLogger("callfire_async.dead_letters")
-
-
-def test_the_same_cause_of_failed_claims_is_logged_once_a_minute(caplog):
-    """Another cause, and the first one after a claim that succeeded, are logged at once."""
-    now = [0.0]
-    log = FailedClaimLog(clock=lambda: now[0])
-    for now[0], cause in ((0.0, "a"), (1.0, "a"), (2.0, "b"), (61.0, "b"), (62.0, "b")):
-        log.record(cause, 1.0)
-    log.clear()
-    log.record("b", 1.0)
-
-    line = "cannot claim deliveries, retrying in 1 s: "
-    assert [record.getMessage() for record in caplog.records] == [line + cause for cause in "abbb"]
