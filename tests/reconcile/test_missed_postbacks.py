@@ -1,4 +1,4 @@
-"""End to end: each event reaches its handler although postbacks are dropped and doubled and the receiver is killed."""
+"""End to end: each event is handled although postbacks are dropped or duplicated and the receiver is killed."""
 
 from collections import Counter
 from io import StringIO
@@ -32,11 +32,11 @@ async def test_each_event_reaches_its_handler(tmp_path: Path, torture, seed, rec
         await demo.wait_until_settled(results)
         results.dropped.extend(fake.dropped)
         async with receiver.stopped():
-            results.found = await demo.catch_up(base_url, Path(settings.inbox))
+            results.reconciled = await demo.reconcile_inbox(base_url, Path(settings.inbox))
         await demo.wait_until_settled(results)
 
     handled = Counter(results.journal.read_text().splitlines())
     second = handled.total() - len(handled)
     record_property("second_deliveries", second)
-    print(f"{events} events, {len(results.dropped)} postbacks dropped: {results.found}, {second} second deliveries")  # noqa: T201  # the report
+    print(f"{events} events, {len(results.dropped)} postbacks dropped: {results.reconciled}, {second} repeated")  # noqa: T201  # the report
     assert (results.missed(), results.tally().lost, len(results.dropped) > 0) == (0, 0, True)

@@ -72,7 +72,7 @@ async def test_the_service_accepts_postbacks_while_its_inbox_is_unavailable(sett
         assert (await client.post(f"/callfire/{TOKEN}", content=make_call_finished().to_xml())).status_code == 204
         health = await client.get("/health")
 
-        assert (health.status_code, health.text) == (503, "the inbox cannot be read\n")
+        assert (health.status_code, "the inbox cannot be read\n" in health.text) == (503, True)
         assert [(await client.get(f"/health/{path}")).status_code for path in ("live", "ready")] == [200, 200]
 
 
