@@ -83,7 +83,14 @@ class Page:
         )
 
     async def rows(self, count: int) -> None:
+        """
+        Wait until the list has *count* rows, and the first of them has been rendered.
+
+        A row has no innerText until then: the list sets content-visibility.
+        """
         await self.wait_for(f"document.querySelectorAll('.row').length === {count}")
+        if count:
+            await self.wait_for("document.querySelector('.row').innerText !== ''")
 
     async def press(self, *keys: str) -> None:
         def send() -> None:
