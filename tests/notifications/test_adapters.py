@@ -22,11 +22,6 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 
 @pytest.fixture
-def events() -> list[Notification]:
-    return []
-
-
-@pytest.fixture
 def router(events: list[Notification]) -> Router:
     router = Router()
 

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Mount
 
-from callfire_async.notifications import Notification, Observer, Postback, Receiver, RequestRecord, Router
+from callfire_async.notifications import Observer, Postback, Receiver, RequestRecord, Router
 from callfire_async.notifications.aiohttp import add_notification_routes
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.fastapi import notification_routes
@@ -23,22 +23,6 @@ TOKEN = "0123456789abcdef"
 BODY = b'{"TextSent":{"SubscriptionId":1,"Text":{"@id":42}}}'
 LENGTH = f"Content-Length: {len(BODY)}"
 CHUNKED = "Transfer-Encoding: chunked"
-
-
-@pytest.fixture
-def events() -> list[Notification]:
-    return []
-
-
-@pytest.fixture
-def router(events: list[Notification]) -> Router:
-    router = Router()
-
-    @router.on(Notification)
-    async def collect(event: Notification) -> None:
-        events.append(event)
-
-    return router
 
 
 @pytest.fixture

@@ -8,30 +8,12 @@ from callfire_async.notifications import (
     AppendResult,
     Delivery,
     MemoryInbox,
-    Notification,
     Postback,
     Receiver,
-    Router,
     SqliteInbox,
 )
 
 BODY = b'{"TextSent":{"SubscriptionId":1,"Text":{"@id":42}}}'
-
-
-@pytest.fixture
-def events() -> list[Notification]:
-    return []
-
-
-@pytest.fixture
-def router(events: list[Notification]) -> Router:
-    router = Router()
-
-    @router.on(Notification)
-    async def collect(event: Notification) -> None:
-        events.append(event)
-
-    return router
 
 
 class SuspendingInbox(SqliteInbox):

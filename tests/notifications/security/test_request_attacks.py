@@ -14,7 +14,6 @@ from callfire_async.notifications import (
     Delivery,
     EndpointTokens,
     MemoryInbox,
-    Notification,
     Postback,
     Receiver,
     Router,
@@ -27,22 +26,6 @@ LENGTH = f"Content-Length: {len(BODY)}"
 CHUNKED = "Transfer-Encoding: chunked"
 # The limit is one second, aiohttp's own is ten, and the machine may be busy.
 SOON = 5
-
-
-@pytest.fixture
-def events() -> list[Notification]:
-    return []
-
-
-@pytest.fixture
-def router(events: list[Notification]) -> Router:
-    router = Router()
-
-    @router.on(Notification)
-    async def collect(event: Notification) -> None:
-        events.append(event)
-
-    return router
 
 
 @pytest.fixture
