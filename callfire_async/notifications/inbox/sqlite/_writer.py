@@ -225,8 +225,8 @@ class WriterThread:
 
     def _refuse(self, jobs: list[_Job]) -> list[_Outcome]:
         message = (
-            f"the inbox {self._path} stores nothing until the file that is open is back in its place, or the process is"
-            f" restarted ({self.files_problem})"
+            f"the file of the inbox {self._path} was deleted, moved or replaced ({self.files_problem}); it accepts no"
+            " deliveries until the same file is restored or the process is restarted"
         )
         return [(job, None, InboxUnavailableError(message)) for job in jobs]
 
@@ -235,9 +235,9 @@ class WriterThread:
         before, self.files_problem = self.files_problem, self._find_files_problem()
         if self.files_problem is not None and before is None:
             _log.error(
-                "the file of the inbox %s was deleted, moved or replaced (%s), refusing postbacks until it is back or"
-                " the process is restarted: %s waiting deliveries are at risk; they are in the open file, are handled"
-                " while this process runs, and are lost if it stops before",
+                "the file of the inbox %s was deleted, moved or replaced (%s), refusing postbacks until the same file"
+                " is restored or the process is restarted; %s waiting deliveries are at risk: they are still handled"
+                " while this process runs, and are lost if it stops first",
                 self._path,
                 self.files_problem,
                 self._count_open(),
