@@ -35,9 +35,9 @@ async def test_a_delivery_that_kills_its_process_is_handled_alone(processes, res
 
 
 async def restart_after_crash(process: ReceiverProcess, processes: Processes) -> ReceiverProcess:
-    """Wait until a process has crashed, and start the next one."""
+    """Wait until a process has crashed, and start the next one, which may crash before it is ready."""
     await wait_until(lambda: process.has_exited)
-    return await processes.start_ready()
+    return await processes.start()
 
 
 async def test_hanging_handlers_do_not_block_others(processes, results):
