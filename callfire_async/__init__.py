@@ -38,8 +38,11 @@ from callfire_async.models import (
     BroadcastType,
     Call,
     CallRecord,
+    ContactList,
+    DeliveryReport,
     IvrBroadcastConfig,
     LocalTimeZoneRestriction,
+    Media,
     NotificationFormat,
     Page,
     QuestionResponse,
@@ -54,6 +57,10 @@ from callfire_async.models import (
     TextRecord,
     TriggerEvent,
     VoiceBroadcastConfig,
+    Webhook,
+    WebhookEvent,
+    WebhookResource,
+    WebhookResourceInfo,
 )
 
 __all__ = [
@@ -72,6 +79,8 @@ __all__ = [
     "Calls",
     "ClientClosedError",
     "Connection",
+    "ContactList",
+    "DeliveryReport",
     "EventLoopError",
     "HandlerErrors",
     "InboxError",
@@ -81,6 +90,7 @@ __all__ = [
     "IvrBroadcastConfig",
     "LocalTimeZoneRestriction",
     "MalformedNotificationError",
+    "Media",
     "NotFoundError",
     "NotificationError",
     "NotificationFormat",
@@ -108,6 +118,10 @@ __all__ = [
     "TransportError",
     "TriggerEvent",
     "VoiceBroadcastConfig",
+    "Webhook",
+    "WebhookEvent",
+    "WebhookResource",
+    "WebhookResourceInfo",
 ]
 
 # Pickles, reprs and telemetry name a class by the path that users import, not by the module that defines it.

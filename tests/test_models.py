@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 
 from callfire_async import models
 from callfire_async.models import (
+    WEBHOOK_EVENTS,
     ActionState,
     Broadcast,
     BroadcastStatus,
     BroadcastType,
     Call,
     CallRecord,
+    ContactList,
+    DeliveryReport,
+    Media,
     NotificationFormat,
     Page,
     QuestionResponse,
@@ -33,12 +37,19 @@ from callfire_async.models import (
     TextRecord,
     TriggerEvent,
     VoiceBroadcastConfig,
+    Webhook,
+    WebhookEvent,
+    WebhookResource,
+    WebhookResourceInfo,
     masked_endpoint,
     masked_number,
     masked_text,
 )
 
-ENUMS = [NotificationFormat, TriggerEvent, ActionState, Result, BroadcastStatus, BroadcastType]
+ENUMS = [
+    *(NotificationFormat, TriggerEvent, ActionState, Result, BroadcastStatus, BroadcastType),
+    *(WebhookResource, WebhookEvent),
+]
 NUMBER = "12135551212"
 MODELS = [
     Subscription(
@@ -84,6 +95,17 @@ MODELS = [
         ),
     ),
     Broadcast(1, config=VoiceBroadcastConfig(live_sound_text="Tok3n", transfer_number=NUMBER)),
+    Webhook(
+        1,
+        resource=WebhookResource.OUTBOUND_TEXT,
+        events=(WebhookEvent.FINISHED,),
+        callback="https://h.example/callfire/Tok3n",
+        secret="Tok3n",
+    ),
+    WebhookResourceInfo(WebhookResource("NewResource"), (WebhookEvent.STARTED,)),
+    Media(1, public_url="https://h.example/media/Tok3n"),
+    ContactList(1, name="Customers"),
+    DeliveryReport(1, text_id=2, from_number=NUMBER, to_number=NUMBER),
 ]
 each_model = pytest.mark.parametrize("value", MODELS, ids=lambda value: type(value).__name__)
 each_enum = pytest.mark.parametrize("kind", ENUMS)
@@ -248,3 +270,35 @@ def test_every_published_value_is_a_member():
 def test_every_public_model_has_a_docstring():
     """The reference page is generated from the docstrings."""
     assert not [name for name in models.__all__ if not vars(models)[name].__doc__]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "member"),
+    [
+        (WebhookEvent, "finished", WebhookEvent.FINISHED),
+        (WebhookEvent, "VALIDATIONFAILED", WebhookEvent.VALIDATION_FAILED),
+        (WebhookResource, "outboundText", WebhookResource.OUTBOUND_TEXT),
+    ],
+)
+def test_names_of_webhooks_ignore_case(kind, value, member):
+    """CallFire's guide and its API differ in the case of these names."""
+    assert kind(value) is member
+
+
+def test_an_unknown_name_of_a_webhook_keeps_its_case():
+    """It is sent to CallFire as it was given."""
+    assert WebhookResource("newResource") == "newResource"
+    assert not WebhookResource("newResource").is_known
+
+
+@pytest.mark.parametrize("value", ["", None, 3])
+def test_a_name_of_a_webhook_is_text(value):
+    """An empty name is not a value."""
+    with pytest.raises(ValueError, match="is not a valid WebhookEvent"):
+        WebhookEvent(value)
+
+
+def test_each_resource_has_its_events():
+    """The table of events is complete, so that a webhook can be created for all events of a resource."""
+    assert set(WEBHOOK_EVENTS) == set(WebhookResource)
+    assert all(WEBHOOK_EVENTS.values())

@@ -10,6 +10,8 @@ from callfire_async.models._actions import (
     Action,
     Call,
     CallRecord,
+    DeliveryReport,
+    Media,
     QuestionResponse,
     Record,
     RecordingMeta,
@@ -30,6 +32,7 @@ from callfire_async.models._checks import checked_integer as checked_integer
 from callfire_async.models._checks import checked_text as checked_text
 from callfire_async.models._checks import type_name as type_name
 from callfire_async.models._checks import wrong_type as wrong_type
+from callfire_async.models._contact_lists import ContactList
 from callfire_async.models._enumerations import (
     ActionState,
     BroadcastStatus,
@@ -44,6 +47,8 @@ from callfire_async.models._masking import masked_endpoint as masked_endpoint
 from callfire_async.models._masking import masked_number as masked_number
 from callfire_async.models._masking import masked_text as masked_text
 from callfire_async.models._resources import Page, ResourceReference, Subscription, SubscriptionFilter
+from callfire_async.models._webhooks import WEBHOOK_EVENTS as WEBHOOK_EVENTS
+from callfire_async.models._webhooks import Webhook, WebhookEvent, WebhookResource, WebhookResourceInfo
 
 __all__ = [
     "ActionState",
@@ -52,8 +57,11 @@ __all__ = [
     "BroadcastType",
     "Call",
     "CallRecord",
+    "ContactList",
+    "DeliveryReport",
     "IvrBroadcastConfig",
     "LocalTimeZoneRestriction",
+    "Media",
     "NotificationFormat",
     "Page",
     "QuestionResponse",
@@ -68,6 +76,10 @@ __all__ = [
     "TextRecord",
     "TriggerEvent",
     "VoiceBroadcastConfig",
+    "Webhook",
+    "WebhookEvent",
+    "WebhookResource",
+    "WebhookResourceInfo",
 ]
 
 # Pickles, reprs and telemetry name a class by the path that users import, not by the module that defines it.

@@ -85,12 +85,28 @@ class Action:
 
 
 @frozen
+class Media:
+    """A picture, sound or video of a text. Its URL needs no authentication. API v2 only."""
+
+    id: int | None = None
+    account_id: int | None = None
+    name: str | None = None
+    created: datetime | None = None
+    length_in_bytes: int | None = None
+    #: For example ``JPEG``.
+    media_type: str | None = None
+    public_url: str | None = field(default=None, repr=masked_endpoint)
+
+
+@frozen
 class Text(Action):
     """A text message."""
 
     #: An outbound text may have its message in the records only; an inbound text also has one here.
     message: str | None = private_text_field()
     records: tuple[TextRecord, ...] = ()
+    #: API v2 only.
+    media: tuple[Media, ...] = ()
 
 
 @frozen
@@ -99,3 +115,21 @@ class Call(Action):
 
     records: tuple[CallRecord, ...] = ()
     agent_call: bool | None = None
+
+
+@frozen
+class DeliveryReport:
+    """A carrier's report on the delivery of an outbound text. API v2 only."""
+
+    id: int
+    #: The id of the text.
+    text_id: int | None = None
+    broadcast_id: int | None = None
+    account_id: int | None = None
+    from_number: str | None = phone_number_field()
+    to_number: str | None = phone_number_field()
+    reported_at: datetime | None = None
+    #: For example ``DELIVERED``, ``NOT_DELIVERED`` or ``CARRIER_REJECTED``.
+    delivery_state: str | None = None
+    #: ``DELIVERED``, ``BOUNCED``, ``OPTED_OUT``, ``NO_CREDITS`` or ``NO_DATA``.
+    delivery_category: str | None = None

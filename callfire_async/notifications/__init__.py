@@ -4,11 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from callfire_async.notifications.events import (
+    AccountNotification,
     CallFinished,
     CampaignFinished,
     CampaignNotification,
     CampaignStarted,
     CampaignStopped,
+    ContactListNotification,
+    ContactListValidationFailed,
+    ContactListValidationFinished,
+    DeliveryReportReceived,
     Notification,
     TextFinished,
     TextNotification,
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
 __all__ = [
+    "AccountNotification",
     "AppendResult",
     "AttemptRecord",
     "CallFinished",
@@ -38,7 +44,11 @@ __all__ = [
     "CampaignNotification",
     "CampaignStarted",
     "CampaignStopped",
+    "ContactListNotification",
+    "ContactListValidationFailed",
+    "ContactListValidationFinished",
     "Delivery",
+    "DeliveryReportReceived",
     "EndpointTokens",
     "EventWaiter",
     "Handler",

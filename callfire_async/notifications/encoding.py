@@ -3,7 +3,7 @@
 from typing import Any, Literal, Protocol
 
 from callfire_async._codec import converters, documents
-from callfire_async.models import Broadcast, Call, NotificationFormat, Text
+from callfire_async.models import Broadcast, Call, ContactList, DeliveryReport, NotificationFormat, Text
 
 __all__ = ["Encodable", "SoapVersion", "encode"]
 
@@ -30,8 +30,8 @@ class Encodable(Protocol):
         ...
 
     @property
-    def subject(self) -> Text | Call | Broadcast | None:
-        """The text, call or broadcast."""
+    def subject(self) -> Text | Call | Broadcast | ContactList | DeliveryReport | None:
+        """The text, call, broadcast, contact list or report."""
         ...
 
     @property
@@ -60,8 +60,8 @@ def encode(
         The content type and the body.
 
     Raises:
-        ValueError: *format* is not one of the three, or a name in the payload of an `UnknownNotification` cannot be
-            written in XML.
+        ValueError: *format* is not one of the three, API 1.1 has no such event, or a name in the payload of an
+            `UnknownNotification` cannot be written in XML.
     """
     if format == NotificationFormat.JSON:
         return "application/json", documents.write_json({event.name: _apply_json_quirks(_content(event))})
@@ -83,6 +83,8 @@ def _content(event: Encodable) -> dict[str, Any]:
 def _subject_content(event: Encodable) -> dict[str, Any]:
     if event.subject is None:
         return {name: value for name, value in event.payload.items() if name.lower() != "subscriptionid"}
+    if isinstance(event.subject, ContactList | DeliveryReport):
+        raise ValueError(f"event must be one that API 1.1 has, not {event.name}")  # noqa: TRY004  # the type is allowed
     # The classes Text, Call and Broadcast have the names of their elements.
     return {type(event.subject).__name__: converters.unstructure(event.subject)}
 

@@ -7,13 +7,31 @@ from datetime import UTC, datetime
 import pytest
 from attrs import evolve
 
-from callfire_async.models import ActionState, Broadcast, BroadcastStatus, Call, CallRecord, Result, Text, TextRecord
+from callfire_async.models import (
+    ActionState,
+    Broadcast,
+    BroadcastStatus,
+    Call,
+    CallRecord,
+    ContactList,
+    DeliveryReport,
+    Result,
+    Text,
+    TextRecord,
+    WebhookEvent,
+    WebhookResource,
+)
 from callfire_async.notifications.events import (
+    AccountNotification,
     CallFinished,
     CampaignFinished,
     CampaignNotification,
     CampaignStarted,
     CampaignStopped,
+    ContactListNotification,
+    ContactListValidationFailed,
+    ContactListValidationFinished,
+    DeliveryReportReceived,
     Notification,
     TextFinished,
     TextNotification,
@@ -24,6 +42,7 @@ from callfire_async.notifications.events import (
 from callfire_async.testing import samples
 
 UNKNOWN = UnknownNotification(name="FaxFinished", subscription_id=7, payload={"Fax": {"@id": "1", "Pages": ["2", "3"]}})
+NOON = datetime(1970, 1, 1, 12, 0, 0, 500_000, UTC)
 EVENTS = {**samples.EVENTS, "FaxFinished": UNKNOWN}
 
 each_event = pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
@@ -49,6 +68,10 @@ def campaign(kind: type[CampaignNotification] = CampaignStarted, **fields) -> Ca
         (CampaignStopped, [CampaignNotification]),
         (CampaignFinished, [CampaignNotification]),
         (CallFinished, []),
+        (ContactListValidationFinished, [ContactListNotification]),
+        (ContactListValidationFailed, [ContactListNotification]),
+        (DeliveryReportReceived, []),
+        (AccountNotification, []),
         (UnknownNotification, []),
     ],
 )
@@ -66,6 +89,12 @@ def test_the_classes_form_a_tree(kind, parents):
         (campaign(CampaignNotification), "BroadcastNotification"),
         (campaign(CampaignStopped), "CampaignStopped"),
         (text(), "TextFinished"),
+        (ContactListValidationFailed(contact_list=ContactList(id=1)), "ContactList.ValidationFailed"),
+        (DeliveryReportReceived(report=DeliveryReport(id=1)), "OutboundTextDeliveryReport.Received"),
+        (
+            AccountNotification(resource_type=WebhookResource.LOW_BALANCE, event_type=WebhookEvent.FAILED),
+            "LowBalance.Failed",
+        ),
     ],
 )
 def test_the_default_name_is_the_root_of_the_class(event, root):
@@ -93,6 +122,26 @@ def test_the_default_name_is_the_root_of_the_class(event, root):
         ),
         (campaign(CampaignNotification, status=BroadcastStatus.PAUSED), ("broadcast", 1, "PAUSED", "")),
         (campaign(CampaignNotification), ("broadcast", 1, "", "")),
+        (campaign(last_modified=datetime(1970, 1, 1, 0, 0, 2, 999_000, UTC)), ("broadcast", 1, "started", 2.0)),
+        (
+            ContactListValidationFinished(contact_list=ContactList(id=3), occurred_at=NOON),
+            ("contact_list", 3, "validation finished", 43200.5),
+        ),
+        (
+            ContactListValidationFailed(contact_list=ContactList(id=3)),
+            ("contact_list", 3, "validation failed", ""),
+        ),
+        (
+            DeliveryReportReceived(report=DeliveryReport(id=4, delivery_state="DELIVERED")),
+            ("delivery_report", 4, "DELIVERED"),
+        ),
+        (DeliveryReportReceived(report=DeliveryReport(id=4)), ("delivery_report", 4, "")),
+        (
+            AccountNotification(
+                resource_type=WebhookResource.LOW_BALANCE, event_type=WebhookEvent.FINISHED, occurred_at=NOON
+            ),
+            ("account", "LowBalance", "Finished", 43200.5),
+        ),
     ],
 )
 def test_a_key_has_the_subject_and_its_outcome(event, key):
@@ -104,6 +153,20 @@ def test_a_key_has_the_subject_and_its_outcome(event, key):
 def test_a_key_does_not_depend_on_the_subscription(event):
     """Two subscriptions for the same event produce the same key."""
     assert evolve(event, subscription_id=1).key == evolve(event, subscription_id=None).key
+
+
+def test_an_unknown_event_of_api_v2_is_identified_by_its_name_too():
+    """The name of an event of API v2 is not a part of its resource."""
+    started, stopped = (UnknownNotification(name=f"Poll.{kind}", payload={"id": 1}) for kind in ("Started", "Stopped"))
+
+    assert started.key != stopped.key
+
+
+def test_the_webhook_does_not_affect_equality():
+    """The same event can arrive through several webhooks."""
+    event = text()
+
+    assert evolve(event, webhook_id=1, webhook_name="texts", occurred_at=NOON) == event
 
 
 def test_different_subjects_have_different_keys():
