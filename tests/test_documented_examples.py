@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "CALLFIRE_API_LOGIN": "login",
     "CALLFIRE_API_PASSWORD": "password",
     "CALLFIRE_TOKEN": "a-token-that-is-long-enough",
+    "CALLFIRE_SIGNING_SECRET": "a-secret-that-is-long-enough",
 }
 
 

@@ -45,6 +45,7 @@ _REFUSAL_REASONS = {
     "time": "body not received in time",
     "empty": "empty body",
     "broken off": "body incomplete",
+    "signature": "signature wrong or missing",
     "consumed": "a middleware had read the body",
     "framework": "a dependency of the route responded",
     "storage": "the inbox could not store the delivery",

@@ -30,6 +30,7 @@ from callfire_async.notifications.retry import Reject, RetryPolicy
 from callfire_async.notifications.routing.event_waiter import EventWaiter
 from callfire_async.notifications.routing.router import Handler, Router
 from callfire_async.notifications.security.log_redaction import RedactTokenFilter
+from callfire_async.notifications.security.signatures import SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ __all__ = [
     "RequestRecord",
     "RetryPolicy",
     "Router",
+    "SigningSecrets",
     "SqliteInbox",
     "TextFinished",
     "TextNotification",

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from callfire_async.notifications.asgi import NO_LIFESPAN_EVENTS, Message, Receive, Scope, Send, send_reply, to_postback
 from callfire_async.notifications.health import HealthCheck, health_reply
 from callfire_async.notifications.receiver import Receiver, Reply
+from callfire_async.notifications.security.signatures import SIGNATURE_HEADER
 
 __all__ = ["health_routes", "notification_routes"]
 
@@ -26,6 +27,7 @@ _ACCEPT = "callfire_async.accept"
 
 _RESPONSES: dict[int | str, dict[str, object]] = {
     400: {"description": "The body is empty, incomplete, or neither XML nor JSON"},
+    401: {"description": "The signature is wrong, repeated or missing"},
     404: {"description": "The token is wrong"},
     405: {"description": "The method is not POST"},
     408: {"description": "The body was sent too slowly"},
@@ -38,7 +40,10 @@ _RESPONSES: dict[int | str, dict[str, object]] = {
 
 # FastAPI cannot derive these from an endpoint that takes the request itself.
 _REQUEST: dict[str, object] = {
-    "parameters": [{"name": "token", "in": "path", "required": True, "schema": {"type": "string"}}],
+    "parameters": [
+        {"name": "token", "in": "path", "required": True, "schema": {"type": "string"}},
+        {"name": SIGNATURE_HEADER, "in": "header", "required": False, "schema": {"type": "string"}},
+    ],
     "requestBody": {
         "required": True,
         "content": {kind: {"schema": {"type": "string"}} for kind in ("application/xml", "text/xml")}

@@ -38,9 +38,9 @@ class RequestRecord:
     #: The response; None if the server cancelled the request.
     reply: Reply | None = None
     #: Why the request was rejected: ``token``, ``method``, ``encoding``, ``not running``, ``size``, ``time``,
-    #: ``empty``, ``broken off``, ``consumed`` (a middleware has read the body), ``framework`` (for example, a
-    #: dependency of the route responded), ``storage`` (the inbox could not store the delivery), or without an inbox
-    #: ``no notification``; None if it was accepted.
+    #: ``empty``, ``broken off``, ``signature`` (wrong, repeated or missing), ``consumed`` (a middleware has read the
+    #: body), ``framework`` (for example, a dependency of the route responded), ``storage`` (the inbox could not store
+    #: the delivery), or without an inbox ``no notification``; None if it was accepted.
     refused: str | None = None
 
 

@@ -22,6 +22,7 @@ from callfire_async.notifications.inbox.base import Delivery
 from callfire_async.notifications.observers import AttemptRecord, Observer
 from callfire_async.notifications.receiver import Receiver
 from callfire_async.notifications.security.request_validation import Postback, Reply
+from callfire_async.notifications.security.signatures import SIGNATURE_HEADER
 from callfire_async.testing._endpoint_discovery import Endpoint, find_endpoint, is_aiohttp_target
 
 __all__ = ["deliver"]
@@ -70,12 +71,18 @@ async def deliver(
     async with _transport_for(target, endpoint, token) as post:
         endpoint.receiver.observe(attempts)
         try:
-            reply = await post({"Content-Type": content_type}, body)
+            reply = await post({"Content-Type": content_type, **_signature(endpoint.receiver, body)}, body)
             await endpoint.receiver.idle(timeout)
         finally:
             endpoint.receiver.stop_observing(attempts)
     attempts.raise_failure()
     return reply
+
+
+def _signature(receiver: Receiver, body: bytes) -> dict[str, str]:
+    """Return the header with the signature of a body, if the receiver verifies signatures."""
+    secrets = receiver.signing_secrets
+    return {} if secrets is None else {SIGNATURE_HEADER: secrets.sign(body)}
 
 
 # --- outcome ----------------------------------------------------------------------------------------------

@@ -127,6 +127,20 @@ async def test_another_token(make_target):
 
 
 @each_target
+async def test_a_receiver_that_verifies_signatures(make_target):
+    """`deliver` signs with the receiver's own secret."""
+    service = Service(signing_secrets="a-secret-for-tests-only")
+
+    target = make_target(service.receiver)
+
+    reply = await deliver(target, make_text_sent())
+
+    assert (reply.status, len(service.handled)) == (204, 1)
+    if isinstance(target, TestClient):
+        await target.close()
+
+
+@each_target
 async def test_an_endpoint_without_token(make_target):
     """The event is posted without a token."""
     service = Service(tokens=None)

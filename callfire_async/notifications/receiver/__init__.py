@@ -2,18 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Container
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
-
-from attrs import frozen
 
 from callfire_async._arguments import check_bool, check_instance, check_methods
 from callfire_async.errors import EventLoopError
 from callfire_async.notifications.health import Health, intake_health
 from callfire_async.notifications.inbox._cancellation import StopProgress
-from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats
+from callfire_async.notifications.inbox.base import Delivery, Inbox
 from callfire_async.notifications.intake import InlineIntake, OwnEventLoop, QueuedIntake
 from callfire_async.notifications.observers import Observer, RequestRecord, _CompositeObserver
 from callfire_async.notifications.receiver._log_messages import NOT_RUNNING, STOPPED, log_unfinished
@@ -22,7 +20,9 @@ from callfire_async.notifications.receiver._receiver_arguments import (
     check_router,
     check_worker_arguments,
     to_endpoint_tokens,
+    to_signature_policy,
 )
+from callfire_async.notifications.receiver._receiver_stats import ReceiverStats
 from callfire_async.notifications.retry import RetryPolicy
 from callfire_async.notifications.routing._failures import FailureLog
 from callfire_async.notifications.routing.router import Router
@@ -36,6 +36,7 @@ from callfire_async.notifications.security.request_validation import (
     RequestValidator,
     relevant_headers,
 )
+from callfire_async.notifications.security.signatures import SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 from callfire_async.notifications.worker import Worker
 from callfire_async.notifications.worker._dead_letter_callback import OnDeadLetter
@@ -48,28 +49,6 @@ _IDLE_POLL_SECONDS = 0.1
 
 #: Called with the body of a valid request and a function that stores or handles the request; returns the reply.
 Around: TypeAlias = Callable[[bytes, Callable[[], Awaitable[Reply]]], Awaitable[Reply]]
-
-
-@frozen
-class ReceiverStats:
-    """What a receiver has counted since it was created, and its inbox's counts."""
-
-    #: Number of rejected requests, by reason: those of `RequestRecord.refused` except ``no notification``.
-    refused: Mapping[str, int]
-    #: Deliveries that the inbox had already; 0 without an inbox.
-    duplicates: int
-    #: Events whose root element is not part of API 1.1.
-    unknown: int
-    #: Events that matched no handler.
-    unhandled: int
-    #: Deliveries whose handlers have all succeeded.
-    handled: int
-    #: Attempts in which a handler failed.
-    failed: int
-    #: Deliveries that became dead letters; 0 without an inbox.
-    dead: int
-    #: None without an inbox.
-    inbox: InboxStats | None
 
 
 class Receiver:
@@ -90,6 +69,11 @@ class Receiver:
     Args:
         router: The handlers.
         tokens: The valid tokens; a string is one token, None accepts requests without a token.
+        signing_secrets: The secrets of the webhooks of API v2 that post to this receiver; a string is one secret.
+            ``X-CallFire-Signature`` is then verified over the body as it arrived, before it is stored. A postback whose
+            signature is wrong, repeated or missing is rejected with 401. None ignores signatures.
+        require_signature: Whether a postback must have a signature. If not, a postback without one is accepted on its
+            token alone, for subscriptions of API 1.1 on the same endpoint. False requires *signing_secrets*.
         inbox: Stores the deliveries; the receiver opens and closes it.
         max_body_bytes: A larger body is rejected with 413.
         body_timeout: Seconds to read the whole body; a slower sender gets 408.
@@ -119,6 +103,8 @@ class Receiver:
         router: Router,
         *,
         tokens: EndpointTokens | str | None,
+        signing_secrets: SigningSecrets | str | None = None,
+        require_signature: bool = True,
         inbox: Inbox | None = None,
         max_body_bytes: int = 1024 * 1024,
         body_timeout: float = 10.0,
@@ -143,7 +129,10 @@ class Receiver:
             unhandled=unhandled,
         )
         self._validator = RequestValidator(
-            to_endpoint_tokens(tokens), max_body_bytes=max_body_bytes, body_timeout=body_timeout
+            to_endpoint_tokens(tokens),
+            max_body_bytes=max_body_bytes,
+            body_timeout=body_timeout,
+            signatures=to_signature_policy(signing_secrets, require_signature=require_signature, tokens=tokens),
         )
         self._observers = _CompositeObserver()
         self._intake: InlineIntake | QueuedIntake
@@ -272,6 +261,11 @@ class Receiver:
     def tokens(self) -> EndpointTokens | None:
         """The valid tokens; None if no token is required."""
         return self._validator.tokens
+
+    @property
+    def signing_secrets(self) -> SigningSecrets | None:
+        """The secrets that verify signatures; None if signatures are ignored."""
+        return self._validator.signing_secrets
 
     @property
     def is_running(self) -> bool:

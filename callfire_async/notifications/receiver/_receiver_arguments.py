@@ -1,7 +1,10 @@
 """Checks of a receiver's arguments, so that a wrong one is refused by the constructor and not by the first event."""
 
+import warnings
+
 from callfire_async._arguments import (
     check_async_function,
+    check_bool,
     check_instance,
     check_integer,
     check_methods,
@@ -10,6 +13,7 @@ from callfire_async._arguments import (
 )
 from callfire_async.notifications.retry import RetryPolicy
 from callfire_async.notifications.routing.router import Router
+from callfire_async.notifications.security.signatures import SignaturePolicy, SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 
 # The methods that a receiver and its worker call.
@@ -28,6 +32,31 @@ def to_endpoint_tokens(tokens: object) -> EndpointTokens | None:
     raise TypeError(
         "tokens must be an EndpointTokens, a string, or None to accept requests without a token, not "
         f"{type_name(tokens)}"
+    )
+
+
+def to_signature_policy(signing_secrets: object, *, require_signature: bool, tokens: object) -> SignaturePolicy | None:
+    """Return the arguments as a policy; None ignores signatures. Warn if anyone may post without a signature."""
+    check_bool("require_signature", require_signature)
+    secrets = _to_signing_secrets(signing_secrets)
+    if secrets is not None:
+        if tokens is None and not require_signature:
+            warnings.warn(
+                "require_signature=False with tokens=None accepts postbacks from anyone; pass tokens", stacklevel=3
+            )
+        return SignaturePolicy(secrets, require_signature)
+    if not require_signature:
+        raise TypeError("require_signature=False can only be used with signing_secrets")
+    return None
+
+
+def _to_signing_secrets(secrets: object) -> SigningSecrets | None:
+    if isinstance(secrets, str):
+        return SigningSecrets(secrets)
+    if secrets is None or isinstance(secrets, SigningSecrets):
+        return secrets
+    raise TypeError(
+        f"signing_secrets must be a SigningSecrets, a string, or None to ignore signatures, not {type_name(secrets)}"
     )
 
 

@@ -17,6 +17,7 @@ _LINES = {
     "size": "responded 413 to postbacks larger than max_body_bytes, or than a limit of the framework: %d",
     "time": "responded 408 to postbacks whose body did not arrive within body_timeout: %d",
     "empty": "responded 400 to postbacks with an empty body: %d; if the sender sent a body, a middleware has read it",
+    "signature": "responded 401 to postbacks whose signature was wrong, repeated or missing: %d",
     "broken off": "responded 400 to postbacks whose connection was closed before the body was complete: %d",
     "consumed": (
         "responded 503 to postbacks whose body did not reach the receiver completely: %d; a middleware has read it, and"

@@ -1,4 +1,4 @@
-"""Request checks that need no parsing: token, method, encoding, size limit and read timeout."""
+"""Request checks that need no parsing: token, method, encoding, size limit, read timeout and signature."""
 
 import asyncio
 import time
@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from attrs import field, frozen
 
 from callfire_async.notifications.security._rejection_log import RejectionLog
+from callfire_async.notifications.security.signatures import SIGNATURE_HEADER, SignaturePolicy, SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["Postback", "Reply", "RequestValidator"]
@@ -24,7 +25,7 @@ _UNENCODED = frozenset(["", "none", "identity", "7bit", "8bit", "binary"]) | fro
     ["utf-8", "utf8", "utf-16", "us-ascii", "ascii", "iso-8859-1", "latin-1", "latin1", "windows-1252"]
 )
 #: The headers that the receiver reads, in lower case; an adapter may omit all others.
-RELEVANT_HEADERS = frozenset(["content-encoding", "content-length", "content-type", "expect"])
+RELEVANT_HEADERS = frozenset(["content-encoding", "content-length", "content-type", "expect", SIGNATURE_HEADER.lower()])
 # CallFire does not document retries, but a proxy with a queue may retry.
 RETRY_AFTER_HEADER = ("Retry-After", "5")
 
@@ -77,6 +78,7 @@ class RequestValidator:
         tokens: The valid tokens; None accepts requests without a token.
         max_body_bytes: A larger body is rejected with 413.
         body_timeout: Seconds to read the whole body; a slower sender gets 408.
+        signatures: Which signatures are accepted; None ignores them.
         clock: Returns the time in seconds.
     """
 
@@ -86,6 +88,7 @@ class RequestValidator:
         *,
         max_body_bytes: int,
         body_timeout: float,
+        signatures: SignaturePolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tokens = tokens
@@ -94,6 +97,12 @@ class RequestValidator:
         self.refused = self._rejections.counts
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
+        self._signatures = signatures
+
+    @property
+    def signing_secrets(self) -> SigningSecrets | None:
+        """The secrets that verify signatures; None if signatures are ignored."""
+        return None if self._signatures is None else self._signatures.secrets
 
     async def read_request(
         self, postback: Postback, headers: Mapping[str, str], *, is_running: bool
@@ -102,7 +111,7 @@ class RequestValidator:
         body = _BoundedBody(postback.body)
         try:
             self._check(postback, headers, is_running=is_running)
-            return await self._read(body, _declared_length(headers))
+            return await self._read(body, headers)
         except _RequestRejected as rejected:
             self._rejections.add(rejected.reason, needs_hint=_needs_hint(rejected.reason, postback, body))
             return Rejection(rejected.reason, await _early_response(rejected, headers, body))
@@ -120,17 +129,26 @@ class RequestValidator:
         # A header that understates the length is detected during the read.
         _check_size(_declared_length(headers), self._max_body_bytes)
 
-    async def _read(self, body: "_BoundedBody", declared_length: int) -> bytes:
-        try:
-            async with asyncio.timeout(self._body_timeout):
-                content = await body.read(self._max_body_bytes)
-        except TimeoutError:
-            raise _RequestRejected(408, "time", drain=False) from None
-        if body.size < declared_length and (body.is_stream or not content):
+    async def _read(self, body: "_BoundedBody", headers: Mapping[str, str]) -> bytes:
+        content = await self._read_in_time(body)
+        if body.size < _declared_length(headers) and (body.is_stream or not content):
             raise _body_consumed()
         if not content:
             raise _RequestRejected(400, "empty")
+        self._check_signature(content, headers)
         return content
+
+    async def _read_in_time(self, body: "_BoundedBody") -> bytes:
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                return await body.read(self._max_body_bytes)
+        except TimeoutError:
+            raise _RequestRejected(408, "time", drain=False) from None
+
+    def _check_signature(self, content: bytes, headers: Mapping[str, str]) -> None:
+        # A repeated header is joined with a comma, which no signature contains.
+        if self._signatures and not self._signatures.accepts(content, headers.get(SIGNATURE_HEADER.lower())):
+            raise _RequestRejected(401, "signature", ("WWW-Authenticate", "CallFire-Signature"))
 
 
 class BodyConsumedError(Exception):

@@ -6,7 +6,9 @@ import hmac
 import secrets
 import warnings
 
-__all__ = ["SIGNATURE_HEADER", "SigningSecrets"]
+from attrs import frozen
+
+__all__ = ["SIGNATURE_HEADER", "SignaturePolicy", "SigningSecrets"]
 
 SIGNATURE_HEADER = "X-CallFire-Signature"
 _MIN_SECRET_LENGTH = 16
@@ -52,11 +54,24 @@ class SigningSecrets:
     def verify(self, body: bytes, signature: str | None) -> bool:
         """Return whether *signature* is that of *body* with any of the secrets (constant-time comparison)."""
         given = (signature or "").encode("utf-8", "surrogatepass")
-        # All secrets are tried in any case, so that the time does not tell which one matched.
+        # All secrets are tried in any case, so that the time does not depend on which one matched.
         return sum(hmac.compare_digest(_signature(signer, body), given) for signer in self._signers) > 0
 
     def __repr__(self) -> str:
         return f"<SigningSecrets: {len(self._signers)}>"
+
+
+@frozen
+class SignaturePolicy:
+    """Which signatures a receiver accepts."""
+
+    secrets: SigningSecrets
+    #: Whether a postback without a signature is refused. A wrong signature is refused in any case.
+    is_required: bool
+
+    def accepts(self, body: bytes, signature: str | None) -> bool:
+        """Return whether a body is accepted with this value of the header; None if it has no such header."""
+        return not self.is_required if signature is None else self.secrets.verify(body, signature)
 
 
 def _signature(signer: hmac.HMAC, body: bytes) -> bytes:

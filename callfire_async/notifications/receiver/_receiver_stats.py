@@ -1,0 +1,31 @@
+"""`ReceiverStats`: what a receiver has counted."""
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from callfire_async.notifications.inbox.base import InboxStats
+
+__all__ = ["ReceiverStats"]
+
+
+@frozen
+class ReceiverStats:
+    """What a receiver has counted since it was created, and its inbox's counts."""
+
+    #: Number of rejected requests, by reason: those of `RequestRecord.refused` except ``no notification``.
+    refused: Mapping[str, int]
+    #: Deliveries that the inbox had already; 0 without an inbox.
+    duplicates: int
+    #: Events whose root element is not part of API 1.1.
+    unknown: int
+    #: Events that matched no handler.
+    unhandled: int
+    #: Deliveries whose handlers have all succeeded.
+    handled: int
+    #: Attempts in which a handler failed.
+    failed: int
+    #: Deliveries that became dead letters; 0 without an inbox.
+    dead: int
+    #: None without an inbox.
+    inbox: InboxStats | None
