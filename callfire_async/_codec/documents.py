@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, urlencode
@@ -19,9 +18,15 @@ from xml.parsers import expat
 import xmltodict
 
 from callfire_async._codec import charsets
+from callfire_async._codec.document_limits import (
+    MAX_DEPTH,
+    InvalidDocumentError,
+    UnexpectedDocumentError,
+    exceeds_max_depth,
+)
+from callfire_async._codec.json_documents import parse_json, write_object
 from callfire_async._codec.repairs import (
     REPLACEMENT,
-    UNESCAPED,
     Repair,
     Tree,
     list_problems,
@@ -46,16 +51,6 @@ MAX_NAMESPACE_LENGTH = 256
 # of names; the length of its namespaces is checked first if that product is above this limit. A notification's product
 # is a tenth of it.
 _MAX_JOINED_BYTES = 8_000_000
-# The deepest known document has eight levels. Comparing or printing a value hits the recursion limit far above this.
-MAX_DEPTH = 64
-
-
-class InvalidDocumentError(ValueError):
-    """Raised inside the package for bytes that are neither XML nor JSON, or that exceed a limit."""
-
-
-class UnexpectedDocumentError(InvalidDocumentError):
-    """Raised inside the package for well-formed bytes that are not one named object."""
 
 
 class Document(NamedTuple):
@@ -206,7 +201,7 @@ def _parse_xml(document: bytes, max_elements: int) -> dict[str, Tree]:
     if len(document) * (elements + attributes) > _MAX_JOINED_BYTES:
         _check_namespace_lengths(document)
     tree = _parse_guarded(document)
-    if elements > MAX_DEPTH and _exceeds_max_depth(tree):
+    if elements > MAX_DEPTH and exceeds_max_depth(tree):
         raise InvalidDocumentError("the XML document is nested too deeply")
     return tree
 
@@ -258,70 +253,14 @@ def _soap_body(content: Tree) -> tuple[str, Tree]:
 # --- JSON -------------------------------------------------------------------------------------------------
 
 
-def _reject_constant(_: str) -> NoReturn:
-    raise InvalidDocumentError("invalid JSON: NaN and Infinity are not allowed")
-
-
-def _parse_float(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise InvalidDocumentError("invalid JSON: number out of range")
-    return number
-
-
-_STRICT_DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_float)
-# Accepts control characters in strings.
-_DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_float, strict=False)
-
-
 def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any], tuple[Repair, ...]]:
-    text = source if isinstance(source, str) else charsets.decode_json(source)
-    # Brackets and commas inside strings count too: no message has thousands of them.
-    containers = text.count("{") + text.count("[")
-    if containers > max_elements or text.count(",") > 2 * max_elements:
-        raise InvalidDocumentError("the JSON document has too many values")
-    tree, repairs = _parse_json(text)
-    if containers > MAX_DEPTH and _exceeds_max_depth(tree):
-        raise InvalidDocumentError("the JSON document is nested too deeply")
+    tree, repairs = parse_json(source, max_elements)
     if not isinstance(tree, dict) or len(tree) != 1:
         raise UnexpectedDocumentError("expected a JSON object with exactly one key")
     ((root, content),) = tree.items()
     if not isinstance(content, dict):
         raise UnexpectedDocumentError("the value of the JSON document's only key is not an object")
     return root, content, repairs
-
-
-def _parse_json(text: str) -> tuple[Tree, tuple[Repair, ...]]:
-    try:
-        try:
-            return _STRICT_DECODER.decode(text), ()
-        except json.JSONDecodeError:
-            return _DECODER.decode(text), (UNESCAPED,)
-    except json.JSONDecodeError as error:
-        raise InvalidDocumentError(f"neither XML nor JSON: at line {error.lineno}, column {error.colno}") from None
-    except InvalidDocumentError:
-        raise
-    except (ValueError, RecursionError):
-        raise InvalidDocumentError("invalid JSON: number or nesting out of range") from None
-
-
-def _exceeds_max_depth(tree: object) -> bool:
-    """Return whether mappings and lists are nested more than `MAX_DEPTH` deep."""
-    level = [tree]
-    for _ in range(MAX_DEPTH + 1):
-        level = [child for node in level for child in _children(node) if isinstance(child, dict | list)]
-        if not level:
-            return False
-    return True
-
-
-def _children(node: Tree) -> list[Any]:
-    if isinstance(node, list):
-        return node
-    children: list[Any] = []
-    for child in node.values():
-        children.extend(child if isinstance(child, list) else [child])
-    return children
 
 
 # --- writing ----------------------------------------------------------------------------------------------
@@ -347,8 +286,7 @@ def write_xml(tree: Mapping[str, Any]) -> bytes:
 
 def write_json(tree: Mapping[str, Any]) -> bytes:
     """Write a mapping as JSON, with text beside attributes under ``value``, as CallFire does."""
-    # A lone surrogate is in a string, where its backslash replacement is JSON's own escape.
-    return json.dumps(_for_json(tree), separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
+    return write_object(_for_json(tree))
 
 
 def _for_json(node: Tree) -> Tree:

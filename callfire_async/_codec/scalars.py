@@ -80,6 +80,8 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 # Of all forms that datetime.fromisoformat accepts, only YYYY-MM-DDTHH:MM has "-T:" at these positions.
 _PUNCTUATION = slice(7, 14, 3)
+# The year 3000; a larger number may be beyond the range of a datetime.
+_MAX_FAST_MILLISECONDS = 32_503_680_000_000
 
 
 def _parse_integer(text: str) -> int:
@@ -110,10 +112,18 @@ def _parse_time(text: str) -> datetime:
     raise ValueError
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _parse_epoch_milliseconds(text: str) -> datetime:
+    return _EPOCH + timedelta(milliseconds=float(_parse_decimal(text)))
+
+
 _any_integer = _scalar_hook(_parse_integer, "not an integer")
 _any_boolean = _scalar_hook(_parse_boolean, "not a boolean")
 _any_decimal = _scalar_hook(_parse_decimal, "not a decimal")
 _any_time = _scalar_hook(_parse_time, "not a time")
+_any_epoch_milliseconds = _scalar_hook(_parse_epoch_milliseconds, "not a time")
 
 
 def read_integer(value: object, _: object = int) -> int | None:
@@ -145,6 +155,13 @@ def _time(value: object, _: object) -> datetime | None:
     return _any_time(value, datetime)
 
 
+def read_epoch_milliseconds(value: object, _: object = datetime) -> datetime | None:
+    """Return the time of API v2's Unix time in milliseconds, or None for a missing or empty value."""
+    if type(value) is int and 0 <= value <= _MAX_FAST_MILLISECONDS:
+        return _EPOCH + timedelta(milliseconds=value)
+    return _any_epoch_milliseconds(value, datetime)
+
+
 def _id(value: object, _: object) -> int:
     number = read_integer(value)
     if number is None:
@@ -159,6 +176,17 @@ def _enum_hook(kind: type[OpenEnum]) -> Hook:
     def hook(value: Any, _: object) -> OpenEnum | None:
         member = known.get(value) if type(value) is str else None
         return member or read(value, str)
+
+    return hook
+
+
+def _enums_hook(kind: type[OpenEnum]) -> Hook:
+    """Return the hook of a list of an open enumeration's values, which may be in one text, separated by commas."""
+    read = _enum_hook(kind)
+
+    def hook(value: object, _: object) -> tuple[OpenEnum, ...]:
+        texts = (text for item in as_list(value) for text in (_text(item) or "").split(","))
+        return tuple(member for text in texts if (member := read(text.strip(), None)))
 
     return hook
 
@@ -213,9 +241,12 @@ _HOOKS_BY_TYPE: dict[object, Hook] = {
 def field_hook(attribute: Any) -> Hook | None:
     """Return the hook for a model's field, or None if the field holds other models."""
     hook = _HOOKS_BY_NAME.get(attribute.name) or _HOOKS_BY_TYPE.get(attribute.type)
-    if hook is None and issubclass(kind := item_type(attribute.type)[0], OpenEnum):
-        return _enum_hook(kind)
-    return hook
+    if hook is not None:
+        return hook
+    kind, is_repeated = item_type(attribute.type)
+    if not issubclass(kind, OpenEnum):
+        return None
+    return _enums_hook(kind) if is_repeated else _enum_hook(kind)
 
 
 def item_type(annotation: Any) -> tuple[type[Any], bool]:
@@ -242,3 +273,8 @@ def format_time(moment: datetime) -> str:
     if moment.tzinfo is None:
         return moment.isoformat()
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def format_epoch_milliseconds(moment: datetime) -> int:
+    """Return an aware time as API v2's Unix time in milliseconds, rounded down."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -13,8 +13,8 @@ from typing import NoReturn, TypeVar
 
 from attrs import field, frozen
 
-from callfire_async._codec.converters import ConversionError
-from callfire_async._codec.documents import InvalidDocumentError
+from callfire_async._codec.document_limits import InvalidDocumentError
+from callfire_async._codec.model_reader import ConversionError
 from callfire_async._codec.scalars import normalize
 from callfire_async.client._operations.api_1_1 import parse_root
 from callfire_async.client._operations.operation import Operation, Problems

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from attrs import define, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from callfire_async._codec.converters import format_problems
+from callfire_async._codec.model_reader import format_problems
 from callfire_async.client._operations.operation import Operation, ResponseFormat
 from callfire_async.client._operations.validation import (
     checked_base_url,

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 from attrs import fields
 
-from callfire_async._codec.converters import ConversionError, form_fields, read_id, structure
-from callfire_async._codec.documents import UnexpectedDocumentError, read
+from callfire_async._codec.converters import form_fields, read_id, structure
+from callfire_async._codec.document_limits import UnexpectedDocumentError
+from callfire_async._codec.documents import read
+from callfire_async._codec.model_reader import ConversionError
 from callfire_async.client._operations.operation import Operation, Problems
 from callfire_async.client._operations.validation import (
     checked_choice,

@@ -6,7 +6,9 @@ This module reads the document and maps errors, for every API generation. `api_1
 
 from attrs import evolve
 
-from callfire_async._codec import converters, documents
+from callfire_async._codec import documents
+from callfire_async._codec.document_limits import InvalidDocumentError, UnexpectedDocumentError
+from callfire_async._codec.model_reader import ConversionError
 from callfire_async.errors import InvalidNotificationError, MalformedNotificationError
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.parsing import api_1_1
@@ -34,10 +36,10 @@ def parse(body: bytes | str, content_type: str | None = None) -> Notification:
     try:
         document = documents.read(body, content_type)
         event = api_1_1.create_event(document.root, document.content)
-    except documents.UnexpectedDocumentError as error:
+    except UnexpectedDocumentError as error:
         raise InvalidNotificationError(f"not a notification: {error}") from None
-    except documents.InvalidDocumentError as error:
+    except InvalidDocumentError as error:
         raise MalformedNotificationError(str(error)) from None
-    except converters.ConversionError as error:
+    except ConversionError as error:
         raise InvalidNotificationError(f"not a notification: {error}", problems=error.problems) from None
     return evolve(event, problems=document.problems + event.problems) if document.problems else event

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from callfire_async._codec import converters
+from callfire_async._codec.model_reader import ConversionError
 from callfire_async.models import Broadcast, BroadcastStatus, Call, Result, Text
 from callfire_async.notifications.events import (
     CallFinished,
@@ -77,7 +78,7 @@ def _campaign(name: str, payload: dict[str, Any]) -> Notification:
 def _subject(payload: dict[str, Any], name: str) -> object:
     content = payload.get(name)
     if content is None:
-        raise converters.ConversionError((f"missing @ {name}",))
+        raise ConversionError((f"missing @ {name}",))
     return content[0] if isinstance(content, list) and len(content) == 1 else content
 
 

@@ -1,0 +1,92 @@
+"""
+Convert JSON to plain values and back, with limits for hostile input.
+
+API 1.1 wraps each document in an object with one key, which `documents` removes; API v2 does not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from callfire_async._codec import charsets
+from callfire_async._codec.document_limits import (
+    MAX_DEPTH,
+    InvalidDocumentError,
+    UnexpectedDocumentError,
+    exceeds_max_depth,
+)
+from callfire_async._codec.repairs import UNESCAPED, Repair, Tree
+
+
+def read_object(body: bytes | str, content_type: str | None = None, *, max_values: int) -> dict[str, Any]:
+    """
+    Read a JSON document that is an object.
+
+    Args:
+        body: The document.
+        content_type: Its charset is used only for a single-byte body.
+        max_values: The maximum number of objects and lists. Twice as many commas are allowed.
+
+    Raises:
+        InvalidDocumentError: The body is not JSON, or exceeds a limit.
+        UnexpectedDocumentError: The body is JSON, but not an object.
+    """
+    try:
+        tree, _ = parse_json(charsets.decode(body, content_type), max_values)
+    except charsets.EncodingError as error:
+        raise InvalidDocumentError(str(error)) from None
+    if not isinstance(tree, dict):
+        raise UnexpectedDocumentError("expected a JSON object")
+    return tree
+
+
+def parse_json(source: bytes | str, max_values: int) -> tuple[Tree, tuple[Repair, ...]]:
+    """Parse JSON, given as `charsets.decode` returns it; return the value, and the repairs that were needed."""
+    text = source if isinstance(source, str) else charsets.decode_json(source)
+    # Brackets and commas inside strings count too: no message has thousands of them.
+    containers = text.count("{") + text.count("[")
+    if containers > max_values or text.count(",") > 2 * max_values:
+        raise InvalidDocumentError("the JSON document has too many values")
+    tree, repairs = _decode(text)
+    if containers > MAX_DEPTH and exceeds_max_depth(tree):
+        raise InvalidDocumentError("the JSON document is nested too deeply")
+    return tree, repairs
+
+
+def _reject_constant(_: str) -> NoReturn:
+    raise InvalidDocumentError("invalid JSON: NaN and Infinity are not allowed")
+
+
+def _parse_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise InvalidDocumentError("invalid JSON: number out of range")
+    return number
+
+
+_STRICT_DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_float)
+# Accepts control characters in strings.
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_float, strict=False)
+
+
+def _decode(text: str) -> tuple[Tree, tuple[Repair, ...]]:
+    try:
+        try:
+            return _STRICT_DECODER.decode(text), ()
+        except json.JSONDecodeError:
+            return _DECODER.decode(text), (UNESCAPED,)
+    except json.JSONDecodeError as error:
+        raise InvalidDocumentError(f"neither XML nor JSON: at line {error.lineno}, column {error.colno}") from None
+    except InvalidDocumentError:
+        raise
+    except (ValueError, RecursionError):
+        raise InvalidDocumentError("invalid JSON: number or nesting out of range") from None
+
+
+def write_object(values: Mapping[str, Any]) -> bytes:
+    """Write a mapping as JSON."""
+    # A lone surrogate is in a string, where its backslash replacement is JSON's own escape.
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
