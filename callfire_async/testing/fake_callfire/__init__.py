@@ -14,11 +14,13 @@ import httpx
 from starlette.types import Receive, Scope, Send
 
 from callfire_async.client import CallFire
-from callfire_async.models import Call, Subscription, Text
+from callfire_async.models import Call, Subscription, Text, Webhook
 from callfire_async.notifications.events import Key, Notification
 from callfire_async.notifications.routing.subscription_filters import matches
+from callfire_async.testing.fake_callfire._api_1_1 import ListOfOne, MessagingService, UpdateStatus
+from callfire_async.testing.fake_callfire._api_2 import WebhookService
 from callfire_async.testing.fake_callfire._message_store import MessageStore
-from callfire_async.testing.fake_callfire._rest_api import ListOfOne, RestService, UpdateStatus, error_application
+from callfire_async.testing.fake_callfire._rest_api import RestApi
 from callfire_async.testing.fake_callfire._sender import (
     POSTED_FORMATS,
     OutgoingPostback,
@@ -27,6 +29,7 @@ from callfire_async.testing.fake_callfire._sender import (
     build_postback,
 )
 from callfire_async.testing.fake_callfire._subscription_store import RepeatedRequestId, SubscriptionStore
+from callfire_async.testing.fake_callfire._webhook_store import WebhookStore, WebhookUpdate
 from callfire_async.testing.faults import ConnectionAborted, Fault, PostbackFault, with_fault
 
 __all__ = ["FakeCallFire"]
@@ -36,9 +39,10 @@ class FakeCallFire:
     """
     An in-memory CallFire, as an ASGI application.
 
-    The fake serves the operations on subscriptions, texts and calls in XML and JSON below any base path, for example
-    ``/api/1.1/rest``, and posts each event once to the endpoints of matching subscriptions. ``async with`` keeps the
-    connections to endpoints open between events, as does a server that runs the fake (``uvicorn.run(fake)``).
+    The fake serves API 1.1's operations on subscriptions, texts and calls in XML and JSON, and API v2's operations on
+    webhooks, below any base path, for example ``/api/1.1/rest`` and ``/v2``. It posts each event once to the endpoints
+    of matching subscriptions. ``async with`` keeps the connections to endpoints open between events, as does a server
+    that runs the fake (``uvicorn.run(fake)``).
 
     Args:
         login: API login that clients must send.
@@ -48,6 +52,10 @@ class FakeCallFire:
         list_of_one: JSON form of a list with one item: a bare ``object``, or an ``array``.
         update_status: Status of an update's response: 204, or 200 with an empty body.
         max_subscriptions: Maximum number of subscriptions.
+        webhook_update: What an update of a webhook does to keys that it leaves out: ``merge`` keeps them, ``replace``
+            gives them their defaults. CallFire does not publish which.
+        returns_secrets: Return the secrets of webhooks.
+        counts_webhooks: Return the number of webhooks as ``totalCount`` of a list; if false, -1, as CallFire may.
         finishes_texts: Finish sent texts after the response to the send; if false, when `finish_texts` is called.
         drop_rate: Fraction of the postbacks that are not sent, from 0 to 1.
         duplicate_rate: Fraction of the postbacks that are sent twice, from 0 to 1.
@@ -67,6 +75,9 @@ class FakeCallFire:
         list_of_one: ListOfOne = "object",
         update_status: UpdateStatus = 204,
         max_subscriptions: int = 10_000,
+        webhook_update: WebhookUpdate = "merge",
+        returns_secrets: bool = False,
+        counts_webhooks: bool = True,
         finishes_texts: bool = True,
         drop_rate: float = 0.0,
         duplicate_rate: float = 0.0,
@@ -92,16 +103,16 @@ class FakeCallFire:
         #: Dropped postbacks: the subscription's ID, and the event's key.
         self.dropped: list[tuple[int, Key]] = []
         self._random = Random(seed)  # noqa: S311  # repeatable, not secret
-        service = RestService(
+        self._webhook_store = WebhookStore(update=webhook_update)
+        api_1_1 = MessagingService(
             self._subscription_store,
             self._message_store,
             self._after_send,
-            login=login,
-            password=password,
             list_of_one=list_of_one,
             update_status=update_status,
         )
-        self._rest = service.application(self._lifespan)
+        api_2 = WebhookService(self._webhook_store, returns_secrets=returns_secrets, counts_webhooks=counts_webhooks)
+        self._rest = RestApi(api_1_1, api_2, login=login, password=password, lifespan=self._lifespan)
         self._faults: deque[Fault] = deque()
         self._late: list[OutgoingPostback] = []
         self._make_sender: Callable[[], PostbackSender] = partial(
@@ -116,6 +127,11 @@ class FakeCallFire:
     def subscriptions(self) -> tuple[Subscription, ...]:
         """All subscriptions of the account, in the order of their creation."""
         return tuple(self._subscription_store.subscriptions.values())
+
+    @property
+    def webhooks(self) -> tuple[Webhook, ...]:
+        """All webhooks of the account, with their secrets, in the order of their creation."""
+        return self._webhook_store.webhooks
 
     def client(self, **options: Any) -> CallFire:
         """
@@ -137,7 +153,7 @@ class FakeCallFire:
             await self._rest(scope, receive, send)
             return
         fault = self._faults.popleft()
-        await with_fault(fault, self._rest, error_application(fault))(scope, receive, send)
+        await with_fault(fault, self._rest, self._rest.failing_application(fault))(scope, receive, send)
 
     # --- texts and calls ----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from callfire_async._codec import converters
 from callfire_async.models import Call, Text
 from callfire_async.notifications.events import TextSent, result_of
 from callfire_async.testing.factories import make_text_notification, make_text_sent
-from callfire_async.testing.fake_callfire._subscription_store import ApiErrorResponse
+from callfire_async.testing.fake_callfire._api_error import ApiErrorResponse
 
 __all__ = ["MessageStore"]
 

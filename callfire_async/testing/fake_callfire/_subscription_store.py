@@ -8,8 +8,9 @@ from attrs import fields
 
 from callfire_async._codec import converters
 from callfire_async.models import NotificationFormat, Subscription, SubscriptionFilter, TriggerEvent
+from callfire_async.testing.fake_callfire._api_error import ApiErrorResponse
 
-__all__ = ["ApiErrorResponse", "RepeatedRequestId", "SubscriptionStore"]
+__all__ = ["RepeatedRequestId", "SubscriptionStore"]
 
 #: How a repeated ``RequestId`` is treated: see `FakeCallFire`.
 RepeatedRequestId = Literal["first", "ignored", "refused"]
@@ -18,15 +19,6 @@ _FILTER_NAMES = [converters.wire_name(SubscriptionFilter, field.name) for field 
 _DEFAULTS = {"Enabled": "true", "NonStrictSsl": "false", "NotificationFormat": "XML"}
 _REQUIRED = ("TriggerEvent", "Endpoint", "NotificationFormat")
 _ENUMS = {"TriggerEvent": TriggerEvent, "NotificationFormat": NotificationFormat}
-
-
-class ApiErrorResponse(Exception):
-    """A request that fails, with the status and message of the error response."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 class SubscriptionStore:
