@@ -17,11 +17,11 @@ from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats,
 from callfire_async.notifications.observers import AttemptRecord, RequestRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.routing._failures import FailureLog, UnhandledEventLog, failure_reason
-from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result, user_result
+from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result
 from callfire_async.notifications.routing.router import Router
-from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.security.request_validation import RETRY_AFTER_HEADER, Reply
 from callfire_async.notifications.worker import SETTLE_SECONDS, Worker
+from callfire_async.notifications.worker._known_sources import KnownSources
 
 _log = logging.getLogger("callfire_async.receiver")
 
@@ -233,7 +233,7 @@ class InlineIntake:
     """Intake without an inbox: handlers run before the response."""
 
     _router: Router
-    _subscriptions: SubscriptionAllowList
+    _known_sources: KnownSources
     _handler_timeout: float | None
     _observers: _CompositeObserver
     _failure_log: FailureLog = field(factory=FailureLog)
@@ -265,8 +265,8 @@ class InlineIntake:
 
     async def _dispatch(self, event: Notification, record: AttemptRecord) -> Reply:
         try:
-            is_allowed = await user_result("known_subscriptions", self._subscriptions.allows, event.subscription_id)
-            ran = is_allowed and await self._router.dispatch(
+            is_unknown = await self._known_sources.find_unknown(event)
+            ran = not is_unknown and await self._router.dispatch(
                 event, handler_timeout=self._handler_timeout, around=self._observers.handler(record)
             )
         except HandlerErrors as errors:

@@ -63,7 +63,8 @@ class AttemptRecord:
     outcome: str | None = None
     #: Why the delivery was not handled, as `InboxEntry.reason`.
     reason: str = ""
-    #: What handlers raised, by their names; ``known_subscriptions`` is the name of that function.
+    #: What handlers raised, by their names; ``known_subscriptions`` and ``known_webhooks`` are the names of those
+    #: functions.
     exceptions: Mapping[str, BaseException] = field(factory=dict)
 
 

@@ -5,13 +5,21 @@ from collections.abc import Iterable
 from attrs import astuple, frozen
 
 from callfire_async.models import NotificationFormat, Subscription
-from callfire_async.notifications.events import UnknownNotification
+from callfire_async.notifications.events import (
+    AccountNotification,
+    ContactListNotification,
+    DeliveryReportReceived,
+    UnknownNotification,
+)
 from callfire_async.notifications.routing.router import Handler, Router
 
 __all__ = ["AuditReport", "audit"]
 
 # EMAIL is sent to a mailbox, LEGACY has no published format, and a format that is not listed here is unknown.
 _SUPPORTED_FORMATS = (NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP, None)
+
+# No subscription has events of these types.
+_UNSUBSCRIBABLE = (UnknownNotification, ContactListNotification, DeliveryReportReceived, AccountNotification)
 
 
 @frozen
@@ -56,7 +64,8 @@ def audit(router: Router, subscriptions: Iterable[Subscription]) -> AuditReport:
     """
     Compare a router's handlers with an account's subscriptions.
 
-    A handler of `UnknownNotification` is never reported: no subscription can be created for unknown events.
+    A handler that no subscription can send events to is never reported: a handler of `UnknownNotification`, of events
+    that only API v2 has, or one that is bound to webhooks alone.
 
     Args:
         router: The router, with all its handlers. A handler that is bound to a set of subscription ids is compared with
@@ -69,11 +78,15 @@ def audit(router: Router, subscriptions: Iterable[Subscription]) -> AuditReport:
     subscribed = {handler.name for item in active for handler in router.handlers_of(item)}
     return AuditReport(
         handlers_without_subscription=tuple(
-            handler
-            for handler in router.handlers
-            if handler.name not in subscribed and handler.event_type is not UnknownNotification
+            handler for handler in router.handlers if handler.name not in subscribed and _needs_subscription(handler)
         ),
         subscriptions_without_handler=tuple(item for item in listed if not router.handlers_of(item)),
         disabled=tuple(item for item in listed if item.enabled is False),
         unsupported_format=tuple(item for item in listed if item.notification_format not in _SUPPORTED_FORMATS),
     )
+
+
+def _needs_subscription(handler: Handler) -> bool:
+    """Return whether a handler can get events of a subscription."""
+    is_bound_to_webhooks_only = handler.is_bound and handler.subscription_id is None
+    return not (is_bound_to_webhooks_only or issubclass(handler.event_type, _UNSUBSCRIBABLE))

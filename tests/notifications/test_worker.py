@@ -26,8 +26,9 @@ from callfire_async.notifications import (
     worker,
 )
 from callfire_async.notifications.inbox._cancellation import StopProgress
-from callfire_async.notifications.security._allowlist import SubscriptionAllowList
+from callfire_async.notifications.security._allowlist import AllowList
 from callfire_async.notifications.worker import Worker, event_key
+from callfire_async.notifications.worker._known_sources import KnownSources
 
 DEADLINE = 20
 IMMEDIATE = RetryPolicy(max_attempts=3, initial_delay=0.0)
@@ -842,7 +843,7 @@ async def start_worker(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbo
             handler_timeout=None,
             retry=IMMEDIATE,
             shutdown_timeout=0.0,
-            subscriptions=SubscriptionAllowList(None),
+            known_sources=KnownSources(AllowList("known_subscriptions", None), AllowList("known_webhooks", None)),
             on_dead_letter=None,
             lease_seconds=0.03,
         )

@@ -3,7 +3,17 @@
 import pytest
 
 from callfire_async import NotificationFormat, Subscription, TriggerEvent
-from callfire_async.notifications import CallFinished, Notification, Router, TextReceived, UnknownNotification
+from callfire_async.notifications import (
+    AccountNotification,
+    CallFinished,
+    ContactListNotification,
+    ContactListValidationFailed,
+    DeliveryReportReceived,
+    Notification,
+    Router,
+    TextReceived,
+    UnknownNotification,
+)
 from callfire_async.reconcile import AuditReport, audit
 
 
@@ -69,6 +79,28 @@ def test_bound_handler_needs_its_own_subscription():
 def test_handler_of_unknown_events_is_not_reported():
     """No subscription can be created for unknown events."""
     assert audit(router_of(UnknownNotification), []).is_empty
+
+
+@pytest.mark.parametrize(
+    "event_type",
+    [ContactListNotification, ContactListValidationFailed, DeliveryReportReceived, AccountNotification],
+)
+def test_handler_of_events_of_api_2_is_not_reported(event_type):
+    """Only webhooks send such events."""
+    assert audit(router_of(event_type), []).is_empty
+
+
+def test_handler_bound_to_a_webhook_is_not_reported():
+    """It needs no subscription, unless it is bound to one too."""
+    assert audit(router_of(TextReceived, webhook_id=5), []).is_empty
+    assert unsubscribed(audit(router_of(TextReceived, webhook_id=5, subscription_id=2), [])) == ["handler 0"]
+
+
+def test_subscription_of_a_handler_that_is_bound_to_a_webhook_is_reported():
+    """The handler gets no events of a subscription."""
+    listed = subscription(5)
+
+    assert audit(router_of(TextReceived, webhook_id=5), [listed]).subscriptions_without_handler == (listed,)
 
 
 def test_subscription_without_handler_is_reported():

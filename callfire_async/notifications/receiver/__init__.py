@@ -26,7 +26,7 @@ from callfire_async.notifications.receiver._receiver_stats import ReceiverStats
 from callfire_async.notifications.retry import RetryPolicy
 from callfire_async.notifications.routing._failures import FailureLog
 from callfire_async.notifications.routing.router import Router
-from callfire_async.notifications.security._allowlist import SubscriptionAllowList
+from callfire_async.notifications.security._allowlist import AllowList
 from callfire_async.notifications.security.log_redaction import RedactTokenFilter
 from callfire_async.notifications.security.request_validation import (
     RETRY_AFTER_HEADER,
@@ -40,6 +40,7 @@ from callfire_async.notifications.security.signatures import SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 from callfire_async.notifications.worker import Worker
 from callfire_async.notifications.worker._dead_letter_callback import OnDeadLetter
+from callfire_async.notifications.worker._known_sources import KnownSources
 
 __all__ = ["Postback", "Receiver", "ReceiverStats", "Reply"]
 
@@ -79,6 +80,7 @@ class Receiver:
         body_timeout: Seconds to read the whole body; a slower sender gets 408.
         known_subscriptions: Ids, or a coroutine function that returns them and is called at most once a minute. Events
             of other subscriptions are not handled; events without a subscription id are.
+        known_webhooks: The same for webhooks, for events that have a webhook id.
         handler_timeout: Seconds for each handler; None for no limit.
         log_exceptions: Whether the exceptions of handlers are logged with their messages, causes and notes. If not,
             only their types and the lines of code are logged.
@@ -89,7 +91,7 @@ class Receiver:
             hangs. A delivery that cannot be settled or released by then is handled again when its lease expires.
         on_dead_letter: A coroutine function that is called with each dead letter. Requires an inbox.
         unhandled: What happens to events that match no handler: ``"dead_letter"`` makes them dead letters, ``"ignore"``
-            acknowledges them. Events of unknown subscriptions are dead letters in either case. Default:
+            acknowledges them. Events of unknown subscriptions and webhooks are dead letters in either case. Default:
             ``"dead_letter"``. Requires an inbox; without one, such events are ignored.
 
     Raises:
@@ -109,6 +111,7 @@ class Receiver:
         max_body_bytes: int = 1024 * 1024,
         body_timeout: float = 10.0,
         known_subscriptions: Container[int] | Callable[[], Awaitable[Container[int]]] | None = None,
+        known_webhooks: Container[int] | Callable[[], Awaitable[Container[int]]] | None = None,
         handler_timeout: float | None = 30.0,
         log_exceptions: bool = True,
         concurrency: int | None = None,
@@ -136,10 +139,12 @@ class Receiver:
         )
         self._observers = _CompositeObserver()
         self._intake: InlineIntake | QueuedIntake
-        subscriptions = SubscriptionAllowList(known_subscriptions)
+        known_sources = KnownSources(
+            AllowList("known_subscriptions", known_subscriptions), AllowList("known_webhooks", known_webhooks)
+        )
         failure_log = FailureLog(log_exceptions)
         if inbox is None:
-            self._intake = InlineIntake(router, subscriptions, handler_timeout, self._observers, failure_log)
+            self._intake = InlineIntake(router, known_sources, handler_timeout, self._observers, failure_log)
         else:
             worker = Worker(
                 inbox=inbox,
@@ -148,7 +153,7 @@ class Receiver:
                 handler_timeout=handler_timeout,
                 retry=retry or RetryPolicy(),
                 shutdown_timeout=10.0 if shutdown_timeout is None else shutdown_timeout,
-                subscriptions=subscriptions,
+                known_sources=known_sources,
                 on_dead_letter=on_dead_letter,
                 ignores_unhandled=unhandled == "ignore",
                 failure_log=failure_log,

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import frozen
 
 from callfire_async._arguments import check_async_function, check_ids, check_plain_function, is_id_container, type_name
-from callfire_async.models import ResourceReference, Subscription
+from callfire_async.models import ResourceReference, Subscription, Webhook
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.routing._user_code import raise_exit
 
@@ -16,6 +16,30 @@ E = TypeVar("E", bound=Notification)
 A = TypeVar("A", bound=Awaitable[None])
 HandlerFunction: TypeAlias = Callable[[E], A]
 SubscriptionSource: TypeAlias = int | Subscription | ResourceReference | Container[int]
+WebhookSource: TypeAlias = int | Webhook | ResourceReference | Container[int]
+
+
+@frozen(eq=False)
+class EventSource:
+    """The subscriptions and webhooks whose events are matched: any if both are None, else those of either."""
+
+    subscription_ids: Container[int] | None = None
+    webhook_ids: Container[int] | None = None
+
+    @property
+    def is_any(self) -> bool:
+        """Whether events of any subscription and any webhook are matched."""
+        return self.subscription_ids is None and self.webhook_ids is None
+
+    def includes(self, subscription_id: int | None, webhook_id: int | None) -> bool:
+        """Return whether an event with these ids is matched."""
+        return (
+            self.is_any or _contains(self.subscription_ids, subscription_id) or _contains(self.webhook_ids, webhook_id)
+        )
+
+
+def _contains(ids: Container[int] | None, id: int | None) -> bool:
+    return ids is not None and id is not None and id in ids
 
 
 @frozen(eq=False)
@@ -28,18 +52,35 @@ class Handler:
     event_type: type[Notification]
     #: The decorated function.
     function: Callable[[Any], Awaitable[None]]
-    #: The ids of the subscriptions that the handler is bound to; None for any subscription.
-    subscription_id: Container[int] | None = None
+    #: The subscriptions and webhooks that the handler is bound to.
+    _source: EventSource = EventSource()
     #: A further condition; None for none.
     where: Callable[[Any], bool] | None = None
 
-    def accepts(self, event_type: type[Notification], subscription_id: int | None) -> bool:
-        """Return whether the handler is registered for a type of event and a subscription; ignores ``where``."""
-        return issubclass(event_type, self.event_type) and _includes(self.subscription_id, subscription_id)
+    @property
+    def subscription_id(self) -> Container[int] | None:
+        """The ids of the subscriptions that the handler is bound to; None if it is bound to none."""
+        return self._source.subscription_ids
+
+    @property
+    def webhook_id(self) -> Container[int] | None:
+        """The ids of the webhooks that the handler is bound to; None if it is bound to none."""
+        return self._source.webhook_ids
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the handler gets only events of some subscriptions or webhooks."""
+        return not self._source.is_any
+
+    def accepts(
+        self, event_type: type[Notification], subscription_id: int | None, webhook_id: int | None = None
+    ) -> bool:
+        """Return whether the handler is registered for a type of event and its source; ignores ``where``."""
+        return issubclass(event_type, self.event_type) and self._source.includes(subscription_id, webhook_id)
 
     def matches(self, event: Notification) -> bool:
         """Return whether the handler gets an event; raises what ``where`` raises."""
-        return event_matches(event, self.event_type, self.subscription_id, self.where)
+        return event_matches(event, self.event_type, self._source, self.where)
 
     def may_match(self, event: Notification) -> bool:
         """Return whether the handler gets an event or fails because ``where`` raises."""
@@ -53,19 +94,15 @@ class Handler:
 def event_matches(
     event: Notification,
     event_type: type[Notification],
-    ids: Container[int] | None,
+    source: EventSource,
     where: Callable[[Any], bool] | None,
 ) -> bool:
-    """Return whether an event has a type, comes from one of some subscriptions, and fulfills ``where``."""
+    """Return whether an event has a type, comes from a source, and fulfills ``where``."""
     return (
         isinstance(event, event_type)
-        and _includes(ids, event.subscription_id)
+        and source.includes(event.subscription_id, event.webhook_id)
         and (where is None or bool(where(event)))
     )
-
-
-def _includes(ids: Container[int] | None, id: int | None) -> bool:
-    return ids is None or (id is not None and id in ids)
 
 
 def make_handler(
@@ -73,7 +110,7 @@ def make_handler(
     event_type: type[Notification],
     function: Callable[[Any], Awaitable[None]],
     *,
-    subscription_id: Container[int] | None = None,
+    source: EventSource | None = None,
     where: Callable[[Any], bool] | None = None,
 ) -> Handler:
     """
@@ -83,7 +120,7 @@ def make_handler(
         TypeError: *function* is not a coroutine function of one argument, or has no name.
     """
     check_async_function("handler", function, "async def handler(event)", event_type)
-    return Handler(name or _default_name(function), event_type, function, subscription_id, where)
+    return Handler(name or _default_name(function), event_type, function, source or EventSource(), where)
 
 
 def _default_name(function: Callable[..., object]) -> str:
@@ -118,19 +155,33 @@ def check_event_type(event_type: object) -> None:
         )
 
 
-def to_container(source: SubscriptionSource | None) -> Container[int] | None:
-    """Return the ids that *source* names; a container is returned unchanged, so that it may change later."""
-    if isinstance(source, Subscription | ResourceReference):
+def to_event_source(subscription_id: SubscriptionSource | None, webhook_id: WebhookSource | None) -> EventSource:
+    """
+    Return the source that the arguments name; a container is used unchanged, so that it may change later.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An id is below 1.
+    """
+    return EventSource(
+        _to_container("subscription_id", subscription_id, Subscription),
+        _to_container("webhook_id", webhook_id, Webhook),
+    )
+
+
+def _to_container(name: str, source: object, model: type[Subscription | Webhook]) -> Container[int] | None:
+    if isinstance(source, model | ResourceReference):
         source = source.id
     if isinstance(source, int) and not isinstance(source, bool):
         if source < 1:
-            raise ValueError("subscription_id must be at least 1")
+            raise ValueError(f"{name} must be at least 1")
         return frozenset([source])
-    if source is not None and (isinstance(source, int) or not is_id_container(source)):
+    if source is None:
+        return None
+    if not isinstance(source, Container) or not is_id_container(source):
         raise TypeError(
-            "subscription_id must be an id, a Subscription, a ResourceReference or a container of ids, not "
+            f"{name} must be an id, a {model.__name__}, a ResourceReference or a container of ids, not "
             f"{type_name(source)}"
         )
-    if source is not None:
-        check_ids("subscription_id", source)
+    check_ids(name, source)
     return source

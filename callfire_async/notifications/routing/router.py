@@ -1,57 +1,40 @@
 """`Router`: handler registration and dispatch."""
 
-from collections.abc import AsyncIterator, Callable, Container, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
 from callfire_async._arguments import check_instance, check_number
-from callfire_async.models import Subscription, TriggerEvent
-from callfire_async.notifications.events import (
-    CallFinished,
-    CampaignFinished,
-    CampaignStarted,
-    CampaignStopped,
-    Notification,
-    TextReceived,
-    TextSent,
-    UnknownNotification,
-)
+from callfire_async.models import Subscription, TriggerEvent, WebhookEvent, WebhookResource
+from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.routing._dispatch import Dispatch
 from callfire_async.notifications.routing._handler import (
     A,
     Handler,
     HandlerFunction,
     SubscriptionSource,
+    WebhookSource,
     check_event_type,
     check_name,
     check_where,
     event_matches,
     make_handler,
-    to_container,
+    to_event_source,
 )
+from callfire_async.notifications.routing._posted_types import TYPES_BY_TRIGGER, TYPES_BY_WEBHOOK_EVENT
 from callfire_async.notifications.routing.event_waiter import EventWaiter
 
 __all__ = ["Handler", "Router"]
 
 E = TypeVar("E", bound=Notification)
-
-# The most specific type of event that CallFire posts for each trigger.
-_EVENT_TYPES = {
-    TriggerEvent.INBOUND_CALL_FINISHED: CallFinished,
-    TriggerEvent.INBOUND_TEXT_FINISHED: TextReceived,
-    TriggerEvent.OUTBOUND_CALL_FINISHED: CallFinished,
-    TriggerEvent.OUTBOUND_TEXT_FINISHED: TextSent,
-    TriggerEvent.CAMPAIGN_STARTED: CampaignStarted,
-    TriggerEvent.CAMPAIGN_STOPPED: CampaignStopped,
-    TriggerEvent.CAMPAIGN_FINISHED: CampaignFinished,
-}
+T = TypeVar("T")
 
 
 class Router:
     """
     A registry of handlers that dispatches events to them.
 
-    An event goes to every handler whose type, subscription and ``where`` match it, in the order of registration. All
+    An event goes to every handler whose type, source and ``where`` match it, in the order of registration. All
     handlers must be registered before the first dispatch.
     """
 
@@ -68,6 +51,7 @@ class Router:
         event_type: type[E],
         *,
         subscription_id: SubscriptionSource | None = None,
+        webhook_id: WebhookSource | None = None,
         where: Callable[[E], bool] | None = None,
         name: str | None = None,
     ) -> Callable[[HandlerFunction[E, A]], HandlerFunction[E, A]]:
@@ -78,6 +62,7 @@ class Router:
             event_type: ``Notification`` matches all events.
             subscription_id: Match only events of this subscription: an id, the result of ``create`` or ``get``, or a
                 container of ids, which is checked at each dispatch and so may be filled later.
+            webhook_id: Match only events of this webhook, in the same forms. With both, events of either match.
             where: Match only events for which this returns true. If it raises, the handler has failed.
             name: Must be unique in the router, and must not change when the program restarts, because deliveries
                 store the names of the handlers that succeeded. Default: ``module.qualname``.
@@ -92,10 +77,10 @@ class Router:
         check_event_type(event_type)
         check_where(where)
         check_name(name)
-        ids = to_container(subscription_id)
+        source = to_event_source(subscription_id, webhook_id)
 
         def register(function: HandlerFunction[E, A]) -> HandlerFunction[E, A]:
-            self._add(make_handler(name, event_type, function, subscription_id=ids, where=where))
+            self._add(make_handler(name, event_type, function, source=source, where=where))
             return function
 
         return register
@@ -159,9 +144,18 @@ class Router:
 
     @property
     def trigger_events(self) -> tuple[TriggerEvent, ...]:
-        """The triggers to subscribe to, so that each handler without a ``subscription_id`` gets its events."""
-        wanted = tuple(handler.event_type for handler in self._handlers.values() if handler.subscription_id is None)
-        return tuple(trigger for trigger, event_type in _EVENT_TYPES.items() if issubclass(event_type, wanted))
+        """The triggers to subscribe to, so that each handler without an id gets its events of API 1.1."""
+        return self._wanted(TYPES_BY_TRIGGER)
+
+    @property
+    def webhook_events(self) -> tuple[tuple[WebhookResource, WebhookEvent], ...]:
+        """The events to create webhooks for, so that each handler without an id gets its events of API v2."""
+        return self._wanted(TYPES_BY_WEBHOOK_EVENT)
+
+    def _wanted(self, types: Mapping[T, type[Notification]]) -> tuple[T, ...]:
+        """Return the keys of the types that match a handler without an id."""
+        wanted = tuple(handler.event_type for handler in self.handlers if not handler.is_bound)
+        return tuple(key for key, event_type in types.items() if issubclass(event_type, wanted))
 
     @property
     def is_empty(self) -> bool:
@@ -180,7 +174,7 @@ class Router:
         Events of an unknown trigger are `UnknownNotification`.
         """
         trigger = subscription.trigger_event or TriggerEvent.UNDEFINED_EVENT
-        event_type = _EVENT_TYPES.get(trigger, UnknownNotification)
+        event_type = TYPES_BY_TRIGGER.get(trigger, UnknownNotification)
         return self._or_fallback(handler for handler in self.handlers if handler.accepts(event_type, subscription.id))
 
     def matching(self, event: Notification) -> tuple[Handler, ...]:
@@ -244,6 +238,7 @@ class Router:
         *,
         where: Callable[[E], bool] | None = None,
         subscription_id: SubscriptionSource | None = None,
+        webhook_id: WebhookSource | None = None,
     ) -> AsyncIterator[EventWaiter[E]]:
         """
         Wait for an event: ``async with router.expect(TextFinished) as expected``, then ``await expected.get()``.
@@ -257,6 +252,7 @@ class Router:
             event_type: ``Notification`` matches all events.
             where: Match only events for which this returns true. If it raises, ``get`` raises the exception.
             subscription_id: Match only events of this subscription, as for `on`.
+            webhook_id: Match only events of this webhook, as for `on`.
 
         Raises:
             TypeError: An argument has the wrong type.
@@ -264,8 +260,8 @@ class Router:
         """
         check_event_type(event_type)
         check_where(where)
-        ids = to_container(subscription_id)
-        waiter: EventWaiter[E] = EventWaiter(lambda event: event_matches(event, event_type, ids, where))
+        source = to_event_source(subscription_id, webhook_id)
+        waiter: EventWaiter[E] = EventWaiter(lambda event: event_matches(event, event_type, source, where))
         self._waiters[waiter] = None
         try:
             yield waiter

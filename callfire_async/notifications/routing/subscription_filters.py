@@ -1,7 +1,6 @@
 """Matches events to subscriptions: CallFire's triggers and filters, without I/O."""
 
 import re
-from collections.abc import Iterator
 
 from callfire_async.models import Broadcast, Call, Subscription, SubscriptionFilter, Text, TriggerEvent
 from callfire_async.notifications.events import (
@@ -16,6 +15,13 @@ from callfire_async.notifications.events import (
 
 __all__ = ["matches", "trigger_event_of"]
 
+#: By the class of the event's subject, and whether that is inbound.
+_ACTION_TRIGGERS = {
+    (Text, True): TriggerEvent.INBOUND_TEXT_FINISHED,
+    (Text, False): TriggerEvent.OUTBOUND_TEXT_FINISHED,
+    (Call, True): TriggerEvent.INBOUND_CALL_FINISHED,
+    (Call, False): TriggerEvent.OUTBOUND_CALL_FINISHED,
+}
 _CAMPAIGN_TRIGGERS: dict[type[Notification], TriggerEvent] = {
     CampaignStarted: TriggerEvent.CAMPAIGN_STARTED,
     CampaignStopped: TriggerEvent.CAMPAIGN_STOPPED,
@@ -31,35 +37,36 @@ def matches(event: Notification, subscription: Subscription) -> bool:
     expected = subscription.filter or SubscriptionFilter()
     if isinstance(event, CampaignNotification):
         return _campaign_matches(event.broadcast, expected)
-    return any(_action_matches(action, expected) for action in _actions(event))
+    action = _finished_action(event)
+    return action is not None and _action_matches(action, expected, is_inbound=_is_inbound(event, action))
 
 
 def trigger_event_of(event: Notification) -> TriggerEvent | None:
     """Return the trigger of an event; None if CallFire posts none, as for a text that is not finished."""
-    if isinstance(event, TextFinished):
-        return _by_direction(event.text, TriggerEvent.INBOUND_TEXT_FINISHED, TriggerEvent.OUTBOUND_TEXT_FINISHED)
-    if isinstance(event, CallFinished):
-        return _by_direction(event.call, TriggerEvent.INBOUND_CALL_FINISHED, TriggerEvent.OUTBOUND_CALL_FINISHED)
+    action = _finished_action(event)
+    if action is not None:
+        return _ACTION_TRIGGERS[type(action), _is_inbound(event, action)]
     return _CAMPAIGN_TRIGGERS.get(type(event))
 
 
-def _by_direction(action: Text | Call, inbound: TriggerEvent, outbound: TriggerEvent) -> TriggerEvent:
-    return inbound if action.inbound else outbound
+def _is_inbound(event: Notification, action: Text | Call) -> bool:
+    """Return the direction of a text or call: API v2 names it in the event, and API 1.1 in the text or call."""
+    resource, dot, _ = event.name.partition(".")
+    return resource.startswith("Inbound") if dot else bool(action.inbound)
 
 
-def _actions(event: Notification) -> Iterator[Text | Call]:
+def _finished_action(event: Notification) -> Text | Call | None:
     if isinstance(event, TextFinished):
-        yield event.text
-    if isinstance(event, CallFinished):
-        yield event.call
+        return event.text
+    return event.call if isinstance(event, CallFinished) else None
 
 
-def _action_matches(action: Text | Call, expected: SubscriptionFilter) -> bool:
+def _action_matches(action: Text | Call, expected: SubscriptionFilter, *, is_inbound: bool) -> bool:
     """Return whether a text or a call matches all fields of a filter that are set."""
     return (
         expected.broadcast_id in (None, action.broadcast_id)
         and expected.batch_id in (None, action.batch_id)
-        and expected.inbound in (None, bool(action.inbound))
+        and expected.inbound in (None, is_inbound)
         and _number_matches(action.from_number, expected.from_number)
         and _to_number_matches(action, expected.to_number)
     )

@@ -21,11 +21,11 @@ from callfire_async.notifications.observers import AttemptRecord, _CompositeObse
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.retry import Outcome, RetryPolicy, outcome_after_failure
 from callfire_async.notifications.routing._failures import FailureLog, Failures, UnhandledEventLog
-from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result, user_result
+from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result
 from callfire_async.notifications.routing.router import Router
-from callfire_async.notifications.security._allowlist import SubscriptionAllowList
 from callfire_async.notifications.worker._dead_letter_callback import OnDeadLetter, call_with_dead_letter
 from callfire_async.notifications.worker._failed_claim_log import FailedClaimLog
+from callfire_async.notifications.worker._known_sources import KnownSources
 from callfire_async.notifications.worker._work_in_progress import WorkInProgress
 
 __all__ = ["Worker"]
@@ -57,7 +57,7 @@ class Worker:
     handler_timeout: float | None
     retry: RetryPolicy
     shutdown_timeout: float
-    subscriptions: SubscriptionAllowList
+    known_sources: KnownSources
     on_dead_letter: OnDeadLetter | None
     #: Whether events that match no handler are acked instead of becoming dead letters.
     ignores_unhandled: bool = False
@@ -305,8 +305,8 @@ class Worker:
 
     async def _parse_and_dispatch(self, lease: Lease, completed: set[str], record: AttemptRecord) -> Outcome:
         event = record.event = parse(lease.delivery.body, lease.delivery.content_type)
-        if not await user_result("known_subscriptions", self.subscriptions.allows, event.subscription_id):
-            return Outcome.dead_letter(f"subscription {event.subscription_id} is not in known_subscriptions")
+        if unknown := await self.known_sources.find_unknown(event, self._work.naming(lease)):
+            return Outcome.dead_letter(unknown)
         self.counts["unknown"] += isinstance(event, UnknownNotification) and lease.attempt == 1
         await self.router.dispatch(
             event,

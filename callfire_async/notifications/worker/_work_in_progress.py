@@ -36,8 +36,8 @@ class WorkInProgress:
     last_error: str = ""
     #: Ids of the deliveries whose lease was neither settled nor released nor lost.
     _leased: set[int | str] = field(factory=set)
-    #: Names of the handlers that run, by the id of their delivery.
-    _handlers: dict[int | str, str] = field(factory=dict)
+    #: Names of the functions of the user that run, by the id of their delivery.
+    _functions: dict[int | str, str] = field(factory=dict)
 
     # --- leases -------------------------------------------------------------------------------------------
 
@@ -66,15 +66,25 @@ class WorkInProgress:
 
     def around_handlers(self, lease: Lease, observed: Around) -> Around:
         """Return a function like *observed*, which also stores the name of the handler that runs for a delivery."""
+        named = self.naming(lease)
 
         @contextmanager
         def around(name: str) -> Iterator[None]:
-            self._handlers[lease.id] = name
+            with named(name), observed(name):
+                yield
+
+        return around
+
+    def naming(self, lease: Lease) -> Around:
+        """Return a function that stores the name of the function of the user that runs for a delivery."""
+
+        @contextmanager
+        def around(name: str) -> Iterator[None]:
+            self._functions[lease.id] = name
             try:
-                with observed(name):
-                    yield
+                yield
             finally:
-                del self._handlers[lease.id]
+                del self._functions[lease.id]
 
         return around
 
@@ -92,11 +102,9 @@ class WorkInProgress:
 
     def _function_of(self, id: int | str) -> str:
         """Return the name of the user's function that runs for a delivery; empty if the inbox is being called."""
-        if id in self._handlers:
-            return self._handlers[id]
-        if id not in self.settling:
-            return "known_subscriptions"
-        return "" if id in self._leased else "on_dead_letter"
+        if id in self._functions:
+            return self._functions[id]
+        return "on_dead_letter" if id in self.settling and id not in self._leased else ""
 
 
 async def _extend(inbox: Inbox, lease: Lease, duration: float) -> bool:

@@ -6,10 +6,11 @@ import gc
 import pytest
 
 from callfire_async import Call, HandlerErrors, ResourceReference, Subscription, Text
+from callfire_async.models import Webhook
 from callfire_async.notifications import CallFinished, Notification, Router, TextFinished, TextSent
 
 SENT = TextSent(subscription_id=7, text=Text(1))
-OTHER = TextSent(subscription_id=8, text=Text(2))
+OTHER = TextSent(subscription_id=8, webhook_id=5, text=Text(2))
 CALL = CallFinished(subscription_id=8, call=Call(2))
 DEADLINE = 20
 
@@ -68,6 +69,9 @@ async def test_events_before_the_block_are_not_collected(router):
         {"subscription_id": Subscription(8)},
         {"subscription_id": {8, 9}},
         {"subscription_id": [8], "where": lambda event: event.text.id > 1},
+        {"webhook_id": 5},
+        {"webhook_id": Webhook(5)},
+        {"webhook_id": 6, "subscription_id": 8},
     ],
 )
 async def test_where_and_subscription_id_select_events(router, choice):
@@ -116,7 +120,11 @@ async def test_a_where_that_raises_affects_only_its_waiter(router):
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
-    [({"event_type": str}, TypeError), ({"event_type": Notification, "subscription_id": 0}, ValueError)],
+    [
+        ({"event_type": str}, TypeError),
+        ({"event_type": Notification, "subscription_id": 0}, ValueError),
+        ({"event_type": Notification, "webhook_id": "5"}, TypeError),
+    ],
 )
 async def test_an_invalid_argument_raises_at_once(router, arguments, error):
     """As for a handler."""

@@ -7,10 +7,16 @@ import functools
 import pytest
 
 from callfire_async import Call, HandlerErrors, ResourceReference, Subscription, Text, TriggerEvent
+from callfire_async.models import WEBHOOK_EVENTS, Webhook, WebhookEvent, WebhookResource
 from callfire_async.notifications import (
+    AccountNotification,
     CallFinished,
     CampaignNotification,
     CampaignStarted,
+    CampaignStopped,
+    ContactListNotification,
+    ContactListValidationFailed,
+    DeliveryReportReceived,
     Notification,
     Router,
     TextFinished,
@@ -21,6 +27,7 @@ from callfire_async.notifications import (
 )
 
 SENT = TextSent(subscription_id=7, text=Text(1))
+OF_WEBHOOK = TextSent(webhook_id=5, text=Text(1))
 CALL = CallFinished(subscription_id=8, call=Call(2))
 
 
@@ -70,6 +77,36 @@ async def test_a_handler_bound_to_a_subscription_gets_only_its_events(router, ra
         await router.dispatch(event)
 
     assert ran == ["bound"]
+
+
+@pytest.mark.parametrize("source", [5, Webhook(5), ResourceReference(5), {5, 9}, range(5, 6)])
+async def test_a_handler_bound_to_a_webhook_gets_only_its_events(router, ran, source):
+    """Bound by an id, by the result of create or get, or by a container."""
+    add(router, ran, "bound", webhook_id=source)
+
+    for event in (OF_WEBHOOK, SENT, TextSent(webhook_id=6, text=Text(1)), TextSent(text=Text(1))):
+        await router.dispatch(event)
+
+    assert ran == ["bound"]
+
+
+async def test_a_handler_bound_to_both_gets_the_events_of_either(router, ran):
+    """As while an account moves from subscriptions to webhooks."""
+    add(router, ran, "bound", subscription_id=7, webhook_id=5)
+
+    for event in (SENT, OF_WEBHOOK, CALL, TextSent(webhook_id=7, subscription_id=5, text=Text(1))):
+        await router.dispatch(event)
+
+    assert ran == ["bound", "bound"]
+
+
+async def test_a_handler_bound_to_a_subscription_gets_no_event_of_a_webhook(router, ran):
+    """The ids of both are independent."""
+    add(router, ran, "bound", subscription_id=5)
+
+    await router.dispatch(OF_WEBHOOK)
+
+    assert ran == []
 
 
 async def test_a_container_is_checked_at_each_dispatch(router, ran):
@@ -359,7 +396,66 @@ def test_handlers_bound_to_a_subscription_need_no_trigger(router, ran):
     """Their subscription exists."""
     add(router, ran, "bound", TextSent, subscription_id=7)
 
-    assert router.trigger_events == ()
+    assert (router.trigger_events, router.webhook_events) == ((), ())
+
+
+BROADCASTS = ("CallBroadcast", "TextBroadcast", "CccCampaign")
+
+
+@pytest.mark.parametrize(
+    ("event_type", "events"),
+    [
+        (TextSent, ["OutboundText.Finished"]),
+        (TextReceived, ["InboundText.Finished"]),
+        (TextFinished, ["OutboundText.Finished", "InboundText.Finished"]),
+        (CallFinished, ["OutboundCall.Finished", "InboundCall.Finished"]),
+        (CampaignStopped, [f"{broadcast}.Stopped" for broadcast in BROADCASTS]),
+        (
+            CampaignNotification,
+            [f"{broadcast}.{event}" for broadcast in BROADCASTS for event in ("Started", "Stopped", "Finished")],
+        ),
+        (ContactListValidationFailed, ["ContactList.ValidationFailed"]),
+        (ContactListNotification, ["ContactList.ValidationFinished", "ContactList.ValidationFailed"]),
+        (DeliveryReportReceived, ["OutboundTextDeliveryReport.Received"]),
+        (
+            AccountNotification,
+            [
+                f"{resource}.{event}"
+                for resource in ("MonthlyRenewal", "LowBalance")
+                for event in ("Finished", "Failed")
+            ],
+        ),
+        (UnknownNotification, []),
+        (Notification, [f"{resource}.{event}" for resource, events in WEBHOOK_EVENTS.items() for event in events]),
+    ],
+)
+def test_webhook_events_lists_the_events_to_create_webhooks_for(router, ran, event_type, events):
+    """Each event that matches a handler, in the order of CallFire's documentation."""
+    add(router, ran, "handler", event_type)
+
+    assert [f"{resource}.{event}" for resource, event in router.webhook_events] == events
+    assert {(type(resource), type(event)) for resource, event in router.webhook_events} <= {
+        (WebhookResource, WebhookEvent)
+    }
+
+
+def test_handlers_bound_to_a_webhook_need_no_webhook(router, ran):
+    """It exists; and they get no events of a subscription."""
+    add(router, ran, "bound", TextSent, webhook_id=5)
+    add(router, ran, "either", TextSent, subscription_id=7, webhook_id=5)
+
+    assert (router.webhook_events, router.trigger_events) == ((), ())
+
+
+def test_a_handler_shows_what_it_is_bound_to(router, ran):
+    """None if it is not bound."""
+    add(router, ran, "free")
+    add(router, ran, "bound", subscription_id={7}, webhook_id=5)
+
+    assert [(handler.subscription_id, handler.webhook_id, handler.is_bound) for handler in router.handlers] == [
+        (None, None, False),
+        ({7}, {5}, True),
+    ]
 
 
 async def test_registering_after_the_first_dispatch_raises(router, ran):
@@ -446,6 +542,23 @@ def test_subscription_id_must_be_an_id_or_a_container(router, source, error):
     """A string is not a container of ids."""
     with pytest.raises(error, match="subscription"):
         router.on(TextSent, subscription_id=source)
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("5", TypeError),
+        (True, TypeError),
+        (5.0, TypeError),
+        (Subscription(5), TypeError),
+        ({"5"}, TypeError),
+        (0, ValueError),
+    ],
+)
+def test_webhook_id_must_be_an_id_or_a_container(router, source, error):
+    """A subscription is no webhook."""
+    with pytest.raises(error, match=r"^webhook_id must "):
+        router.on(TextSent, webhook_id=source)
 
 
 def test_where_must_be_callable(router):

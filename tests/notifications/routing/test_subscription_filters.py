@@ -3,8 +3,23 @@
 import pytest
 from attrs import evolve
 
-from callfire_async.models import Subscription, SubscriptionFilter, TextBroadcastConfig, TextRecord, TriggerEvent
-from callfire_async.notifications.events import Notification, UnknownNotification
+from callfire_async.models import (
+    Call,
+    Subscription,
+    SubscriptionFilter,
+    Text,
+    TextBroadcastConfig,
+    TextRecord,
+    TriggerEvent,
+)
+from callfire_async.notifications.events import (
+    CallFinished,
+    Notification,
+    TextFinished,
+    TextReceived,
+    TextSent,
+    UnknownNotification,
+)
 from callfire_async.notifications.routing.subscription_filters import matches, trigger_event_of
 from callfire_async.testing import (
     make_call_finished,
@@ -45,6 +60,22 @@ def test_an_event_matches_subscriptions_to_its_trigger(event, trigger_event):
     matching = [trigger for trigger in TriggerEvent if matches(event, Subscription(1, trigger_event=trigger))]
 
     assert matching == ([trigger_event] if trigger_event else [])
+
+
+@pytest.mark.parametrize(
+    ("event", "trigger_event", "inbound"),
+    [
+        (TextReceived(name="InboundText.Finished", text=Text(1)), "INBOUND_TEXT_FINISHED", True),
+        (TextSent(name="OutboundText.Finished", text=Text(1, inbound=True)), "OUTBOUND_TEXT_FINISHED", False),
+        (TextFinished(name="OutboundText.Finished", text=Text(1)), "OUTBOUND_TEXT_FINISHED", False),
+        (CallFinished(name="InboundCall.Finished", call=Call(1, inbound=False)), "INBOUND_CALL_FINISHED", True),
+        (CallFinished(name="OutboundCall.Finished", call=Call(1, inbound=None)), "OUTBOUND_CALL_FINISHED", False),
+    ],
+)
+def test_the_resource_of_an_event_of_api_2_is_its_direction(event, trigger_event, inbound):
+    """The flag in the text or call may be missing or wrong."""
+    assert trigger_event_of(event) == trigger_event
+    assert (is_match(event, inbound=inbound), is_match(event, inbound=not inbound)) == (True, False)
 
 
 @pytest.mark.parametrize("event", [make_text_sent(), make_call_finished(), make_campaign_started()])
