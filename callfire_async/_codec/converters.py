@@ -108,7 +108,9 @@ def _unstructuring_converter() -> Converter:
 
     def make_hook(kind: type[Any]) -> Callable[[Any], dict[str, Any]]:
         overrides: dict[str, Any] = {
-            field.name: override(rename=wire_name(kind, field.name), omit=field.name in _CUSTOM_FIELDS or None)
+            field.name: override(
+                rename=wire_name(kind, field.name), omit=field.name in _CUSTOM_FIELDS | _FIELDS_OF_V2 or None
+            )
             for field in fields(kind)
         }
         hook = make_dict_unstructure_fn(kind, converter, _cattrs_omit_if_default=True, **overrides)
@@ -119,6 +121,7 @@ def _unstructuring_converter() -> Converter:
 
 
 _CUSTOM_FIELDS = frozenset(["to_number_attributes", "labels", "config", "retry_results", "retry_phone_types"])
+_FIELDS_OF_V2 = frozenset(["media"])
 
 
 def _custom_fields(value: Any) -> dict[str, Any]:

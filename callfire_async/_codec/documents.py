@@ -24,7 +24,7 @@ from callfire_async._codec.document_limits import (
     UnexpectedDocumentError,
     exceeds_max_depth,
 )
-from callfire_async._codec.json_documents import parse_json, write_object
+from callfire_async._codec.json_documents import parse_json, parse_postback, write_object
 from callfire_async._codec.repairs import (
     REPLACEMENT,
     Repair,
@@ -67,6 +67,14 @@ class Document(NamedTuple):
 # --- reading ----------------------------------------------------------------------------------------------
 
 
+class Members(NamedTuple):
+    """The members of a JSON object that has no name: an envelope of API v2."""
+
+    content: dict[str, Any]
+    #: The kinds of characters that were repaired.
+    repairs: tuple[Repair, ...]
+
+
 def read(body: bytes | str, content_type: str | None = None, *, max_elements: int = MAX_ELEMENTS) -> Document:
     """
     Read an XML, JSON or SOAP document; the format is detected from the body.
@@ -83,9 +91,33 @@ def read(body: bytes | str, content_type: str | None = None, *, max_elements: in
     """
     try:
         source = charsets.decode(body, content_type)
-        root, content, repairs = (_read_xml if _is_xml(source) else _read_json)(source, max_elements)
+        if _is_xml(source):
+            return _create_document(*_read_xml(source, max_elements))
+        return _create_document(*_named_object(*parse_json(source, max_elements)))
     except charsets.EncodingError as error:
         raise InvalidDocumentError(str(error)) from None
+
+
+def read_postback(body: bytes | str, content_type: str | None = None) -> Document | Members:
+    """
+    Read the body of a postback.
+
+    A JSON object with the key ``events`` is an envelope of API v2, and may have more values than another document. Any
+    other document is read as by `read`.
+    """
+    try:
+        source = charsets.decode(body, content_type)
+        if _is_xml(source):
+            return _create_document(*_read_xml(source, MAX_ELEMENTS))
+        tree, repairs = parse_postback(source, MAX_ELEMENTS)
+    except charsets.EncodingError as error:
+        raise InvalidDocumentError(str(error)) from None
+    if isinstance(tree, dict) and "events" in tree:
+        return Members(tree, repairs)
+    return _create_document(*_named_object(tree, repairs))
+
+
+def _create_document(root: str, content: dict[str, Any], repairs: tuple[Repair, ...]) -> Document:
     return Document(root, content, list_problems(repairs, content, _KNOWN_NAMES) if repairs else ())
 
 
@@ -253,8 +285,7 @@ def _soap_body(content: Tree) -> tuple[str, Tree]:
 # --- JSON -------------------------------------------------------------------------------------------------
 
 
-def _read_json(source: bytes | str, max_elements: int) -> tuple[str, dict[str, Any], tuple[Repair, ...]]:
-    tree, repairs = parse_json(source, max_elements)
+def _named_object(tree: Tree, repairs: tuple[Repair, ...]) -> tuple[str, dict[str, Any], tuple[Repair, ...]]:
     if not isinstance(tree, dict) or len(tree) != 1:
         raise UnexpectedDocumentError("expected a JSON object with exactly one key")
     ((root, content),) = tree.items()

@@ -20,6 +20,10 @@ from callfire_async._codec.document_limits import (
 )
 from callfire_async._codec.repairs import UNESCAPED, Repair, Tree
 
+# A thousand events, each with twice the values of a real one: an event has about 8 objects and lists and 45 commas.
+_MAX_ENVELOPE_VALUES = 16_000
+_MAX_ENVELOPE_COMMAS = 64_000
+
 
 def read_object(body: bytes | str, content_type: str | None = None, *, max_values: int) -> dict[str, Any]:
     """
@@ -46,12 +50,29 @@ def read_object(body: bytes | str, content_type: str | None = None, *, max_value
 def parse_json(source: bytes | str, max_values: int) -> tuple[Tree, tuple[Repair, ...]]:
     """Parse JSON, given as `charsets.decode` returns it; return the value, and the repairs that were needed."""
     text = source if isinstance(source, str) else charsets.decode_json(source)
-    # Brackets and commas inside strings count too: no message has thousands of them.
-    containers = text.count("{") + text.count("[")
-    if containers > max_values or text.count(",") > 2 * max_values:
+    if _exceeds(text, max_values, 2 * max_values):
         raise InvalidDocumentError("the JSON document has too many values")
+    return _parse_text(text)
+
+
+def parse_postback(source: bytes | str, max_values: int) -> tuple[Tree, tuple[Repair, ...]]:
+    """Parse the JSON of a postback as `parse_json` does, with higher limits for an envelope of API v2."""
+    text = source if isinstance(source, str) else charsets.decode_json(source)
+    if '"events"' not in text:
+        return parse_json(text, max_values)
+    if _exceeds(text, _MAX_ENVELOPE_VALUES, _MAX_ENVELOPE_COMMAS):
+        raise UnexpectedDocumentError("the envelope has too many events or values")
+    return _parse_text(text)
+
+
+def _exceeds(text: str, max_values: int, max_commas: int) -> bool:
+    # Brackets and commas inside strings count too: no message has thousands of them.
+    return text.count("{") + text.count("[") > max_values or text.count(",") > max_commas
+
+
+def _parse_text(text: str) -> tuple[Tree, tuple[Repair, ...]]:
     tree, repairs = _decode(text)
-    if containers > MAX_DEPTH and exceeds_max_depth(tree):
+    if text.count("{") + text.count("[") > MAX_DEPTH and exceeds_max_depth(tree):
         raise InvalidDocumentError("the JSON document is nested too deeply")
     return tree, repairs
 

@@ -60,6 +60,7 @@ class ModelReader:
         # Saves the converter's own lookup.
         self._hooks: dict[type, Hook] = {}
         self._lenient: dict[type, tuple[tuple[str, str, Reader], ...]] = {}
+        self._required: dict[type, tuple[tuple[str, str], ...]] = {}
 
     def structure(self, kind: type[T], content: object, path: str) -> tuple[T, tuple[str, ...]]:
         """
@@ -145,19 +146,19 @@ class ModelReader:
             if wire in content and name not in values:
                 value = read(content[wire], f"{path}.{wire}", problems)
                 values |= {} if value is None else {name: value}
-        missing = [wire for name, wire in self._required_fields(kind) if name not in values]
+        missing = [wire for name, wire in self._required[kind] if name not in values]
         for wire in missing:
             if wire not in content:
                 _add_problem(problems, "missing", f"{path}.{wire}")
         return None if missing else kind(**values)
 
-    def _required_fields(self, kind: type[Any]) -> list[tuple[str, str]]:
-        return [(field.name, self._wire_name(kind, field.name)) for field in fields(kind) if field.default is NOTHING]
-
     def _lenient_readers(self, kind: type[Any]) -> tuple[tuple[str, str, Reader], ...]:
         """Return attribute, name on the wire and reader of each field; of several for one attribute the first wins."""
         if kind not in self._lenient:
             self._lenient[kind] = tuple(self._make_lenient_readers(kind))
+            self._required[kind] = tuple(
+                (field.name, self._wire_name(kind, field.name)) for field in fields(kind) if field.default is NOTHING
+            )
         return self._lenient[kind]
 
     def _make_lenient_readers(self, kind: type[Any]) -> list[tuple[str, str, Reader]]:

@@ -36,7 +36,10 @@ def normalize(text: str) -> str | None:
     return text or None
 
 
-def _text(value: object, _: object = str) -> str | None:
+def read_text(value: object, _: object = str) -> str | None:
+    """Return text without white space at both ends, also for a number; None for a missing or empty value."""
+    if value is None:
+        return None
     text = value if type(value) is str else _text_of(value)
     return (text.strip() if "\r" not in text else normalize(text)) or None
 
@@ -63,8 +66,10 @@ def _scalar_hook(parse: Callable[[str], T], problem: str) -> Callable[[Any, Any]
     """Return a hook that parses a field's text; a missing or empty value is None."""
 
     def hook(value: object, _: object) -> T | None:
+        if value is None:
+            return None
         try:
-            text = value.strip() if type(value) is str else _text(value)
+            text = value.strip() if type(value) is str else read_text(value)
             return parse(text) if text else None
         except (ValueError, OverflowError):
             raise ValueError(problem) from None
@@ -80,8 +85,8 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 # Of all forms that datetime.fromisoformat accepts, only YYYY-MM-DDTHH:MM has "-T:" at these positions.
 _PUNCTUATION = slice(7, 14, 3)
-# The year 3000; a larger number may be beyond the range of a datetime.
-_MAX_FAST_MILLISECONDS = 32_503_680_000_000
+# The year 2100: up to then, a float of seconds is exact to the microsecond. It saves 0.6 us for each time of an event.
+_MAX_FAST_MILLISECONDS = 4_102_444_800_000
 
 
 def _parse_integer(text: str) -> int:
@@ -116,7 +121,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _parse_epoch_milliseconds(text: str) -> datetime:
-    return _EPOCH + timedelta(milliseconds=float(_parse_decimal(text)))
+    number = _parse_decimal(text)
+    if number % 1:
+        raise ValueError
+    return _EPOCH + timedelta(milliseconds=int(number))
 
 
 _any_integer = _scalar_hook(_parse_integer, "not an integer")
@@ -143,6 +151,8 @@ def _boolean(value: object, _: object) -> bool | None:
 def _decimal(value: object, _: object) -> Decimal | None:
     if type(value) is str and len(value) <= 30 and value.replace(".", "", 1).isdigit() and value.isascii():
         return Decimal(value)
+    if type(value) is int and _MIN_INTEGER <= value <= _MAX_INTEGER:
+        return Decimal(value)
     return _any_decimal(value, Decimal)
 
 
@@ -158,7 +168,7 @@ def _time(value: object, _: object) -> datetime | None:
 def read_epoch_milliseconds(value: object, _: object = datetime) -> datetime | None:
     """Return the time of API v2's Unix time in milliseconds, or None for a missing or empty value."""
     if type(value) is int and 0 <= value <= _MAX_FAST_MILLISECONDS:
-        return _EPOCH + timedelta(milliseconds=value)
+        return datetime.fromtimestamp(value / 1000, UTC)
     return _any_epoch_milliseconds(value, datetime)
 
 
@@ -185,7 +195,7 @@ def _enums_hook(kind: type[OpenEnum]) -> Hook:
     read = _enum_hook(kind)
 
     def hook(value: object, _: object) -> tuple[OpenEnum, ...]:
-        texts = (text for item in as_list(value) for text in (_text(item) or "").split(","))
+        texts = (text for item in as_list(value) for text in (read_text(item) or "").split(","))
         return tuple(member for text in texts if (member := read(text.strip(), None)))
 
     return hook
@@ -198,7 +208,7 @@ def as_list(value: object) -> list[Any]:
 
 def _list_items(value: object, _: object) -> tuple[str, ...]:
     """Return the items of a list that CallFire sends as one value, separated by spaces."""
-    items = [item for part in as_list(value) for item in (_text(part) or "").split(None, _MAX_LIST_ITEMS)]
+    items = [item for part in as_list(value) for item in (read_text(part) or "").split(None, _MAX_LIST_ITEMS)]
     if len(items) > _MAX_LIST_ITEMS:
         raise ValueError("too many items")
     return tuple(items)
@@ -210,14 +220,14 @@ def _results(value: object, _: object) -> tuple[Result, ...]:
 
 def _labels(value: object, _: object) -> tuple[str, ...]:
     names = (item.get("Name", item) if isinstance(item, dict) else item for item in as_list(value))
-    return tuple(text for text in map(_text, names) if text)
+    return tuple(text for text in map(read_text, names) if text)
 
 
 def _number_attributes(value: object, _: object) -> tuple[tuple[str, str], ...]:
     """Return the attributes attached to a number, sorted, since no format guarantees an order."""
     if not isinstance(value, dict) or "@" not in "".join(value):
         return ()
-    return tuple(sorted((name[1:], _text(item) or "") for name, item in value.items() if name.startswith("@")))
+    return tuple(sorted((name[1:], read_text(item) or "") for name, item in value.items() if name.startswith("@")))
 
 
 _HOOKS_BY_NAME: dict[str, Hook] = {
@@ -229,7 +239,7 @@ _HOOKS_BY_NAME: dict[str, Hook] = {
 _HOOKS_BY_TYPE: dict[object, Hook] = {
     int: _id,
     int | None: read_integer,
-    str | None: _text,
+    str | None: read_text,
     bool | None: _boolean,
     Decimal | None: _decimal,
     timedelta | None: _scalar_hook(_parse_duration, "not a duration"),
@@ -276,5 +286,6 @@ def format_time(moment: datetime) -> str:
 
 
 def format_epoch_milliseconds(moment: datetime) -> int:
-    """Return an aware time as API v2's Unix time in milliseconds, rounded down."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    """Return a time as API v2's Unix time in milliseconds, rounded down; one without an offset is in UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(milliseconds=1)

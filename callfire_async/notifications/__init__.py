@@ -24,7 +24,7 @@ from callfire_async.notifications.events import (
 from callfire_async.notifications.inbox import AppendResult, Delivery, Inbox, InboxEntry, InboxStats, Lease
 from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
-from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.parsing import parse, parse_all
 from callfire_async.notifications.receiver import Postback, Receiver, ReceiverStats, Reply
 from callfire_async.notifications.retry import Reject, RetryPolicy
 from callfire_async.notifications.routing.event_waiter import EventWaiter
@@ -77,6 +77,7 @@ __all__ = [
     "TextSent",
     "UnknownNotification",
     "parse",
+    "parse_all",
 ]
 
 # Pickles, reprs and telemetry name a class by the path that users import, not by the module that defines it.
