@@ -9,6 +9,7 @@ from callfire_async.client.connection import Connection
 from callfire_async.client.plan import ApplyResult, Plan, SpecMatch, SubscriptionSpec
 from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.client.texts_and_calls import Calls, Texts
+from callfire_async.client.webhook_plan import WebhookApplyResult, WebhookMatch, WebhookPlan, WebhookSpec
 from callfire_async.errors import (
     APIError,
     AuthenticationError,
@@ -119,9 +120,13 @@ __all__ = [
     "TriggerEvent",
     "VoiceBroadcastConfig",
     "Webhook",
+    "WebhookApplyResult",
     "WebhookEvent",
+    "WebhookMatch",
+    "WebhookPlan",
     "WebhookResource",
     "WebhookResourceInfo",
+    "WebhookSpec",
 ]
 
 # Pickles, reprs and telemetry name a class by the path that users import, not by the module that defines it.

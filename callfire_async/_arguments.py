@@ -13,6 +13,8 @@ from typing import Any
 _AWAITABLE_NAME = re.compile(r"([\w.]+\.)?(Awaitable|Coroutine)(\[.*\])?", re.DOTALL)
 # An object may return another object for any attribute, so a chain of wrappers may have no end.
 _MAX_WRAPPERS = 100
+# Shorter signing secrets can be guessed.
+MIN_SECRET_LENGTH = 16
 
 
 # --- numbers ----------------------------------------------------------------------------------------------
@@ -85,6 +87,14 @@ def check_ids(name: str, ids: object) -> None:
     for id in ids:
         if isinstance(id, bool) or not isinstance(id, Integral):
             raise TypeError(f"{name} must have only integers, such as {{41001}}, but an element is {type_name(id)}")
+
+
+# --- secrets ----------------------------------------------------------------------------------------------
+
+
+def is_weak_secret(secret: str) -> bool:
+    """Return whether a signing secret can be guessed: it is empty or has fewer than 16 characters."""
+    return len(secret) < MIN_SECRET_LENGTH
 
 
 # --- objects ----------------------------------------------------------------------------------------------

@@ -81,10 +81,11 @@ class APIError(CallFireError):
     Attributes:
         status_code: The HTTP status.
         message: CallFire's error message, or None if it sent none. It may quote the request.
+        code: API v2's code of the error (``internalCode``) as text, or None. API 1.1 has no codes.
         body: The body of the response.
         method: The HTTP method of the request.
         path: The request's path below the base URL, without the query.
-        request_id: The ``RequestId`` of the request, or None.
+        request_id: The ``RequestId`` of the request, or None. API v2 has none.
         attempts: The number of times that the request was sent.
         retry_after: The server's ``Retry-After`` in seconds, or None.
     """
@@ -97,6 +98,7 @@ class APIError(CallFireError):
         method: str,
         path: str,
         message: str | None = None,
+        code: str | None = None,
         body: bytes = b"",
         request_id: str | None = None,
         attempts: int = 1,
@@ -105,6 +107,7 @@ class APIError(CallFireError):
         super().__init__(summary)
         self.status_code = status_code
         self.message = message
+        self.code = code
         self.body = body
         self.method = method
         self.path = path

@@ -28,6 +28,7 @@ API = {
     "method": "POST",
     "path": "/subscription",
     "message": f"{SECRET} is no number",
+    "code": "40001",
     "body": f"<Message>{SECRET}</Message>".encode(),
     "request_id": "0123456789abcdef",
     "attempts": 4,

@@ -15,9 +15,9 @@ from attrs import field, frozen
 
 from callfire_async._codec.document_limits import InvalidDocumentError
 from callfire_async._codec.model_reader import ConversionError
-from callfire_async._codec.scalars import normalize
-from callfire_async.client._operations.api_1_1 import parse_root
-from callfire_async.client._operations.operation import Operation, Problems
+from callfire_async.client._operations.api_1_1 import read_error_1_1
+from callfire_async.client._operations.api_2 import read_error_v2
+from callfire_async.client._operations.operation import ApiVersion, ErrorDetails, Operation, Problems
 from callfire_async.errors import (
     APIError,
     AuthenticationError,
@@ -136,6 +136,10 @@ _ERRORS: Mapping[int, type[APIError]] = {
     404: NotFoundError,
     429: RateLimitError,
 }
+_ERROR_READERS: Mapping[ApiVersion, Callable[[bytes, str | None], ErrorDetails]] = {
+    "1.1": read_error_1_1,
+    "2": read_error_v2,
+}
 _HINTS = {
     401: "check the API login and password",
     403: "the account lacks the permission",
@@ -144,7 +148,7 @@ _HINTS = {
 
 
 def _api_error(operation: Operation[T], response: HttpResponse, attempts: int, now: datetime) -> APIError:
-    message = _callfire_message(response)
+    message, code = _error_details(operation, response)
     details = (redact(message) if message else None, _HINTS.get(response.status))
     error_class = _ERRORS.get(response.status, ServerError if response.status >= 500 else APIError)
     return error_class(
@@ -153,6 +157,7 @@ def _api_error(operation: Operation[T], response: HttpResponse, attempts: int, n
         method=operation.method,
         path=operation.path,
         message=message,
+        code=code,
         body=response.body[:MAX_BODY_BYTES],
         request_id=operation.request_id,
         attempts=attempts,
@@ -160,13 +165,12 @@ def _api_error(operation: Operation[T], response: HttpResponse, attempts: int, n
     )
 
 
-def _callfire_message(response: HttpResponse) -> str | None:
-    """Return the message of a ``ResourceException``; None for any other body, such as a proxy's HTML page."""
+def _error_details(operation: Operation[T], response: HttpResponse) -> ErrorDetails:
+    """Return the readable parts of an error response; nothing if the body cannot be decompressed."""
     try:
-        message = parse_root("ResourceException", _decompress(response), response.content_type).get("Message")
+        return _ERROR_READERS[operation.api_version](_decompress(response), response.content_type)
     except InvalidDocumentError:
-        return None
-    return normalize(message) if isinstance(message, str) else None
+        return ErrorDetails()
 
 
 def _decompress(response: HttpResponse) -> bytes:

@@ -53,8 +53,7 @@ T = TypeVar("T")
 Recover = Callable[[], Awaitable[T | None]]
 
 DEFAULT_BASE_URL = "https://www.callfire.com/api/1.1/rest"
-
-_FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
+DEFAULT_WEBHOOKS_BASE_URL = "https://api.callfire.com/v2"
 
 _log = logging.getLogger("callfire_async.client")
 
@@ -89,8 +88,9 @@ class Connection:
     Args:
         login: The API login, without a colon.
         password: The API password.
-        base_url: An https URL, or http on loopback; without credentials, query or fragment.
-        response_format: ``"json"`` or ``"xml"``: the format of CallFire's responses.
+        base_url: The URL of API 1.1: https, or http on loopback; without credentials, query or fragment.
+        webhooks_base_url: The URL of API v2, which has the webhooks. It does not follow from *base_url*.
+        response_format: ``"json"`` or ``"xml"``: the format of API 1.1's responses.
         timeout: Seconds for one attempt as a whole, from waiting for a connection to the last byte of the response;
             above 0.
         max_retries: Maximum number of retries after the first attempt; 0 or more.
@@ -110,6 +110,7 @@ class Connection:
         password: str,
         *,
         base_url: str = DEFAULT_BASE_URL,
+        webhooks_base_url: str = DEFAULT_WEBHOOKS_BASE_URL,
         response_format: ResponseFormat = "json",
         timeout: float = 30.0,
         max_retries: int = 3,
@@ -122,6 +123,7 @@ class Connection:
         if checked_text("response_format", response_format) not in ("json", "xml"):
             raise ValueError("response_format must be 'json' or 'xml'")
         self._base_url = checked_base_url(base_url)
+        self._webhooks_base_url = checked_base_url(webhooks_base_url, name="webhooks_base_url")
         self._response_format: ResponseFormat = response_format
         self._set_options(timeout, max_retries)
         self._headers = _headers(login, password)
@@ -213,11 +215,16 @@ class Connection:
         self._timeout = checked_timeout(timeout)
         self._max_retries = checked_count("max_retries", max_retries, minimum=0)
 
+    def base_url_of(self, operation: Operation[Any]) -> str:
+        """Return the URL of the API generation that has an operation."""
+        return self._base_url if operation.api_version == "1.1" else self._webhooks_base_url
+
     async def _request(self, operation: Operation[T]) -> HttpResponse:
+        content_type = operation.content_type
         return await self._transport.request(
             operation.method,
-            self._base_url + operation.target(self._response_format),
-            headers=self._headers if operation.form is None else self._headers | _FORM_HEADERS,
+            self.base_url_of(operation) + operation.target(self._response_format),
+            headers=self._headers | ({"Content-Type": content_type} if content_type else {}),
             content=operation.content(),
             timeout=self._timeout,
         )

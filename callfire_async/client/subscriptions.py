@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 from warnings import warn
 
@@ -18,30 +16,27 @@ from callfire_async.client._operations.api_1_1 import (
     create_subscription,
     delete_subscription,
     get_subscription,
-    insecure_settings,
     matches_update,
     query_subscriptions,
     same_subscription,
     update_subscription,
 )
 from callfire_async.client._operations.operation import Operation
+from callfire_async.client._operations.validation import insecure_settings
 from callfire_async.client._pagination import iter_pages
+from callfire_async.client._plans.comparison import ResourceKey
+from callfire_async.client._plans.execution import PlanExecutor, ids_of
 from callfire_async.client.connection import Connection
 from callfire_async.client.plan import (
+    SUBSCRIPTIONS,
     ApplyResult,
     Owned,
     Plan,
     SpecMatch,
-    SubscriptionKey,
     SubscriptionSpec,
     TokenMatcher,
-    check_plan_options,
-    checked_specs,
-    compare,
-    index_specs,
     key_of,
 )
-from callfire_async.errors import CallFireError, NotFoundError
 from callfire_async.models import (
     NotificationFormat,
     Page,
@@ -49,18 +44,13 @@ from callfire_async.models import (
     Subscription,
     SubscriptionFilter,
     TriggerEvent,
-    type_name,
     wrong_type,
 )
 
 __all__ = ["Subscriptions"]
 
-C = TypeVar("C", bound=SubscriptionSpec | SpecMatch | Subscription)
-
 # Ten times the maximum of an account; a longer list is an error of the server.
 _MAX_LISTED = 100_000
-# Leaves most of the pool to other callers.
-_MAX_CONCURRENT_CHANGES = 4
 
 
 class Subscriptions:
@@ -207,9 +197,10 @@ class Subscriptions:
             TypeError: A parameter has the wrong type.
             ValueError: Two specs conflict.
         """
-        check_plan_options(tokens=tokens, prune=prune, owned=owned)
-        indexed = index_specs(checked_specs(specs), tokens)
-        return compare(indexed, [item async for item in self.all()], tokens=tokens, prune=prune, owned=owned)
+        SUBSCRIPTIONS.check_options(tokens=tokens, prune=prune, owned=owned)
+        indexed = SUBSCRIPTIONS.index_specs(SUBSCRIPTIONS.checked_specs(specs), tokens)
+        existing = [item async for item in self.all()]
+        return SUBSCRIPTIONS.compare(indexed, existing, tokens=tokens, prune=prune, owned=owned)
 
     async def apply(self, plan: Plan) -> ApplyResult:
         """
@@ -227,8 +218,9 @@ class Subscriptions:
         """
         if not isinstance(plan, Plan):
             raise wrong_type("plan", "a Plan, as returned by plan()", plan)
-        executor = _PlanExecutor(self, plan.tokens, await self._existing_ids(plan))
-        return await executor.run(plan)
+        existing_ids = await self._existing_ids(plan)
+        executor = PlanExecutor(SUBSCRIPTIONS, _SubscriptionChanges(self), plan.tokens, existing_ids)
+        return ApplyResult(*await executor.run(plan))
 
     async def ensure(self, *specs: SubscriptionSpec, tokens: TokenMatcher | None = None) -> tuple[int, ...]:
         """
@@ -243,15 +235,11 @@ class Subscriptions:
             CallFireError: The first error, after all changes were tried; its note has the number of failed ones. It
                 is safe to call `ensure` again.
         """
-        if specs and isinstance(specs[0], list | tuple):
-            raise TypeError(f"specs[0] must be a SubscriptionSpec, not {type_name(specs[0])}: pass ensure(*specs)")
+        SUBSCRIPTIONS.check_unpacked(specs)
         result = await self.apply(await self.plan(specs, tokens=tokens))
-        if result.errors:
-            raise _first_error(result.errors.values(), len(specs))
-        ids = {key_of(spec, tokens): subscription_id for spec, subscription_id in result.ids.items()}
-        return tuple(ids[key_of(spec, tokens)] for spec in specs)
+        return ids_of(result, specs, SUBSCRIPTIONS, tokens)
 
-    async def _existing_ids(self, plan: Plan) -> dict[SubscriptionKey, int]:
+    async def _existing_ids(self, plan: Plan) -> dict[ResourceKey, int]:
         """Return the IDs of all subscriptions by key, if the plan creates any."""
         if not (plan.create or plan.replace):
             return {}
@@ -278,66 +266,22 @@ def _request_id(given: str | None) -> str:
 
 def _warn_if_insecure(operation: Operation[Any]) -> None:
     # A warning rather than a log line: it points at the line of the user's code that has to change.
-    for warning in insecure_settings(operation.form or {}):
+    form = operation.form or {}
+    url, non_strict_ssl = form.get("Endpoint", ""), form.get("NonStrictSsl") == "true"
+    for warning in insecure_settings("endpoint", url, non_strict_ssl=non_strict_ssl):
         warn(warning, stacklevel=3)
 
 
-def _first_error(errors: Collection[CallFireError], total: int) -> CallFireError:
-    first = next(iter(errors))
-    first.add_note(f"{len(errors)} of {total} subscriptions failed; the others are up to date")
-    return first
+class _SubscriptionChanges:
+    """The changes of a plan."""
 
-
-class _PlanExecutor:
-    """Applies one plan and collects the IDs and errors."""
-
-    def __init__(
-        self, subscriptions: Subscriptions, tokens: TokenMatcher | None, existing_ids: Mapping[SubscriptionKey, int]
-    ) -> None:
+    def __init__(self, subscriptions: Subscriptions) -> None:
         self._subscriptions = subscriptions
-        self._tokens = tokens
-        self._existing_ids = existing_ids
-        self._ids: dict[SubscriptionSpec, int] = {}
-        self._errors: dict[SubscriptionSpec | Subscription, CallFireError] = {}
+        self.delete = subscriptions.delete
 
-    async def run(self, plan: Plan) -> ApplyResult:
-        """Apply the plan; create before deleting, so that no event is missed in between."""
-        self._ids |= {match.spec: match.subscription.id for match in (*plan.unchanged, *plan.update)}
-        await self._apply_all(plan.create, self._create)
-        await self._apply_all(plan.update, self._update)
-        await self._apply_all(plan.replace, self._replace)
-        await self._apply_all(plan.delete, self._delete)
-        return ApplyResult(self._ids, self._errors)
+    async def create(self, spec: SubscriptionSpec) -> ResourceReference:
+        return await self._subscriptions.create(**asdict(spec, recurse=False))
 
-    async def _apply_all(self, items: Sequence[C], change: Callable[[C], Awaitable[None]]) -> None:
-        remaining = iter(items)
-
-        async def work() -> None:
-            for item in remaining:
-                try:
-                    await change(item)
-                except CallFireError as error:
-                    self._errors[item.spec if isinstance(item, SpecMatch) else item] = error
-
-        async with asyncio.TaskGroup() as tasks:
-            for _ in items[:_MAX_CONCURRENT_CHANGES]:
-                tasks.create_task(work())
-
-    async def _create(self, spec: SubscriptionSpec) -> None:
-        subscription_id = self._existing_ids.get(key_of(spec, self._tokens))
-        if subscription_id is None:
-            created = await self._subscriptions.create(**asdict(spec, recurse=False))
-            subscription_id = created.id
-        self._ids[spec] = subscription_id
-
-    async def _update(self, match: SpecMatch) -> None:
+    async def update(self, match: SpecMatch) -> None:
         changes: dict[str, Any] = {name: getattr(match.spec, name) for name in match.changed}
         await self._subscriptions.update(match.subscription.id, **changes)
-
-    async def _replace(self, match: SpecMatch) -> None:
-        await self._create(match.spec)
-        await self._delete(match.subscription)
-
-    async def _delete(self, subscription: Subscription) -> None:
-        with suppress(NotFoundError):
-            await self._subscriptions.delete(subscription.id)

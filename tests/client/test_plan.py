@@ -11,7 +11,7 @@ from callfire_async import (
     SubscriptionSpec,
     TriggerEvent,
 )
-from callfire_async.client.plan import compare, index_specs
+from callfire_async.client.plan import SUBSCRIPTIONS
 from callfire_async.notifications import EndpointTokens
 
 CURRENT, PREVIOUS, FOREIGN = "current-token-1234", "previous-token-123", "another-apps-token"
@@ -31,7 +31,7 @@ def found(id=1, token=CURRENT, **details):
 
 
 def plan_of(specs, subscriptions, *, tokens=None, **options):
-    return compare(index_specs(specs, tokens), subscriptions, tokens=tokens, **options)
+    return SUBSCRIPTIONS.compare(SUBSCRIPTIONS.index_specs(specs, tokens), subscriptions, tokens=tokens, **options)
 
 
 def shape(plan):
@@ -142,10 +142,10 @@ def test_without_tokens_whole_endpoints_are_compared():
 def test_specs_that_differ_in_their_token_conflict():
     """Both describe one subscription; the error contains no token."""
     with pytest.raises(ValueError, match="conflicting specs for the same subscription") as raised:
-        index_specs([spec(CURRENT), spec(PREVIOUS)], TOKENS)
+        SUBSCRIPTIONS.index_specs([spec(CURRENT), spec(PREVIOUS)], TOKENS)
 
     assert CURRENT not in str(raised.value)
-    assert len(index_specs([spec(CURRENT), spec(PREVIOUS)], None)) == 2
+    assert len(SUBSCRIPTIONS.index_specs([spec(CURRENT), spec(PREVIOUS)], None)) == 2
 
 
 # --- differences ------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_a_missing_value_is_no_difference():
 def test_conflicting_specs_are_an_error():
     """Specs for one subscription must be equal."""
     with pytest.raises(ValueError, match="conflicting specs for the same subscription"):
-        index_specs([spec(), spec(enabled=False)], None)
+        SUBSCRIPTIONS.index_specs([spec(), spec(enabled=False)], None)
 
 
 @pytest.mark.parametrize(

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from attrs import fields
 
 from callfire_async._codec.converters import form_fields, read_id, structure
-from callfire_async._codec.document_limits import UnexpectedDocumentError
+from callfire_async._codec.document_limits import InvalidDocumentError, UnexpectedDocumentError
 from callfire_async._codec.documents import read
 from callfire_async._codec.model_reader import ConversionError
-from callfire_async.client._operations.operation import Operation, Problems
+from callfire_async._codec.scalars import normalize
+from callfire_async.client._operations.operation import ErrorDetails, Operation, Problems
 from callfire_async.client._operations.validation import (
     checked_choice,
     checked_choices,
     checked_count,
     checked_strings,
     checked_time,
-    is_loopback,
 )
 from callfire_async.models import (
     ActionState,
@@ -154,23 +153,6 @@ _SUBSCRIPTION_CHECKS: Mapping[str, Check] = {
     "filter": _checked_filter,
     "request_id": checked_text,
 }
-
-
-def insecure_settings(form: Mapping[str, str]) -> Iterator[str]:
-    """Yield a warning for each setting in a create or update form that exposes the postbacks to third parties."""
-    if _is_plain_http(form.get("Endpoint", "").strip()):
-        yield "endpoint uses http://: phone numbers, messages and the token are sent unencrypted; use https://"
-    if form.get("NonStrictSsl") == "true":
-        yield "non_strict_ssl=True: CallFire does not verify the endpoint's certificate, so others can impersonate it"
-
-
-def _is_plain_http(endpoint: str) -> bool:
-    if not endpoint.lower().startswith("http://"):
-        return False
-    try:
-        return not is_loopback(urlsplit(endpoint).hostname or "")
-    except ValueError:
-        return True
 
 
 def same_subscription(form: Mapping[str, str], subscription: Subscription) -> bool:
@@ -356,3 +338,12 @@ def parse_root(root: str, body: bytes, content_type: str | None) -> Mapping[str,
     if found != root:
         raise UnexpectedDocumentError(f"not a {root} document")
     return content
+
+
+def read_error_1_1(body: bytes, content_type: str | None) -> ErrorDetails:
+    """Return the message of a ``ResourceException``; None for any other body, such as a proxy's HTML page."""
+    try:
+        message = parse_root("ResourceException", body, content_type).get("Message")
+    except InvalidDocumentError:
+        return ErrorDetails()
+    return ErrorDetails(normalize(message) if isinstance(message, str) else None)

@@ -5,38 +5,45 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from numbers import Real
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from callfire_async.models import OpenEnum, checked_integer, checked_text, wrong_type
 
 _HOST = re.compile(r"[\w.:-]+", re.ASCII)
+_EXAMPLE_URLS = {
+    "base_url": "https://www.callfire.com/api/1.1/rest",
+    "webhooks_base_url": "https://api.callfire.com/v2",
+}
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
+
+E = TypeVar("E", bound=OpenEnum)
 
 # --- settings ---------------------------------------------------------------------------------------------
 
 
-def checked_base_url(base_url: str) -> str:
+def checked_base_url(base_url: str, *, name: str = "base_url") -> str:
     """Return *base_url* without a trailing slash, or raise an error that does not quote it."""
     if not isinstance(base_url, str):
-        raise wrong_type("base_url", "a string", base_url)
+        raise wrong_type(name, "a string", base_url)
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
-        raise ValueError("base_url is not a URL") from None
+        raise ValueError(f"{name} is not a URL") from None
     has_space = not base_url.isprintable() or " " in base_url
     if parts.scheme not in ("https", "http") or not _HOST.fullmatch(host) or has_space:
-        raise ValueError("base_url must be a URL with https and a host, such as https://www.callfire.com/api/1.1/rest")
+        raise ValueError(f"{name} must be a URL with https and a host, such as {_EXAMPLE_URLS[name]}")
     if "@" in parts.netloc:
-        raise ValueError("base_url must not contain credentials: pass them as login and password")
+        raise ValueError(f"{name} must not contain credentials: pass them as login and password")
     if "?" in base_url or "#" in base_url:
-        raise ValueError("base_url must not have a query or a fragment")
+        raise ValueError(f"{name} must not have a query or a fragment")
     if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError("base_url must use https, except on loopback: http sends the password unencrypted")
+        raise ValueError(f"{name} must use https, except on loopback: http sends the password unencrypted")
     return base_url.rstrip("/")
 
 
@@ -94,6 +101,23 @@ _EVENT_TRIGGERS = {
 }
 
 
+def insecure_settings(name: str, url: str, *, non_strict_ssl: bool) -> Iterator[str]:
+    """Yield a warning for each setting that exposes the postbacks to third parties; *name* is that of the URL."""
+    if _is_plain_http(url.strip()):
+        yield f"{name} uses http://: phone numbers, messages and the token are sent unencrypted; use https://"
+    if non_strict_ssl:
+        yield f"non_strict_ssl=True: CallFire does not verify the {name}'s certificate, so others can impersonate it"
+
+
+def _is_plain_http(url: str) -> bool:
+    if not url.lower().startswith("http://"):
+        return False
+    try:
+        return not is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return True
+
+
 def checked_time(name: str, value: object) -> datetime:
     """Return a datetime, or raise TypeError."""
     if not isinstance(value, datetime):
@@ -112,6 +136,24 @@ def checked_choices(name: str, value: object, kind: type[OpenEnum]) -> tuple[str
     expected = f"{_with_article(kind.__name__)} or a string, or several of them"
     items = _several(name, value, expected)
     return tuple(_checked_value(name, item, kind, expected=expected, listed="one or more of") for item in items)
+
+
+def checked_name(name: str, value: object, kind: type[E]) -> E:
+    """Return a value of an open enumeration of API v2 in CallFire's spelling, or raise TypeError or ValueError."""
+    expected = f"{_with_article(kind.__name__)} or a string"
+    if isinstance(value, OpenEnum) and not isinstance(value, kind):
+        raise wrong_type(name, expected, value)
+    return kind(checked_text(name, value, expected=expected))
+
+
+def checked_names(name: str, values: object, kind: type[E]) -> tuple[E, ...]:
+    """Return values of an open enumeration of API v2, each once, or raise TypeError or ValueError."""
+    if isinstance(values, str | bytes | bytearray | Mapping | type) or not isinstance(values, Iterable):
+        raise wrong_type(name, f"a list of {kind.__name__}", values)
+    checked = dict.fromkeys(checked_name(f"{name}[{index}]", value, kind) for index, value in enumerate(values))
+    if not checked:
+        raise ValueError(f"{name} must not be empty")
+    return tuple(checked)
 
 
 def checked_strings(name: str, value: object) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ import warnings
 
 from attrs import frozen
 
+from callfire_async._arguments import MIN_SECRET_LENGTH, is_weak_secret
+
 __all__ = ["SIGNATURE_HEADER", "SignaturePolicy", "SigningSecrets"]
 
 SIGNATURE_HEADER = "X-CallFire-Signature"
-_MIN_SECRET_LENGTH = 16
 
 
 class SigningSecrets:
@@ -35,10 +36,8 @@ class SigningSecrets:
         values = (current, *previous)
         if not all(isinstance(value, str) for value in values):
             raise TypeError("signing secrets must be strings")
-        if min(map(len, values)) < _MIN_SECRET_LENGTH:
-            warnings.warn(
-                f"a signing secret of fewer than {_MIN_SECRET_LENGTH} characters can be guessed", stacklevel=2
-            )
+        if any(map(is_weak_secret, values)):
+            warnings.warn(f"a signing secret of fewer than {MIN_SECRET_LENGTH} characters can be guessed", stacklevel=2)
         # HMAC objects that have absorbed the key: the attributes of this object do not show it.
         self._signers = [hmac.new(value.encode("utf-8", "surrogatepass"), None, hashlib.sha1) for value in values]
 
