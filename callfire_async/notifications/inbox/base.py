@@ -38,6 +38,8 @@ class Delivery:
     received_at: datetime = field(factory=lambda: datetime.now(UTC))
     #: Within ``dedupe_window``, deliveries with the same key are one delivery. Default: the SHA-256 of the body.
     key: str = field(default=Factory(lambda self: hashlib.sha256(self.body).hexdigest(), takes_self=True))
+    #: The ID of the delivery of an envelope of API v2 of which this is one event. For `Inbox.append_many`; not stored.
+    envelope_id: int | str | None = field(default=None, eq=False, repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Check that the time has an offset."""
@@ -243,7 +245,12 @@ class Inbox(Protocol):
         ...
 
     async def append(self, delivery: Delivery) -> AppendResult:
-        """Store a delivery; return once it is durable."""
+        """
+        Store a delivery; return once it is durable.
+
+        If a dead letter has the same key, within ``dedupe_window``, it becomes ready instead. If the delivery has an
+        ``envelope_id``, the dead letter does not change, because an envelope may be split several times.
+        """
         ...
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:

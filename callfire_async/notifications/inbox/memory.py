@@ -134,7 +134,7 @@ class MemoryInbox:
     def _append(self, delivery: Delivery, now: float) -> AppendResult:
         duplicate = self._duplicate_of(delivery, now)
         if duplicate is not None:
-            if duplicate.state == "dead":
+            if duplicate.state == "dead" and delivery.envelope_id is None:
                 self._make_ready(duplicate, attempt=1)
             return AppendResult(duplicate.id, duplicate=True)
         self._last_id += 1

@@ -254,6 +254,39 @@ class InboxSuite(ABC):
         assert (again.id, again.duplicate, lease.id) == (dead.id, True, dead.id)
         assert (lease.attempt, lease.completed, lease.delivery.body) == (1, {"a"}, b"dead")
 
+    async def test_a_dead_letter_is_not_made_ready_by_its_envelope(self, inbox):
+        """An envelope may be split several times; a repeated postback makes the dead letter ready."""
+        dead = await dead_letter(inbox)
+        before = await inbox.get(dead.id)
+        part = Delivery(b"dead", envelope_id=dead.id)
+
+        again, other = await inbox.append_many([part, Delivery(b"other")])
+
+        assert (again.id, again.duplicate, other.duplicate) == (dead.id, True, False)
+        assert (await inbox.append(part)).duplicate
+        assert (await inbox.get(dead.id), await bodies_of(inbox)) == (before, [b"other"])
+        await inbox.append_many([part, Delivery(b"dead")])
+        assert await bodies_of(inbox) == [b"dead"]
+
+    async def test_an_envelope_may_be_split_again(self, inbox):
+        """Its events have keys with a slash; those that are waiting, leased, done or dead do not change."""
+        envelope = await inbox.append(Delivery(b"envelope", key="parent"))
+        await lease_of(inbox)
+        parts = [Delivery(b"%d" % index, key=f"parent/{index}", envelope_id=envelope.id) for index in range(1000)]
+        first = await inbox.append_many(parts)
+        done, dead, _ = await inbox.claim(3, lease=LEASE)
+        await inbox.ack(done, event_key="event 0")
+        await inbox.dead_letter(dead, "because")
+        before = [await inbox.get(result.id) for result in first[:4]]
+
+        again = await inbox.append_many(parts)
+
+        assert [result.duplicate for result in (*first, *again)] == [False] * 1000 + [True] * 1000
+        assert [result.id for result in again] == [result.id for result in first]
+        assert [await inbox.get(result.id) for result in first[:4]] == before
+        assert [entry.delivery.key for entry in before] == [f"parent/{index}" for index in range(4)]
+        assert (await inbox.stats()).ready == 997
+
     async def test_after_the_window_a_dead_letter_stays_dead(self, inbox, clocks):
         """The same bytes are a new delivery."""
         dead = await dead_letter(inbox)

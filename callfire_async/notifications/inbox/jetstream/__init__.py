@@ -190,7 +190,7 @@ class JetStreamInbox:
         acks: list[PublishAck] = []
         for first in range(0, len(messages), _MAX_ATOMIC_APPENDS):
             acks += await queue.publish(*messages[first : first + _MAX_ATOMIC_APPENDS])
-        return [await self._append_result(message, ack) for message, ack in zip(messages, acks, strict=True)]
+        return [await self._append_result(*one) for one in zip(deliveries, messages, acks, strict=True)]
 
     def _message(self, delivery: Delivery) -> PendingMessage:
         data = Message.encode(delivery)
@@ -200,23 +200,23 @@ class JetStreamInbox:
         id = digest(delivery.key) if self._dedupe_window > 0 else secrets.token_hex(16)
         return PendingMessage(self._streams.append_subject, data, {"Nats-Msg-Id": id})
 
-    async def _append_result(self, message: PendingMessage, ack: PublishAck) -> AppendResult:
+    async def _append_result(self, delivery: Delivery, message: PendingMessage, ack: PublishAck) -> AppendResult:
         if not ack.duplicate:
             return AppendResult(ack.sequence, duplicate=False)
         # In this order: a delivery that is settled meanwhile has left the queue and has a record.
         queued = await self._store.opened.queue.get(ack.sequence)
         record = await self._store.get_record(ack.sequence)
         if queued is None and record is None:
-            return await self._append_after_purge(message, ack.sequence)
-        if record is not None and record.state == DEAD:
+            return await self._append_after_purge(delivery, message, ack.sequence)
+        if record is not None and record.state == DEAD and delivery.envelope_id is None:
             await self._store.requeue(record, crashes=record.crashes)
         return AppendResult(ack.sequence, duplicate=True)
 
-    async def _append_after_purge(self, message: PendingMessage, purged: int) -> AppendResult:
+    async def _append_after_purge(self, delivery: Delivery, message: PendingMessage, purged: int) -> AppendResult:
         """Store a delivery whose duplicate was purged, under another ID, because the server remembers the first."""
         renamed = evolve(message, headers={"Nats-Msg-Id": f"{message.headers['Nats-Msg-Id']}.{purged}"})
         (ack,) = await self._store.opened.queue.publish(renamed)
-        return await self._append_result(renamed, ack)
+        return await self._append_result(delivery, renamed, ack)
 
     # --- claim and settle ---------------------------------------------------------------------------------
 

@@ -176,7 +176,8 @@ class PostgresInbox:
         ]
         if self._dedupe_window > 0:
             # Repeatable, because deduplication recognizes deliveries that a lost connection did commit.
-            rows = await self._fetch(sql.APPEND, *columns, self._dedupe_window, repeatable=True)
+            replaying = [delivery.envelope_id is None for delivery in deliveries]
+            rows = await self._fetch(sql.APPEND, *columns, self._dedupe_window, replaying, repeatable=True)
         else:
             rows = await self._fetch(sql.APPEND_ALL, *columns)
         self._notify_work()

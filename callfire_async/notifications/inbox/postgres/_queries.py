@@ -42,7 +42,7 @@ APPEND = f"""{_GIVEN}, claimed_keys AS (
     ), revived AS (
         UPDATE {{schema}}.deliveries
         SET state = 0, attempt = 1, due_at = statement_timestamp(), updated_at = statement_timestamp()
-        FROM (SELECT DISTINCT delivery_id FROM results WHERE duplicate) AS repeated
+        FROM (SELECT DISTINCT delivery_id FROM results WHERE duplicate AND ($6::boolean[])[number]) AS repeated
         WHERE id = repeated.delivery_id AND state = 3
     )
     SELECT delivery_id AS id, duplicate FROM results ORDER BY number"""

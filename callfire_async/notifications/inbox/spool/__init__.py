@@ -178,6 +178,7 @@ class SpoolingInbox:
         try:
             result = await self._breaker.call(lambda primary: primary.append(delivery), self._timeout)
         except InboxError:
+            self._forwarder.record_spooled([delivery])
             return _with_prefix(await self._spool.append(delivery))
         self._forwarder.record_accepted()
         return result
@@ -192,6 +193,7 @@ class SpoolingInbox:
         try:
             results = await self._breaker.call(lambda primary: primary.append_many(deliveries), self._timeout)
         except InboxError:
+            self._forwarder.record_spooled(deliveries)
             return [_with_prefix(result) for result in await self._spool.append_many(deliveries)]
         self._forwarder.record_accepted()
         return results

@@ -9,10 +9,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from attrs import evolve
+
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
 from callfire_async.notifications.inbox._cancellation import CANCEL_SECONDS, cancel_all
-from callfire_async.notifications.inbox.base import Inbox, Lease, safe_message, wait_any
+from callfire_async.notifications.inbox.base import Delivery, Inbox, Lease, safe_message, wait_any
 from callfire_async.notifications.inbox.spool._circuit_breaker import CLOSE_TIMEOUT_SECONDS, CircuitBreaker
 
 __all__ = ["SpoolForwarder"]
@@ -60,6 +62,9 @@ class SpoolForwarder:
         self._dead_letters = DeadLetterLog()
         self._leases: list[Lease] = []
         self._has_primary_accepted = False
+        #: The envelopes of spooled deliveries by key. The spool does not store them, so after a restart an event of an
+        #: envelope makes its dead letter in the primary ready.
+        self._envelope_ids: dict[str, int | str] = {}
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
@@ -92,6 +97,13 @@ class SpoolForwarder:
     def record_accepted(self) -> None:
         """Record that the primary stored a new delivery: a delivery that it rejects meanwhile is itself the cause."""
         self._has_primary_accepted = True
+
+    def record_spooled(self, deliveries: Iterable[Delivery]) -> None:
+        """Record the envelopes of deliveries that are about to be spooled."""
+        for delivery in deliveries:
+            self._envelope_ids.pop(delivery.key, None)
+            if delivery.envelope_id is not None:
+                self._envelope_ids[delivery.key] = delivery.envelope_id
 
     def leased_ages(self) -> list[float]:
         """Return the age in seconds of each delivery that is being forwarded."""
@@ -183,10 +195,15 @@ class SpoolForwarder:
         await self._breaker.probe(lambda primary: primary.stats(), self._operation_timeout)
 
     async def _send(self, leases: Sequence[Lease]) -> None:
-        deliveries = [lease.delivery for lease in leases]
+        deliveries = [self._to_forward(lease.delivery) for lease in leases]
         await self._breaker.probe(lambda primary: primary.append_many(deliveries), self._operation_timeout)
 
+    def _to_forward(self, delivery: Delivery) -> Delivery:
+        return evolve(delivery, envelope_id=self._envelope_ids.get(delivery.key))
+
     async def _delete(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            self._envelope_ids.pop(lease.delivery.key, None)
         await _settle_all(self._spool.ack(lease) for lease in leases)
         self._leases = [lease for lease in self._leases if lease not in leases]
         # Delete the keys too: a repeat must reach the primary, which may have to revive a dead letter.

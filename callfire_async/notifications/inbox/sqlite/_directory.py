@@ -125,10 +125,15 @@ class SqliteDirectoryInbox:
         return result
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
-        """Store several deliveries in this process's own file, all or none."""
+        """Store several deliveries in this process's own file, or in that of their envelope, all or none."""
         files = self._owned_files
-        results = await files.inboxes[files.own_name].append_many(deliveries)
-        return [evolve(result, id=f"{files.own_name}/{result.id}") for result in results]
+        # A repeated split finds the events that exist only in the envelope's file, which may have been taken over.
+        envelope_ids = [delivery.envelope_id for delivery in deliveries if delivery.envelope_id is not None]
+        name = _split(envelope_ids[0])[0] if envelope_ids else files.own_name
+        results = await files.call(name, lambda inbox: inbox.append_many(deliveries))
+        if results is None:
+            raise InboxError(f"the inbox file {name} of the envelope is not open in this process")
+        return [evolve(result, id=f"{name}/{result.id}") for result in results]
 
     # --- leases -------------------------------------------------------------------------------------------
 

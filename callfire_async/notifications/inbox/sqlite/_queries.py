@@ -100,7 +100,8 @@ def append(
     keyed = [(encode_text(delivery.key), delivery) for delivery in deliveries]
     if dedupe_window <= 0:
         return [AppendResult(id, duplicate=False) for id in _insert(connection, keyed, now)]
-    ids = _find_by_key(connection, [key for key, _ in keyed], now, dedupe_window)
+    replaying = {key for key, delivery in keyed if delivery.envelope_id is None}
+    ids = _find_by_key(connection, [key for key, _ in keyed], replaying, now, dedupe_window)
     new: dict[Text, Delivery] = {}
     for key, delivery in keyed:
         if key not in ids:
@@ -111,14 +112,16 @@ def append(
     return [AppendResult(ids[key], duplicate=inserted.pop(key, None) is None) for key, _ in keyed]
 
 
-def _find_by_key(connection: sqlite3.Connection, keys: list[Text], now: float, dedupe_window: float) -> dict[Text, int]:
-    """Return the IDs of stored deliveries by key."""
+def _find_by_key(
+    connection: sqlite3.Connection, keys: list[Text], replaying: set[Text], now: float, dedupe_window: float
+) -> dict[Text, int]:
+    """Return the IDs of stored deliveries by key; make dead letters with the keys in *replaying* ready."""
     ids: dict[Text, int] = {}
     for chunk in _chunks(keys):
         query = _FIND_BY_KEY.format(_placeholders(chunk))
         for key, id, state in connection.execute(query, (*chunk, now - dedupe_window)).fetchall():
             ids[key] = id
-            if state == DEAD:
+            if state == DEAD and key in replaying:
                 connection.execute(_REVIVE_DUPLICATE, (now, now, id))
     return ids
 

@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 from notifications.inbox.faulty_inbox import FaultyInbox
 from notifications.inbox.processes import running
-from notifications.inbox.suite import LEASE, all_entries, bodies_of, lease_of
+from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter, lease_of
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications import Notification, Postback, Receiver, Reply, Router
@@ -184,6 +184,20 @@ async def test_forwarding_keeps_key_time_and_content_type(inbox, primary):
 
     await wait_until_forwarded(inbox)
     assert (await lease_of(inbox)).delivery == delivery
+
+
+@pytest.mark.parametrize("is_repeated", [False, True])
+async def test_forwarded_event_of_an_envelope_does_not_make_its_dead_letter_ready(inbox, primary, is_repeated):
+    """A repeated postback, which is spooled as well, does."""
+    dead = await dead_letter(primary.inner)
+    primary.is_unavailable = True
+    await inbox.append_many([Delivery(b"dead", envelope_id=1), Delivery(b"new")])
+    if is_repeated:
+        await inbox.append(Delivery(b"dead"))
+    primary.is_unavailable = False
+
+    await wait_until_forwarded(inbox)
+    assert (await primary.inner.get(dead.id)).state == ("ready" if is_repeated else "dead")
 
 
 @pytest.mark.parametrize("error", [ValueError("secret words"), InboxError("no"), asyncio.CancelledError()])

@@ -242,6 +242,30 @@ async def test_dead_letters_of_all_files_are_listed_and_replayed(directory):
         assert sorted([*await bodies_of(inbox), *await bodies_of(inbox)]) == [b"1", b"2"]
 
 
+async def test_the_events_of_an_envelope_are_stored_in_its_file(directory):
+    """A process that splits the envelope of a crashed one finds the events that exist."""
+    own, other = await left_behind(directory, b"own"), await left_behind(directory, b"envelope")
+    async with SqliteInbox.in_directory(directory) as inbox:
+        claimed = [lease for _ in range(2) for lease in await inbox.claim(10, lease=LEASE)]
+        (envelope,) = [lease for lease in claimed if lease.delivery.body == b"envelope"]
+        parts = [Delivery(b"%d" % number, key=f"parent/{number}", envelope_id=envelope.id) for number in range(3)]
+        split, again = await inbox.append_many(parts), await inbox.append_many(parts)
+        new = await inbox.append(Delivery(b"new"))
+
+    assert [result.id for result in split] == [f"{other}/{number}" for number in (2, 3, 4)]
+    assert [result.duplicate for result in (*split, *again)] == [False] * 3 + [True] * 3
+    assert new.id == f"{own}/2"
+
+
+async def test_the_events_of_an_envelope_are_not_stored_without_its_file(directory):
+    """Its lease is lost then; the process that owns the file splits it."""
+    async with SqliteInbox.in_directory(directory) as inbox:
+        with pytest.raises(InboxError, match="gone of the envelope is not open"):
+            await inbox.append_many([Delivery(b"part", envelope_id="gone/1")])
+
+        assert await inbox.stats() == InboxStats()
+
+
 async def test_the_files_take_turns(directory):
     """New deliveries do not delay those of a file that was taken over."""
     await left_behind(directory, b"old 1", b"old 2")
