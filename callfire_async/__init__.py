@@ -6,6 +6,7 @@ This package has the client, the errors and the models. The receiver is in `call
 
 from callfire_async.client import CallFire
 from callfire_async.client.connection import Connection
+from callfire_async.client.migration import MigrationPlan, MigrationStep, plan_migration
 from callfire_async.client.plan import ApplyResult, Plan, SpecMatch, SubscriptionSpec
 from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.client.texts_and_calls import Calls, Texts
@@ -92,6 +93,8 @@ __all__ = [
     "LocalTimeZoneRestriction",
     "MalformedNotificationError",
     "Media",
+    "MigrationPlan",
+    "MigrationStep",
     "NotFoundError",
     "NotificationError",
     "NotificationFormat",
@@ -127,6 +130,7 @@ __all__ = [
     "WebhookResource",
     "WebhookResourceInfo",
     "WebhookSpec",
+    "plan_migration",
 ]
 
 # Pickles, reprs and telemetry name a class by the path that users import, not by the module that defines it.
