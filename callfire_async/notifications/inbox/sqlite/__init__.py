@@ -37,6 +37,7 @@ from callfire_async.notifications.inbox.sqlite._database import warn_if_ephemera
 from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
 from callfire_async.notifications.inbox.sqlite._lock import FileLock
 from callfire_async.notifications.inbox.sqlite._options import check_flags, check_place, check_seconds, to_path
+from callfire_async.notifications.inbox.sqlite._recent_keys import RecentKeys
 from callfire_async.notifications.inbox.sqlite._writer import Work, WriterThread
 
 __all__ = ["SqliteInbox"]
@@ -63,7 +64,9 @@ class SqliteInbox:
     Args:
         path: The file; created with mode 0600 if it does not exist. Its directory must exist.
         lock_timeout: Seconds to wait for the current owner to stop before `InboxLockedError` is raised.
-        dedupe_window: Seconds within which two deliveries with the same key are one; 0 turns deduplication off.
+        dedupe_window: Seconds within which two deliveries with the same key are one; 0 turns deduplication off. The
+            keys of this time are in memory, about 13 MB for 100,000. Of more than a million, the newest are kept: an
+            older delivery that is repeated is stored and handled again.
         retention: Seconds for which the keys of done deliveries are kept. Default: 30 days.
         keep_bodies: Whether done deliveries keep their bodies.
         read_only: For tools that inspect an inbox while a service owns it: only ``get``, ``entries``, ``handled`` and
@@ -98,6 +101,7 @@ class SqliteInbox:
         self._clock = clock or Clock()
         self._lock = FileLock(self._path)
         self._writer: WriterThread | None = None
+        self._recent_keys = RecentKeys(self._path, dedupe_window)
         self._resources = AsyncExitStack()
         self._work_added = asyncio.Event()
 
@@ -164,6 +168,8 @@ class SqliteInbox:
             if not self._read_only:
                 await writer.submit(lambda connection: queries.recover(connection, self._clock.seconds()))
                 warn_if_ephemeral(self._path)
+            # Another process may have owned the file in the meantime.
+            self._recent_keys = RecentKeys(self._path, self._dedupe_window)
             # An event belongs to the loop that first waits for it.
             self._work_added = asyncio.Event()
             self._writer, self._resources = writer, resources.pop_all()
@@ -219,7 +225,7 @@ class SqliteInbox:
         return await results
 
     def _append(self, connection: sqlite3.Connection, deliveries: Sequence[Delivery]) -> list[AppendResult]:
-        return queries.append(connection, deliveries, self._clock.seconds(), self._dedupe_window)
+        return queries.append(connection, deliveries, self._clock.seconds(), self._recent_keys)
 
     # --- leases -------------------------------------------------------------------------------------------
 

@@ -61,6 +61,8 @@ _MIGRATIONS = (
     CREATE INDEX delivery_keys ON deliveries (key, id);
     CREATE INDEX event_keys ON deliveries (event_key) WHERE event_key != '';
     """,
+    # The keys are in memory (`RecentKeys`).
+    "DROP INDEX delivery_keys",
 )
 
 
@@ -174,6 +176,8 @@ def _configure(connection: sqlite3.Connection) -> None:
     # On macOS, a plain fsync leaves the data in the cache of the disk.
     connection.execute("PRAGMA fullfsync = ON")
     connection.execute("PRAGMA checkpoint_fullfsync = ON")
+    # Some builds default to ON, and then write each page of an index that is dropped.
+    connection.execute("PRAGMA secure_delete = FAST")
     connection.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
 
 
@@ -188,12 +192,17 @@ def _check_version(connection: sqlite3.Connection, path: Path, *, minimum: int =
 
 def check_is_inbox(connection: sqlite3.Connection, path: Path, *, oldest: int | None = None) -> None:
     """
-    Check that a file is an inbox of this version, or of one since *oldest*.
+    Check that a file is an inbox that this version can read, or one since *oldest*.
 
     Raises:
         InboxError: It is not, or a later version of this library has written it.
     """
-    _check_version(connection, path, minimum=len(_MIGRATIONS) if oldest is None else oldest)
+    _check_version(connection, path, minimum=_oldest_readable() if oldest is None else oldest)
+
+
+def _oldest_readable() -> int:
+    """Return the first version with everything that reading needs: all changes since have dropped an index."""
+    return max(number for number, script in enumerate(_MIGRATIONS, 1) if not script.startswith("DROP INDEX"))
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

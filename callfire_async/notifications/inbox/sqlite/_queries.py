@@ -26,6 +26,7 @@ from callfire_async.notifications.inbox.base import (
     parse_row_id,
     public_state,
 )
+from callfire_async.notifications.inbox.sqlite._recent_keys import MAX_KEYS, RecentKeys
 from callfire_async.notifications.inbox.sqlite._writer import BatchMismatchError
 
 T = TypeVar("T")
@@ -49,8 +50,10 @@ _RECOVER_DUE = """
 _RECOVER_TIMES = """
     UPDATE deliveries SET appended_at = min(appended_at, :now), updated_at = min(updated_at, :now)
     WHERE appended_at > :now OR updated_at > :now"""
-_FIND_BY_KEY = """
-    SELECT key, max(id), state FROM deliveries WHERE key IN ({}) AND appended_at > ? GROUP BY key"""
+_NEWEST = "SELECT coalesce(max(id), 0) FROM deliveries"
+_NEWEST_BEFORE = "SELECT id FROM deliveries WHERE id > ? AND appended_at <= ? ORDER BY id DESC LIMIT 1"
+_KEYS_AFTER = "SELECT key, id, appended_at FROM deliveries WHERE id > ? ORDER BY id"
+_FIND = "SELECT key, id, state FROM deliveries WHERE id IN ({}) AND appended_at > ? ORDER BY id"
 _INSERT = """
     INSERT INTO deliveries (key, body, content_type, received_at, appended_at, due_at, updated_at) VALUES {}"""
 _DUE = """
@@ -94,36 +97,51 @@ def recover(connection: sqlite3.Connection, now: float) -> None:
 
 
 def append(
-    connection: sqlite3.Connection, deliveries: Sequence[Delivery], now: float, dedupe_window: float
+    connection: sqlite3.Connection, deliveries: Sequence[Delivery], now: float, recent: RecentKeys
 ) -> list[AppendResult]:
     """Insert deliveries that are new; make dead letters ready if they are appended again."""
     keyed = [(encode_text(delivery.key), delivery) for delivery in deliveries]
-    if dedupe_window <= 0:
+    if recent.window <= 0:
         return [AppendResult(id, duplicate=False) for id in _insert(connection, keyed, now)]
+    if not recent.is_loaded:
+        _load_recent_keys(connection, now, recent)
     replaying = {key for key, delivery in keyed if delivery.envelope_id is None}
-    ids = _find_by_key(connection, [key for key, _ in keyed], replaying, now, dedupe_window)
+    ids = _find_duplicates(connection, {key for key, _ in keyed}, replaying, now, recent)
     new: dict[Text, Delivery] = {}
     for key, delivery in keyed:
         if key not in ids:
             new.setdefault(key, delivery)
     inserted = dict(zip(new, _insert(connection, list(new.items()), now), strict=True))
+    recent.add(inserted, inserted.values(), now)
     ids |= inserted
     # Of several deliveries with a new key, the first is not a duplicate.
     return [AppendResult(ids[key], duplicate=inserted.pop(key, None) is None) for key, _ in keyed]
 
 
-def _find_by_key(
-    connection: sqlite3.Connection, keys: list[Text], replaying: set[Text], now: float, dedupe_window: float
+def _load_recent_keys(connection: sqlite3.Connection, now: float, recent: RecentKeys) -> None:
+    """Add the keys of the window; `recover` keeps the times of the rows in the order of their IDs."""
+    (newest,) = connection.execute(_NEWEST).fetchone()
+    before = newest - MAX_KEYS
+    (before,) = connection.execute(_NEWEST_BEFORE, (before, now - recent.window)).fetchone() or (before,)
+    rows = connection.execute(_KEYS_AFTER, (before,))
+    while page := rows.fetchmany(PAGE_ROWS):
+        keys, ids, times = zip(*page, strict=True)
+        recent.add(keys, ids, times[0])
+    recent.is_loaded = True
+
+
+def _find_duplicates(
+    connection: sqlite3.Connection, keys: set[Text], replaying: set[Text], now: float, recent: RecentKeys
 ) -> dict[Text, int]:
     """Return the IDs of stored deliveries by key; make dead letters with the keys in *replaying* ready."""
-    ids: dict[Text, int] = {}
-    for chunk in _chunks(keys):
-        query = _FIND_BY_KEY.format(_placeholders(chunk))
-        for key, id, state in connection.execute(query, (*chunk, now - dedupe_window)).fetchall():
-            ids[key] = id
-            if state == DEAD and key in replaying:
-                connection.execute(_REVIVE_DUPLICATE, (now, now, id))
-    return ids
+    rows: dict[Text, Row] = {}
+    for chunk in _chunks(recent.find(keys)):
+        found = connection.execute(_FIND.format(_placeholders(chunk)), (*chunk, now - recent.window))
+        rows |= {row[0]: row for row in found.fetchall() if row[0] in keys}
+    for key, id, state in rows.values():
+        if state == DEAD and key in replaying:
+            connection.execute(_REVIVE_DUPLICATE, (now, now, id))
+    return {key: id for key, id, _ in rows.values()}
 
 
 def _insert(connection: sqlite3.Connection, keyed: list[tuple[Text, Delivery]], now: float) -> list[int]:

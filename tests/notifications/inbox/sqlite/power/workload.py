@@ -18,6 +18,8 @@ from callfire_async.notifications.inbox.sqlite import SqliteInbox, _database
 
 LEASE_SECONDS = 3600.0
 POSTERS = 16
+# A sender repeats a post that was not acknowledged; the disk may have it or not.
+TRIES = 3
 
 
 def body(seed: int, life: int, number: int) -> bytes:
@@ -66,16 +68,24 @@ class Life:
 
     async def post(self, life: int, number: int, *, times: int) -> None:
         deliveries = [Delivery(body(self.options.seed, life, number))] * times
-        many = self.random.random() < 0.2
         self.mark("posting", deliveries[0].key, life, number)
+        for _ in range(TRIES):
+            if await self.is_stored(deliveries):
+                self.acknowledge(deliveries[0])
+                return
+
+    async def is_stored(self, deliveries: list[Delivery]) -> bool:
         try:
-            if many:
+            if self.random.random() < 0.2:
                 await self.inbox.append_many(deliveries)
             else:
                 await asyncio.gather(*map(self.inbox.append, deliveries))
         except InboxUnavailableError:
-            return
-        self.mark("kept", deliveries[0].key)
+            return False
+        return True
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.mark("kept", delivery.key)
         self.kept += 1
         if self.kept == self.options.dies_after:
             os._exit(0)
