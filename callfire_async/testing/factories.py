@@ -6,8 +6,9 @@ Events are encoded as XML and parsed again, so that their class and ``payload`` 
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import count
+from secrets import randbelow
 from typing import Any, TypedDict, TypeVar, Unpack
-from uuid import uuid4
 
 from callfire_async.models import (
     ActionState,
@@ -106,13 +107,13 @@ def make_text_finished(
     """
     Create a finished text: a `TextReceived` if it is inbound, a `TextSent` if the result is ``SENT``.
 
-    As in CallFire's notifications, only the record has the message of an outbound text.
+    Its record has the message too, as CallFire sends it since 2016.
     """
     return _text(TextFinished, ActionState.FINISHED, Result(result), inbound, **fields)
 
 
 def make_text_sent(**fields: Unpack[TextFields]) -> TextSent:
-    """Create an outbound text that was sent; only its record has the message."""
+    """Create an outbound text that was sent."""
     return _text(TextSent, ActionState.FINISHED, Result.SENT, inbound=False, **fields)
 
 
@@ -134,7 +135,7 @@ def make_call_finished(
         duration=timedelta(seconds=33),
         billed_amount=Decimal(1),
     )
-    call = Call(state=ActionState.FINISHED, final_result=Result(result), records=(record,), **action)
+    call = Call(state=ActionState.FINISHED, final_result=Result(result), records=(record,), agent_call=False, **action)
     return _parsed(CallFinished, CallFinished(subscription_id=subscription_id, call=call))
 
 
@@ -169,11 +170,17 @@ def _text(
 ) -> T:
     message = fields.pop("message", "KEYWORD yes, please" if inbound else "Your order is on its way.")
     subscription_id, action = _action_fields(inbound, _SHORT_CODE, fields)
-    record = TextRecord(id=_unique_id(), result=result, finish_time=action["modified"], message=message)
+    record = TextRecord(
+        id=_unique_id(),
+        result=result,
+        finish_time=action["modified"],
+        billed_amount=Decimal(result in (Result.SENT, Result.RECEIVED)),
+        message=message,
+    )
     text = Text(
         state=state,
         final_result=result,
-        message=message if inbound else None,
+        message=message,
         records=(record,) if result else (),
         **action,
     )
@@ -223,9 +230,13 @@ def _parsed(kind: type[T], event: Notification) -> T:
     return received
 
 
+# Twelve digits that end in 003, as CallFire's IDs do. A random start keeps the IDs of several processes apart.
+_ids = count(100_000_000_003 + 1000 * randbelow(800_000_000), 1000)
+
+
 def _unique_id() -> int:
-    """Return a new ID; CallFire's IDs have 64 bits."""
-    return uuid4().int >> 66
+    """Return an ID that no other call in this process returns; JavaScript can represent it."""
+    return next(_ids)
 
 
 def _now() -> datetime:

@@ -78,7 +78,7 @@ async def test_texts_and_calls_can_be_fetched(fake, callfire):
 async def test_a_missing_text_or_call_is_an_error(callfire):
     """It is a NotFoundError."""
     for service in (callfire.texts, callfire.calls):
-        with pytest.raises(NotFoundError, match="5 not found"):
+        with pytest.raises(NotFoundError, match="Not Found"):
             await service.get(5)
 
 
@@ -86,7 +86,8 @@ async def test_a_missing_text_or_call_is_an_error(callfire):
 async def test_calls_are_listed_and_paged(fake, callfire, count):
     """For any number of them; a page has the total."""
     calls = [make_call_finished().call for _ in range(count)]
-    fake.add(*calls)
+    # CallFire lists the newest first.
+    fake.add(*reversed(calls))
 
     page = await callfire.calls.query(max_results=2, first_result=1)
 
@@ -169,7 +170,8 @@ async def test_each_filter_selects(fake, callfire, filters, found):
         "b": make_text_sent(batch_id=2, labels=("mine",), created=TIME).text,
         "c": make_text_received(created=TIME + timedelta(days=1)).text,
     }
-    fake.add(*texts.values())
+    # CallFire lists the newest first.
+    fake.add(*reversed(texts.values()))
 
     listed = [text async for text in callfire.texts.all(page_size=1, **filters)]
 
@@ -239,14 +241,14 @@ def test_query_and_all_have_the_same_filters():
 
 
 async def test_sending_creates_one_text_per_recipient(callfire):
-    """They are found by the broadcast that `send` returns."""
+    """They are found by the broadcast that `send` returns, the newest first."""
     broadcast = await callfire.texts.send(["12135550142", "12135550143"], "Café?", from_number="67076")
 
     texts = [text async for text in callfire.texts.all(broadcast_id=broadcast.id)]
     assert broadcast.location.endswith(f"/broadcast/{broadcast.id}")
     assert [(text.to_number, text.from_number, text.records[0].message, text.final_result) for text in texts] == [
-        ("12135550142", "67076", "Café?", "SENT"),
         ("12135550143", "67076", "Café?", "SENT"),
+        ("12135550142", "67076", "Café?", "SENT"),
     ]
 
 

@@ -117,7 +117,8 @@ async def test_each_matching_subscription_gets_a_delivery(fake, callfire, inbox)
         make_text_received(message="something else"),
     ]
     call = make_call_finished(inbound=True)
-    fake.add(*(event.text for event in events), call.call)
+    # CallFire lists the newest first.
+    fake.add(*(event.text for event in reversed(events)), call.call)
 
     result = await reconcile(callfire, inbox, callfire.subscriptions, since=SINCE)
 
@@ -163,7 +164,7 @@ async def test_window_limits_what_is_listed(fake, callfire, inbox):
     """Events before *since* and after *until* are not listed."""
     subscription = await subscribe(callfire)
     events = [make_text_sent(created=NOW - timedelta(hours=hours)) for hours in (30, 20, 10, 1)]
-    fake.add(*(event.text for event in events))
+    fake.add(*(event.text for event in reversed(events)))
 
     result = await reconcile(
         callfire, inbox, [subscription], since=SINCE, until=NOW - timedelta(hours=5), retention=timedelta(days=9)

@@ -96,8 +96,7 @@ def test_fields_of_a_text_can_be_chosen():
     )
     assert (text.broadcast_id, text.batch_id, text.contact_id, text.labels) == (1, 2, 3, ("a",))
     assert (text.created, text.modified) == (CREATED, CREATED + timedelta(seconds=1))
-    # CallFire sends the message of an outbound text in the record only.
-    assert (text.message, text.records[0].message) == (None, "Hello")
+    assert (text.message, text.records[0].message) == ("Hello", "Hello")
 
 
 def test_an_inbound_text_has_its_message_twice():

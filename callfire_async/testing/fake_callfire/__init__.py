@@ -49,7 +49,7 @@ class FakeCallFire:
         password: API password that clients must send.
         repeated_request_id: The response to a create or update whose ``RequestId`` was used before: the response to the
             ``first`` request, carried out as if the ID were ``ignored``, or 400 (``refused``).
-        list_of_one: JSON form of a list with one item: a bare ``object``, or an ``array``.
+        list_of_one: JSON form of a list with one item: an ``array``, or a bare ``object``, which some servers sent.
         update_status: Status of an update's response: 204, or 200 with an empty body.
         max_subscriptions: Maximum number of subscriptions.
         webhook_update: What an update of a webhook does to keys that it leaves out: ``merge`` keeps them, ``replace``
@@ -57,6 +57,7 @@ class FakeCallFire:
         returns_secrets: Return the secrets of webhooks.
         counts_webhooks: Return the number of webhooks as ``totalCount`` of a list; if false, -1, as CallFire may.
         finishes_texts: Finish sent texts after the response to the send; if false, when `finish_texts` is called.
+        finishes_calls: Finish sent calls after the response to the send; if false, when `finish_calls` is called.
         drop_rate: Fraction of the postbacks that are not sent, from 0 to 1.
         duplicate_rate: Fraction of the postbacks that are sent twice, from 0 to 1.
         seed: Seed of the random choice of those postbacks.
@@ -72,13 +73,14 @@ class FakeCallFire:
         login: str = "login",
         password: str = "password",  # noqa: S107  # not a real password
         repeated_request_id: RepeatedRequestId = "first",
-        list_of_one: ListOfOne = "object",
+        list_of_one: ListOfOne = "array",
         update_status: UpdateStatus = 204,
         max_subscriptions: int = 10_000,
         webhook_update: WebhookUpdate = "merge",
         returns_secrets: bool = False,
         counts_webhooks: bool = True,
         finishes_texts: bool = True,
+        finishes_calls: bool = True,
         drop_rate: float = 0.0,
         duplicate_rate: float = 0.0,
         seed: int | None = None,
@@ -95,7 +97,7 @@ class FakeCallFire:
             max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id
         )
         self._message_store = MessageStore()
-        self._finishes_texts = finishes_texts
+        self._finishes: dict[type[Text | Call], bool] = {Text: finishes_texts, Call: finishes_calls}
         #: Fraction of the postbacks that are not sent, from 0 to 1; `postback_faults` takes precedence.
         self.drop_rate = drop_rate
         #: Fraction of the postbacks that are sent twice, from 0 to 1; `postback_faults` takes precedence.
@@ -164,11 +166,18 @@ class FakeCallFire:
 
     async def finish_texts(self) -> list[PostbackResult]:
         """Finish the texts that were sent through the API, and post an event for each."""
-        return [result for event in self._message_store.finish() for result in await self.emit(event)]
+        return await self._finish(Text)
 
-    async def _after_send(self) -> None:
-        if self._finishes_texts:
-            await self.finish_texts()
+    async def finish_calls(self) -> list[PostbackResult]:
+        """Finish the calls that were sent through the API with the result ``LA``, and post an event for each."""
+        return await self._finish(Call)
+
+    async def _finish(self, kind: type[Text | Call]) -> list[PostbackResult]:
+        return [result for event in self._message_store.finish(kind) for result in await self.emit(event)]
+
+    async def _after_send(self, kind: type[Text | Call]) -> None:
+        if self._finishes[kind]:
+            await self._finish(kind)
 
     # --- postbacks ----------------------------------------------------------------------------------------
 

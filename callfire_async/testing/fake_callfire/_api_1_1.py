@@ -12,7 +12,8 @@ from callfire_async._codec import converters, documents
 from callfire_async.models import Call, Subscription, Text
 from callfire_async.testing.fake_callfire._api_error import ApiErrorResponse
 from callfire_async.testing.fake_callfire._message_store import MessageStore
-from callfire_async.testing.fake_callfire._rest_api import Operation, query_number
+from callfire_async.testing.fake_callfire._parameters import Parameters, query_number, read_parameters
+from callfire_async.testing.fake_callfire._rest_api import Operation
 from callfire_async.testing.fake_callfire._subscription_store import SubscriptionStore
 
 __all__ = ["ListOfOne", "MessagingService", "UpdateStatus"]
@@ -32,7 +33,7 @@ class MessagingService:
         self,
         subscriptions: SubscriptionStore,
         messages: MessageStore,
-        after_send: Callable[[], Awaitable[None]],
+        after_send: Callable[[type[Text | Call]], Awaitable[None]],
         *,
         list_of_one: ListOfOne,
         update_status: UpdateStatus,
@@ -51,11 +52,13 @@ class MessagingService:
             ("/subscription/{id:int}", "GET", self._get),
             ("/subscription/{id:int}", "PUT", self._update),
             ("/subscription/{id:int}", "DELETE", self._delete),
-            ("/text", "POST", self._send),
+            ("/text", "POST", partial(self._send, Text)),
             ("/text", "GET", partial(self._query_actions, Text)),
             ("/text/{id:int}", "GET", partial(self._get_action, Text)),
+            ("/call", "POST", partial(self._send, Call)),
             ("/call", "GET", partial(self._query_actions, Call)),
             ("/call/{id:int}", "GET", partial(self._get_action, Call)),
+            ("/broadcast/{id:int}", "GET", self._get_broadcast),
         ]
         return [(path + ending, method, handler) for path, method, handler in operations for ending in ("", ".json")]
 
@@ -65,17 +68,18 @@ class MessagingService:
         return _response(request, "ResourceException", content, status=status, headers=headers)
 
     async def _create(self, request: Request) -> Response:
-        subscription_id = self._subscriptions.create(await _form(request))
+        subscription_id = self._subscriptions.create(await read_parameters(request))
         return _reference(request, subscription_id, "subscription")
 
     async def _query(self, request: Request) -> Response:
-        return self._page(request, Subscription, [*self._subscriptions.subscriptions.values()])
+        parameters = await read_parameters(request)
+        return self._page(request, parameters, Subscription, [*self._subscriptions.subscriptions.values()])
 
-    def _page(self, request: Request, kind: type, models: Sequence[object]) -> Response:
-        max_results = query_number(request, "MaxResults", MAX_RESULTS)
+    def _page(self, request: Request, parameters: Parameters, kind: type, models: Sequence[object]) -> Response:
+        max_results = query_number(parameters, "MaxResults", MAX_RESULTS)
         if not 1 <= max_results <= MAX_RESULTS:
             raise ApiErrorResponse(400, f"MaxResults must be from 1 to {MAX_RESULTS}")
-        first = query_number(request, "FirstResult", 0)
+        first = query_number(parameters, "FirstResult", 0)
         items = [_resource(model) for model in models[first : first + max_results]]
         resource_list: dict[str, Any] = {"@totalResults": len(models)}
         if items:
@@ -88,31 +92,30 @@ class MessagingService:
         return _response(request, "Resource", {"Subscription": _resource(subscription)})
 
     async def _update(self, request: Request) -> Response:
-        self._subscriptions.update(request.path_params["id"], await _form(request))
+        self._subscriptions.update(request.path_params["id"], await read_parameters(request))
         return Response(status_code=self._update_status)
 
     async def _delete(self, request: Request) -> Response:
         self._subscriptions.delete(request.path_params["id"])
         return Response(status_code=204)
 
-    async def _send(self, request: Request) -> Response:
-        response = _reference(request, self._messages.send(await _form(request)), "broadcast")
-        response.background = BackgroundTask(self._after_send)
+    async def _send(self, kind: type[Text | Call], request: Request) -> Response:
+        broadcast_id = self._messages.send(kind, await read_parameters(request))
+        response = _reference(request, broadcast_id, "broadcast")
+        response.background = BackgroundTask(self._after_send, kind)
         return response
 
     async def _query_actions(self, kind: type[Text | Call], request: Request) -> Response:
-        return self._page(request, kind, self._messages.query(kind, request.query_params))
+        parameters = await read_parameters(request)
+        return self._page(request, parameters, kind, self._messages.query(kind, parameters))
 
     async def _get_action(self, kind: type[Text | Call], request: Request) -> Response:
         action = self._messages.get(kind, request.path_params["id"])
         return _response(request, "Resource", {kind.__name__: _resource(action)})
 
-
-async def _form(request: Request) -> dict[str, str]:
-    try:
-        return documents.read_form(await request.body())
-    except UnicodeDecodeError:
-        raise ApiErrorResponse(400, "The form is not UTF-8") from None
+    async def _get_broadcast(self, request: Request) -> Response:
+        broadcast = self._messages.get_broadcast(request.path_params["id"])
+        return _response(request, "Resource", {"Broadcast": _resource(broadcast)})
 
 
 def _resource(model: object) -> dict[str, Any]:
@@ -133,13 +136,30 @@ def _response(
 ) -> Response:
     """Return a response in the format of the request's path."""
     if request.url.path.endswith(".json"):
-        return Response(documents.write_json({wrapper: content}), status, headers, "application/json")
+        body = documents.write_json({wrapper: _apply_json_forms(content)})
+        return Response(body, status, headers, "application/json")
     return Response(documents.write_xml(_element(wrapper, content)), status, headers, "application/xml")
+
+
+def _apply_json_forms(node: Any) -> Any:
+    """Return a tree as in CallFire's JSON responses: the number that was called is an object, an amount is a number."""
+    if isinstance(node, dict):
+        return {name: _json_value(name, value, node) for name, value in node.items()}
+    return [_apply_json_forms(item) for item in node] if isinstance(node, list) else node
+
+
+def _json_value(name: str, value: Any, parent: dict[str, Any]) -> Any:
+    if name == "BilledAmount":
+        return float(value)
+    # The filter of a subscription has a number, too, which is text.
+    if name == "ToNumber" and "State" in parent and isinstance(value, str):
+        return {"#text": value}
+    return _apply_json_forms(value)
 
 
 def _element(wrapper: str, content: dict[str, Any]) -> dict[str, Any]:
     """Put the wrapper's own fields into its namespace, and add the note that CallFire adds."""
-    unprefixed = ("Subscription", "Text", "Call", "@totalResults")
+    unprefixed = ("Subscription", "Text", "Call", "Broadcast", "@totalResults")
     fields = {name if name in unprefixed else f"r:{name}": content[name] for name in content}
     namespaces = {"@xmlns": documents.DATA, "@xmlns:r": documents.RESOURCE}
     return {f"r:{wrapper}": namespaces | fields | {"r:note": "Processing time was 38.7ms"}}

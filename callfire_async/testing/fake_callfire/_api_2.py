@@ -9,8 +9,9 @@ from starlette.responses import Response
 from callfire_async._codec import documents
 from callfire_async.models import WEBHOOK_EVENTS, WebhookResource
 from callfire_async.testing.fake_callfire._api_error import ApiErrorResponse
+from callfire_async.testing.fake_callfire._parameters import query_number
 from callfire_async.testing.fake_callfire._partial_response import parse_fields, select
-from callfire_async.testing.fake_callfire._rest_api import Operation, query_number
+from callfire_async.testing.fake_callfire._rest_api import Operation
 from callfire_async.testing.fake_callfire._webhook_store import Content, WebhookStore, supported_events
 
 __all__ = ["WebhookService"]
@@ -53,10 +54,10 @@ class WebhookService:
         return _json(content, status, headers)
 
     async def _find(self, request: Request) -> Response:
-        limit = query_number(request, "limit", _DEFAULT_LIMIT)
+        limit = query_number(request.query_params, "limit", _DEFAULT_LIMIT)
         if not 1 <= limit <= _MAX_LIMIT:
             raise ApiErrorResponse(400, f"limit must be from 1 to {_MAX_LIMIT}")
-        offset = query_number(request, "offset", 0)
+        offset = query_number(request.query_params, "offset", 0)
         query, enabled = request.query_params, _enabled(request.query_params)
         found = [
             self._visible(content) for content in self._webhooks.contents if _matches(query, content, enabled=enabled)
@@ -97,7 +98,7 @@ class WebhookService:
         try:
             return _response(request, _resource(request.path_params["resource"]))
         except KeyError:
-            raise ApiErrorResponse(404, "Webhook resource not found") from None
+            raise ApiErrorResponse(404, "Not Found") from None
 
 
 def _matches(query: Mapping[str, str], content: Content, *, enabled: bool | None) -> bool:

@@ -1,18 +1,28 @@
 """The fake account's texts and calls, and queries of them."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
+from typing import TypeVar
 
 from attrs import evolve, fields, frozen
 
 from callfire_async._codec import converters
-from callfire_async.models import Call, Text
-from callfire_async.notifications.events import TextSent, result_of
-from callfire_async.testing.factories import make_text_notification, make_text_sent
+from callfire_async.models import Broadcast, BroadcastStatus, Call, Text
+from callfire_async.notifications.events import CallFinished, TextSent, result_of
 from callfire_async.testing.fake_callfire._api_error import ApiErrorResponse
+from callfire_async.testing.fake_callfire._outbound_messages import (
+    create_broadcast,
+    create_message,
+    finish_message,
+    read_recipients,
+)
+from callfire_async.testing.fake_callfire._parameters import Parameters, listed_values, query_number
 
 __all__ = ["MessageStore"]
+
+T = TypeVar("T")
 
 
 @frozen
@@ -46,6 +56,8 @@ class _QueryFilter:
         )
 
 
+# Each has several values: in one parameter, separated by spaces, or in several parameters.
+_LISTS = ("State", "Result", "ToNumber")
 _FILTER_NAMES = frozenset(converters.wire_name(_QueryFilter, field.name) for field in fields(_QueryFilter))
 
 
@@ -54,10 +66,11 @@ class MessageStore:
 
     def __init__(self) -> None:
         self._actions: dict[type[Text | Call], dict[int, Text | Call]] = {Text: {}, Call: {}}
-        # CallFire's real IDs have this form.
-        self._broadcast_ids = count(12_345_003, 1000)
-        self._text_ids = count(896_807_881_003, 1000)
-        self._unfinished: list[Text] = []
+        self._broadcasts: dict[int, Broadcast] = {}
+        # CallFire's real IDs have these forms.
+        self._broadcast_ids = count(11_868_842_003, 1000)
+        self._action_ids = count(902_118_640_003, 1000)
+        self._unfinished: dict[type[Text | Call], deque[Text | Call]] = {Text: deque(), Call: deque()}
 
     def add(self, action: Text | Call) -> None:
         """Add a text or call; it replaces one with the same ID."""
@@ -65,54 +78,60 @@ class MessageStore:
 
     def get(self, kind: type[Text | Call], id: int) -> Text | Call:
         """Return a text or call."""
-        if id not in self._actions[kind]:
-            raise ApiErrorResponse(404, f"{kind.__name__} {id} not found")
-        return self._actions[kind][id]
+        return _get(self._actions[kind], id)
 
-    def query(self, kind: type[Text | Call], parameters: Mapping[str, str]) -> list[Text | Call]:
-        """Return the texts or calls that match a query, in the order in which they were added."""
-        known = {name: value for name, value in parameters.items() if name in _FILTER_NAMES}
+    def get_broadcast(self, id: int) -> Broadcast:
+        """Return the broadcast of a send."""
+        return _get(self._broadcasts, id)
+
+    def query(self, kind: type[Text | Call], parameters: Parameters) -> list[Text | Call]:
+        """Return the texts or calls that match a query, those that were added last first."""
+        lists = {name: listed_values(parameters, name) for name in _LISTS if name in parameters}
+        known = {name: value for name, value in {**parameters, **lists}.items() if name in _FILTER_NAMES}
         query_filter, problems = converters.structure(_QueryFilter, known, "query")
         if problems:
             raise ApiErrorResponse(400, ", ".join(problems))
-        return [action for action in self._actions[kind].values() if query_filter.accepts(action)]
+        return [action for action in reversed(self._actions[kind].values()) if query_filter.accepts(action)]
 
-    def send(self, form: Mapping[str, str]) -> int:
-        """Create an unfinished text for each recipient; return the ID of the broadcast."""
-        for name in ("To", "Message"):
-            if not form.get(name, "").strip():
-                raise ApiErrorResponse(400, f"{name} is required")
-        broadcast_id = next(self._broadcast_ids)
-        for number in dict.fromkeys(form["To"].replace(",", " ").split()):
-            text = self._text(broadcast_id, number, form)
-            self.add(text)
-            self._unfinished.append(text)
+    def send(self, kind: type[Text | Call], form: Parameters) -> int:
+        """Create an unfinished text or call for each recipient; return the ID of the broadcast."""
+        recipients = read_recipients(form)
+        broadcast_id = self._broadcast_id(form)
+        broadcast = create_broadcast(kind, broadcast_id, form, datetime.now(UTC).replace(microsecond=0))
+        self._broadcasts.setdefault(broadcast_id, broadcast)
+        for recipient in recipients:
+            action = create_message(kind, self._unused_id(), recipient, broadcast, form)
+            self.add(action)
+            if recipient.is_valid:
+                self._unfinished[kind].append(action)
         return broadcast_id
 
-    def _text(self, broadcast_id: int, number: str, form: Mapping[str, str]) -> Text:
-        event = make_text_notification(
-            id=next(self._text_ids),
-            broadcast_id=broadcast_id,
-            from_number=form.get("From", "67076"),
-            to_number=number,
-        )
-        return evolve(event.text, message=form["Message"])
+    def _broadcast_id(self, form: Parameters) -> int:
+        """Return the ID of the broadcast to which a send belongs: one that the form has, or a new one."""
+        return query_number(form, "BroadcastId", 0) or next(self._broadcast_ids)
 
-    def finish(self) -> Iterator[TextSent]:
-        """Finish the sent texts, and yield an event for each."""
-        unfinished, self._unfinished = self._unfinished, []
-        for text in unfinished:
-            event = make_text_sent(
-                id=text.id,
-                broadcast_id=text.broadcast_id,
-                from_number=text.from_number,
-                to_number=text.to_number,
-                contact_id=text.contact_id,
-                created=text.created,
-                message=text.message or "",
-            )
-            self.add(event.text)
+    def _unused_id(self) -> int:
+        """Return a new ID; the account may have texts and calls with IDs of the caller's."""
+        return next(id for id in self._action_ids if not any(id in actions for actions in self._actions.values()))
+
+    def finish(self, kind: type[Text | Call] = Text) -> Iterator[TextSent | CallFinished]:
+        """Finish the texts or calls that were sent, and yield an event for each."""
+        unfinished = self._unfinished[kind]
+        while unfinished:
+            event = finish_message(unfinished.popleft())
+            self.add(event.subject)
+            self._finish_broadcast(event.subject.broadcast_id)
             yield event
+
+    def _finish_broadcast(self, id: int | None) -> None:
+        if id in self._broadcasts:
+            self._broadcasts[id] = evolve(self._broadcasts[id], status=BroadcastStatus.FINISHED)
+
+
+def _get(items: Mapping[int, T], id: int) -> T:
+    if id not in items:
+        raise ApiErrorResponse(404, "Not Found")
+    return items[id]
 
 
 def _is_one_of(allowed: str | None, value: str | None) -> bool:

@@ -15,8 +15,10 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from callfire_async.testing.fake_callfire._api_error import ApiErrorResponse
 from callfire_async.testing.faults import Fault
 
-__all__ = ["Operation", "RestApi", "RestService", "query_number"]
+__all__ = ["Operation", "RestApi", "RestService"]
 
+# CallFire's words for the status, in the documentation of its clients.
+_UNAUTHORIZED = "Unauthorized, API Key missing or invalid"
 _HTML = "<html><head><title>{status}</title></head><body><h1>{status}</h1><hr>gateway</body></html>"
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -93,7 +95,7 @@ class RestApi:
 
         async def authenticated(request: Request) -> Response:
             if not self._has_credentials(request.headers.get("Authorization", "")):
-                raise HTTPException(401, "Unauthorized", {"WWW-Authenticate": 'Basic realm="CallFire"'})
+                raise HTTPException(401, _UNAUTHORIZED, {"WWW-Authenticate": 'Basic realm="CallFire"'})
             try:
                 return await handler(request)
             except ApiErrorResponse as error:
@@ -109,12 +111,3 @@ class RestApi:
 def _is_api_2(scope: Scope) -> bool:
     segments = scope.get("path", "").split("/")
     return "v2" in segments or ("webhooks" in segments and "1.1" not in segments)
-
-
-def query_number(request: Request, name: str, default: int) -> int:
-    """Return a query parameter that is a number."""
-    text = request.query_params.get(name, str(default))
-    # 18 digits fit into 64 bits; `int` raises ValueError for thousands of digits.
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise ApiErrorResponse(400, f"{name} must be a number")
-    return int(text)

@@ -53,7 +53,7 @@ class SubscriptionStore:
     def get(self, subscription_id: int) -> Subscription:
         """Return a subscription."""
         if subscription_id not in self.subscriptions:
-            raise ApiErrorResponse(404, f"Subscription {subscription_id} not found")
+            raise ApiErrorResponse(404, "Not Found")
         return self.subscriptions[subscription_id]
 
     def delete(self, subscription_id: int) -> None:

@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Literal
 
-from attrs import fields
-
+from callfire_async._codec.converters_v2 import structure_v2
 from callfire_async.models import WEBHOOK_EVENTS, Webhook, WebhookEvent, WebhookResource
 from callfire_async.testing.fake_callfire._api_error import ApiErrorResponse
 
@@ -83,7 +82,7 @@ class WebhookStore:
     def get(self, webhook_id: int) -> Content:
         """Return a webhook as a JSON object."""
         if webhook_id not in self._contents:
-            raise ApiErrorResponse(404, f"Webhook {webhook_id} not found")
+            raise ApiErrorResponse(404, "Not Found")
         return self._contents[webhook_id]
 
     def delete(self, webhook_id: int) -> None:
@@ -138,28 +137,5 @@ def _checked_event(resource: WebhookResource, event: object) -> str:
 
 
 def _webhook(content: Mapping[str, Any]) -> Webhook:
-    values = {field.name: _value(content.get(_key(field.name)), field.name) for field in fields(Webhook)}
-    return Webhook(**values)
-
-
-def _value(value: Any, attribute: str) -> Any:
-    convert = _CONVERSIONS.get(attribute)
-    return convert(value) if convert and value is not None else value
-
-
-def _key(attribute: str) -> str:
-    first, *others = attribute.split("_")
-    return first + "".join(map(str.capitalize, others))
-
-
-def _moment(milliseconds: int) -> datetime:
-    return _EPOCH + milliseconds * _MILLISECOND
-
-
-_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
-    "resource": WebhookResource,
-    "events": lambda events: tuple(map(WebhookEvent, events)),
-    "expires_at": _moment,
-    "created_at": _moment,
-    "updated_at": _moment,
-}
+    webhook, _ = structure_v2(Webhook, dict(content), "webhook")
+    return webhook

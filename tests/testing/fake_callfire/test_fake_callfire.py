@@ -175,7 +175,11 @@ async def test_error_responses_are_errors_of_the_client(response_format):
             await callfire.subscriptions.get(42)
 
     messages = [raised.value.message for raised in (bad_request, not_found, unauthorized)]
-    assert messages == ["An account has at most 0 subscriptions", "Subscription 42 not found", "Unauthorized"]
+    assert messages == [
+        "An account has at most 0 subscriptions",
+        "Not Found",
+        "Unauthorized, API Key missing or invalid",
+    ]
 
 
 @each_format
