@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 from attrs import define, field
@@ -15,12 +16,13 @@ from callfire_async.notifications.events import Notification, UnknownNotificatio
 from callfire_async.notifications.inbox._cancellation import StopProgress, finish_within
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats, safe_message
 from callfire_async.notifications.observers import AttemptRecord, RequestRecord, _CompositeObserver
-from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.parsing import parse_or_split
 from callfire_async.notifications.routing._failures import FailureLog, UnhandledEventLog, failure_reason
 from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.security.request_validation import RETRY_AFTER_HEADER, Reply
 from callfire_async.notifications.worker import SETTLE_SECONDS, Worker
+from callfire_async.notifications.worker._envelope_splitter import deliveries_of
 from callfire_async.notifications.worker._known_sources import KnownSources
 
 _log = logging.getLogger("callfire_async.receiver")
@@ -228,6 +230,26 @@ class QueuedIntake:
         await self._worker.wait_for_change(timeout)
 
 
+def _events_of(delivery: Delivery) -> Iterator[tuple[Delivery, Notification | NotificationError]]:
+    """Yield each event of a delivery, or why it cannot be read. Those of an envelope have deliveries of their own."""
+    try:
+        parsed = parse_or_split(delivery.body, delivery.content_type)
+    except NotificationError as error:
+        yield delivery, error
+        return
+    if not isinstance(parsed, tuple):
+        yield delivery, parsed
+        return
+    for part in deliveries_of(delivery, parsed):
+        yield from _events_of(part)
+
+
+def _refuse(error: NotificationError, record: AttemptRecord) -> int:
+    _log.warning("rejected an invalid notification with %d: %s", error.status_hint, error)
+    record.outcome, record.reason = "refused", str(error)
+    return error.status_hint
+
+
 @define(eq=False)
 class InlineIntake:
     """Intake without an inbox: handlers run before the response."""
@@ -250,20 +272,28 @@ class InlineIntake:
         """Do nothing: the server waits for requests in progress."""
 
     async def accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
-        """Handle a delivery; return its outcome as a status."""
+        """
+        Handle all events of a delivery, one after the other; return the worst outcome as a status.
+
+        An event that cannot be read does not prevent the others.
+        """
+        statuses = [await self._handle(one, event) for one, event in _events_of(delivery)]
+        # 500 for a handler that failed is more than 400 or 422 for an event that cannot be read.
+        status = max(statuses)
+        if 400 <= status < 500:
+            record.refused = "no notification"
+        return Reply(status)
+
+    async def _handle(self, delivery: Delivery, event: Notification | NotificationError) -> int:
         attempt = AttemptRecord(delivery)
         with self._observers.attempt(attempt):
-            try:
-                event = attempt.event = parse(delivery.body, delivery.content_type)
-            except NotificationError as error:
-                _log.warning("rejected an invalid notification with %d: %s", error.status_hint, error)
-                attempt.outcome, attempt.reason = "refused", str(error)
-                record.refused = "no notification"
-                return Reply(error.status_hint)
+            if isinstance(event, NotificationError):
+                return _refuse(event, attempt)
+            attempt.event = event
             self.counts["unknown"] += isinstance(event, UnknownNotification)
             return await self._dispatch(event, attempt)
 
-    async def _dispatch(self, event: Notification, record: AttemptRecord) -> Reply:
+    async def _dispatch(self, event: Notification, record: AttemptRecord) -> int:
         try:
             is_unknown = await self._known_sources.find_unknown(event)
             ran = not is_unknown and await self._router.dispatch(
@@ -275,14 +305,14 @@ class InlineIntake:
         self.counts[record.outcome] += 1
         if not ran:
             self._unhandled_log.record(event)
-        return Reply(204)
+        return 204
 
-    def _fail(self, errors: HandlerErrors, record: AttemptRecord) -> Reply:
+    def _fail(self, errors: HandlerErrors, record: AttemptRecord) -> int:
         self.counts["failed"] += 1
         record.exceptions = exceptions_by_name(errors)
         record.outcome, record.reason = "failed", failure_reason(record.exceptions)
         self._failure_log.log_handlers(record.exceptions, "responded 500; without an inbox there is no retry")
-        return Reply(500)
+        return 500
 
     async def inbox_stats(self) -> InboxStats | None:
         """Return None: there is no inbox."""

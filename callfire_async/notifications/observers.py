@@ -46,9 +46,13 @@ class RequestRecord:
 
 @define(eq=False)
 class AttemptRecord:
-    """One attempt at a delivery. The attributes are set as they become known, as those of a `RequestRecord`."""
+    """
+    One attempt at a delivery. The attributes are set as they become known, as those of a `RequestRecord`.
 
-    #: The delivery.
+    Without an inbox, each event of an envelope has an attempt of its own.
+    """
+
+    #: The delivery; without an inbox, for an envelope with several events, the envelope with one of them.
     delivery: Delivery
     #: The delivery's id in the inbox; None without an inbox.
     id: int | str | None = None
@@ -57,9 +61,9 @@ class AttemptRecord:
     #: The parsed event; None before it is parsed, or if the body is not a notification.
     event: Notification | None = None
     #: ``handled``, ``failed``, ``dead``, ``released`` (the receiver stopped) or ``lost`` (another worker has the
-    #: lease); ``unhandled`` if no handler matched the event and it was ignored; without an inbox also ``refused``
-    #: (not a notification), which is ``dead`` with one.
-    #: None until the outcome is known, and if it could not be stored.
+    #: lease); ``unhandled`` if no handler matched the event and it was ignored; ``split`` for an envelope whose events
+    #: are deliveries of their own now; without an inbox also ``refused`` (not a notification), which is ``dead`` with
+    #: one. None until the outcome is known, and if it could not be stored.
     outcome: str | None = None
     #: Why the delivery was not handled, as `InboxEntry.reason`.
     reason: str = ""

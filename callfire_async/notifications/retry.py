@@ -98,6 +98,11 @@ class Outcome:
         return evolve(cls.ack(event_key), name="unhandled")
 
     @classmethod
+    def split(cls) -> Self:
+        """Mark the delivery of an envelope as done: each of its events has a delivery of its own."""
+        return evolve(cls.ack(event_key=""), name="split")
+
+    @classmethod
     def nack(cls, delay: float, completed: frozenset[str], reason: str) -> Self:
         """Retry after *delay* seconds, without the handlers that have completed."""
         reason = _storable(reason)

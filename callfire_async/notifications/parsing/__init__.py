@@ -77,7 +77,8 @@ def parse_or_split(body: bytes | str, content_type: str | None = None) -> Notifi
 
     Raises:
         MalformedNotificationError: See `parse`.
-        InvalidNotificationError: See `parse`; or the envelope has no events, or more than 1,000.
+        InvalidNotificationError: See `parse`; or the envelope has no events, more than 1,000, or several and more than
+            4,096 bytes in addition to them, which would be repeated for each.
     """
     return _read(body, content_type, _event_or_parts)
 

@@ -56,6 +56,8 @@ Create = Callable[[Any], Content]
 
 # Far more than CallFire is known to send. The events are counted before they are converted.
 MAX_EVENTS = 1_000
+# Of an envelope with several events, for which they are repeated: four members of a few bytes and the webhook's name.
+_MAX_REPEATED_BYTES = 4_096
 
 
 def list_elements(envelope: Mapping[str, Any]) -> list[Any]:
@@ -74,7 +76,16 @@ def list_elements(envelope: Mapping[str, Any]) -> list[Any]:
 
 
 def split(envelope: Mapping[str, Any], elements: Iterable[Any]) -> tuple[bytes, ...]:
-    """Return an envelope for each element, with the other members of the given one; nothing is converted."""
+    """
+    Return an envelope for each element, with the other members of the given one; nothing is converted.
+
+    Raises:
+        UnexpectedDocumentError: The other members, which are repeated for each element, are too large.
+    """
+    if len(json_documents.write_object({**envelope, "events": []})) > _MAX_REPEATED_BYTES:
+        raise UnexpectedDocumentError(
+            f"the envelope has more than {_MAX_REPEATED_BYTES} bytes in addition to its events"
+        )
     return tuple(json_documents.write_object({**envelope, "events": [element]}) for element in elements)
 
 

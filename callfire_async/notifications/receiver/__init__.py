@@ -64,17 +64,18 @@ class Receiver:
     failed or timed out, 400 or 422 for a body that is not a notification. CallFire does not document retries, so an
     event with any other response than 204 is lost.
 
-    ``async with receiver`` starts it at the first entry and stops it at the last exit; it may be entered several
-    times. A receiver that is not running responds 503.
+    An envelope of API v2 with several events is one delivery, which the worker replaces by one for each event. Without
+    an inbox all events are handled before the response: 500 if a handler failed, else 422 if one cannot be read.
+
+    ``async with receiver`` starts it at the first entry and stops it at the last exit. Otherwise it responds 503.
 
     Args:
         router: The handlers.
         tokens: The valid tokens; a string is one token, None accepts requests without a token.
-        signing_secrets: The secrets of the webhooks of API v2 that post to this receiver; a string is one secret.
-            ``X-CallFire-Signature`` is then verified over the body as it arrived, before it is stored. A postback whose
-            signature is wrong, repeated or missing is rejected with 401. None ignores signatures.
-        require_signature: Whether a postback must have a signature. If not, a postback without one is accepted on its
-            token alone, for subscriptions of API 1.1 on the same endpoint. False requires *signing_secrets*.
+        signing_secrets: The secrets of the webhooks of API v2; a string is one secret, None ignores signatures. A
+            postback whose ``X-CallFire-Signature`` is wrong, repeated or missing is rejected with 401.
+        require_signature: Whether a postback must have a signature. If not, one without it is accepted on its token
+            alone, as those of API 1.1 on the same endpoint. False requires *signing_secrets*.
         inbox: Stores the deliveries; the receiver opens and closes it.
         max_body_bytes: A larger body is rejected with 413.
         body_timeout: Seconds to read the whole body; a slower sender gets 408.

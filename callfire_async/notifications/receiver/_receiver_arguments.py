@@ -18,7 +18,7 @@ from callfire_async.notifications.security.tokens import EndpointTokens
 
 # The methods that a receiver and its worker call.
 _INBOX_METHODS = (
-    *("__aenter__", "__aexit__", "append", "claim", "extend", "ack", "nack", "release"),
+    *("__aenter__", "__aexit__", "append", "append_many", "claim", "extend", "ack", "nack", "release"),
     *("dead_letter", "get", "stats", "wait"),
 )
 

@@ -18,12 +18,13 @@ from callfire_async.notifications.events import Notification, UnknownNotificatio
 from callfire_async.notifications.inbox._cancellation import StopProgress, cancel_repeatedly, wait_for_tasks
 from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Inbox, Lease, safe_message, wait_for_event
 from callfire_async.notifications.observers import AttemptRecord, _CompositeObserver
-from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.parsing import parse_or_split
 from callfire_async.notifications.retry import Outcome, RetryPolicy, outcome_after_failure
 from callfire_async.notifications.routing._failures import FailureLog, Failures, UnhandledEventLog
 from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.worker._dead_letter_callback import OnDeadLetter, call_with_dead_letter
+from callfire_async.notifications.worker._envelope_splitter import store_events
 from callfire_async.notifications.worker._failed_claim_log import FailedClaimLog
 from callfire_async.notifications.worker._known_sources import KnownSources
 from callfire_async.notifications.worker._work_in_progress import WorkInProgress
@@ -304,7 +305,10 @@ class Worker:
         return self._outcome_after_failure(record.exceptions, lease, frozenset(completed))
 
     async def _parse_and_dispatch(self, lease: Lease, completed: set[str], record: AttemptRecord) -> Outcome:
-        event = record.event = parse(lease.delivery.body, lease.delivery.content_type)
+        parsed = parse_or_split(lease.delivery.body, lease.delivery.content_type)
+        if isinstance(parsed, tuple):
+            return await store_events(self.inbox, lease, parsed)
+        event = record.event = parsed
         if unknown := await self.known_sources.find_unknown(event, self._work.naming(lease)):
             return Outcome.dead_letter(unknown)
         self.counts["unknown"] += isinstance(event, UnknownNotification) and lease.attempt == 1
