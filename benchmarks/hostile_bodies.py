@@ -21,13 +21,23 @@ from functools import partial
 from pathlib import Path
 from xml.parsers import expat
 
-from notifications.parsing.attacks import BROADCAST, CALL, JSON, MEGABYTE, XML
+from notifications.parsing.attacks import (
+    BROADCAST,
+    CALL,
+    CALL_EVENT,
+    ENVELOPES,
+    JSON,
+    MEGABYTE,
+    TEXT_EVENT,
+    XML,
+    events,
+)
 
 from benchmarks.rows import Costs, Effort, Row
 from callfire_async.client._operations.api_1_1 import query_subscriptions
 from callfire_async.client._responses import HttpResponse, parse_response
 from callfire_async.errors import CallFireError
-from callfire_async.notifications import parse
+from callfire_async.notifications import parse_all
 
 MAX_MILLISECONDS = 150
 MAX_MEGABYTES = 32
@@ -50,12 +60,17 @@ def numbered(head: bytes, unit: bytes, count: int, tail: bytes) -> bytes:
     return head + b"".join(unit.replace(b"{}", b"%d" % number) for number in range(count)) + tail
 
 
+UNREADABLE_RECORDS = b',"records":[%s1]' % (b'{"id":"x","recordings":{"id":"x"}},' * 4)
 RECORDS = b'{"CallFinished":{"Call":{"@id":1,"CallRecord":['
 
 #: The tests' corpus, and more bodies just below each limit.
 POSTBACKS: dict[str, Callable[[], bytes]] = {
     **{f"XML: {case.name}": case.body for case in XML},
     **{f"JSON: {case.name}": case.body for case in JSON},
+    **{f"API v2: {case.name}": case.body for case in ENVELOPES},
+    "API v2: 1,000 calls with unreadable records": events(CALL_EVENT % UNREADABLE_RECORDS, 1_000),
+    "API v2: 1,000 texts with labels": events(TEXT_EVENT % (b',"labels":[' + b'"a",' * 57 + b'"a"]'), 1_000),
+    "API v2: 240 campaign IDs of 4,300 digits": events(TEXT_EVENT % (b',"campaignId":' + b"9" * 4_300), 240),
     "XML: 9,990 elements, two attributes each": lambda: repeated(b"<z>", b"<a b='' c=''/>", b"</z>", 9_990),
     "XML: 9,990 unknown elements, invalid at the end": lambda: numbered(
         b"<z>", b"<a{} xmlns='u{}' b=''/>", 9_990, b"</y>"
@@ -98,7 +113,7 @@ RESPONSES: dict[str, Callable[[], bytes]] = {
 def parse_postback(body: bytes) -> str:
     """Parse a postback; return the outcome."""
     try:
-        return f"accepted, {len(parse(body).problems)} problems"
+        return f"accepted, {sum(len(event.problems) for event in parse_all(body))} problems"
     except CallFireError as error:
         return f"rejected: {str(error)[:60]}"
 

@@ -11,10 +11,13 @@ from benchmarks.instructions import instructions
 from benchmarks.rows import Costs, Effort, Row, compare
 from callfire_async.models import NotificationFormat
 from callfire_async.notifications import parse
-from callfire_async.testing import samples
+from callfire_async.testing import encode, samples
 
 XML = samples.body("TextReceived")
 JSON = samples.body("TextReceived", NotificationFormat.JSON)
+
+
+V2 = encode(samples.EVENTS["TextReceived"], api="v2")[1]
 
 
 def _in_instructions(effort: Effort) -> Costs:
@@ -29,6 +32,10 @@ def _compare_with_xmltodict(effort: Effort) -> Costs:
 
 def _compare_with_json(effort: Effort) -> Costs:
     return compare(lambda: parse(JSON), lambda: json.loads(JSON), effort)
+
+
+def _compare_generations(effort: Effort) -> Costs:
+    return compare(lambda: parse(V2), lambda: parse(JSON), effort)
 
 
 def _compare_with_pydantic_xml(effort: Effort) -> Costs:
@@ -55,4 +62,10 @@ ROWS = (
     Row(_PARSE_XML, "pydantic-xml", 1.4, _compare_with_pydantic_xml, better="higher"),
     Row(_PARSE_XML, "xsdata", 4.0, _compare_with_xsdata, better="higher"),
     Row(f"`parse` of a JSON notification of {len(JSON)} bytes", "`json.loads`", 2.5, _compare_with_json),
+    Row(
+        f"`parse` of a text of API v2 in an envelope of {len(V2)} bytes",
+        "`parse` of the same text in JSON of API 1.1",
+        1.2,
+        _compare_generations,
+    ),
 )

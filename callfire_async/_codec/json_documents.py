@@ -20,8 +20,9 @@ from callfire_async._codec.document_limits import (
 )
 from callfire_async._codec.repairs import UNESCAPED, Repair, Tree
 
-# A thousand events, each with twice the values of a real one: an event has about 8 objects and lists and 45 commas.
-_MAX_ENVELOPE_VALUES = 16_000
+# A thousand real texts have 7,000 objects and lists and 45,000 commas. A call with recordings and answers has twice as
+# many, but a megabyte has fewer of these.
+_MAX_ENVELOPE_VALUES = 12_000
 _MAX_ENVELOPE_COMMAS = 64_000
 
 

@@ -19,6 +19,8 @@ T = TypeVar("T")
 #: A cattrs structure hook: takes a value and a type, which the hooks below ignore.
 Hook = Callable[[Any, Any], Any]
 
+# As many digits as a decimal may have. Python writes the digits of a longer integer slowly.
+_MAX_NUMBER = 10**30
 # Ten times the number of results that CallFire has published.
 _MAX_LIST_ITEMS = 200
 
@@ -68,6 +70,8 @@ def _scalar_hook(parse: Callable[[str], T], problem: str) -> Callable[[Any, Any]
     def hook(value: object, _: object) -> T | None:
         if value is None:
             return None
+        if type(value) is int and abs(value) > _MAX_NUMBER:
+            raise ValueError(problem)
         try:
             text = value.strip() if type(value) is str else read_text(value)
             return parse(text) if text else None

@@ -34,6 +34,8 @@ class Case:
     #: The condition for an accepted event.
     condition: Callable[[Any], bool] = lambda event: True
     content_type: str | None = None
+    #: Whether the body is an envelope with several events. The condition has all of them; a receiver stores each.
+    has_several: bool = False
 
 
 def xml(document: str) -> Callable[[], bytes]:
@@ -579,6 +581,169 @@ JSON = [
     Case("megabyte of backslashes", lambda: b'{"a":"' + b"\\" * MEGABYTE),
 ]
 
+TEXT_EVENT = b'{"resourceType":"InboundText","eventType":"Finished","resource":{"id":1%s}}'
+CALL_EVENT = b'{"resourceType":"InboundCall","eventType":"Finished","resource":{"id":1%s}}'
+CAMPAIGN_EVENT = b'{"resourceType":"CallBroadcast","eventType":"Started","resource":{"id":1%s}}'
+UNREADABLE_CALL = (
+    b',"created":"x","modified":"x","campaignId":"x","inbound":"x","contact":1,"records":[{"id":"x","duration":"x"},{}]'
+)
+UNREADABLE_CAMPAIGN = (
+    b',"lastModified":"x","maxActiveTransfers":"x","sounds":{"liveSoundId":"x","dncSoundId":"x"},"retryConfig":{'
+    b'"maxAttempts":"x"},"localTimeRestriction":{"beginHour":"x"}'
+)
+
+
+def events(element: bytes, count: int) -> Callable[[], bytes]:
+    """Return a function that puts an event into an envelope *count* times."""
+    return lambda: b'{"events":[' + b",".join([element] * count) + b"]}"
+
+
+def text_event(fields: bytes) -> Callable[[], bytes]:
+    """Return a function that returns an envelope with a text that has these fields."""
+    return events(TEXT_EVENT % (b"," + fields), 1)
+
+
+ENVELOPES = [
+    Case("a megabyte of the smallest events", events(b"{}", MEGABYTE // 3 - 10)),
+    Case("a megabyte of events that are numbers", events(b"1", MEGABYTE // 2 - 10)),
+    Case("a megabyte of events that are lists", events(b"[]", MEGABYTE // 3 - 10)),
+    Case("a megabyte of the smallest texts", events(TEXT_EVENT % b"", MEGABYTE // 80)),
+    Case("1,001 events", events(TEXT_EVENT % b"", 1_001)),
+    Case("1,001 events of {}", events(b"{}", 1_001)),
+    Case("999 events of {}", events(b"{}", 999), has_several=True),
+    Case("60,000 events that are null", events(b"null", 60_000)),
+    Case(
+        "1,000 texts of a kilobyte",
+        events(TEXT_EVENT % (b',"message":"%s"' % (b"x" * 950)), 1_000),
+        "accepted",
+        lambda events: len(events) == 1_000,
+        has_several=True,
+    ),
+    Case(
+        "1,000 unreadable calls",
+        events(CALL_EVENT % UNREADABLE_CALL, 1_000),
+        "accepted",
+        lambda events: {len(event.problems) for event in events} == {7},
+        has_several=True,
+    ),
+    Case(
+        "1,000 unreadable campaigns",
+        events(CAMPAIGN_EVENT % UNREADABLE_CAMPAIGN, 1_000),
+        "accepted",
+        lambda events: {len(event.problems) for event in events} == {6},
+        has_several=True,
+    ),
+    Case(
+        "999 events and an unreadable one",
+        lambda: events(TEXT_EVENT % b"", 999)()[:-2] + b",5]}",
+        has_several=True,
+    ),
+    Case(
+        "11,000 records and an unreadable one",
+        events(CALL_EVENT % (b',"records":[' + b"{}," * 11_000 + b"1]"), 1),
+        "accepted",
+        has_problems("not an object @ resource.records[11000]"),
+    ),
+    Case("20,000 records", events(CALL_EVENT % (b',"records":[' + b"{}," * 20_000 + b"{}]"), 1)),
+    Case("1,100 unreadable records", events(CALL_EVENT % (b',"records":[' + b"1," * 1_100 + b"1]"), 1)),
+    Case("60,000 labels", events(CALL_EVENT % (b',"labels":[' + b'"a",' * 60_000 + b'"a"]'), 1), "accepted"),
+    Case(
+        "60,000 attributes",
+        text_event(b'"attributes":{%s}' % b",".join(b'"a%d":%d' % (n, n) for n in range(60_000))),
+        "bounded",
+    ),
+    Case("60,000 media that cannot be read", text_event(b'"media":[' + b"1," * 60_000 + b"1]")),
+    Case("an event that is nested too deeply", text_event(b'"a":' + b"[" * 64 + b"]" * 64)),
+    Case("an event that is nested to the limit", text_event(b'"a":' + b"[" * 58 + b"]" * 58), "accepted"),
+    Case("a depth of 100,000 in an event", text_event(b'"a":' + b"[" * 100_000)),
+    Case(
+        "240 events with ids of 4,300 digits",
+        events(TEXT_EVENT.replace(b"1", b"9" * 4_300) % b"", 240),
+        has_several=True,
+    ),
+    Case(
+        "a campaign's id of 65 bits",
+        text_event(b'"campaignId":18446744073709551615'),
+        "accepted",
+        has_problems("not an integer @ resource.campaignId"),
+    ),
+    *(
+        Case(
+            f"the time {number.decode()[:16]} in an event",
+            text_event(b'"created":%s' % number),
+            "accepted",
+            has_problems("not a time @ resource.created"),
+        )
+        for number in (
+            b"1e300",
+            b"-1e300",
+            b"1.5",
+            b"253402300800000",
+            b"-62135596800001",
+            b"9" * 4_000,
+            b"true",
+            b'"x"',
+        )
+    ),
+    *(
+        Case(f"the time {number.decode()} in range", text_event(b'"created":%s' % number), "accepted", has_problems())
+        for number in (b"0", b"-62135596800000", b"253402300799999", b"1.5e12", b'"1527695024123"', b'""', b"null")
+    ),
+    Case("the time NaN in an event", text_event(b'"created":NaN')),
+    Case("the amount 1e999 in an event", text_event(b'"records":[{"billedAmount":1e999}]')),
+    Case(
+        "a NUL in the message of an event",
+        text_event(b'"message":"a\\u0000b"'),
+        "accepted",
+        lambda event: (event.text.message, event.problems) == ("a\0b", ()),
+    ),
+    Case(
+        "a lone surrogate in each text of an envelope",
+        lambda: (
+            b'{"webhookName":"\\ud800","events":[{"resourceType":"\\ud800","eventType":"\\udfff",'
+            b'"resource":{"\\ud800":"\\udfff"}}]}'
+        ),
+        "accepted",
+        lambda event: event.name == "\ud800.\udfff",
+    ),
+    Case(
+        "duplicate keys in an event",
+        text_event(b'"id":2,"batchId":3,"batchId":4'),
+        "accepted",
+        lambda event: (event.text.id, event.text.batch_id) == (2, 4),
+    ),
+    Case("two arrays of events", lambda: b'{"events":[%s],"events":[]}' % (TEXT_EVENT % b"")),
+    Case("an object of events", lambda: b'{"webhookId":1,"events":{"0":%s}}' % (TEXT_EVENT % b"")),
+    Case("a text of events", lambda: b'{"webhookId":1,"events":"Finished"}'),
+    Case("no events", lambda: b'{"webhookId":1,"events":[]}'),
+    Case("an envelope without the key", lambda: b'{"webhookId":1,"resourceType":"InboundText"}'),
+    Case("a list of envelopes", lambda: b'[{"events":[%s]}]' % (TEXT_EVENT % b"")),
+    Case(
+        "an envelope in XML",
+        xml("<events><resourceType>InboundText</resourceType><eventType>Finished</eventType></events>"),
+        "accepted",
+        lambda event: event.name == "events" and event.webhook_id is None,
+    ),
+    Case(
+        "an envelope in a SOAP envelope",
+        xml(
+            '<s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope"><s:Body><events/><events/></s:Body></s:Envelope>'
+        ),
+    ),
+    Case(
+        "a webhook's id that is a phone number",
+        lambda: b'{"webhookId":"12135551212x","events":[%s]}' % (TEXT_EVENT % b""),
+    ),
+    Case(
+        "a resource type of a megabyte",
+        lambda: b'{"events":[{"resourceType":"%s","eventType":"a"}]}' % (b"x" * MEGABYTE),
+        "bounded",
+    ),
+    Case("a resource type that is an object", lambda: b'{"events":[{"resourceType":{"a":1},"resource":{}}]}'),
+    Case("an envelope in UTF-16", lambda: events(TEXT_EVENT % b"", 1)().decode().encode("utf-16"), "accepted"),
+    Case("an envelope that is cut off", lambda: events(TEXT_EVENT % b"", 2)()[:-5]),
+]
+
 VALUES = [
     Case("the text false", call(Inbound="false"), "accepted", lambda event: event.call.inbound is False),
     Case("the text FALSE", call(Inbound="FALSE"), "accepted", lambda event: event.call.inbound is False),
@@ -709,4 +874,4 @@ CLIENT = {
     ],
 }
 
-CASES = {case.name: case for case in [*XML, *JSON, *VALUES]}
+CASES = {case.name: case for case in [*XML, *JSON, *ENVELOPES, *VALUES]}

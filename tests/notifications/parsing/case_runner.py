@@ -12,11 +12,12 @@ import pickle
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 from notifications.parsing.attacks import CASES, Case
 
 from callfire_async.errors import NotificationError
-from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.parsing import parse, parse_all, parse_or_split
 
 CPU_SECONDS = 5
 MEMORY_BYTES = 256 * 1024 * 1024
@@ -54,9 +55,9 @@ def set_limits() -> None:
 
 
 def run_case(case: Case) -> dict[str, object]:
-    """Parse the body, and use the event in every way that a program may."""
+    """Parse the body, and use the event or events in every way that a program may."""
     try:
-        event = parse(case.body(), case.content_type)
+        event = parsed(case)
     except NotificationError as error:
         return {
             "outcome": "bad",
@@ -66,16 +67,29 @@ def run_case(case: Case) -> dict[str, object]:
     except BaseException as error:  # noqa: BLE001  # any other exception is a failure of the case
         return {"outcome": f"raised {type(error).__name__}"}
     try:
-        repr((event, event.key, hash(event)))
+        repr((event, [single.key for single in (event if case.has_several else [event])], hash(event)))
         is_equal = event == copy.deepcopy(event) == pickle.loads(pickle.dumps(event))
         repr(event).encode("utf-8")
         return {
             "outcome": "accepted",
             "is_expected": is_equal and bool(case.condition(event)),
-            "shown": repr(event.problems),
+            "shown": repr(event if case.has_several else event.problems),
         }
     except BaseException as error:  # noqa: BLE001  # any exception is a failure of the case
         return {"outcome": f"accepted, and then raised {type(error).__name__}"}
+
+
+def parsed(case: Case) -> Any:
+    """Return the event of a body, or all of its events; each function returns the same."""
+    body = case.body()
+    if not case.has_several:
+        event = parse(body, case.content_type)
+        assert (event,) == parse_all(body, case.content_type)
+        assert event == parse_or_split(body, case.content_type)
+        return event
+    events = parse_all(body, case.content_type)
+    assert events == tuple(parse(part) for part in parse_or_split(body, case.content_type))
+    return events
 
 
 if __name__ == "__main__":
