@@ -57,6 +57,8 @@ class DeliveryView:
     #: The inbox's id.
     id: int | str | None = None
     event: Notification | None = None
+    #: Whether the body is an envelope of several events, which become deliveries of their own.
+    has_several_events: bool = False
     #: Why the body is not a notification; safe to print.
     parse_error: str = ""
     reason: str = ""

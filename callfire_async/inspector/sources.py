@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -24,9 +25,9 @@ from callfire_async.notifications import (
     Receiver,
     RequestRecord,
     SqliteInbox,
-    parse,
 )
 from callfire_async.notifications.inbox.base import parse_row_id
+from callfire_async.notifications.parsing import parse_or_split
 
 __all__ = ["FileSource", "ReceiverSource", "Source", "view_of"]
 
@@ -51,7 +52,12 @@ _REFUSAL_REASONS = {
     "storage": "the inbox could not store the delivery",
     None: "the client disconnected",
 }
+# Outcomes of attempts that did not fail.
+_NO_FAILURES = ("handled", "released", "split")
 _OUTCOMES = {"ready": "waiting", "delayed": "waiting", "leased": "running", "done": "handled", "dead": "dead"}
+
+#: Without an inbox, the deliveries that the current request handles: one for each event of an envelope.
+_handled_in_request: ContextVar[list[DeliveryView]] = ContextVar("_handled_in_request")
 
 
 class Source(Protocol):
@@ -103,9 +109,14 @@ def _state(entry: InboxEntry) -> tuple[str, int, str]:
 
 def _parse_event(item: DeliveryView, delivery: Delivery) -> None:
     try:
-        item.event = parse(delivery.body, delivery.content_type)
+        parsed = parse_or_split(delivery.body, delivery.content_type)
     except NotificationError as error:
         item.parse_error = str(error)
+        return
+    if isinstance(parsed, tuple):
+        item.has_several_events = True
+    else:
+        item.event = parsed
 
 
 @define(eq=False)
@@ -154,8 +165,8 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
     title: str = "receiver"
     history: DeliveryHistory = field(factory=DeliveryHistory)
     read_only: str | None = None
-    #: Deliveries handled within their request (without an inbox), by the delivery's identity.
-    _inline: dict[int, DeliveryView] = field(factory=dict)
+    #: The running attempts within a request (without an inbox).
+    _inline: dict[AttemptRecord, DeliveryView] = field(factory=dict)
 
     # --- observation --------------------------------------------------------------------------------------
 
@@ -163,20 +174,23 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
     def request(self, record: RequestRecord) -> Iterator[None]:
         """Record the response to a request."""
         at, started = datetime.now(UTC), time.perf_counter()
+        items: list[DeliveryView] = []
+        token = _handled_in_request.set(items)
         try:
             yield
         finally:
+            _handled_in_request.reset(token)
             self.history.count_received()
-            item = self._item_of_request(record, at)
-            item.status = None if record.reply is None else record.reply.status
-            item.response_seconds = time.perf_counter() - started
-            self.history.touch(item)
+            for item in items or [self._item_of_request(record, at)]:
+                item.status = None if record.reply is None else record.reply.status
+                item.response_seconds = time.perf_counter() - started
+                self.history.touch(item)
 
     def _item_of_request(self, record: RequestRecord, at: datetime) -> DeliveryView:
         if record.delivery is None:
             return self.history.add(DeliveryView(at, "refused", reason=_refusal_reason(record)))
         if record.appended is None:
-            return self._inline.pop(id(record.delivery), None) or self._add_not_stored(record, record.delivery)
+            return self._add_not_stored(record, record.delivery)
         if record.appended.duplicate:
             return self._add(record.delivery, "duplicate", record.appended.id)
         # A worker may have started an attempt already.
@@ -208,14 +222,15 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
             attempt.outcome, attempt.reason = record.outcome, record.reason
             item.outcome, item.reason = record.outcome or "unsettled", record.reason
             age = (datetime.now(UTC) - record.delivery.received_at).total_seconds()
-            self.history.count_settled(max(0.0, age), failed=record.outcome not in ("handled", "released"))
+            self.history.count_settled(max(0.0, age), failed=record.outcome not in _NO_FAILURES)
             self.history.touch(item)
+            self._inline.pop(record, None)
 
     def _item_of_attempt(self, record: AttemptRecord) -> DeliveryView:
-        known = None if record.id is None else self.history.by_id(record.id)
-        item = known or self._add(record.delivery, "running", record.id)
-        if record.id is None:
-            self._inline[id(record.delivery)] = item
+        if record.id is not None:
+            return self.history.by_id(record.id) or self._add(record.delivery, "running", record.id)
+        item = self._inline[record] = self._add(record.delivery, "running", None)
+        _handled_in_request.get().append(item)
         return item
 
     @contextmanager
@@ -233,7 +248,7 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
             run.seconds = time.perf_counter() - started
 
     def _current_attempt(self, record: AttemptRecord) -> Attempt:
-        item = self._inline.get(id(record.delivery)) if record.id is None else self.history.by_id(record.id)
+        item = self._inline.get(record) if record.id is None else self.history.by_id(record.id)
         return item.attempts[-1] if item is not None and item.attempts else Attempt(record.attempt)
 
     # --- replay -------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def to_row(item: DeliveryView) -> dict[str, Any]:
         "receivedAt": item.received_at.timestamp(),
         "kind": _kind(item),
         "subject": _subject(event),
-        "subscription": None if event is None or event.subscription_id is None else str(event.subscription_id),
+        "subscription": _id(None if event is None else event.subscription_id),
+        "webhook": _id(None if event is None else event.webhook_id),
         "outcome": item.outcome,
         "reason": item.reason,
         "status": item.status,
@@ -63,10 +64,16 @@ def to_detail(item: DeliveryView, *, revealed: bool = False) -> dict[str, Any]:
 def _kind(item: DeliveryView) -> str:
     if item.event is not None:
         return type(item.event).__name__
+    if item.has_several_events:
+        return "several events"
     if item.parse_error:
         return "not a notification"
     # A refused request has no delivery; the inbox drops the bodies of handled deliveries.
     return "request" if item.delivery is None else "body dropped"
+
+
+def _id(id: int | None) -> str | None:
+    return None if id is None else str(id)
 
 
 def _subject(event: Notification | None) -> str:

@@ -151,7 +151,7 @@ class _ReceiverTelemetry(Observer):
     def _report_attempt(self, record: AttemptRecord, span: Span, seconds: float) -> None:
         event_type, outcome = _event_type(record), record.outcome or "unsettled"
         attributes = event_type | {"callfire.handling.outcome": outcome}
-        error: Attributes = {} if outcome in ("handled", "released") else {"error.type": outcome}
+        error: Attributes = {} if outcome in ("handled", "released", "split") else {"error.type": outcome}
         self._attempt_duration.record(seconds, _PROCESS | attributes | error)
         span.update_name(" ".join(["process", *map(str, event_type.values())]))
         span.set_attributes(attributes | error | _attempt_span_attributes(record))
@@ -234,9 +234,10 @@ def _attempt_span_attributes(record: AttemptRecord) -> Attributes:
     }
     if record.id is not None:
         attributes["messaging.message.id"] = str(record.id)
-    if record.event is not None and record.event.subscription_id is not None:
+    if record.event is not None:
+        ids = {"subscription": record.event.subscription_id, "webhook": record.event.webhook_id}
         # As text, because the number in a body may exceed the 64 bits of an integer attribute.
-        attributes["callfire.subscription.id"] = str(record.event.subscription_id)
+        attributes |= {f"callfire.{kind}.id": str(id) for kind, id in ids.items() if id is not None}
     return attributes
 
 
@@ -280,7 +281,11 @@ class RequestSpanLinks:
             self._stored.popitem(last=False)
 
     def of(self, key: str) -> SpanContext | None:
-        """Return the span of the request that stored a delivery, if it is known."""
+        """Return the span of the request that stored a delivery, or the envelope of which it is an event, if known."""
+        # The worker adds a slash and a number to the key of an envelope.
+        return self._find(key) or self._find(key.rpartition("/")[0])
+
+    def _find(self, key: str) -> SpanContext | None:
         if key in self._stored:
             return self._stored[key]
         matching = (span for record, span in self._active.items() if record.delivery and record.delivery.key == key)

@@ -307,6 +307,39 @@ async def test_receiver_without_inbox():
     assert (counts, missing.status_code) == ({}, 404)
 
 
+def envelope(*numbers):
+    events = [{"eventType": "Finished", "resource": {"id": number, "message": "hello"}} for number in numbers]
+    return json.dumps(
+        {"webhookId": 7, "webhookName": "texts", "resourceType": "InboundText", "events": events}
+    ).encode()
+
+
+async def test_an_envelope_and_its_events_are_shown(service):
+    """Each event is a delivery of its own; the detail of one has its webhook."""
+    await service.post(envelope(1, 2))
+
+    split, first, second = [(await service.get(f"deliveries/{number}")) for number in (1, 2, 3)]
+    assert service.outcomes == ["split", "handled", "handled"]
+    assert (split["kind"], split["parseError"], split["status"]) == ("several events", "", 204)
+    assert [one["kind"] for one in (first, second)] == ["TextReceived", "TextReceived"]
+    assert (first["webhook"], first["subscription"], split["webhook"]) == ("7", None, None)
+    assert "texts" in json.dumps(first["event"])
+
+
+async def test_events_of_an_envelope_without_an_inbox_are_shown():
+    """Each with the status of their request."""
+    async with inspected(None) as plain:
+        await plain.post(envelope(1, 2), text(43, "fail"))
+        details = [await plain.get(f"deliveries/{number}") for number in (1, 2, 3)]
+
+    assert [(one["outcome"], one["status"], one["subject"]) for one in details] == [
+        ("handled", 204, "text 1"),
+        ("handled", 204, "text 2"),
+        ("failed", 500, "text 43"),
+    ]
+    assert [len(one["attempts"][0]["handlers"]) for one in details] == [1, 1, 1]
+
+
 async def test_cancelled_requests_are_shown(service):
     """A cancelled request is shown, before and after its body was read."""
     released = asyncio.Event()

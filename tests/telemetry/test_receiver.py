@@ -1,6 +1,7 @@
 """`instrument_receiver` reports requests, attempts, handler calls and the inbox, and nothing private."""
 
 import asyncio
+import json
 from collections import defaultdict
 
 import pytest
@@ -151,6 +152,23 @@ async def test_attempt_span_links_to_the_request_span(recorder, router):
         ("handle keep", attempt.context.span_id),
         ("handle count", attempt.context.span_id),
     ]
+
+
+async def test_split_envelope_is_reported(recorder, router):
+    """Its events are attempts of their own, which link to the request; their spans have the webhook's id."""
+    events = [{"eventType": "Finished", "resource": {"id": number}} for number in (1, 2)]
+    body = json.dumps({"webhookId": 7, "resourceType": "InboundText", "events": events}).encode()
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, inbox=MemoryInbox())) as receiver:
+        await post(receiver, body)
+        await receiver.idle(timeout=DEADLINE)
+
+    (request,), attempts = recorder.spans("POST"), recorder.spans("process")
+    outcomes = sorted(span.attributes["callfire.handling.outcome"] for span in attempts)
+    (split,) = [span for span in attempts if span.attributes["callfire.handling.outcome"] == "split"]
+    assert outcomes == ["handled", "handled", "split"]
+    assert [link.context.span_id for span in attempts for link in span.links] == [request.context.span_id] * 3
+    assert ("error.type" in split.attributes, split.status.status_code) == (False, StatusCode.UNSET)
+    assert [span.attributes.get("callfire.webhook.id") for span in attempts if span is not split] == ["7", "7"]
 
 
 async def test_failures_are_reported_without_exception_messages(recorder, router):

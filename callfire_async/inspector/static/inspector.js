@@ -3,7 +3,8 @@
 
 const MAX_ROWS = 1000;
 const OUTCOMES = [
-  "waiting", "running", "handled", "failed", "dead", "refused", "duplicate", "unhandled", "released", "lost", "cancelled",
+  "waiting", "running", "handled", "split", "failed", "dead", "refused", "duplicate", "unhandled", "released", "lost",
+  "cancelled",
 ];
 const SVG = "http://www.w3.org/2000/svg";
 const ANNOUNCE_INTERVAL_MS = 5000;
@@ -329,7 +330,7 @@ function fillRow(row, item) {
   setText(outcome, item.outcome);
   setText(title.children[0], item.kind);
   setText(title.children[1], item.subject);
-  setText(subscription, item.subscription === null ? "" : `#${item.subscription}`);
+  setText(subscription, item.subscription !== null ? `#${item.subscription}` : item.webhook !== null ? `webhook #${item.webhook}` : "");
   setText(time, formatClock(item.receivedAt));
   const problems = item.problemCount ? `${item.problemCount} unreadable ${item.problemCount === 1 ? "field" : "fields"}` : "";
   const attempts = item.attemptCount > 1 ? `attempt ${item.attemptCount}` : "";
@@ -509,6 +510,7 @@ function factsNode(item) {
     ["response", item.status === null ? null : `${item.status} in ${formatDuration(item.responseMs)}`],
     ["delivery", item.id],
     ["subscription", item.subscription],
+    ["webhook", item.webhook],
     ["subject", item.subject || null],
     ["body", item.bodySize ? `${item.bodySize.toLocaleString("en")} bytes` : null],
     ["content type", item.contentType],
