@@ -4,6 +4,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from engines.nats import NatsServer, running_nats
@@ -15,6 +16,12 @@ settings.register_profile("untimed", settings.default, deadline=None)
 settings.load_profile("untimed")
 # The long form: pytest --hypothesis-profile=torture tests/notifications/inbox
 settings.register_profile("torture", max_examples=5_000, deadline=None)
+
+HERE = Path(__file__).parent
+# Their tests all start servers or kill processes; elsewhere, a decorator marks the test.
+SLOW_FOLDERS = frozenset(["notifications/crash", "notifications/inbox/jetstream", "notifications/inbox/sqlite/power"])
+# A test that uses one of these drives a browser or starts a server.
+SLOW_FIXTURES = frozenset(["browser", "nats_server", "postgres"])
 
 # A shell starts background jobs with SIGINT ignored, and the tests' subprocesses would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,6 +41,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.seed is None:
         config.option.seed = random.SystemRandom().randrange(10**6)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the tests are selected by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE) and is_slow(item):
+            item.add_marker(pytest.mark.slow)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    folder = item.path.parent.relative_to(HERE).as_posix()
+    return folder in SLOW_FOLDERS or not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -42,6 +42,7 @@ def run(*command, folder):
     )
 
 
+@pytest.mark.slow
 def test_the_services_own_tests_pass():
     """They run in the example's folder, as in a copy of it."""
     result = run("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=EXAMPLES / "service")
@@ -123,6 +124,7 @@ def wait_for(url, is_expected):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", FRONT_ENDS)
 def test_a_service_records_each_event_once_across_restarts(module, storage):
     """After a restart its data is still there, and a repeated event is not recorded again."""
@@ -139,6 +141,7 @@ def test_a_service_records_each_event_once_across_restarts(module, storage):
 # --- three receivers --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_three_receivers_share_the_work():
     """They share a directory of files, without a server."""
     result = run("run_local.py", folder=EXAMPLES / "scale-out")
@@ -147,6 +150,7 @@ def test_three_receivers_share_the_work():
     assert "300 posted, 300 acknowledged, 300 handled" in result.stdout
 
 
+@pytest.mark.slow
 def test_three_receivers_share_an_inbox_in_postgresql(dsn):
     """Any receiver handles a delivery, whichever accepted it."""
     result = run("run_local.py", dsn, folder=EXAMPLES / "scale-out")
@@ -155,6 +159,7 @@ def test_three_receivers_share_an_inbox_in_postgresql(dsn):
     assert "300 posted, 300 acknowledged, 300 handled" in result.stdout
 
 
+@pytest.mark.slow
 def test_three_receivers_share_a_jetstream_cluster():
     """Each delivery is on three servers."""
     with running_cluster() as servers:

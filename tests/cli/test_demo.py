@@ -39,6 +39,7 @@ def handle(results: DemoResults, *numbers: int) -> None:
             journal.write(demo_receiver.journal_line(1, ("text", number, "SENT")) + "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [True, False])
 async def test_demo_loses_nothing(terminal):
     """The demo prints its results and loses no event, on a terminal and without one."""
@@ -61,6 +62,7 @@ async def test_receiver_that_does_not_start_is_an_error(tmp_path):
             pass
 
 
+@pytest.mark.slow
 async def test_killed_receiver_loses_nothing():
     """A receiver that is killed loses no acknowledged event."""
     screen = console()
@@ -70,6 +72,7 @@ async def test_killed_receiver_loses_nothing():
     assert (lost, "No acknowledged events were lost" in screen.file.getvalue()) == (0, True)
 
 
+@pytest.mark.slow
 async def test_dropped_postbacks_are_reconciled():
     """With dropped postbacks and a killed receiver, every text and call is handled in the end."""
     screen = console()
@@ -202,6 +205,7 @@ def test_campaign_has_all_kinds_of_events():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_demo_runs_without_a_running_loop():
     """The demo can be started with asyncio.run."""
     assert asyncio.run(demo.run(1, console())) == 0

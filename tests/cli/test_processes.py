@@ -48,6 +48,7 @@ def test_missing_typer_is_reported(tmp_path):
     assert (result.returncode, "pip install 'callfire-async[cli]'" in result.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_sandbox_posts_to_listen(sandbox, capfd):
     """A text sent to a sandbox is posted to a subscribed `listen`."""
     import httpx
@@ -82,6 +83,7 @@ def test_closed_pipe_is_quiet():
     assert (process.returncode, err) == (1, "")
 
 
+@pytest.mark.slow
 def test_pipe_gets_plain_unfolded_text(sandbox):
     """Output to a pipe has no colour codes, and long lines are not folded."""
     env = os.environ | {"NO_COLOR": "1", "COLUMNS": "20"}
@@ -108,6 +110,7 @@ async def raise_signal(signal_number):
         await asyncio.Event().wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_close_the_server_cleanly(signal_number):
     """SIGINT and SIGTERM exit all contexts and restore the signal handlers."""
@@ -169,6 +172,7 @@ def test_application_startup_error_exits():
         asyncio.run(enter(serve(Starlette(lifespan=lifespan))))
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_background_job():
     """SIGTERM ends a process that was started with SIGINT ignored."""
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *COMMAND, "sandbox", "--port", "0", "--json"]
@@ -180,6 +184,7 @@ def test_sigterm_ends_a_background_job():
     assert (process.returncode, err) == (130, "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_status_130():
     """Ctrl-C ends a command with status 130 and no output."""
     import typer

@@ -42,6 +42,7 @@ def wait_for(tmux, pane, *texts):
     raise AssertionError(f"{texts} not found:\n{screen}")
 
 
+@pytest.mark.slow
 def test_listen_prints_what_trigger_posts(tmux):
     """`listen` prints each event on a line of plain text, and exits with status 130 on Ctrl-C."""
     tmux("split-window", "-v", "sh")

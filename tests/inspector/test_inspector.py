@@ -813,6 +813,7 @@ async def test_ipv6_address():
     assert address.startswith("http://[::1]:")
 
 
+@pytest.mark.slow
 async def test_demo_serves_the_inspector(monkeypatch):
     """`demo --inspect` serves the inspector until Enter is pressed."""
     screen, outcomes = Console(file=StringIO(), width=100), []
@@ -832,6 +833,7 @@ async def test_demo_serves_the_inspector(monkeypatch):
     assert (lost, outcomes) == (0, ["handled"])
 
 
+@pytest.mark.slow
 async def test_inspector_of_the_demo_survives_a_crash(tmp_path):
     """After a restart the inspector has the same URL."""
     options = demo_receiver.ReceiverOptions(

@@ -13,6 +13,7 @@ needs_schemathesis = pytest.mark.skipif(
 CHECKS = "not_a_server_error,status_code_conformance,unsupported_method"
 
 
+@pytest.mark.slow
 @needs_schemathesis
 @pytest.mark.parametrize("token", [None, TOKEN], ids=["any token", "the token"])
 async def test_only_documented_statuses_are_returned(token, tmp_path, torture, seed):

@@ -626,6 +626,7 @@ def down(server) -> Iterator[None]:
         getattr(server, "wait", lambda: None)()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of nats-py, which is not closed
 @pytest.mark.parametrize("outage", [frozen, down])
 @pytest.mark.parametrize("spooled", [False, True])
@@ -669,6 +670,7 @@ async def test_a_server_that_is_away_during_the_stop(request, caplog, engine, sp
 # --- the whole process --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_the_process():
     """While the inbox, the observers and the handlers hang, and cancellation is not ignored."""
     script = textwrap.dedent(

@@ -4,6 +4,7 @@ from collections import Counter
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from callfire_async.cli.commands import demo
@@ -16,6 +17,7 @@ from callfire_async.testing import FakeCallFire
 DROPPED, DUPLICATED, KILLED = 0.05, 0.03, 2
 
 
+@pytest.mark.slow
 async def test_each_event_reaches_its_handler(tmp_path: Path, torture, seed, record_property):
     """At least once; the number of second deliveries is reported as a property and printed."""
     events = 20_000 if torture else 400

@@ -54,6 +54,7 @@ async def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 
 # nats-py does not close a connection that fails during a reconnect; the garbage collector does.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("fault", Fault, ids=[fault.name for fault in Fault])
 @pytest.mark.parametrize("behind", ["postgres", "jetstream"], indirect=True)

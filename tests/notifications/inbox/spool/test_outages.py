@@ -17,6 +17,8 @@ from callfire_async.notifications.inbox.postgres import PostgresInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
+pytestmark = pytest.mark.slow
+
 # A lease that never reached the worker expires after this time.
 LEASE_SECONDS = 2.0
 _POLL_SECONDS = 0.01

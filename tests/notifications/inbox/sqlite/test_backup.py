@@ -54,6 +54,7 @@ async def append_until(service, count: int) -> None:
 # --- the documented route -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_backup_of_a_running_service_is_complete_and_can_be_restored(path, tmp_path):
     """Its owner is killed later; its log is not applied to the restored file."""
     copy = tmp_path / "backup.db"
@@ -336,6 +337,7 @@ async def test_a_directory_skips_a_backup_with_the_log_of_another_file(path, cap
     assert "does not belong to it" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_log_that_makes_a_complete_database_is_used(path):
     """If the log has every page, the result is the state before the crash."""
     async with running(SERVICE, path) as service:
@@ -378,6 +380,7 @@ async def test_a_file_is_not_checked_after_an_ordinary_crash(path, monkeypatch):
         assert (await inbox.stats()).ready >= 2000
 
 
+@pytest.mark.slow
 async def test_every_moment_of_a_kill_leaves_a_file_that_opens(path):
     """Each after some checkpoints."""
     for moment in range(8):

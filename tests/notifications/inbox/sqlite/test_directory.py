@@ -144,6 +144,7 @@ async def test_deliveries_of_another_process_cannot_be_changed(directory):
         assert (settled, await one.ack(leased)) == ([False] * 5, True)
 
 
+@pytest.mark.slow
 async def test_handled_covers_all_files(directory):
     """Those of running and of stopped processes."""
     async with workers(directory, 1) as pids, SqliteInbox.in_directory(directory) as inbox:
@@ -156,6 +157,7 @@ async def test_handled_covers_all_files(directory):
 # --- taking over --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_four_workers_become_two(directory):
     """Each delivery that the four left is claimed once; their leases count as crashes."""
     async with workers(directory, 4) as pids:

@@ -286,6 +286,7 @@ async def test_waiting_for_the_lock_can_be_cancelled(path):
         assert await inbox.stats() == InboxStats()
 
 
+@pytest.mark.slow
 async def test_the_leases_of_a_killed_owner_are_ready_at_once(path):
     """The lock ends with the process; its leases count as crashes."""
     async with running(OWNER_SCRIPT, path) as owner:
