@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, assert_type
 
+import httpx
+import httpx2
+
 from callfire_async import (
     ApplyResult,
     Call,
@@ -136,3 +139,7 @@ async def receive(receiver: Receiver) -> None:
 
 
 Receiver(router)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # tokens is required
+
+CallFire("login", "password", http_client=httpx.AsyncClient())
+CallFire("login", "password", http_client=httpx2.AsyncClient())
+CallFire("login", "password", http_client=httpx.Client())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,7 +1,9 @@
 """
-`HttpTransport`: sends requests through httpx, with a concurrency limit and a total timeout, safe to cancel.
+`HttpTransport`: sends requests through httpx or httpx2, with a concurrency limit and a total timeout, safe to cancel.
 
-The only module of the client that imports httpx, which takes long: `Connection` imports it on first use.
+The only module of the client that imports httpx, which takes long: `Connection` imports it on first use. It never
+imports httpx2: a client of it exists only if the application has. httpx2 has the interface of httpx, so the code is
+written for httpx, and `_classes` finds the classes of both.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import httpx
 
@@ -26,7 +28,10 @@ from callfire_async.client.failure_reasons import causes, failure_reason
 from callfire_async.errors import ClientClosedError
 from callfire_async.models import wrong_type
 
-HttpClient: TypeAlias = httpx.AsyncClient
+if TYPE_CHECKING:
+    import httpx2
+
+    HttpClient: TypeAlias = httpx.AsyncClient | httpx2.AsyncClient
 
 _PACKAGE = __name__.partition(".")[0]
 # Enough for most responses to arrive; a hung server blocks a connection only this much longer.
@@ -42,7 +47,8 @@ def make_transport(
     http_client: HttpClient | None,
 ) -> HttpTransport:
     """Create a transport over an HTTP client of its own or over *http_client*, or raise ValueError or TypeError."""
-    logging.getLogger("httpx").addFilter(_redact_query)
+    for library in ("httpx", "httpx2"):
+        logging.getLogger(library).addFilter(_redact_query)
     if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
         raise wrong_type("ssl_context", "an ssl.SSLContext", ssl_context)
     if ssl_context is not None and ssl_context.verify_mode is not ssl.CERT_REQUIRED:
@@ -50,14 +56,20 @@ def make_transport(
     if http_client is None:
         own_client = _http_client(max_connections, ssl_context, trust_env=trust_env)
         return HttpTransport(own_client, max_connections, owned=True)
-    if not isinstance(http_client, HttpClient):
-        raise wrong_type("http_client", "an httpx.AsyncClient", http_client)
+    if not isinstance(http_client, _classes("AsyncClient")):
+        raise wrong_type("http_client", "an httpx.AsyncClient or an httpx2.AsyncClient", http_client)
     if ssl_context is not None or trust_env:
         raise TypeError("ssl_context and trust_env cannot be used with http_client: configure that client instead")
-    return HttpTransport(http_client, max_connections, owned=False)
+    return HttpTransport(cast(httpx.AsyncClient, http_client), max_connections, owned=False)
 
 
-def _http_client(max_connections: int, ssl_context: ssl.SSLContext | None, *, trust_env: bool) -> HttpClient:
+def _classes(*names: str) -> tuple[type[Any], ...]:
+    """Return the classes of these names of httpx, and of httpx2 if the application has imported it."""
+    libraries = [library for name in ("httpx", "httpx2") if (library := sys.modules.get(name))]
+    return tuple(getattr(library, name) for library in libraries for name in names)
+
+
+def _http_client(max_connections: int, ssl_context: ssl.SSLContext | None, *, trust_env: bool) -> httpx.AsyncClient:
     # httpx's own connection limit can deadlock when waiting requests are cancelled, so it is off. httpcore checks all
     # idle connections on each request: with 100 of them a request takes four times as long.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=min(max_connections, _MAX_IDLE_CONNECTIONS))
@@ -70,10 +82,14 @@ _is_own_request: ContextVar[bool] = ContextVar("_is_own_request", default=False)
 
 
 def _redact_query(record: logging.LogRecord) -> bool:
-    """Remove the query, which can contain phone numbers, from httpx's INFO line about a request."""
+    """Remove the query, which can contain phone numbers, from the library's INFO line about a request."""
     if _is_own_request.get() and isinstance(record.args, tuple):
-        record.args = tuple(arg.copy_with(query=None) if isinstance(arg, httpx.URL) else arg for arg in record.args)
+        record.args = tuple(map(_without_query, record.args))
     return True
+
+
+def _without_query(arg: Any) -> Any:
+    return arg.copy_with(query=None) if isinstance(arg, _classes("URL")) else arg
 
 
 def _creation_site() -> tuple[str, int]:
@@ -88,7 +104,7 @@ def _creation_site() -> tuple[str, int]:
 
 # The errors that prove by themselves that nothing was sent. ConnectTimeout does not: some transports raise it for a
 # connection that ends after the request was executed.
-_NEVER_SENT = (httpx.ConnectError, httpx.PoolTimeout)
+_NEVER_SENT = ("ConnectError", "PoolTimeout")
 _CONNECTING = "connecting to"
 _WAITING = "waiting for the response from"
 _READING = "reading the response from"
@@ -105,7 +121,7 @@ _PHASES: Mapping[str, str] = {
 class _InFlightRequest:
     """One request: its current phase and its deadline."""
 
-    def __init__(self, client: HttpClient, request: httpx.Request, started: float, timeout: float) -> None:
+    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, started: float, timeout: float) -> None:
         self._client = client
         self._request = request
         # A transport without trace events may have sent the whole request.
@@ -138,8 +154,8 @@ class _InFlightRequest:
     def to_error(self, error: Exception, now: float) -> RequestFailedError:
         """Convert an exception of `run`."""
         expired = self._limit is not None and self._limit.expired()
-        timed_out = expired or isinstance(error, httpx.TimeoutException)
-        never_sent = self._phase == _CONNECTING or isinstance(error, _NEVER_SENT)
+        timed_out = expired or isinstance(error, _classes("TimeoutException"))
+        never_sent = self._phase == _CONNECTING or isinstance(error, _classes(*_NEVER_SENT))
         failure = f"failed with {type(error).__name__} after {now - self._started:.3f} s"
         summary = f"got no complete response within {self._timeout:g} s" if timed_out else failure
         reason = None if timed_out else failure_reason(error)
@@ -211,7 +227,7 @@ async def _read_capped(response: httpx.Response) -> bytes:
 class HttpTransport:
     """The state that a connection and its views share: the HTTP client, its free slots and the requests in flight."""
 
-    def __init__(self, client: HttpClient, max_connections: int, *, owned: bool) -> None:
+    def __init__(self, client: httpx.AsyncClient, max_connections: int, *, owned: bool) -> None:
         self.client = client
         self._owned = owned
         self._max_connections = max_connections

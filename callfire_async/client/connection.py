@@ -97,7 +97,8 @@ class Connection:
         max_connections: Maximum number of concurrent requests, 1 or more; others wait in order.
         trust_env: Whether to use proxies and certificates from environment variables.
         ssl_context: Replaces the default context, which trusts certifi's authorities; must verify certificates.
-        http_client: Your own HTTP client, for proxies, event hooks or other transports. It is never closed here.
+        http_client: Your own ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, for proxies, event hooks or other
+            transports. It is never closed here.
 
     Raises:
         ValueError: A setting is missing or out of range.

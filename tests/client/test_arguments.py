@@ -559,9 +559,17 @@ WRONG_SETTINGS = [
     ({"ssl_context": "ca.pem"}, TypeError, r"^ssl_context must be an ssl\.SSLContext, not str"),
     ({"ssl_context": False}, TypeError, r"^ssl_context must be an ssl\.SSLContext, not bool"),
     ({"ssl_context": ssl.SSLContext}, TypeError, r"^ssl_context must be .*, not the class SSLContext"),
-    ({"http_client": httpx.AsyncClient}, TypeError, "^http_client must be an httpx.AsyncClient, not the class AsyncC"),
-    ({"http_client": object()}, TypeError, "^http_client must be an httpx.AsyncClient, not object"),
-    ({"http_client": False}, TypeError, "^http_client must be an httpx.AsyncClient, not bool"),
+    (
+        {"http_client": httpx.AsyncClient},
+        TypeError,
+        "^http_client must be an httpx.AsyncClient or an httpx2.AsyncClient, not the class AsyncC",
+    ),
+    (
+        {"http_client": object()},
+        TypeError,
+        "^http_client must be an httpx.AsyncClient or an httpx2.AsyncClient, not object",
+    ),
+    ({"http_client": False}, TypeError, "^http_client must be an httpx.AsyncClient or an httpx2.AsyncClient, not bool"),
 ]
 
 
@@ -574,11 +582,13 @@ def test_wrong_settings_are_refused(settings, kind, message):
     check_message(caught)
 
 
-def test_a_synchronous_http_client_is_refused():
+def test_a_synchronous_http_client_is_refused(library):
     """It would block the event loop."""
     with (
-        httpx.Client(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as client,
-        pytest.raises(TypeError, match=r"^http_client must be an httpx\.AsyncClient, not Client"),
+        library.Client(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as client,
+        pytest.raises(
+            TypeError, match=r"^http_client must be an httpx\.AsyncClient or an httpx2\.AsyncClient, not Client"
+        ),
     ):
         CallFire("login", "password", http_client=client)
 

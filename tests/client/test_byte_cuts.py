@@ -6,9 +6,12 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
+import httpx2
 import pytest
 from attrs import evolve, frozen
 from client.cutting import Cut, CuttingServer
+from client.http_libraries import make_over
 from loopback import run_server
 
 from callfire_async.client import CallFire
@@ -77,11 +80,18 @@ async def server():
         yield server
 
 
-@pytest.fixture(params=["json", "xml"])
+@pytest.fixture(params=[(httpx, "json"), (httpx, "xml"), (httpx2, "json")], ids=lambda p: f"{p[0].__name__}-{p[1]}")
 async def client(request, server):
     """A client of the server that retries without delays."""
-    async with CallFire(
-        "login", "password", base_url=server.url, response_format=request.param, ssl_context=CONTEXT
+    library, response_format = request.param
+    async with make_over(
+        library,
+        CallFire,
+        "login",
+        "password",
+        base_url=server.url,
+        response_format=response_format,
+        ssl_context=CONTEXT,
     ) as client:
         connection = client._connection
         connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)

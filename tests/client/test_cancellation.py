@@ -7,9 +7,12 @@ import ssl
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import httpx
+import httpx2
 import pytest
 from attrs import evolve
 from client.cutting import Cut, CuttingServer
+from client.http_libraries import make_over
 from loopback import response_bytes, run_server, serve_with
 
 from callfire_async.client import CallFire, _http
@@ -90,7 +93,7 @@ async def by_group(call, seconds):
 
 @pytest.mark.parametrize("cancel_call", [by_cancel, by_timeout, by_group])
 @pytest.mark.usefixtures("no_leaks")
-async def test_the_pool_is_healthy_after_many_cancellations(cancel_call, torture, draw):
+async def test_the_pool_is_healthy_after_many_cancellations(library, cancel_call, torture, draw):
     """After cancellations at random times, fifty of fifty calls succeed, and no socket is open."""
     sockets_before, remaining = sockets(), 20_000 if torture else 1_000
 
@@ -106,8 +109,14 @@ async def test_the_pool_is_healthy_after_many_cancellations(cancel_call, torture
                 remaining -= 1
 
     async with serve_with(respond) as server:
-        async with Connection(
-            "login", "password", base_url=server.url, ssl_context=CONTEXT, max_connections=CONNECTIONS
+        async with make_over(
+            library,
+            Connection,
+            "login",
+            "password",
+            base_url=server.url,
+            ssl_context=CONTEXT,
+            max_connections=CONNECTIONS,
         ) as connection:
             await asyncio.gather(*(cancel_often(connection) for _ in range(TASKS)))
             results = await asyncio.gather(*(connection.execute(GET) for _ in range(50)))
@@ -172,7 +181,11 @@ async def watched(awaitable, moment):
     return await Watched(awaitable, moment)
 
 
-@pytest.fixture(params=["caller", "request"])
+# A caller waits for the request's task only, whichever library that task uses.
+WATCHES = {"caller": httpx, "request": httpx, "request of httpx2": httpx2}
+
+
+@pytest.fixture(params=WATCHES)
 def watch(request, monkeypatch):
     """Count the waits of the caller, or those of the request tasks, whose last one is the event loop's."""
     if request.param == "caller":
@@ -221,9 +234,11 @@ async def short_sleep(_):
 
 
 @asynccontextmanager
-async def busy_client(server):
+async def busy_client(library, server):
     """Yield a client whose only connection is in use at first."""
-    async with CallFire("login", "password", base_url=server.url, ssl_context=CONTEXT, max_connections=1) as client:
+    async with make_over(
+        library, CallFire, "login", "password", base_url=server.url, ssl_context=CONTEXT, max_connections=1
+    ) as client:
         client._connection._retry_hooks = evolve(client._connection._retry_hooks, sleep=short_sleep)
         slots = client._connection._transport._slots
         await slots.acquire()
@@ -244,11 +259,11 @@ async def server():
         yield server
 
 
-async def cancelled_call(server, call, watch, moment):
+async def cancelled_call(library, server, call, watch, moment):
     """Make a call that is cancelled at *moment*; return its task after the client was used again and closed."""
     server.fake = FakeCallFire()
     subscription_id = server.fake._subscription_store.create(FORM)
-    async with busy_client(server) as client:
+    async with busy_client(library, server) as client:
         task = asyncio.create_task(watch(call(client, subscription_id), moment))
         await asyncio.wait([task], timeout=DEADLINE)
         server.cuts.clear()
@@ -262,14 +277,15 @@ async def cancelled_call(server, call, watch, moment):
 @pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.usefixtures("no_leaks")
-async def test_cancellation_at_any_await_leaves_nothing_behind(server, watch, step, *, method, cuts, late):
+async def test_cancellation_at_any_await_leaves_nothing_behind(request, server, watch, step, *, method, cuts, late):
     """The call ends, the next call on the only connection succeeds, and no socket is open."""
+    library = WATCHES[request.node.callspec.params["watch"]]
     wait, left = 0, 0
     while left <= 0:
         wait += step(watch)
         moment = Moment(wait, late=late)
         server.cuts.extend(CUTS[cuts])
-        task = await cancelled_call(server, METHODS[method], watch, moment)
+        task = await cancelled_call(library, server, METHODS[method], watch, moment)
         left = moment.left
 
         assert task.cancelled() or (task.done() and (left > 0 or watch is not watched))

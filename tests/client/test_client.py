@@ -2,6 +2,9 @@
 
 import asyncio
 import ssl
+import subprocess
+import sys
+import textwrap
 
 import httpx
 import pytest
@@ -165,3 +168,19 @@ def test_a_client_can_be_created_outside_a_loop(route):
             return await callfire.subscriptions.get(42)
 
     assert asyncio.run(main()) == Subscription(42)
+
+
+def test_httpx2_is_imported_by_the_application_only():
+    """A client over httpx, or an error about a wrong HTTP client, does not load it."""
+    script = """
+        import sys
+        from callfire_async import CallFire
+
+        CallFire("login", "password")
+        try:
+            CallFire("login", "password", http_client=object())
+        except TypeError:
+            sys.exit("httpx2" in sys.modules)
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)]
+    assert subprocess.run(command, check=False).returncode == 0

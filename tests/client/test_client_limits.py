@@ -6,11 +6,14 @@ import ssl
 import tracemalloc
 import warnings
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from types import ModuleType
 
 import pytest
 import trustme
+from client.http_libraries import make_over
 from loopback import Server, respond_success, response_bytes, serve_with
 
 from callfire_async import CallFire, Connection, ResponseError, Subscription, SubscriptionFilter, TransportError
@@ -23,15 +26,21 @@ SUBSCRIPTION = Subscription(42)
 HTTPS, MAIL = "https://hooks.example.com/callfire/Tok3n", "someone@example.com"
 
 
-def connect(url: str, **settings: object) -> Connection:
+def connect_by_default(url: str, **settings: object) -> Connection:
     return Connection("login", "password", base_url=url, **{"max_retries": 0} | settings)
+
+
+@pytest.fixture
+def connect(library: ModuleType) -> Callable[..., Connection]:
+    """Return a function that creates a connection over each HTTP library."""
+    return partial(make_over, library, connect_by_default)
 
 
 # --- redirects --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_no_redirect_is_followed(status):
+async def test_no_redirect_is_followed(connect, status):
     """The other server gets no request, whatever the kind of redirect."""
 
     async def respond(_, writer):
@@ -52,7 +61,7 @@ async def test_no_redirect_is_followed(status):
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
-async def test_proxies_of_the_environment_need_trust_env(monkeypatch, variable):
+async def test_proxies_of_the_environment_need_trust_env(connect, monkeypatch, variable):
     """They are ignored by default."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -66,7 +75,7 @@ async def test_proxies_of_the_environment_need_trust_env(monkeypatch, variable):
 
 
 @pytest.mark.parametrize("trust_env", [False, True])
-async def test_netrc_is_ignored(monkeypatch, tmp_path, trust_env):
+async def test_netrc_is_ignored(connect, monkeypatch, tmp_path, trust_env):
     """The credentials that were passed are sent."""
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login other password other\ndefault login other password other\n")
@@ -110,7 +119,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-async def test_ssl_context_can_trust_another_authority(authority):
+async def test_ssl_context_can_trust_another_authority(connect, authority):
     """The server's certificate is from the authority in the context."""
     async with (
         https(authority.issue_cert("127.0.0.1")) as server,
@@ -147,7 +156,7 @@ async def test_an_untrusted_certificate_gets_no_request(authority, monkeypatch, 
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     certificate, context = UNTRUSTED[case](authority)
 
-    async with https(certificate) as server, connect(server.url, ssl_context=context) as connection:
+    async with https(certificate) as server, connect_by_default(server.url, ssl_context=context) as connection:
         with pytest.raises(TransportError, match=r"failed with ConnectError .*while connecting"):
             await connection.execute(GET)
 
@@ -158,7 +167,10 @@ async def test_authorities_of_the_environment_need_trust_env(authority, monkeypa
     """`SSL_CERT_FILE` is used with it."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    async with https(authority.issue_cert("127.0.0.1")) as server, connect(server.url, trust_env=True) as connection:
+    async with (
+        https(authority.issue_cert("127.0.0.1")) as server,
+        connect_by_default(server.url, trust_env=True) as connection,
+    ):
         assert await connection.execute(GET) == SUBSCRIPTION
 
 
@@ -170,7 +182,7 @@ def test_certificate_checks_cannot_be_disabled(mode):
     context.verify_mode = mode
 
     with pytest.raises(ValueError, match="verify certificates"):
-        connect("https://www.callfire.com", ssl_context=context)
+        connect_by_default("https://www.callfire.com", ssl_context=context)
 
 
 # --- large responses --------------------------------------------------------------------------------------
@@ -183,7 +195,7 @@ def compressed(encoding: str, plain: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-async def test_a_decompression_bomb_is_capped(encoding):
+async def test_a_decompression_bomb_is_capped(connect, encoding):
     """The server compresses 200 MB without being asked to; memory stays bounded."""
     bomb = compressed(encoding, bytes(200_000_000))
 
@@ -203,7 +215,7 @@ async def test_a_decompression_bomb_is_capped(encoding):
     assert peak < 64 * MEBIBYTE
 
 
-async def test_a_response_above_16_mebibytes_is_capped():
+async def test_a_response_above_16_mebibytes_is_capped(connect):
     """Before decompression too."""
 
     async def respond(_, writer):
@@ -216,7 +228,7 @@ async def test_a_response_above_16_mebibytes_is_capped():
     assert len(caught.value.body) == 16 * MEBIBYTE
 
 
-async def test_a_small_compressed_response_is_read():
+async def test_a_small_compressed_response_is_read(connect):
     """A server may ignore Accept-Encoding."""
 
     async def respond(_, writer):

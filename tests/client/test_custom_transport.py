@@ -4,7 +4,6 @@ import asyncio
 import gzip
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 from attrs import evolve
 from client.cutting import Cut, CuttingServer
@@ -21,29 +20,36 @@ SPEC = {"endpoint": "https://hooks.example.com/callfire/Tok3n", "trigger_event":
 NUMBER = "12135550173"
 
 
-class UntracedTransport(httpx.AsyncHTTPTransport):
-    """httpx's own transport without its trace events."""
+def untraced_transport(library):
+    """Return the library's own transport without its trace events."""
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        del request.extensions["trace"]
-        return await super().handle_async_request(request)
+    class UntracedTransport(library.AsyncHTTPTransport):
+        async def handle_async_request(self, request):
+            del request.extensions["trace"]
+            return await super().handle_async_request(request)
+
+    return UntracedTransport(limits=library.Limits(max_connections=None))
 
 
 async def no_sleep(_):
     """Retry without a delay."""
 
 
-@asynccontextmanager
-async def client_of(server, **settings):
-    """Create a client of *server* over the custom transport."""
-    limits = httpx.Limits(max_connections=None)
-    async with (
-        httpx.AsyncClient(transport=UntracedTransport(limits=limits)) as http_client,
-        CallFire("login", "password", base_url=server.url, http_client=http_client, **settings) as client,
-    ):
-        connection = client._connection
-        connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
-        yield client
+@pytest.fixture
+def client_of(library):
+    """Return a function that creates a client of a server over the custom transport."""
+
+    @asynccontextmanager
+    async def client_of(server, **settings):
+        async with (
+            library.AsyncClient(transport=untraced_transport(library)) as http_client,
+            CallFire("login", "password", base_url=server.url, http_client=http_client, **settings) as client,
+        ):
+            connection = client._connection
+            connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
+            yield client
+
+    return client_of
 
 
 async def cut_off(_, writer):
@@ -58,7 +64,7 @@ async def fake_server():
         yield server
 
 
-async def test_a_create_that_was_executed_is_found_and_not_repeated(fake_server):
+async def test_a_create_that_was_executed_is_found_and_not_repeated(client_of, fake_server):
     """Without a response, the outcome of the create is unknown."""
     async with client_of(fake_server) as client:
         fake_server.cuts.append(Cut("answer", 0))
@@ -67,7 +73,7 @@ async def test_a_create_that_was_executed_is_found_and_not_repeated(fake_server)
     assert [subscription.id for subscription in fake_server.fake.subscriptions] == [reference.id]
 
 
-async def test_a_delete_that_was_executed_succeeds(fake_server):
+async def test_a_delete_that_was_executed_succeeds(client_of, fake_server):
     """The repetition gets a 404, which is a success after an unknown outcome."""
     subscription_id = fake_server.fake._subscription_store.create(create_subscription({**SPEC, "request_id": "r"}).form)
     async with client_of(fake_server) as client:
@@ -77,7 +83,7 @@ async def test_a_delete_that_was_executed_succeeds(fake_server):
     assert fake_server.fake.subscriptions == ()
 
 
-async def test_a_text_that_may_have_been_sent_is_not_sent_again():
+async def test_a_text_that_may_have_been_sent_is_not_sent_again(client_of):
     """The error has a note."""
     async with serve_with(cut_off) as server, client_of(server) as client:
         with pytest.raises(TransportError) as caught:
@@ -87,7 +93,7 @@ async def test_a_text_that_may_have_been_sent_is_not_sent_again():
     assert "the text may have been sent" in "".join(caught.value.__notes__)
 
 
-async def test_a_refused_connection_is_retried():
+async def test_a_refused_connection_is_retried(client_of):
     """`ConnectError` proves that nothing was sent, so even a text is retried."""
     async with serve_with(respond_success) as server:
         pass
@@ -99,7 +105,7 @@ async def test_a_refused_connection_is_retried():
     assert not hasattr(caught.value, "__notes__")
 
 
-async def test_the_timeout_covers_the_whole_response():
+async def test_the_timeout_covers_the_whole_response(client_of):
     """A request to a server that hangs ends."""
     respond, _ = hanging_response()
     async with serve_with(respond) as server, client_of(server, timeout=0.1, max_retries=0) as client:
@@ -107,7 +113,7 @@ async def test_the_timeout_covers_the_whole_response():
             await client.subscriptions.get(42)
 
 
-async def test_responses_are_capped():
+async def test_responses_are_capped(client_of):
     """Even if they are short before decompression."""
     bomb = gzip.compress(bytes(MAX_BODY_BYTES + 1))
 
@@ -119,7 +125,7 @@ async def test_responses_are_capped():
             await client.subscriptions.get(42)
 
 
-async def test_redirects_are_not_followed():
+async def test_redirects_are_not_followed(client_of):
     """The other server gets no request."""
 
     async def respond(_, writer):
@@ -136,7 +142,7 @@ async def test_redirects_are_not_followed():
     assert elsewhere.requests == []
 
 
-async def test_the_environment_is_ignored(monkeypatch, tmp_path):
+async def test_the_environment_is_ignored(client_of, monkeypatch, tmp_path):
     """Neither its proxy nor the credentials in a netrc file are used."""
     (tmp_path / ".netrc").write_text("default login other password other\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
@@ -151,7 +157,7 @@ async def test_the_environment_is_ignored(monkeypatch, tmp_path):
     assert proxy.requests == []
 
 
-async def test_cancellations_leave_the_pool_usable():
+async def test_cancellations_leave_the_pool_usable(client_of):
     """After hundreds of cancelled callers, in the queue and in flight, all others get a response."""
     async with serve_with(respond_success) as server, client_of(server, max_connections=5) as client:
         for turns in range(20):

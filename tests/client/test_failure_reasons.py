@@ -13,6 +13,7 @@ import httpx
 import pytest
 import trustme
 from attrs import evolve
+from client.http_libraries import make_over
 from loopback import Server, hanging_response, respond_success, response_bytes, serve_with
 
 from callfire_async import CallFireError, Connection, RateLimitError, RequestTimeoutError, ServerError, TransportError
@@ -27,19 +28,21 @@ async def no_sleep(_):
     """Retry without a delay."""
 
 
-def connect(url, **settings):
-    """Create a connection that makes one attempt, and retries without a delay."""
-    connection = Connection("canary-login", "canary-password", base_url=url, **{"max_retries": 0} | settings)
-    connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
-    return connection
+@pytest.fixture
+def failure(library):
+    """Return a function that returns the error of a request; by default of one attempt, else retried without delay."""
 
+    async def failure(url, operation=GET, **settings):
+        connection = make_over(
+            library, Connection, "canary-login", "canary-password", base_url=url, **{"max_retries": 0} | settings
+        )
+        connection._retry_hooks = evolve(connection._retry_hooks, sleep=no_sleep)
+        async with connection:
+            with pytest.raises(CallFireError) as caught:
+                await connection.execute(operation)
+        return caught.value
 
-async def failure(url, operation=GET, **settings):
-    """Return the error of a request to *url*."""
-    async with connect(url, **settings) as connection:
-        with pytest.raises(CallFireError) as caught:
-            await connection.execute(operation)
-    return caught.value
+    return failure
 
 
 def free_port():
@@ -65,7 +68,7 @@ def peer(server):
 
 
 @pytest.mark.parametrize(("host", "printed"), [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost")])
-async def test_a_refused_connection(host, printed):
+async def test_a_refused_connection(failure, library, host, printed):
     """With all addresses of a name."""
     port = free_port()
 
@@ -74,10 +77,10 @@ async def test_a_refused_connection(host, printed):
     assert isinstance(error, TransportError)
     assert str(error).startswith("GET /subscription/42 failed with ConnectError after ")
     assert str(error).endswith(f" s, while connecting to {printed}:{port}: connection refused (attempt 3)")
-    assert isinstance(error.__cause__, httpx.ConnectError)
+    assert isinstance(error.__cause__, library.ConnectError)
 
 
-async def test_an_unknown_host_name():
+async def test_an_unknown_host_name(failure):
     """The port is the scheme's default; the query, which can contain phone numbers, is not in the message."""
     query = query_actions(Text, {"from_number": "12135551212"}, max_results=1, first_result=0)
 
@@ -87,14 +90,14 @@ async def test_an_unknown_host_name():
     assert not any(secret in str(error) for secret in ("12135551212", "canary", "FromNumber", "?"))
 
 
-async def test_an_ipv6_address_is_in_brackets():
+async def test_an_ipv6_address_is_in_brackets(failure):
     """Otherwise its end could not be distinguished from the port."""
     error = await failure(f"http://[::1]:{free_port()}")
 
     assert " while connecting to [::1]:" in str(error)
 
 
-async def test_the_proxy_is_named_if_it_cannot_be_reached(monkeypatch):
+async def test_the_proxy_is_named_if_it_cannot_be_reached(failure, monkeypatch):
     """The connection is to the proxy's host, not to CallFire's."""
     for name in ("all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -107,7 +110,7 @@ async def test_the_proxy_is_named_if_it_cannot_be_reached(monkeypatch):
     assert "canary" not in str(error)
 
 
-async def test_a_proxy_that_refuses(monkeypatch):
+async def test_a_proxy_that_refuses(failure, monkeypatch):
     """Its status is the reason, without the text that it sends."""
 
     async def refuse(_, writer):
@@ -180,7 +183,7 @@ CERTIFICATES = {
 
 
 @pytest.mark.parametrize("case", CERTIFICATES)
-async def test_an_untrusted_certificate(authority, case):
+async def test_an_untrusted_certificate(failure, authority, case):
     """OpenSSL's reason is in the message."""
     make, reason = CERTIFICATES[case]
 
@@ -191,7 +194,7 @@ async def test_an_untrusted_certificate(authority, case):
     assert str(error).endswith(message)
 
 
-async def test_https_to_a_plain_http_port(authority):
+async def test_https_to_a_plain_http_port(failure, authority):
     """The server answers in HTTP instead of a handshake."""
 
     async def plain(reader, writer):
@@ -215,7 +218,7 @@ async def test_https_to_a_plain_http_port(authority):
     ],
     ids=["closed", "reset"],
 )
-async def test_a_handshake_that_the_server_ends(authority, end, reason):
+async def test_a_handshake_that_the_server_ends(failure, authority, end, reason):
     """Orderly, or with a reset."""
 
     async def serve(reader, writer):
@@ -263,7 +266,7 @@ async def not_http(_, writer):
         (not_http, "waiting for the response from", "the response is not valid HTTP"),
     ],
 )
-async def test_a_broken_response(answer, phase, reason):
+async def test_a_broken_response(failure, answer, phase, reason):
     """The phase, the server and the reason; nothing that the server sent."""
     async with serve_with(answer) as server:
         error = await failure(server.url, max_retries=1)
@@ -272,7 +275,7 @@ async def test_a_broken_response(answer, phase, reason):
     assert "12135551212" not in f"{error} {error.__cause__}"
 
 
-async def test_timeouts_name_the_phase_and_the_server(authority):
+async def test_timeouts_name_the_phase_and_the_server(failure, authority):
     """A connection that is not accepted, and a response that does not arrive, are different problems."""
     answer, _ = hanging_response()
     async with serve_with(answer) as server:
@@ -286,7 +289,7 @@ async def test_timeouts_name_the_phase_and_the_server(authority):
 
 
 @pytest.mark.parametrize(("status", "kind"), [("503 No", ServerError), ("429 Wait", RateLimitError)])
-async def test_exhausted_retries_name_the_attempts(status, kind):
+async def test_exhausted_retries_name_the_attempts(failure, status, kind):
     """Of an error response too."""
 
     async def refuse(_, writer):
@@ -300,7 +303,7 @@ async def test_exhausted_retries_name_the_attempts(status, kind):
     assert (error.attempts, len(server.requests)) == (4, 4)
 
 
-async def test_each_retry_is_logged_with_its_reason(caplog):
+async def test_each_retry_is_logged_with_its_reason(failure, caplog):
     """With the failure, the server and the delay."""
     caplog.set_level("INFO", logger="callfire_async.client")
     port = free_port()
