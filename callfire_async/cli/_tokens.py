@@ -1,5 +1,7 @@
 """
-The tokens of the user's endpoints, from the environment or from the file of `listen`.
+The secrets of the user's endpoints: the signing secrets, from the environment, and the tokens.
+
+The tokens are from the environment or from the file of `listen`.
 
 The token of `listen` is never printed. The file, which only its owner can read, lets `trigger` and later runs use the
 same token.
@@ -13,9 +15,18 @@ from tempfile import NamedTemporaryFile
 import typer
 
 from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
+from callfire_async.notifications.security.signatures import SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 
-__all__ = ["PLACEHOLDER", "fill_in_token", "listen_tokens", "token_file", "tokens_from_environment"]
+__all__ = [
+    "PLACEHOLDER",
+    "fill_in_token",
+    "listen_tokens",
+    "signing_secret",
+    "signing_secrets_from_environment",
+    "token_file",
+    "tokens_from_environment",
+]
 
 #: The placeholder for the current token at the end of an endpoint.
 PLACEHOLDER = "/{token}"
@@ -26,6 +37,21 @@ def tokens_from_environment() -> EndpointTokens | None:
     tokens = os.environ.get("CALLFIRE_TOKEN", "").split()
     with usage_errors():
         return EndpointTokens(*tokens) if tokens else None
+
+
+def signing_secrets_from_environment() -> SigningSecrets | None:
+    """Return the secrets in ``CALLFIRE_SIGNING_SECRET``: the current one, followed by previous ones."""
+    secrets = _signing_secrets()
+    return SigningSecrets(*secrets) if secrets else None
+
+
+def signing_secret() -> str | None:
+    """Return the current signing secret in the environment."""
+    return next(iter(_signing_secrets()), None)
+
+
+def _signing_secrets() -> list[str]:
+    return os.environ.get("CALLFIRE_SIGNING_SECRET", "").split()
 
 
 def fill_in_token(endpoint: str, tokens: EndpointTokens | None) -> str:

@@ -19,7 +19,7 @@ _SUMMARIES = {
     "subscriptions": "List and change an account's subscriptions.",
     "inbox": "Inspect, back up and restore an inbox; replay or delete its deliveries.",
     "demo": "Run an end-to-end demo on localhost; no account needed.",
-    "parse": "Print the event in a postback body as JSON; status 2 if the body is not a notification.",
+    "parse": "Print the events in a postback body as JSON; status 2 if the body is not a notification.",
     "sandbox": "Serve an in-memory fake of CallFire's API on localhost.",
     "listen": "Print the postbacks that arrive on a local port, and forward them to a URL.",
     "inspect": "Show the deliveries of a SQLite inbox on a local web page.",

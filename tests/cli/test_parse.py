@@ -6,6 +6,7 @@ import pytest
 from cli.command_runner import run_command
 
 from callfire_async.notifications import UnknownNotification
+from callfire_async.notifications.encoding import encode_envelope
 from callfire_async.testing import encode, make_call_finished, make_text_received, samples
 
 
@@ -44,6 +45,19 @@ def test_unknown_event_has_its_payload():
     _, body = encode(UnknownNotification(name="Thing", payload={"A": {"@id": "1"}}))
 
     assert run_command("parse", "-", "--json", input=body).items[0]["payload"] == {"A": {"@id": "1"}}
+
+
+def test_all_events_of_an_envelope_are_printed():
+    """Each on one line for scripts."""
+    events = [make_text_received(), make_call_finished()]
+    body = encode_envelope(events)[1]
+
+    shown, in_json = run_command("parse", "-", input=body), run_command("parse", "-", "--json", input=body)
+
+    assert [(item["kind"], item["key"]) for item in in_json.items] == [
+        (type(event).__name__, list(event.key)) for event in events
+    ]
+    assert shown.out.count('"kind"') == 2
 
 
 def test_unreadable_field_is_a_problem():

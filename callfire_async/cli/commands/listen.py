@@ -21,7 +21,12 @@ from callfire_async.cli._inbox_target import LOCK_TIMEOUT_SECONDS
 from callfire_async.cli._inspector_options import INSPECTOR_PORT, InspectorHost, InspectorPort, bind_address
 from callfire_async.cli._log_output import silenced
 from callfire_async.cli._output import echo, echo_json, escape_control_characters
-from callfire_async.cli._tokens import listen_tokens, token_file, tokens_from_environment
+from callfire_async.cli._tokens import (
+    listen_tokens,
+    signing_secrets_from_environment,
+    token_file,
+    tokens_from_environment,
+)
 from callfire_async.errors import NotificationError
 from callfire_async.inspector import BindAddress, ReceiverSource, serve_inspector
 from callfire_async.inspector._server import LOOPBACK, serve
@@ -31,14 +36,15 @@ from callfire_async.notifications import (
     Receiver,
     RetryPolicy,
     Router,
+    SigningSecrets,
     SqliteInbox,
     UnknownNotification,
-    parse,
 )
 from callfire_async.notifications import events as event_types
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox.base import Delivery
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
+from callfire_async.notifications.parsing import parse_or_split
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -59,8 +65,10 @@ _current_attempt: ContextVar[AttemptRecord] = ContextVar("current_attempt")
     Print the postbacks that arrive on a local port, and forward them to a URL.
 
     The endpoint's token is CALLFIRE_TOKEN, or a generated token that `trigger` uses too. Each event is printed with
-    `-->`, each response to a forwarded event with `<--`. Other lines: `dup` is a repeated postback, `dead` a dead
-    letter, `refused` a rejected request. An `unknown` event is not part of API 1.1.
+    `-->`, each response to a forwarded event with `<--`. Other lines: `dup` is a repeated postback, `split` one with
+    several events, `dead` a dead letter, `refused` a rejected request. An `unknown` event is not part of API 1.1 or v2.
+
+    With CALLFIRE_SIGNING_SECRET only postbacks with a valid signature are accepted, and forwarded postbacks are signed.
     """,
 )
 def listen(
@@ -79,6 +87,14 @@ def listen(
     subscription: Annotated[
         int | None, typer.Option(min=1, metavar="ID", help="Only events of this subscription.")
     ] = None,
+    webhook: Annotated[int | None, typer.Option(min=1, metavar="ID", help="Only events of this webhook.")] = None,
+    allow_unsigned: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unsigned",
+            help="With CALLFIRE_SIGNING_SECRET: also accept postbacks without a signature, such as those of API 1.1.",
+        ),
+    ] = False,
     inbox: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Store postbacks in this SQLite inbox first, and retry failed forwards."),
@@ -91,7 +107,18 @@ def listen(
     as_json: AsJson = False,
 ) -> None:
     address = bind_address(inspect_host, inspect_port) if inspect else None
-    asyncio.run(run(ListenOptions(port, forward_to, tuple(events or ()), subscription, inbox, as_json, address)))
+    options = ListenOptions(
+        port=port,
+        forward_to=forward_to,
+        events=tuple(events or ()),
+        subscription_id=subscription,
+        webhook_id=webhook,
+        allows_unsigned=allow_unsigned,
+        inbox=inbox,
+        as_json=as_json,
+        inspect=address,
+    )
+    asyncio.run(run(options))
 
 
 @frozen
@@ -107,6 +134,9 @@ class ListenOptions:
     as_json: bool
     #: The address of the inspector; None for no inspector.
     inspect: BindAddress | None = None
+    webhook_id: int | None = None
+    #: Whether postbacks without a signature are accepted although there is a signing secret.
+    allows_unsigned: bool = False
 
 
 class ForwardError(Exception):
@@ -124,10 +154,11 @@ async def run(options: ListenOptions) -> None:
     """Listen until interrupted, or until standard output is closed."""
     types = _event_types(options.events)
     printer = _EventPrinter(as_json=options.as_json, has_inbox=options.inbox is not None)
-    async with open_forwarder(options.forward_to) as forwarder:
-        router = _create_router(types, options.subscription_id, printer, forwarder)
+    secrets = signing_secrets_from_environment()
+    async with open_forwarder(options.forward_to, secrets) as forwarder:
+        router = _create_router(types, options, printer, forwarder)
         inbox = None if options.inbox is None else SqliteInbox(options.inbox, lock_timeout=LOCK_TIMEOUT_SECONDS)
-        receiver = _create_receiver(router, inbox)
+        receiver = _create_receiver(router, inbox, secrets, allows_unsigned=options.allows_unsigned)
         receiver.observe(printer)
         # The receiver is entered here too, so that an inbox that cannot be opened is reported by the command.
         async with (
@@ -149,10 +180,19 @@ def _event_types(names: tuple[str, ...]) -> tuple[type[Notification], ...]:
     return tuple(known[name] for name in names) or (Notification,)
 
 
-def _create_receiver(router: Router, inbox: SqliteInbox | None) -> Receiver:
-    if inbox is None:
-        return Receiver(router, tokens=listen_tokens())
-    return Receiver(router, tokens=listen_tokens(), inbox=inbox, retry=_RETRY)
+def _create_receiver(
+    router: Router, inbox: SqliteInbox | None, secrets: SigningSecrets | None, *, allows_unsigned: bool
+) -> Receiver:
+    if allows_unsigned and secrets is None:
+        raise CliError("--allow-unsigned requires a signing secret: set CALLFIRE_SIGNING_SECRET", WRONG_USE)
+    return Receiver(
+        router,
+        tokens=listen_tokens(),
+        signing_secrets=secrets,
+        require_signature=not allows_unsigned,
+        inbox=inbox,
+        retry=None if inbox is None else _RETRY,
+    )
 
 
 def _create_app(receiver: Receiver) -> Starlette:
@@ -176,14 +216,18 @@ async def _inspector(
 
 def _create_router(
     types: tuple[type[Notification], ...],
-    subscription_id: int | None,
+    options: ListenOptions,
     printer: "_EventPrinter",
     forwarder: HttpForwarder | None,
 ) -> Router:
     router = Router()
 
     @router.on(
-        Notification, subscription_id=subscription_id, where=lambda event: isinstance(event, types), name="forward"
+        Notification,
+        subscription_id=options.subscription_id,
+        webhook_id=options.webhook_id,
+        where=lambda event: isinstance(event, types),
+        name="forward",
     )
     async def forward(event: Notification) -> None:
         record = _current_attempt.get()
@@ -230,6 +274,9 @@ class _EventPrinter(Observer):
         if not self._has_inbox and self._is_repeat(record.delivery):
             self._print_repeat(record.delivery)
         yield
+        if record.outcome == "split":
+            fields = _delivery_fields(record.delivery)
+            self._print_line("split", _format_event(fields), id=record.id, **fields)
         if record.outcome == "dead":
             self._print_line("dead", record.reason, id=record.id, reason=record.reason)
 
@@ -250,10 +297,7 @@ class _EventPrinter(Observer):
         return is_repeat
 
     def _print_repeat(self, delivery: Delivery) -> None:
-        try:
-            fields = _event_fields(parse(delivery.body, delivery.content_type))
-        except NotificationError:
-            fields = {"kind": None}
+        fields = _delivery_fields(delivery)
         self._print_line("dup", _format_event(fields), **fields)
 
     # --- output -------------------------------------------------------------------------------------------
@@ -271,6 +315,7 @@ class _EventPrinter(Observer):
             f"Ready! {endpoint} prints postbacks{forwarding}. To subscribe the endpoint, replace http://127.0.0.1 by a"
             f" public https address (not needed for a sandbox):\n\n"
             f"  {token}callfire-async subscriptions create '{base}/{{token}}' OUTBOUND_TEXT_FINISHED\n"
+            f"  {token}callfire-async webhooks create '{base}/{{token}}' OutboundText\n"
         )
         if inspector_url is not None:
             self._echo(f"Inspector: {inspector_url}\nKeep the URL secret: it contains the key.\n")
@@ -318,21 +363,32 @@ class _EventPrinter(Observer):
             self.output_closed.set()
 
 
+def _delivery_fields(delivery: Delivery) -> dict[str, Any]:
+    """Return the fields of the event; for several only their number, and for none the kind None."""
+    try:
+        parsed = parse_or_split(delivery.body, delivery.content_type)
+    except NotificationError:
+        return {"kind": None}
+    return {"kind": f"{len(parsed)} events"} if isinstance(parsed, tuple) else _event_fields(parsed)
+
+
 def _event_fields(event: Notification) -> dict[str, Any]:
     return {
         "kind": "unknown" if isinstance(event, UnknownNotification) else type(event).__name__,
         "name": event.name,
         "key": list(event.key),
         "subscription_id": event.subscription_id,
+        "webhook_id": event.webhook_id,
     }
 
 
 def _format_event(fields: dict[str, Any]) -> str:
-    if fields["kind"] is None:
-        return "no notification"
+    if "key" not in fields:
+        return fields["kind"] or "no notification"
     name = "" if fields["name"] == fields["kind"] else f" ({fields['name']})"
     # The beginning of a fingerprint identifies an event.
     key = ":".join(str(part)[:20] for part in fields["key"])
-    subscription = "" if fields["subscription_id"] is None else f" subscription {fields['subscription_id']}"
+    sources = {"subscription": fields["subscription_id"], "webhook": fields["webhook_id"]}
+    source = "".join(f" {name} {id}" for name, id in sources.items() if id is not None)
     attempt = f" attempt {fields['attempt']}" if "attempt" in fields else ""
-    return f"{fields['kind']}{name} {key}{subscription}{attempt}"
+    return f"{fields['kind']}{name} {key}{source}{attempt}"

@@ -1,4 +1,4 @@
-"""Print the event in a postback body."""
+"""Print the events in a postback body."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from callfire_async.cli._exit import WRONG_USE, CliError
 from callfire_async.cli._output import echo_json
 from callfire_async.errors import InvalidNotificationError, NotificationError
 from callfire_async.inspector.views import describe_event
-from callfire_async.notifications import parse as parse_body
+from callfire_async.notifications import parse_all
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -18,9 +18,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 @app.command(
     epilog="Example: `callfire-async parse postback.xml --json`",
     help="""
-    Print the event in a postback body as JSON; status 2 if the body is not a notification.
+    Print the events in a postback body as JSON; status 2 if the body is not a notification.
 
-    Numbers and messages are not masked.
+    A postback of API v2 can have several. Numbers and messages are not masked.
     """,
 )
 def parse(
@@ -30,7 +30,7 @@ def parse(
         str | None, typer.Option(help="Content-Type of the postback. A hint only: the format is detected.")
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Output for scripts: one JSON document on one line, also for an error.")
+        bool, typer.Option("--json", help="Output for scripts: each event on one line, and an error as JSON.")
     ] = False,
 ) -> None:
     name = "standard input" if str(file) == "-" else str(file)
@@ -39,10 +39,11 @@ def parse(
     except OSError as error:
         raise CliError(f"cannot read {name}: {error.strerror}", WRONG_USE) from None
     try:
-        event = parse_body(body, content_type)
+        events = parse_all(body, content_type)
     except NotificationError as error:
         problems = error.problems if isinstance(error, InvalidNotificationError) else ()
         if as_json:
             echo_json({"error": str(error), "problems": list(problems)})
         raise CliError(f"{name}: {error}", WRONG_USE) from None
-    echo_json(describe_event(event, masked=False), indent=None if as_json else 2)
+    for event in events:
+        echo_json(describe_event(event, masked=False), indent=None if as_json else 2)
