@@ -20,7 +20,7 @@ from callfire_async.models import (
     WebhookResource,
 )
 
-__all__ = ["ApiGeneration", "Encodable", "SoapVersion", "encode", "encode_envelope"]
+__all__ = ["ApiGeneration", "Encodable", "SoapVersion", "encode", "encode_envelope", "webhook_event_of"]
 
 #: The SOAP versions that `encode` supports.
 SoapVersion = Literal["1.1", "1.2"]
@@ -186,20 +186,25 @@ def encode_envelope(events: Sequence[Encodable]) -> tuple[str, bytes]:
         raise ValueError("events must have at least one event")
     first = events[0]
     header = {"timestamp": first.occurred_at, "webhook_id": first.webhook_id, "webhook_name": first.webhook_name}
-    envelope = json_fields(header | {"resource_type": _event_type(first)[0]})
+    envelope = json_fields(header | {"resource_type": webhook_event_of(first)[0]})
     return "application/json", json_documents.write_object(envelope | {"events": [*map(_event_element, events)]})
 
 
 def _event_element(event: Encodable) -> dict[str, Any]:
-    resource_type, event_type = _event_type(event)
+    resource_type, event_type = webhook_event_of(event)
     header = {"timestamp": event.occurred_at, "webhook_id": event.webhook_id}
     return json_fields(header | {"resource_type": resource_type, "event_type": event_type}) | {
         "resource": _resource(event)
     }
 
 
-def _event_type(event: Encodable) -> tuple[str, str]:
-    """Return the resource and the event in API v2; for an event of API 1.1 its class and content determine them."""
+def webhook_event_of(event: Encodable) -> tuple[str, str]:
+    """
+    Return the resource and the event in API v2; for an event of API 1.1 its class and content determine them.
+
+    Raises:
+        ValueError: API v2 does not have the event.
+    """
     resource, dot, event_type = event.name.rpartition(".")
     if dot:
         return resource, event_type

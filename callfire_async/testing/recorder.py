@@ -6,7 +6,7 @@ import httpx
 from starlette.types import ASGIApp
 
 from callfire_async.notifications.events import Notification
-from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.parsing import parse_all
 
 __all__ = ["PostbackRecorder"]
 
@@ -25,7 +25,7 @@ class PostbackRecorder(httpx.AsyncBaseTransport):
     def __init__(self, app: ASGIApp | None = None) -> None:
         #: The application that receives postbacks; can be replaced at any time.
         self.app = app
-        self._recorded: list[tuple[str, Notification]] = []
+        self._recorded: list[tuple[str, tuple[Notification, ...]]] = []
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -34,12 +34,12 @@ class PostbackRecorder(httpx.AsyncBaseTransport):
 
     def of(self, event_type: type[E]) -> list[E]:
         """Return the recorded events of a type, in order; ``Notification`` matches all of them."""
-        return [event for _, event in self._recorded if isinstance(event, event_type)]
+        return [event for _, events in self._recorded for event in events if isinstance(event, event_type)]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Record a postback, and return the application's response or 204."""
-        event = parse(await request.aread(), request.headers["Content-Type"])
-        self._recorded.append((str(request.url), event))
+        events = parse_all(await request.aread(), request.headers["Content-Type"])
+        self._recorded.append((str(request.url), events))
         if self.app is None:
             return httpx.Response(204)
         return await httpx.ASGITransport(self.app).handle_async_request(request)

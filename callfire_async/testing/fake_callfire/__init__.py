@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from random import Random
 from types import TracebackType
 from typing import Any, Self
@@ -16,18 +18,16 @@ from starlette.types import Receive, Scope, Send
 from callfire_async.client import CallFire
 from callfire_async.models import Call, Subscription, Text, Webhook
 from callfire_async.notifications.events import Key, Notification
-from callfire_async.notifications.routing.subscription_filters import matches
 from callfire_async.testing.fake_callfire._api_1_1 import ListOfOne, MessagingService, UpdateStatus
 from callfire_async.testing.fake_callfire._api_2 import WebhookService
 from callfire_async.testing.fake_callfire._message_store import MessageStore
-from callfire_async.testing.fake_callfire._rest_api import RestApi
-from callfire_async.testing.fake_callfire._sender import (
-    POSTED_FORMATS,
-    OutgoingPostback,
-    PostbackResult,
-    PostbackSender,
-    build_postback,
+from callfire_async.testing.fake_callfire._postback_builder import (
+    PostbackShape,
+    build_subscription_postbacks,
+    build_webhook_postback,
 )
+from callfire_async.testing.fake_callfire._rest_api import RestApi
+from callfire_async.testing.fake_callfire._sender import OutgoingPostback, PostbackResult, PostbackSender
 from callfire_async.testing.fake_callfire._subscription_store import RepeatedRequestId, SubscriptionStore
 from callfire_async.testing.fake_callfire._webhook_store import WebhookStore, WebhookUpdate
 from callfire_async.testing.faults import ConnectionAborted, Fault, PostbackFault, with_fault
@@ -41,8 +41,8 @@ class FakeCallFire:
 
     The fake serves API 1.1's operations on subscriptions, texts and calls in XML and JSON, and API v2's operations on
     webhooks, below any base path, for example ``/api/1.1/rest`` and ``/v2``. It posts each event once to the endpoints
-    of matching subscriptions. ``async with`` keeps the connections to endpoints open between events, as does a server
-    that runs the fake (``uvicorn.run(fake)``).
+    of matching subscriptions and webhooks, to the latter signed with their secrets. ``async with`` keeps the
+    connections to endpoints open between events, as does a server that runs the fake (``uvicorn.run(fake)``).
 
     Args:
         login: API login that clients must send.
@@ -58,6 +58,10 @@ class FakeCallFire:
         counts_webhooks: Return the number of webhooks as ``totalCount`` of a list; if false, -1, as CallFire may.
         finishes_texts: Finish sent texts after the response to the send; if false, when `finish_texts` is called.
         finishes_calls: Finish sent calls after the response to the send; if false, when `finish_calls` is called.
+        events_per_postback: Maximum number of events in one postback to a webhook, of those that are emitted together.
+        postback_shape: Shape of API 1.1's postbacks: as CallFire sends them since ``2016``, or as in captures of
+            ``2015``: the message of an outbound text in its record only, and in JSON a single record as a bare object
+            and phone numbers as numbers.
         drop_rate: Fraction of the postbacks that are not sent, from 0 to 1.
         duplicate_rate: Fraction of the postbacks that are sent twice, from 0 to 1.
         seed: Seed of the random choice of those postbacks.
@@ -81,6 +85,8 @@ class FakeCallFire:
         counts_webhooks: bool = True,
         finishes_texts: bool = True,
         finishes_calls: bool = True,
+        events_per_postback: int = 1,
+        postback_shape: PostbackShape = "2016",
         drop_rate: float = 0.0,
         duplicate_rate: float = 0.0,
         seed: int | None = None,
@@ -97,12 +103,16 @@ class FakeCallFire:
             max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id
         )
         self._message_store = MessageStore()
+        if events_per_postback < 1:
+            raise ValueError("events_per_postback must be at least 1")
+        self._events_per_postback = events_per_postback
+        self._postback_shape: PostbackShape = postback_shape
         self._finishes: dict[type[Text | Call], bool] = {Text: finishes_texts, Call: finishes_calls}
         #: Fraction of the postbacks that are not sent, from 0 to 1; `postback_faults` takes precedence.
         self.drop_rate = drop_rate
         #: Fraction of the postbacks that are sent twice, from 0 to 1; `postback_faults` takes precedence.
         self.duplicate_rate = duplicate_rate
-        #: Dropped postbacks: the subscription's ID, and the event's key.
+        #: Events of dropped postbacks: the ID of the subscription or webhook, and the event's key.
         self.dropped: list[tuple[int, Key]] = []
         self._random = Random(seed)  # noqa: S311  # repeatable, not secret
         self._webhook_store = WebhookStore(update=webhook_update)
@@ -173,7 +183,10 @@ class FakeCallFire:
         return await self._finish(Call)
 
     async def _finish(self, kind: type[Text | Call]) -> list[PostbackResult]:
-        return [result for event in self._message_store.finish(kind) for result in await self.emit(event)]
+        events, results = self._message_store.finish(kind), list[PostbackResult]()
+        while group := [*islice(events, self._events_per_postback)]:
+            results += await self.emit(*group)
+        return results
 
     async def _after_send(self, kind: type[Text | Call]) -> None:
         if self._finishes[kind]:
@@ -181,32 +194,43 @@ class FakeCallFire:
 
     # --- postbacks ----------------------------------------------------------------------------------------
 
-    async def emit(self, event: Notification) -> list[PostbackResult]:
+    async def emit(self, *events: Notification) -> list[PostbackResult]:
         """
-        Post an event once to each enabled subscription that it matches, in the subscription's format.
+        Post events once to each enabled subscription and webhook that they match.
 
-        The root is the event's ``name``. Unfinished texts and calls match no subscription; mailboxes are skipped.
+        A subscription gets a postback for each event, in its format and with the event's ``name`` as the root. A
+        webhook gets one for up to ``events_per_postback`` events of this call. Unfinished texts and calls match
+        nothing; mailboxes are skipped. A webhook that fires only once is deleted.
 
         Returns:
-            The results for this event in the order of the subscriptions, then those of earlier events' late postbacks.
-            Dropped and late postbacks of this event are not included.
+            For each group of ``events_per_postback`` events the results in the order of the subscriptions and then the
+            webhooks, then those of earlier events' late postbacks. Dropped and late postbacks are not included.
         """
+        size = self._events_per_postback
+        groups = [events[start : start + size] for start in range(0, len(events), size)]
+        return [result for group in groups for result in await self._emit_group(group)]
+
+    async def _emit_group(self, events: Sequence[Notification]) -> list[PostbackResult]:
         late, self._late = self._late, []
-        postbacks = [build_postback(event, subscription) for subscription in self._matching_subscriptions(event)]
+        postbacks = [*self._subscription_postbacks(events), *self._webhook_postbacks(events)]
         due = [attempt for postback in postbacks for attempt in self._with_postback_fault(postback)]
         async with self._open_sender() as sender:
             results = await _post_all(sender, due)
             return results + await _post_all(sender, [(postback, False) for postback in late])
 
-    def _matching_subscriptions(self, event: Notification) -> Iterable[Subscription]:
-        return [
-            subscription
-            for subscription in self.subscriptions
-            if subscription.enabled
-            and subscription.notification_format in POSTED_FORMATS
-            and (subscription.endpoint or "").startswith(("http://", "https://"))
-            and matches(event, subscription)
-        ]
+    def _subscription_postbacks(self, events: Iterable[Notification]) -> Iterable[OutgoingPostback]:
+        for event in events:
+            yield from build_subscription_postbacks(event, self.subscriptions, self._postback_shape)
+
+    def _webhook_postbacks(self, events: Sequence[Notification]) -> Iterable[OutgoingPostback]:
+        now = datetime.now(UTC)
+        # API v2 has milliseconds.
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        for webhook in self.webhooks:
+            if postback := build_webhook_postback(events, webhook, now):
+                if webhook.single_use:
+                    self._webhook_store.delete(webhook.id)
+                yield postback
 
     def _with_postback_fault(self, postback: OutgoingPostback) -> list[tuple[OutgoingPostback, bool]]:
         """Return the postbacks to send now, each with whether it is cut."""
@@ -214,7 +238,7 @@ class FakeCallFire:
         if fault is PostbackFault.LATE:
             self._late.append(postback)
         if fault is PostbackFault.DROPPED:
-            self.dropped.append((postback.subscription_id, postback.key))
+            self.dropped.extend((postback.subscription_id or postback.webhook_id or 0, key) for key in postback.keys)
         if fault in (PostbackFault.LATE, PostbackFault.DROPPED):
             return []
         return [(postback, fault is PostbackFault.CUT)] * (2 if fault is PostbackFault.DUPLICATED else 1)

@@ -70,7 +70,8 @@ class MessageStore:
         # CallFire's real IDs have these forms.
         self._broadcast_ids = count(11_868_842_003, 1000)
         self._action_ids = count(902_118_640_003, 1000)
-        self._unfinished: dict[type[Text | Call], deque[Text | Call]] = {Text: deque(), Call: deque()}
+        # Each with the ID of its broadcast.
+        self._unfinished: dict[type[Text | Call], deque[tuple[int, Text | Call]]] = {Text: deque(), Call: deque()}
 
     def add(self, action: Text | Call) -> None:
         """Add a text or call; it replaces one with the same ID."""
@@ -103,7 +104,7 @@ class MessageStore:
             action = create_message(kind, self._unused_id(), recipient, broadcast, form)
             self.add(action)
             if recipient.is_valid:
-                self._unfinished[kind].append(action)
+                self._unfinished[kind].append((broadcast_id, action))
         return broadcast_id
 
     def _broadcast_id(self, form: Parameters) -> int:
@@ -118,14 +119,11 @@ class MessageStore:
         """Finish the texts or calls that were sent, and yield an event for each."""
         unfinished = self._unfinished[kind]
         while unfinished:
-            event = finish_message(unfinished.popleft())
+            broadcast_id, message = unfinished.popleft()
+            event = finish_message(message)
             self.add(event.subject)
-            self._finish_broadcast(event.subject.broadcast_id)
+            self._broadcasts[broadcast_id] = evolve(self._broadcasts[broadcast_id], status=BroadcastStatus.FINISHED)
             yield event
-
-    def _finish_broadcast(self, id: int | None) -> None:
-        if id in self._broadcasts:
-            self._broadcasts[id] = evolve(self._broadcasts[id], status=BroadcastStatus.FINISHED)
 
 
 def _get(items: Mapping[int, T], id: int) -> T:

@@ -4,48 +4,47 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import httpx
-from attrs import evolve, field, frozen
+from attrs import Factory, field, frozen
 
-from callfire_async.models import NotificationFormat, Subscription, masked_endpoint
-from callfire_async.notifications.encoding import encode
-from callfire_async.notifications.events import Key, Notification
+from callfire_async.models import masked_endpoint
+from callfire_async.notifications.events import Key
+from callfire_async.notifications.security.signatures import SIGNATURE_HEADER
 
-__all__ = ["POSTED_FORMATS", "OutgoingPostback", "PostbackResult", "PostbackSender", "build_postback"]
+__all__ = ["OutgoingPostback", "PostbackResult", "PostbackSender"]
 
-#: The formats that are posted over HTTP; ``EMAIL`` is sent to a mailbox, and ``LEGACY`` is not documented.
-POSTED_FORMATS = frozenset([NotificationFormat.XML, NotificationFormat.JSON, NotificationFormat.SOAP])
+_ONLY_KEY = Factory(lambda self: (self.key,), takes_self=True)
 
 
 @frozen
 class OutgoingPostback:
-    """A postback to be sent."""
+    """A postback to be sent, to a subscription or to a webhook."""
 
-    subscription_id: int
+    subscription_id: int | None
     endpoint: str = field(repr=masked_endpoint)
     key: Key
     content_type: str
     body: bytes = field(repr=False)
+    webhook_id: int | None = None
+    keys: tuple[Key, ...] = _ONLY_KEY
+    signature: str | None = field(default=None, repr=False)
 
 
 @frozen
 class PostbackResult:
     """The result of one postback."""
 
-    #: ID of the subscription.
-    subscription_id: int
+    #: ID of the subscription; None if it was posted to a webhook.
+    subscription_id: int | None
     #: The endpoint's HTTP status; None if it did not respond.
     status: int | None
     #: Seconds from the start of the request to the end of the response, or to its failure.
     latency: float
-    #: The event's key.
+    #: The event's key; of several events the first one's.
     key: Key
-
-
-def build_postback(event: Notification, subscription: Subscription) -> OutgoingPostback:
-    """Encode an event in the subscription's format."""
-    format = subscription.notification_format or NotificationFormat.XML
-    content_type, body = encode(evolve(event, subscription_id=subscription.id), format)
-    return OutgoingPostback(subscription.id, subscription.endpoint or "", event.key, content_type, body)
+    #: ID of the webhook; None if it was posted to a subscription.
+    webhook_id: int | None = None
+    #: The keys of all events in the postback.
+    keys: tuple[Key, ...] = _ONLY_KEY
 
 
 class PostbackSender:
@@ -75,7 +74,10 @@ class PostbackSender:
         async with self._slots:
             started = self._clock()
             status = await self._send(self._request(postback, cut=cut))
-            return PostbackResult(postback.subscription_id, status, self._clock() - started, postback.key)
+            latency = self._clock() - started
+        return PostbackResult(
+            postback.subscription_id, status, latency, postback.key, webhook_id=postback.webhook_id, keys=postback.keys
+        )
 
     async def _send(self, request: httpx.Request) -> int | None:
         try:
@@ -91,6 +93,8 @@ class PostbackSender:
             "Content-Length": str(len(postback.body)),
             "Connection": "Keep-Alive",
         }
+        if postback.signature is not None:
+            headers[SIGNATURE_HEADER] = postback.signature
         content = _half(postback.body) if cut else postback.body
         return httpx.Request(
             "POST", postback.endpoint, headers=headers, content=content, extensions={"timeout": self._timeout}

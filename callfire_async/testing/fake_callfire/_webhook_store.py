@@ -49,6 +49,7 @@ class WebhookStore:
 
     def __init__(self, *, update: WebhookUpdate, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._contents: dict[int, Content] = {}
+        self._webhooks: dict[int, Webhook] = {}
         self._update = update
         self._now = now
         # CallFire's real ids have 9 to 13 digits.
@@ -57,7 +58,7 @@ class WebhookStore:
     @property
     def webhooks(self) -> tuple[Webhook, ...]:
         """The webhooks, in the order of their creation."""
-        return tuple(map(_webhook, self._contents.values()))
+        return tuple(self._webhooks.values())
 
     @property
     def contents(self) -> list[Content]:
@@ -68,7 +69,7 @@ class WebhookStore:
         """Create a webhook from a JSON object; return its id."""
         checked = _checked_webhook(_DEFAULTS | _checked_keys(content))
         webhook_id, now = next(self._ids), self._timestamp()
-        self._contents[webhook_id] = {"id": webhook_id, **checked, "createdAt": now, "updatedAt": now}
+        self._keep({"id": webhook_id, **checked, "createdAt": now, "updatedAt": now})
         return webhook_id
 
     def update(self, webhook_id: int, content: object) -> None:
@@ -77,7 +78,7 @@ class WebhookStore:
         kept = before if self._update == "merge" else _DEFAULTS
         checked = _checked_webhook(_writable(kept) | _checked_keys(content))
         dates = {"createdAt": before["createdAt"], "updatedAt": self._timestamp()}
-        self._contents[webhook_id] = {"id": webhook_id, **checked, **dates}
+        self._keep({"id": webhook_id, **checked, **dates})
 
     def get(self, webhook_id: int) -> Content:
         """Return a webhook as a JSON object."""
@@ -87,7 +88,11 @@ class WebhookStore:
 
     def delete(self, webhook_id: int) -> None:
         """Delete a webhook."""
-        del self._contents[self.get(webhook_id)["id"]]
+        del self._contents[self.get(webhook_id)["id"]], self._webhooks[webhook_id]
+
+    def _keep(self, content: Content) -> None:
+        self._contents[content["id"]] = content
+        self._webhooks[content["id"]] = _webhook(content)
 
     def _timestamp(self) -> int:
         return (self._now() - _EPOCH) // _MILLISECOND

@@ -174,6 +174,7 @@ async def test_a_sent_text(http):
     broadcast_id = await send(http, "/text.json", TEXTS | {"Label": ["one", "two words", "one", ""]})
 
     (text,) = await listed(http, "/text.json", {"LabelName": "two words"})
+    assert (await http.get(f"/text/{text['@id']}.json")).json() == {"Resource": {"Text": text}}
     (record,) = text["TextRecord"]
     assert (text["BroadcastId"], text["Inbound"], text["FinalResult"]) == (broadcast_id, False, "SENT")
     assert (text["Message"], record["Message"], record["BilledAmount"]) == ("Hello", "Hello", 1.0)
@@ -372,6 +373,18 @@ async def test_a_number_in_xml_is_text(http):
     await send(http, "/text.json", TEXTS)
 
     assert b"<ToNumber>12135550142</ToNumber>" in (await http.get("/text")).content
+
+
+async def test_an_invalid_query(http):
+    """The response is 400."""
+    assert message_of(await http.get("/text.json", params={"BroadcastId": "x"})) == "not an integer @ query.BroadcastId"
+
+
+async def test_a_query_by_a_naive_time(http):
+    """It is taken as UTC."""
+    await send(http, "/text.json", TEXTS)
+
+    assert len(await listed(http, "/text.json", {"IntervalBegin": "2012-10-26T00:00:00"})) == 1
 
 
 # --- forms ------------------------------------------------------------------------------------------------
