@@ -9,15 +9,26 @@ import asyncio
 import json
 import logging
 import os
+import random
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 
 import uvicorn
 from attrs import asdict, frozen
 
-from callfire_async.notifications import Inbox, Receiver, RetryPolicy, Router, SqliteInbox, TextFinished, worker
+from callfire_async.notifications import (
+    Delivery,
+    Inbox,
+    Receiver,
+    RetryPolicy,
+    Router,
+    SqliteInbox,
+    TextFinished,
+    worker,
+)
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.jetstream import _consumer as _jetstream_consumer
@@ -43,6 +54,9 @@ class Settings:
     take_over_seconds: float | None = None
     #: The duration of a lease, in seconds.
     lease_seconds: float | None = None
+    #: When the process kills itself in its first split of an envelope: ``before``, ``during`` or ``after`` the events
+    #: are stored; empty for never.
+    killed_in_split: str = ""
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))
@@ -104,11 +118,29 @@ def make_receiver(settings: Settings) -> Receiver:
     return Receiver(
         Handlers(journal).router(),
         tokens=None,
-        inbox=make_inbox(settings),
+        inbox=kill_in_split(make_inbox(settings), settings.killed_in_split),
         shutdown_timeout=settings.shutdown_timeout,
         handler_timeout=settings.handler_timeout,
         retry=RetryPolicy(max_attempts=settings.max_attempts, initial_delay=0.0),
     )
+
+
+def kill_in_split(inbox: Inbox, moment: str) -> Inbox:
+    """Return an inbox whose ``append_many``, which stores the events of an envelope, kills the process."""
+    append_many = inbox.append_many
+
+    async def append_and_kill(deliveries: Sequence[Delivery]) -> None:
+        appending = asyncio.ensure_future(append_many(deliveries) if moment != "before" else asyncio.sleep(0))
+        if moment == "during":
+            # The transaction takes about a millisecond.
+            await asyncio.sleep(random.uniform(0, 0.002))
+        else:
+            await appending
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment:
+        inbox.append_many = append_and_kill
+    return inbox
 
 
 def make_inbox(settings: Settings) -> Inbox:
