@@ -337,7 +337,7 @@ async def test_an_endpoint_that_does_not_respond(endpoint):
 
 
 async def test_the_headers_over_a_connection(endpoint):
-    """No header of httpx is added."""
+    """No header of the HTTP library is added."""
     async with uvicorn_server(endpoint) as port, FakeCallFire() as fake:
         await subscribe(fake, TriggerEvent.OUTBOUND_CALL_FINISHED, endpoint=f"http://127.0.0.1:{port}/token")
 
