@@ -58,12 +58,9 @@ class WebhookService:
         if not 1 <= limit <= _MAX_LIMIT:
             raise ApiErrorResponse(400, f"limit must be from 1 to {_MAX_LIMIT}")
         offset = query_number(request.query_params, "offset", 0)
-        query, enabled = request.query_params, _enabled(request.query_params)
-        found = [
-            self._visible(content) for content in self._webhooks.contents if _matches(query, content, enabled=enabled)
-        ]
+        found = self._matching(request.query_params)
         page = {
-            "items": found[offset : offset + limit],
+            "items": [self._visible(content) for content in found[offset : offset + limit]],
             "limit": limit,
             "offset": offset,
             "totalCount": len(found) if self._counts_webhooks else -1,
