@@ -39,6 +39,7 @@ from callfire_async.notifications import (
     Reject,
     RetryPolicy,
     Router,
+    SigningSecrets,
     SqliteInbox,
     TextFinished,
     UnknownNotification,
@@ -47,6 +48,7 @@ from callfire_async.notifications import (
 
 LOGIN, PASSWORD = "canary-login", "canary-passw0rd"
 TOKEN, OLD_TOKEN, GUESS = "canary-token-0123456789", "canary-older-0123456789", "canary-guess-0123456789"
+SIGNING_SECRET, SIGNATURE = "canary-signing-0123456789", "canary-signature-0123456789="
 NUMBER, PRINTED_NUMBER = "12135550173", "(213) 555-0173"
 MESSAGE, RAW = "canary words of a message", "canary-raw-body"
 ENDPOINT = f"https://user:{PASSWORD}@hooks.example.com/{NUMBER}/callfire/{TOKEN}?key={OLD_TOKEN}"
@@ -57,6 +59,8 @@ SECRETS = {
     "token": TOKEN,
     "older token": OLD_TOKEN,
     "guess": GUESS,
+    "signing secret": SIGNING_SECRET,
+    "signature": SIGNATURE,
     "number": NUMBER,
     "number without its country": NUMBER[1:],
     "printed number": PRINTED_NUMBER,
@@ -258,6 +262,11 @@ TEXT = (
     f'"Response":"{MESSAGE}"}}}}}}}}}}'
 )
 VALID = TEXT % (1, 42, "2024-05-06T07:08:09Z", "false", "1.5")
+ENVELOPE = '{"webhookId":7,"resourceType":"OutboundText","events":[%s]}'
+TWO_EVENTS = ",".join(
+    f'{{"eventType":"Finished","resource":{{"id":{number},"fromNumber":"{NUMBER}","message":"{MESSAGE}"}}}}'
+    for number in (1, 2)
+)
 BODIES = {
     "valid": VALID,
     "fields that cannot be read": TEXT % (1, 42, NUMBER, MESSAGE, NUMBER + "x"),
@@ -274,6 +283,10 @@ BODIES = {
     "XML in an unknown encoding": f"<?xml version='1.0' encoding='{RAW}'?><a>{NUMBER}</a>",
     "XML with a lone surrogate": f"<a>{MESSAGE}&#xD800;</a>",
     "HTML": f"<html>{NUMBER}</html>",
+    "an envelope": ENVELOPE % TWO_EVENTS,
+    "an envelope with an unreadable event": ENVELOPE % f'{TWO_EVENTS},{{"resource":{{"id":"{NUMBER}x"}}}},"{MESSAGE}"',
+    "an envelope that is too large": ENVELOPE % f'{TWO_EVENTS}],"{RAW}":["{MESSAGE * 300}"',
+    "an envelope with an invalid webhook": f'{{"webhookId":"{NUMBER}x","events":[{{"resource":"{MESSAGE}"}}]}}',
     "SOAP that holds two": f"<Envelope><Body><a>{NUMBER}</a><b>{MESSAGE}</b></Body></Envelope>",
 }
 
@@ -304,6 +317,8 @@ def test_reprs_contain_no_secret(output):
         Postback("POST", TOKEN, {"Authorization": PASSWORD}, RAW.encode()),
         EndpointTokens(TOKEN, OLD_TOKEN),
         vars(EndpointTokens(TOKEN, OLD_TOKEN)),
+        SigningSecrets(SIGNING_SECRET),
+        vars(SigningSecrets(SIGNING_SECRET)),
     )
 
     assert output.secrets() == set()
@@ -382,7 +397,14 @@ def make_receiver(router: Router, inbox: object, *, log_exceptions: bool) -> Rec
     tokens = EndpointTokens(TOKEN, OLD_TOKEN)
     limits = {"body_timeout": 0.2, "handler_timeout": 0.05, "max_body_bytes": 10_000}
     return Receiver(
-        router, tokens=tokens, known_subscriptions=fetch, log_exceptions=log_exceptions, **limits, **options
+        router,
+        tokens=tokens,
+        signing_secrets=SIGNING_SECRET,
+        require_signature=False,
+        known_subscriptions=fetch,
+        log_exceptions=log_exceptions,
+        **limits,
+        **options,
     )
 
 
@@ -399,6 +421,7 @@ async def provoke(endpoint: object, output: Output) -> None:
         f"GET {endpoint.path(TOKEN)} HTTP/1.1\r\nHost: a\r\n\r\n",
         f"POST {endpoint.path(TOKEN)} HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
         f"POST {endpoint.path(TOKEN)} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{RAW}",
+        f"POST {endpoint.path(TOKEN)} HTTP/1.1\r\nX-CallFire-Signature: {SIGNATURE}\r\nContent-Length: 15\r\n\r\n{RAW}",
         f"POST {endpoint.path(TOKEN)} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{TOKEN}\r\n",
         f"POST {endpoint.path(TOKEN)} HTTP/1.1 {TOKEN}\r\n\r\n",
         f"POST {endpoint.path(TOKEN)} HTTP/1.1\r\n{TOKEN}\r\n\r\n",

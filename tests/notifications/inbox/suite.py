@@ -7,6 +7,7 @@ skipped then.
 """
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ import pytest
 from attrs import define, field
 from notifications.inbox.clocks import Clocks
 
+from callfire_async.notifications import Postback, Receiver, Reject, Router, TextReceived
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, InboxStats, Lease
 
 CLOCK = "uses the clock that it is given"
@@ -286,6 +288,25 @@ class InboxSuite(ABC):
         assert [await inbox.get(result.id) for result in first[:4]] == before
         assert [entry.delivery.key for entry in before] == [f"parent/{index}" for index in range(4)]
         assert (await inbox.stats()).ready == 997
+
+    async def test_a_receiver_splits_an_envelope(self, world):
+        """Each event is handled once, and has a state of its own."""
+        router, handled = Router(), []
+
+        @router.on(TextReceived)
+        async def handle(event: TextReceived) -> None:
+            handled.append(event.text.id)
+            if event.text.id == 2:
+                raise Reject("because")
+
+        elements = [{"eventType": "Finished", "resource": {"id": number}} for number in (1, 2, 3)]
+        body = json.dumps({"resourceType": "InboundText", "events": elements}).encode()
+        async with Receiver(router, tokens=None, inbox=self.make(world)) as receiver:
+            assert (await receiver.receive(Postback("POST", None, {}, body))).status == 204
+            await receiver.idle(timeout=DEADLINE)
+            stats = (await receiver.stats()).inbox
+
+        assert (sorted(handled), stats.done, stats.dead) == ([1, 2, 3], 3, 1)
 
     async def test_after_the_window_a_dead_letter_stays_dead(self, inbox, clocks):
         """The same bytes are a new delivery."""

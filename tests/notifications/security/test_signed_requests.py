@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 
+import httpx
 import pytest
 from notifications.servers import ADAPTERS, Endpoint, Serve, connection
 
@@ -86,6 +87,14 @@ async def test_a_signed_postback_is_accepted(endpoint, events, secret):
 async def test_any_other_postback_is_refused(endpoint, events, headers):
     """With 401, and its event is not handled."""
     assert (await post(endpoint, *headers), events) == (401, [])
+
+
+async def test_the_response_names_the_scheme(endpoint):
+    """As HTTP requires for a 401."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        response = await client.post(endpoint.url(TOKEN), content=BODY)
+
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "CallFire-Signature")
 
 
 async def test_the_name_of_the_header_has_no_case(endpoint, events):
