@@ -51,9 +51,7 @@ def read_object(body: bytes | str, content_type: str | None = None, *, max_value
 def parse_json(source: bytes | str, max_values: int) -> tuple[Tree, tuple[Repair, ...]]:
     """Parse JSON, given as `charsets.decode` returns it; return the value, and the repairs that were needed."""
     text = source if isinstance(source, str) else charsets.decode_json(source)
-    if _exceeds(text, max_values, 2 * max_values):
-        raise InvalidDocumentError("the JSON document has too many values")
-    return _parse_text(text)
+    return _parse_text(text, max_values, 2 * max_values, InvalidDocumentError("the JSON document has too many values"))
 
 
 def parse_postback(source: bytes | str, max_values: int) -> tuple[Tree, tuple[Repair, ...]]:
@@ -61,19 +59,20 @@ def parse_postback(source: bytes | str, max_values: int) -> tuple[Tree, tuple[Re
     text = source if isinstance(source, str) else charsets.decode_json(source)
     if '"events"' not in text:
         return parse_json(text, max_values)
-    if _exceeds(text, _MAX_ENVELOPE_VALUES, _MAX_ENVELOPE_COMMAS):
-        raise UnexpectedDocumentError("the envelope has too many events or values")
-    return _parse_text(text)
+    error = UnexpectedDocumentError("the envelope has too many events or values")
+    return _parse_text(text, _MAX_ENVELOPE_VALUES, _MAX_ENVELOPE_COMMAS, error)
 
 
-def _exceeds(text: str, max_values: int, max_commas: int) -> bool:
+def _parse_text(
+    text: str, max_values: int, max_commas: int, error: InvalidDocumentError
+) -> tuple[Tree, tuple[Repair, ...]]:
+    """Parse a text, or raise the error if a limit is exceeded."""
     # Brackets and commas inside strings count too: no message has thousands of them.
-    return text.count("{") + text.count("[") > max_values or text.count(",") > max_commas
-
-
-def _parse_text(text: str) -> tuple[Tree, tuple[Repair, ...]]:
+    values = text.count("{") + text.count("[")
+    if values > max_values or text.count(",") > max_commas:
+        raise error
     tree, repairs = _decode(text)
-    if text.count("{") + text.count("[") > MAX_DEPTH and exceeds_max_depth(tree):
+    if values > MAX_DEPTH and exceeds_max_depth(tree):
         raise InvalidDocumentError("the JSON document is nested too deeply")
     return tree, repairs
 

@@ -100,7 +100,8 @@ def create_event(envelope: documents.Members, element: object) -> Notification:
     """
     if not isinstance(element, dict):
         raise ConversionError(("not an object @ events",))
-    content = {**envelope.content, **{name: value for name, value in element.items() if value is not None}}
+    own = {name: value for name, value in element.items() if value is not None} if None in element.values() else element
+    content = envelope.content | own
     resource_type, event_type = _read_type(content, "resourceType"), _read_type(content, "eventType")
     resource = element.get("resource")
     if resource is None and not event_type:
