@@ -20,7 +20,15 @@ from callfire_async.models import (
     WebhookResource,
 )
 
-__all__ = ["ApiGeneration", "Encodable", "SoapVersion", "encode", "encode_envelope", "webhook_event_of"]
+__all__ = [
+    "ApiGeneration",
+    "Encodable",
+    "SoapVersion",
+    "encode",
+    "encode_envelope",
+    "generation_of",
+    "webhook_event_of",
+]
 
 #: The SOAP versions that `encode` supports.
 SoapVersion = Literal["1.1", "1.2"]
@@ -110,6 +118,11 @@ def encode(
     return _encode_1_1(event, NotificationFormat.XML if format is None else format, soap_version)
 
 
+def generation_of(event: Encodable) -> ApiGeneration:
+    """Return the API generation that an event came from: the name of an event of API v2 has a dot."""
+    return "v2" if "." in event.name else "1.1"
+
+
 # --- API 1.1 ----------------------------------------------------------------------------------------------
 
 
@@ -126,8 +139,8 @@ def _encode_1_1(event: Encodable, format: NotificationFormat | str, soap_version
 
 
 def _root(event: Encodable) -> str:
-    """Return the name of the root; the name of an event of API v2 has a dot, and cannot be one."""
-    return event.root if "." in event.name and event.subject is not None else event.name
+    """Return the name of the root, which is not the name of an event of API v2."""
+    return event.root if generation_of(event) == "v2" and event.subject is not None else event.name
 
 
 def _content(event: Encodable) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors
 from callfire_async.models import NotificationFormat
-from callfire_async.notifications.encoding import encode
+from callfire_async.notifications.encoding import ApiGeneration, encode, generation_of
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.inbox.base import Delivery
 from callfire_async.notifications.observers import AttemptRecord, Observer
@@ -34,7 +34,8 @@ async def deliver(
     target: Any,
     event: Notification,
     *,
-    format: NotificationFormat | str = NotificationFormat.XML,
+    format: NotificationFormat | str | None = None,
+    api: ApiGeneration | None = None,
     path: str | None = None,
     token: str | None = None,
     receiver: Receiver | None = None,
@@ -50,7 +51,8 @@ async def deliver(
         target: A FastAPI, Starlette or other ASGI application, a `NotificationApp`, an aiohttp application,
             ``TestServer`` or ``TestClient``, or a `Receiver`. A running target must run in the current event loop.
         event: The event, for example from a factory.
-        format: ``XML``, ``JSON`` or ``SOAP``.
+        format: ``XML`` (the default), ``JSON`` or ``SOAP`` for API 1.1; ``JSON`` for API v2.
+        api: ``1.1`` or ``v2``; defaults to that of the event.
         path: The endpoint's path without the token, for example ``/callfire``; required if there are several endpoints.
         token: The token to send; defaults to the receiver's own.
         receiver: The receiver, if it cannot be found in the application; *path* is then required too.
@@ -66,7 +68,7 @@ async def deliver(
         TimeoutError: The handlers did not finish in time.
     """
     endpoint = Endpoint(target, "") if isinstance(target, Receiver) else find_endpoint(target, path, receiver)
-    content_type, body = encode(event, format)
+    content_type, body = encode(event, format, api=api or generation_of(event))
     attempts = _AttemptRecorder(Delivery(body).key)
     async with _transport_for(target, endpoint, token) as post:
         endpoint.receiver.observe(attempts)

@@ -1,9 +1,11 @@
 """
 Factories of events for tests. Each event has IDs of its own.
 
-Events are encoded as XML and parsed again, so that their class and ``payload`` are the ones that a receiver produces.
+Events are encoded as a postback and parsed again, so that their class and ``payload`` are the ones that a receiver
+produces. With ``api="v2"``, a ``webhook_id``, a ``webhook_name`` or ``occurred_at`` it is a postback of API v2.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -17,20 +19,28 @@ from callfire_async.models import (
     BroadcastType,
     Call,
     CallRecord,
+    ContactList,
+    DeliveryReport,
     IvrBroadcastConfig,
     Result,
     Text,
     TextBroadcastConfig,
     TextRecord,
     VoiceBroadcastConfig,
+    WebhookEvent,
+    WebhookResource,
 )
-from callfire_async.notifications.encoding import encode
+from callfire_async.notifications.encoding import ApiGeneration, encode
 from callfire_async.notifications.events import (
+    AccountNotification,
     CallFinished,
     CampaignFinished,
     CampaignNotification,
     CampaignStarted,
     CampaignStopped,
+    ContactListValidationFailed,
+    ContactListValidationFinished,
+    DeliveryReportReceived,
     Notification,
     TextFinished,
     TextNotification,
@@ -42,12 +52,20 @@ from callfire_async.notifications.parsing import parse
 __all__ = [
     "ActionFields",
     "CampaignFields",
+    "ContactListFields",
+    "DeliveryReportFields",
+    "OriginFields",
     "TextFields",
+    "WebhookFields",
+    "make_account_notification",
     "make_call_finished",
     "make_campaign_finished",
     "make_campaign_notification",
     "make_campaign_started",
     "make_campaign_stopped",
+    "make_contact_list_validation_failed",
+    "make_contact_list_validation_finished",
+    "make_delivery_report_received",
     "make_text_finished",
     "make_text_notification",
     "make_text_received",
@@ -60,11 +78,25 @@ T = TypeVar("T", bound=Notification)
 _CONTACT_NUMBER, _CALLER_ID, _SHORT_CODE = "12135550142", "12135550100", "67076"
 
 
-class ActionFields(TypedDict, total=False):
+class WebhookFields(TypedDict, total=False):
+    """Fields of every event of API v2 that can be chosen."""
+
+    webhook_id: int | None
+    webhook_name: str | None
+    occurred_at: datetime | None
+
+
+class OriginFields(WebhookFields, total=False):
+    """Fields of every event that can be chosen: the API generation, and what posted it."""
+
+    api: ApiGeneration
+    subscription_id: int | None
+
+
+class ActionFields(OriginFields, total=False):
     """Fields of texts and calls that can be chosen; the others are generated."""
 
     id: int
-    subscription_id: int | None
     from_number: str | None
     to_number: str | None
     to_number_attributes: tuple[tuple[str, str], ...]
@@ -82,16 +114,39 @@ class TextFields(ActionFields, total=False):
     message: str
 
 
-class CampaignFields(TypedDict, total=False):
+class CampaignFields(OriginFields, total=False):
     """Fields of campaigns that can be chosen; the others are generated."""
 
     id: int
-    subscription_id: int | None
     name: str | None
     last_modified: datetime | None
     type: BroadcastType | None
     labels: tuple[str, ...]
     config: TextBroadcastConfig | VoiceBroadcastConfig | IvrBroadcastConfig | None
+
+
+class ContactListFields(WebhookFields, total=False):
+    """Fields of contact lists that can be chosen; the others are generated."""
+
+    id: int
+    name: str | None
+    size: int | None
+    created: datetime | None
+    status: str | None
+
+
+class DeliveryReportFields(WebhookFields, total=False):
+    """Fields of delivery reports that can be chosen; the others are generated."""
+
+    id: int
+    text_id: int | None
+    broadcast_id: int | None
+    account_id: int | None
+    from_number: str | None
+    to_number: str | None
+    reported_at: datetime | None
+    delivery_state: str | None
+    delivery_category: str | None
 
 
 def make_text_notification(
@@ -126,7 +181,7 @@ def make_call_finished(
     *, result: Result | str = Result.LA, inbound: bool = False, **fields: Unpack[ActionFields]
 ) -> CallFinished:
     """Create a finished call."""
-    subscription_id, action = _action_fields(inbound, _CALLER_ID, fields)
+    origin, action = _action_fields(inbound, _CALLER_ID, fields)
     record = CallRecord(
         id=_unique_id(),
         result=Result(result),
@@ -136,7 +191,7 @@ def make_call_finished(
         billed_amount=Decimal(1),
     )
     call = Call(state=ActionState.FINISHED, final_result=Result(result), records=(record,), agent_call=False, **action)
-    return _parsed(CallFinished, CallFinished(subscription_id=subscription_id, call=call))
+    return _parsed(CallFinished, origin, "CallFinished", call=call)
 
 
 def make_campaign_notification(
@@ -161,6 +216,56 @@ def make_campaign_finished(**fields: Unpack[CampaignFields]) -> CampaignFinished
     return _campaign(CampaignFinished, "BroadcastFinished", BroadcastStatus.FINISHED, **fields)
 
 
+def make_contact_list_validation_finished(**fields: Unpack[ContactListFields]) -> ContactListValidationFinished:
+    """Create the validation of a contact list, an event of API v2 only."""
+    origin, values = _contact_list_fields("ACTIVE", fields)
+    return _parsed(ContactListValidationFinished, origin, contact_list=ContactList(**values))
+
+
+def make_contact_list_validation_failed(**fields: Unpack[ContactListFields]) -> ContactListValidationFailed:
+    """Create the failed validation of a contact list, an event of API v2 only."""
+    origin, values = _contact_list_fields("ERRORS", fields)
+    return _parsed(ContactListValidationFailed, origin, contact_list=ContactList(**values))
+
+
+def make_delivery_report_received(**fields: Unpack[DeliveryReportFields]) -> DeliveryReportReceived:
+    """Create a report of a text that was delivered, an event of API v2 only."""
+    origin, chosen = _split_origin(fields)
+    values: dict[str, Any] = {
+        "id": _unique_id(),
+        "text_id": _unique_id(),
+        "broadcast_id": _unique_id(),
+        "from_number": _SHORT_CODE,
+        "to_number": _CONTACT_NUMBER,
+        "reported_at": _now(),
+        "delivery_state": "DELIVERED",
+        "delivery_category": "DELIVERED",
+        **chosen,
+    }
+    return _parsed(DeliveryReportReceived, _V2 | origin, report=DeliveryReport(**values))
+
+
+def make_account_notification(
+    *,
+    resource_type: WebhookResource | str = WebhookResource.LOW_BALANCE,
+    event_type: WebhookEvent | str = WebhookEvent.FINISHED,
+    payload: dict[str, Any] | None = None,
+    **fields: Unpack[WebhookFields],
+) -> AccountNotification:
+    """
+    Create a monthly renewal or a low balance of the account, an event of API v2 only.
+
+    Args:
+        resource_type: ``MonthlyRenewal`` or ``LowBalance``.
+        event_type: ``Finished`` or ``Failed``.
+        payload: The content, which CallFire does not document.
+        fields: Fields of the webhook.
+    """
+    types = {"resource_type": WebhookResource(resource_type), "event_type": WebhookEvent(event_type)}
+    origin = _V2 | {"occurred_at": _unique_moment()} | fields
+    return _parsed(AccountNotification, origin, payload=payload or {}, **types)
+
+
 def _text(
     kind: type[T],
     state: ActionState,
@@ -169,7 +274,7 @@ def _text(
     **fields: Unpack[TextFields],
 ) -> T:
     message = fields.pop("message", "KEYWORD yes, please" if inbound else "Your order is on its way.")
-    subscription_id, action = _action_fields(inbound, _SHORT_CODE, fields)
+    origin, action = _action_fields(inbound, _SHORT_CODE, fields)
     record = TextRecord(
         id=_unique_id(),
         result=result,
@@ -185,17 +290,17 @@ def _text(
         **action,
     )
     # CallFire sends this root for both text triggers.
-    event = TextNotification(name="TextNotification", subscription_id=subscription_id, text=text)
-    return _parsed(kind, event)
+    return _parsed(kind, origin, "TextNotification", text=text)
 
 
 def _action_fields(
     inbound: bool,  # noqa: FBT001  # private; each caller is in this module
     account_number: str,
     fields: ActionFields,
-) -> tuple[int | None, dict[str, Any]]:
-    """Return the subscription ID, and the fields that texts and calls share."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields of the origin, and those that texts and calls share."""
     now = _now()
+    origin, chosen = _split_origin(fields)
     values: dict[str, Any] = {
         "id": _unique_id(),
         "from_number": _CONTACT_NUMBER if inbound else account_number,
@@ -204,27 +309,61 @@ def _action_fields(
         "inbound": inbound,
         "created": now,
         "modified": now,
-        **fields,
+        **chosen,
     }
-    return values.pop("subscription_id", None), values
+    return origin, values
 
 
 def _campaign(kind: type[T], root: str, status: BroadcastStatus, **fields: Unpack[CampaignFields]) -> T:
+    origin, chosen = _split_origin(fields)
     values: dict[str, Any] = {
         "id": _unique_id(),
         "name": "Spring",
         "last_modified": _now(),
         "type": BroadcastType.TEXT,
-        **fields,
+        **chosen,
     }
-    subscription_id = values.pop("subscription_id", None)
-    broadcast = Broadcast(status=status, **values)
-    event = CampaignNotification(name=root, subscription_id=subscription_id, broadcast=broadcast)
-    return _parsed(kind, event)
+    return _parsed(kind, origin, root, broadcast=Broadcast(status=status, **values))
 
 
-def _parsed(kind: type[T], event: Notification) -> T:
-    _, body = encode(event)
+def _contact_list_fields(status: str, fields: ContactListFields) -> tuple[dict[str, Any], dict[str, Any]]:
+    origin, chosen = _split_origin(fields)
+    values = {"id": _unique_id(), "name": "Customers", "size": 1138, "created": _now(), "status": status, **chosen}
+    return _V2 | {"occurred_at": _now()} | origin, values
+
+
+_V2: dict[str, Any] = {"api": "v2"}
+
+
+def _split_origin(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields of the event's origin, and those of its subject."""
+    names = OriginFields.__annotations__.keys() | WebhookFields.__annotations__.keys()
+    return (
+        {name: value for name, value in fields.items() if name in names},
+        {name: value for name, value in fields.items() if name not in names},
+    )
+
+
+def _parsed(kind: type[T], origin: Mapping[str, Any], root: str | None = None, **content: Any) -> T:
+    """
+    Return the event that a receiver makes of the postback with this content.
+
+    Args:
+        kind: The class of the event.
+        origin: The API generation, and what posted the event.
+        root: The root in API 1.1, where the content determines the class.
+        content: The subject, and other fields of the event.
+
+    Raises:
+        TypeError: An event of API v2 has a subscription.
+        ValueError: API v2 does not have the event.
+    """
+    is_v2 = origin.get("api") == "v2" or any(origin.get(name) is not None for name in WebhookFields.__annotations__)
+    if is_v2 and origin.get("subscription_id") is not None:
+        raise TypeError("subscription_id must not be given for an event of API v2, which has a webhook_id")
+    fields = {**origin, **content} | ({} if is_v2 or root is None else {"name": root})
+    fields.pop("api", None)
+    _, body = encode(kind(**fields), api="v2" if is_v2 else "1.1")
     received = parse(body)
     assert isinstance(received, kind)
     return received
@@ -242,3 +381,8 @@ def _unique_id() -> int:
 def _now() -> datetime:
     # CallFire's timestamps are whole seconds.
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def _unique_moment() -> datetime:
+    """Return a time of the current second that differs from that of a thousand other calls."""
+    return _now() + timedelta(milliseconds=next(_ids) // 1000 % 1000)

@@ -1,10 +1,10 @@
 """
-A sample event for each root of API 1.1, with every known field, and its body in each format.
+A sample event for each root of API 1.1 and for each event of API v2, with every known field, and its body.
 
-``EVENTS`` maps the twelve roots to their events.
+``EVENTS`` maps the twelve roots of API 1.1 to their events; ``EVENTS_V2`` maps names such as ``OutboundText.Finished``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from callfire_async.models import (
     CallRecord,
     IvrBroadcastConfig,
     LocalTimeZoneRestriction,
+    Media,
     NotificationFormat,
     QuestionResponse,
     RecordingMeta,
@@ -25,20 +26,32 @@ from callfire_async.models import (
     TextBroadcastConfig,
     TextRecord,
     VoiceBroadcastConfig,
+    WebhookEvent,
+    WebhookResource,
 )
-from callfire_async.notifications.encoding import SoapVersion, encode
-from callfire_async.notifications.events import CallFinished, Notification, TextNotification
+from callfire_async.notifications.encoding import ApiGeneration, SoapVersion, encode
+from callfire_async.notifications.events import (
+    CallFinished,
+    Notification,
+    TextNotification,
+)
+from callfire_async.notifications.parsing import parse
 from callfire_async.testing.factories import (
+    WebhookFields,
+    make_account_notification,
     make_call_finished,
     make_campaign_finished,
     make_campaign_started,
     make_campaign_stopped,
+    make_contact_list_validation_failed,
+    make_contact_list_validation_finished,
+    make_delivery_report_received,
     make_text_finished,
     make_text_received,
     make_text_sent,
 )
 
-__all__ = ["EVENTS", "body"]
+__all__ = ["EVENTS", "EVENTS_V2", "body"]
 
 _CREATED = datetime(2012, 10, 26, 21, 32, 52, tzinfo=UTC)
 # CallFire sends texts that were modified a second before their creation.
@@ -237,23 +250,107 @@ EVENTS: Mapping[str, Notification] = MappingProxyType(
 )
 
 
+# --- API v2 -----------------------------------------------------------------------------------------------
+
+_WEBHOOK: WebhookFields = {"webhook_id": 7420003, "webhook_name": "all events", "occurred_at": _FINISHED}
+_PICTURE = Media(
+    id=11301003,
+    account_id=36003,
+    name="coupon",
+    created=_CREATED,
+    length_in_bytes=20481,
+    media_type="JPEG",
+    public_url="https://www.callfire.com/media/public/a1b2c3.jpg",
+)
+
+
+def _as_v2(event: Notification) -> Notification:
+    """Return the event that a receiver makes of the same postback of API v2."""
+    return parse(encode(evolve(event, subscription_id=None, **_WEBHOOK), api="v2")[1])
+
+
+def _with_inbound_call(event: CallFinished) -> CallFinished:
+    return evolve(event, call=evolve(event.call, id=896807885003, inbound=True))
+
+
+def _campaigns() -> Iterator[Notification]:
+    """Yield each event of each kind of campaign."""
+    for event in (_STARTED, _STOPPED, _ENDED):
+        for kind, config in _CONFIGS[type(event)].items():
+            yield evolve(event, broadcast=evolve(event.broadcast, type=kind, config=config))
+
+
+_CONFIGS: dict[type[Notification], dict[BroadcastType, Any]] = {
+    type(event): {BroadcastType.TEXT: _STARTED.broadcast.config, kind: config, BroadcastType.CCC: None}
+    for event, kind, config in (
+        (_STARTED, BroadcastType.VOICE, _STOPPED.broadcast.config),
+        (_STOPPED, BroadcastType.VOICE, _STOPPED.broadcast.config),
+        (_ENDED, BroadcastType.IVR, _ENDED.broadcast.config),
+    )
+}
+_V2_ONLY: list[Notification] = [
+    make_contact_list_validation_finished(id=5801003, created=_CREATED, **_WEBHOOK),
+    make_contact_list_validation_failed(id=5802003, created=_CREATED, **_WEBHOOK),
+    make_delivery_report_received(
+        # Larger than 2^53, as the IDs of real reports are.
+        id=7420017300281076003,
+        text_id=896807881003,
+        broadcast_id=1838228001,
+        account_id=36003,
+        to_number="12135551212",
+        reported_at=_FINISHED,
+        **_WEBHOOK,
+    ),
+    *(
+        make_account_notification(resource_type=resource, event_type=event, **_WEBHOOK)
+        for resource in (WebhookResource.MONTHLY_RENEWAL, WebhookResource.LOW_BALANCE)
+        for event in (WebhookEvent.FINISHED, WebhookEvent.FAILED)
+    ),
+]
+
+#: The event of each resource and event of API v2, equal to what `parse` returns.
+EVENTS_V2: Mapping[str, Notification] = MappingProxyType(
+    {
+        event.name: event
+        for event in (
+            _as_v2(_SENT),
+            _as_v2(evolve(_RECEIVED, text=evolve(_RECEIVED.text, media=(_PICTURE,)))),
+            _as_v2(_CALLED),
+            _as_v2(_with_inbound_call(_CALLED)),
+            *map(_as_v2, _campaigns()),
+            *_V2_ONLY,
+        )
+    }
+)
+_BY_CLASS = {type(event).__name__: event for event in reversed(EVENTS_V2.values())}
+
+
 def body(
     event: str | Notification,
-    format: NotificationFormat | str = NotificationFormat.XML,
+    format: NotificationFormat | str | None = None,
     *,
+    api: ApiGeneration = "1.1",
     soap_version: SoapVersion = "1.1",
 ) -> bytes:
     """
     Return the body that CallFire would post.
 
     Args:
-        event: The name of a root in `EVENTS`, or an event.
-        format: ``XML``, ``JSON`` or ``SOAP``.
+        event: A name in `EVENTS`; for API v2 also one in `EVENTS_V2`, or that of a class; or an event.
+        format: ``XML`` (the default), ``JSON`` or ``SOAP`` for API 1.1; ``JSON`` for API v2.
+        api: ``1.1`` or ``v2``.
         soap_version: For ``SOAP`` only.
 
     Raises:
         KeyError: There is no sample with that name.
-        ValueError: CallFire posts nothing in that format.
+        ValueError: CallFire posts nothing in that format, or the API generation does not have the event.
     """
-    chosen = EVENTS[event] if isinstance(event, str) else event
-    return encode(chosen, format, soap_version=soap_version)[1]
+    chosen = _find(event, api) if isinstance(event, str) else event
+    return encode(chosen, format, api=api, soap_version=soap_version)[1]
+
+
+def _find(name: str, api: ApiGeneration) -> Notification:
+    if api != "v2":
+        return EVENTS[name]
+    found = EVENTS_V2.get(name) or _BY_CLASS.get(name)
+    return found or _as_v2(EVENTS[name])

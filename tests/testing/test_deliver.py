@@ -153,6 +153,25 @@ async def test_an_endpoint_without_token(make_target):
         await target.close()
 
 
+@pytest.mark.parametrize("inbox", [None, MemoryInbox])
+@pytest.mark.parametrize(
+    ("event", "api", "name"),
+    [
+        (make_text_sent(webhook_id=7), None, "OutboundText.Finished"),
+        (make_text_sent(webhook_id=7), "1.1", "TextSent"),
+        (make_text_sent(), "v2", "OutboundText.Finished"),
+    ],
+)
+async def test_each_generation(inbox, event, api, name):
+    """The default is that of the event; a receiver that verifies signatures gets one."""
+    service = Service(signing_secrets="a-secret-for-tests-only", inbox=inbox and inbox())
+
+    reply = await deliver(service.receiver, event, api=api)
+
+    assert reply.status == 204
+    assert [(received.name, received.key) for received in service.handled] == [(name, event.key)]
+
+
 @pytest.mark.parametrize("format", ["XML", "JSON", "SOAP"])
 async def test_each_format(format):
     """The handler receives the same event."""

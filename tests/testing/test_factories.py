@@ -6,13 +6,17 @@ import pytest
 from attrs import evolve
 
 from callfire_async import testing
-from callfire_async.models import Result, TextBroadcastConfig
+from callfire_async.models import ContactList, DeliveryReport, Result, TextBroadcastConfig
 from callfire_async.notifications.events import (
+    AccountNotification,
     CallFinished,
     CampaignFinished,
     CampaignNotification,
     CampaignStarted,
     CampaignStopped,
+    ContactListValidationFailed,
+    ContactListValidationFinished,
+    DeliveryReportReceived,
     TextFinished,
     TextNotification,
     TextReceived,
@@ -21,10 +25,22 @@ from callfire_async.notifications.events import (
 from callfire_async.notifications.parsing import parse
 from callfire_async.testing import encode
 
-FACTORIES = [(getattr(testing, name), name) for name in testing.__all__ if name.startswith("make_")]
+V2_ONLY = """
+    make_account_notification make_contact_list_validation_failed make_contact_list_validation_finished
+    make_delivery_report_received
+""".split()
+NOT_IN_V2 = ["make_text_notification", "make_campaign_notification"]
+ALL = [name for name in testing.__all__ if name.startswith("make_")]
 CREATED = datetime(2012, 10, 26, 21, 32, 52, tzinfo=UTC)
 
-each_factory = pytest.mark.parametrize("make", [make for make, _ in FACTORIES], ids=[name for _, name in FACTORIES])
+
+def factories(names: list[str]) -> pytest.MarkDecorator:
+    """Run a test with each of these factories."""
+    return pytest.mark.parametrize("make", [getattr(testing, name) for name in names], ids=names)
+
+
+each_factory = factories([name for name in ALL if name not in V2_ONLY])
+each_factory_of_v2 = factories([name for name in ALL if name not in NOT_IN_V2])
 
 
 @each_factory
@@ -38,15 +54,15 @@ def test_an_event_survives_encoding_and_parsing(make, format):
     assert event.payload
 
 
-@each_factory
+@factories(ALL)
 def test_each_event_has_its_own_key(make):
     """Keys differ unless IDs are given."""
     assert make().key != make().key
 
 
-@each_factory
+@factories([name for name in ALL if name != "make_account_notification"])
 def test_ids_can_be_chosen(make):
-    """Events with the same ID are about the same text, call or campaign."""
+    """Events with the same ID are about the same text, call, campaign, list or report."""
     assert make(id=42).key[:2] == make(id=42).key[:2]
 
 
@@ -71,6 +87,102 @@ def test_ids_can_be_chosen(make):
 def test_the_class_is_the_one_that_a_receiver_produces(event, kind, name):
     """Texts have the root that CallFire sends for all of them."""
     assert (type(event), event.name) == (kind, name)
+
+
+@each_factory_of_v2
+def test_an_event_of_v2_survives_encoding_and_parsing(make):
+    """It has the fields of its webhook, and no subscription."""
+    event = make(webhook_id=7, webhook_name="all", occurred_at=CREATED)
+
+    read = parse(encode(event, api="v2")[1])
+    assert read == event
+    assert (read.key, read.payload, read.problems) == (event.key, event.payload, ())
+    assert (event.webhook_id, event.webhook_name, event.occurred_at) == (7, "all", CREATED)
+    assert "." in event.name
+    assert event.subscription_id is None
+
+
+@each_factory
+@pytest.mark.parametrize("fields", [{"api": "v2"}, {"webhook_id": 1}, {"webhook_name": "a"}, {"occurred_at": CREATED}])
+def test_the_generation_can_be_chosen(make, fields):
+    """A field of a webhook makes it an event of API v2; API v2 has no texts and campaigns that are not finished."""
+    assert "." not in make(api="1.1", subscription_id=7, webhook_id=None).name
+    if make.__name__ in NOT_IN_V2:
+        with pytest.raises(ValueError, match="event must be one that API v2 has"):
+            make(**fields)
+        return
+    event = make(**fields)
+    assert "." in event.name
+    assert event.subject == parse(encode(event)[1]).subject
+
+
+@each_factory_of_v2
+def test_an_event_of_v2_has_no_subscription(make):
+    """A test that expects one would not see it."""
+    with pytest.raises(TypeError, match=r"^subscription_id must not be given"):
+        make(webhook_id=7, subscription_id=8)
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "name"),
+    [
+        (testing.make_text_finished(api="v2"), TextSent, "OutboundText.Finished"),
+        (testing.make_text_finished(api="v2", result="DNT"), TextFinished, "OutboundText.Finished"),
+        (testing.make_text_finished(api="v2", inbound=True), TextReceived, "InboundText.Finished"),
+        (testing.make_text_sent(api="v2"), TextSent, "OutboundText.Finished"),
+        (testing.make_text_received(api="v2"), TextReceived, "InboundText.Finished"),
+        (testing.make_call_finished(api="v2"), CallFinished, "OutboundCall.Finished"),
+        (testing.make_call_finished(api="v2", inbound=True), CallFinished, "InboundCall.Finished"),
+        (testing.make_campaign_started(api="v2"), CampaignStarted, "TextBroadcast.Started"),
+        (testing.make_campaign_stopped(api="v2", type="VOICE"), CampaignStopped, "CallBroadcast.Stopped"),
+        (testing.make_campaign_finished(api="v2", type="CCC"), CampaignFinished, "CccCampaign.Finished"),
+        (
+            testing.make_contact_list_validation_finished(),
+            ContactListValidationFinished,
+            "ContactList.ValidationFinished",
+        ),
+        (testing.make_contact_list_validation_failed(), ContactListValidationFailed, "ContactList.ValidationFailed"),
+        (testing.make_delivery_report_received(), DeliveryReportReceived, "OutboundTextDeliveryReport.Received"),
+        (testing.make_account_notification(), AccountNotification, "LowBalance.Finished"),
+        (
+            testing.make_account_notification(resource_type="MonthlyRenewal", event_type="failed"),
+            AccountNotification,
+            "MonthlyRenewal.Failed",
+        ),
+    ],
+)
+def test_the_class_and_name_of_an_event_of_v2(event, kind, name):
+    """The resource and event are those that CallFire sends for it."""
+    assert (type(event), event.name) == (kind, name)
+
+
+def test_fields_of_a_contact_list_can_be_chosen():
+    """All of them."""
+    fields = {"id": 1, "name": "Customers", "size": 2, "created": CREATED, "status": "VALIDATING"}
+
+    assert testing.make_contact_list_validation_failed(**fields).contact_list == ContactList(**fields)
+
+
+def test_fields_of_a_delivery_report_can_be_chosen():
+    """All of them."""
+    fields = {
+        "id": 1,
+        "text_id": 2,
+        "broadcast_id": 3,
+        "account_id": 4,
+        "from_number": "67076",
+        "to_number": "12135550199",
+        "reported_at": CREATED,
+        "delivery_state": "UNKNOWN",
+        "delivery_category": "NO_DATA",
+    }
+
+    assert testing.make_delivery_report_received(**fields).report == DeliveryReport(**fields)
+
+
+def test_the_payload_of_an_account_notification_can_be_chosen():
+    """CallFire does not document it."""
+    assert testing.make_account_notification(payload={"balance": 5}).payload == {"balance": 5}
 
 
 def test_fields_of_a_text_can_be_chosen():
