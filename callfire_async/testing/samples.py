@@ -352,5 +352,5 @@ def body(
 def _find(name: str, api: ApiGeneration) -> Notification:
     if api != "v2":
         return EVENTS[name]
-    found = EVENTS_V2.get(name) or _BY_CLASS.get(name)
-    return found or _as_v2(EVENTS[name])
+    # A root of API 1.1 names a class too, but has the content of its own sample.
+    return _as_v2(EVENTS[name]) if name in EVENTS else (EVENTS_V2.get(name) or _BY_CLASS[name])

@@ -12,7 +12,9 @@ import atheris
 
 with atheris.instrument_imports(include=["callfire_async", "cattrs", "json", "xmltodict"]):
     from callfire_async.errors import NotificationError
-    from callfire_async.notifications.parsing import parse
+    from callfire_async.notifications.encoding import encode_envelope
+    from callfire_async.notifications.events import Notification
+    from callfire_async.notifications.parsing import parse, parse_all, parse_or_split
 
 CONTENT_TYPES = (None, "application/json", "text/xml; charset=latin-1", "text/xml; charset=windows-1252")
 
@@ -24,13 +26,23 @@ def parse_one(data: bytes) -> None:
     content_type = CONTENT_TYPES[number % len(CONTENT_TYPES)]
     document = body.decode("utf-8", "surrogatepass" if number & 16 else "replace") if is_text(number, body) else body
     try:
-        event = parse(document, content_type)
+        events = parse_all(document, content_type)
     except NotificationError as error:
         str(error).encode()
         return
-    repr((event, hash(event), event.key)).encode()
-    if event != parse(document, content_type):
+    repr((events, hash(events), [event.key for event in events])).encode()
+    if events != parse_all(document, content_type):
         raise AssertionError("parsing a body twice returned different events")
+    check_parts(events, parse_or_split(document, content_type), content_type)
+
+
+def check_parts(
+    events: tuple[Notification, ...], result: Notification | tuple[bytes, ...], content_type: str | None
+) -> None:
+    """Check that an envelope is split without a loss."""
+    parts = tuple(parse(part, content_type) for part in result) if isinstance(result, tuple) else (result,)
+    if events != parts:
+        raise AssertionError("splitting a body returned different events")
 
 
 def is_text(number: int, body: bytes) -> bool:
@@ -51,6 +63,8 @@ def write_corpus(directory: Path) -> None:
     from callfire_async.testing import samples
 
     bodies = [samples.body(root, form) for root in samples.EVENTS for form in ("XML", "JSON", "SOAP")]
+    bodies += [samples.body(name, api="v2") for name in samples.EVENTS_V2]
+    bodies += [encode_envelope(list(samples.EVENTS_V2.values())[:3])[1]]
     bodies += [body for case in CASES.values() if "megabyte" not in case.name and len(body := case.body()) < 4_000]
     for number, body in enumerate(bodies):
         (directory / f"{number:03}").write_bytes(bytes([number % 32]) + body)

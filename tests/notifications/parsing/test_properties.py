@@ -1,9 +1,12 @@
 """Property tests of `parse`: any input is an event or our error, and all formats of an event are equal."""
 
 import copy
+import json
 import pickle
 import string
-from datetime import UTC, timedelta
+from collections.abc import Callable
+from datetime import UTC, time, timedelta
+from typing import Any, TypeVar
 
 import pytest
 from attrs import evolve
@@ -13,22 +16,31 @@ from hypothesis import strategies as st
 from callfire_async import models
 from callfire_async._codec.scalars import normalize
 from callfire_async.errors import NotificationError
+from callfire_async.notifications.encoding import encode_envelope
 from callfire_async.notifications.events import (
     CallFinished,
+    CampaignFinished,
     CampaignNotification,
+    CampaignStarted,
     Notification,
+    TextFinished,
     TextNotification,
+    TextReceived,
+    TextSent,
     UnknownNotification,
 )
-from callfire_async.notifications.parsing import parse
+from callfire_async.notifications.parsing import parse, parse_all, parse_or_split
 from callfire_async.testing import encode, samples
 
+T = TypeVar("T")
 # The strategies are large, and the machine may be busy.
 no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # --- any bytes --------------------------------------------------------------------------------------------
 
 BODIES = [samples.body(root, form) for root in samples.EVENTS for form in ("XML", "JSON", "SOAP")]
+BODIES += [samples.body(name, api="v2") for name in samples.EVENTS_V2]
+BODIES.append(encode_envelope([*samples.EVENTS_V2.values()])[1])
 content_types = st.none() | st.text() | st.sampled_from(["text/xml", "application/json", "text/xml; charset=latin-1"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -105,6 +117,66 @@ def test_any_fields_are_read_or_problems(kind, content):
     assert_value(event)
 
 
+FIELDS_V2 = """
+    id fromNumber toNumber attributes state campaignId batchId contact inbound created modified labels message records
+    finalTextResult finalCallResult media agentCall textResult result billedAmount finishTime duration recordings mp3Url
+    questionResponses name status lastModified localTimeRestriction beginHour endMinute retryConfig retryResults sounds
+    liveSoundId dialplanXml size actionId timestamp deliveryState resourceType eventType webhookId resource
+""".split()
+fields_v2 = st.recursive(
+    json_values,
+    lambda inside: st.dictionaries(st.sampled_from(FIELDS_V2), inside | st.lists(inside, max_size=3)),
+    max_leaves=8,
+)
+
+
+@no_deadline
+@given(
+    st.sampled_from([*samples.EVENTS_V2, "Fax.Sent", "InboundText.Started"]).map(lambda name: name.split(".")),
+    st.dictionaries(st.sampled_from(FIELDS_V2), fields_v2),
+)
+def test_any_fields_of_v2_are_read_or_problems(names, content):
+    """Any resource with an id is an event; unreadable fields are problems."""
+    resource_type, event_type = names
+    resource = {**content, "id": 7}
+
+    event = parse(as_envelope({"resourceType": resource_type, "eventType": event_type, "resource": resource}))
+
+    assert all(" @ resource" in problem for problem in event.problems)
+    assert_value(event)
+
+
+@no_deadline
+@given(json_values | fields_v2, st.dictionaries(st.sampled_from(FIELDS_V2), json_values))
+def test_any_element_of_an_envelope_is_an_event_or_our_error(element, members):
+    """So are any members of the envelope."""
+    assert_event_or_our_error(as_envelope(element, **members), None)
+
+
+@no_deadline
+@given(st.lists(st.sampled_from([*samples.EVENTS_V2.values(), None, 5, {}]), min_size=2, max_size=4), st.text())
+def test_an_envelope_with_any_events_is_split_without_a_loss(chosen, name):
+    """Each part is parsed to its event, or is an error by itself."""
+    elements = [item if not isinstance(item, Notification) else element_of(item) for item in chosen]
+
+    parts = parse_or_split(as_envelope(*elements, webhookName=name))
+
+    for item, part in zip(chosen, parts, strict=True):
+        event = outcome(parse, part, None)
+        assert event == item if isinstance(item, Notification) else isinstance(event, NotificationError)
+
+
+def element_of(event: Notification) -> Any:
+    """Return the element of an event in an envelope."""
+    return json.loads(encode(event, api="v2")[1])["events"][0]
+
+
+def as_envelope(*elements: object, **members: object) -> bytes:
+    """Write an envelope with any members."""
+    body = json.dumps({**members, "events": elements}).encode()
+    return body.replace(b"NaN", b"1").replace(b"Infinity", b"1")
+
+
 def as_json(root: str, content: dict[str, object]) -> bytes:
     """Write any content as JSON by encoding an unknown notification."""
     return (
@@ -115,11 +187,31 @@ def as_json(root: str, content: dict[str, object]) -> bytes:
 
 
 def assert_event_or_our_error(body: bytes | str, content_type: str | None) -> None:
-    """Assert that a body is parsed into an event or raises our error."""
+    """Assert that a body is parsed into events or raises our error, with the same result from each function."""
+    events, parsed, parts = (outcome(read, body, content_type) for read in (parse_all, parse, parse_or_split))
+    if isinstance(parts, tuple):
+        assert isinstance(parsed, NotificationError)
+        each = [outcome(parse, part, content_type) for part in parts]
+        is_read = not any(isinstance(event, NotificationError) for event in each)
+        assert events == tuple(each) if is_read else isinstance(events, NotificationError)
+    elif isinstance(events, tuple):
+        assert (parsed,) == (parts,) == events
+    else:
+        assert str(parsed) == str(parts)
+        assert type(parsed) is type(parts) is type(events)
+
+
+def outcome(read: Callable[..., T], body: bytes | str, content_type: str | None) -> T | NotificationError:
+    """Return what was read, or our error."""
     try:
-        assert_value(parse(body, content_type))
+        result = read(body, content_type)
     except NotificationError as error:
         repr(pickle.loads(pickle.dumps(error))).encode()
+        return error
+    for value in result if isinstance(result, tuple) else [result]:
+        if isinstance(value, Notification):
+            assert_value(value)
+    return result
 
 
 def assert_value(event: Notification) -> None:
@@ -298,6 +390,72 @@ def test_the_subscription_id_is_kept_in_every_format(event, subscription_id):
     event = evolve(event, subscription_id=subscription_id)
 
     assert [parse(encode(event, form, soap_version=version)[1]) for form, version in FORMATS] == [event] * len(FORMATS)
+
+
+# --- one event in both generations ------------------------------------------------------------------------
+
+seconds = st.none() | st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.replace(microsecond=0))
+shared = {
+    "record": record | {"finish_time": seconds},
+    "action": action | {"created": seconds, "modified": seconds},
+}
+texts_of_v2 = st.builds(
+    models.Text,
+    **shared["action"],
+    message=words,
+    records=tuples(st.builds(models.TextRecord, **shared["record"], message=words)),
+)
+
+
+@no_deadline
+@given(texts_of_v2, st.sampled_from([TextSent, TextReceived, TextFinished]))
+def test_a_text_is_equal_in_both_generations(text, kind):
+    """Its key and its text are the same in the XML, JSON and SOAP of API 1.1 and in API v2."""
+    event = kind(text=text)
+
+    read = [parse(encode(event, form)[1]) for form in ("XML", "JSON", "SOAP")] + [parse(encode(event, api="v2")[1])]
+
+    assert [(found.key, found.text, found.problems) for found in read] == [(event.key, text, ())] * 4
+
+
+hours = st.none() | st.times().map(lambda moment: moment.replace(second=0, microsecond=0))
+configs_of_v2 = {
+    "from_number": words,
+    "local_time_zone_restriction": st.none()
+    | st.builds(
+        models.LocalTimeZoneRestriction, begin_time=st.times().map(lambda moment: time(moment.hour)), end_time=hours
+    ),
+    "retry_config": config["retry_config"],
+}
+campaigns_of_v2 = st.one_of(
+    st.tuples(
+        st.just(models.BroadcastType.TEXT),
+        st.builds(models.TextBroadcastConfig, **configs_of_v2, message=words.filter(bool), big_message_strategy=words),
+    ),
+    st.tuples(
+        st.just(models.BroadcastType.IVR),
+        st.builds(models.IvrBroadcastConfig, **configs_of_v2, dialplan_xml=words.filter(bool)),
+    ),
+    st.tuples(
+        st.just(models.BroadcastType.VOICE),
+        st.builds(
+            models.VoiceBroadcastConfig, **configs_of_v2, live_sound_text=words.filter(bool), dnc_sound_id=some_ids
+        ),
+    ),
+)
+
+
+@no_deadline
+@given(campaigns_of_v2, ids, seconds, tuples(words.filter(bool)), st.sampled_from([CampaignStarted, CampaignFinished]))
+def test_a_campaign_is_equal_in_both_generations(kind_and_config, id_, modified, labels, event_class):
+    """Its configuration too."""
+    kind, chosen = kind_and_config
+    broadcast = models.Broadcast(id_, type=kind, config=chosen, last_modified=modified, labels=labels)
+    event = event_class(broadcast=broadcast)
+
+    read = [parse(encode(event, form)[1]) for form in ("XML", "JSON", "SOAP")] + [parse(encode(event, api="v2")[1])]
+
+    assert [(found.key, found.broadcast, found.problems) for found in read] == [(event.key, broadcast, ())] * 4
 
 
 # --- any message ------------------------------------------------------------------------------------------
