@@ -322,7 +322,7 @@ EVENTS_V2: Mapping[str, Notification] = MappingProxyType(
         )
     }
 )
-_BY_CLASS = {type(event).__name__: event for event in reversed(EVENTS_V2.values())}
+_BY_CLASS = {type(event).__name__: event for event in EVENTS_V2.values()}
 
 
 def body(
