@@ -1,4 +1,4 @@
-"""`Texts` and `Calls`: list, fetch and send texts; list and fetch calls."""
+"""`Texts` and `Calls`: list, fetch and send texts and calls."""
 
 from __future__ import annotations
 
@@ -14,11 +14,21 @@ from callfire_async.client._operations.api_1_1 import (
     checked_page_size,
     get_action,
     query_actions,
+    send_call,
     send_text,
 )
 from callfire_async.client._pagination import iter_pages
 from callfire_async.client.connection import Connection
-from callfire_async.models import ActionState, Call, Page, ResourceReference, Result, Text
+from callfire_async.models import (
+    ActionState,
+    Call,
+    IvrBroadcastConfig,
+    Page,
+    ResourceReference,
+    Result,
+    Text,
+    VoiceBroadcastConfig,
+)
 
 __all__ = ["Calls", "Filters", "Texts", "TextsOrCalls"]
 
@@ -172,10 +182,45 @@ class Texts(TextsOrCalls[Text]):
 
 class Calls(TextsOrCalls[Call]):
     """
-    The calls of an account.
+    The calls of an account, and placing calls.
 
     Each method raises the errors of `Connection.execute`, and `TypeError` or `ValueError` for a wrong parameter,
     before anything is sent.
     """
 
     _kind = Call
+
+    async def send(
+        self,
+        to: str | Iterable[str],
+        config: VoiceBroadcastConfig | IvrBroadcastConfig,
+        *,
+        broadcast_name: str | None = None,
+        max_active: int | None = None,
+        scrub_broadcast_duplicates: bool | None = None,
+    ) -> ResourceReference:
+        """
+        Call one number or several, as a broadcast of its own.
+
+        As `Texts.send`, it is never retried after any part of the request may have been sent. An error of unknown
+        outcome has a note that the call may have been placed.
+
+        Args:
+            to: The recipients' numbers, one or several, without white space or commas.
+            config: What is played and the number to call from (``from_number``): sounds, or a dialplan in XML.
+                ``id`` and ``created`` are not sent.
+            broadcast_name: Name of the new broadcast.
+            max_active: Maximum number of concurrent calls, at least 1.
+            scrub_broadcast_duplicates: Whether CallFire calls a repeated number only once.
+
+        Returns:
+            The broadcast; its ID is the ``broadcast_id`` of the calls, one for each recipient.
+        """
+        values = {
+            "to": to,
+            "config": config,
+            "broadcast_name": broadcast_name,
+            "max_active": max_active,
+            "scrub_broadcast_duplicates": scrub_broadcast_duplicates,
+        }
+        return await self._connection.execute(send_call(values))

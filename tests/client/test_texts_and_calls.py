@@ -1,7 +1,7 @@
-"""Listing texts and calls, and sending texts: against a fake CallFire, and the requests that are sent."""
+"""Listing texts and calls, sending texts and placing calls: against a fake CallFire, and the requests that are sent."""
 
 import inspect
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta, timezone
 from urllib.parse import parse_qs
 
 import httpx
@@ -25,6 +25,13 @@ from callfire_async import (
     TriggerEvent,
 )
 from callfire_async.client._operations.api_1_1 import query_actions
+from callfire_async.models import (
+    IvrBroadcastConfig,
+    LocalTimeZoneRestriction,
+    RetryConfig,
+    TextBroadcastConfig,
+    VoiceBroadcastConfig,
+)
 from callfire_async.testing import FakeCallFire, Fault, make_call_finished, make_text_received, make_text_sent
 
 BASE = "https://callfire.example/rest"
@@ -354,3 +361,111 @@ async def test_an_unreadable_response_to_a_text_is_not_retried():
                 await Texts(connection).send("12135550142", "Hello")
 
     assert (route.call_count, "may have been sent" in raised.value.__notes__[0]) == (1, True)
+
+
+# --- placing calls ----------------------------------------------------------------------------------------
+
+VOICE = VoiceBroadcastConfig(
+    id=5,
+    created=TIME,
+    from_number="12135550100",
+    local_time_zone_restriction=LocalTimeZoneRestriction(time(9), time(17, 30)),
+    retry_config=RetryConfig(2, 1, (Result.BUSY, Result.NO_ANS), ("HOME_PHONE",)),
+    answering_machine_config="LIVE_WITH_AMD",
+    live_sound_text="Hello",
+    machine_sound_id=7,
+    transfer_digit="7",
+)
+IVR = IvrBroadcastConfig(from_number="12135550100", dialplan_xml="<dialplan/>", retry_config=RetryConfig(3))
+
+
+async def test_placing_calls_creates_one_call_per_recipient(fake, callfire):
+    """They are found by the broadcast that `send` returns, and the broadcast has the configuration."""
+    broadcast = await callfire.calls.send(["12135550142", "12135550143"], VOICE, broadcast_name="Spring")
+
+    calls = [call async for call in callfire.calls.all(broadcast_id=broadcast.id)]
+    assert [(call.to_number, call.from_number, call.final_result) for call in calls] == [
+        ("12135550143", "12135550100", "LA"),
+        ("12135550142", "12135550100", "LA"),
+    ]
+    found = fake._message_store.get_broadcast(broadcast.id)
+    config = evolve(found.config, id=VOICE.id, created=VOICE.created)
+    assert (found.name, found.type, config) == ("Spring", "VOICE", VOICE)
+
+
+async def test_a_call_is_placed_as_callfires_java_client_does():
+    """As a form with the fields of the configuration and of its parts."""
+    path, form = await sent_parameters(
+        lambda callfire: callfire.calls.send(
+            ["12135550142", "12135550143"], VOICE, max_active=4, scrub_broadcast_duplicates=True
+        ),
+        json={"ResourceReference": {"Id": 5}},
+        status_code=201,
+    )
+
+    assert path == "/rest/call.json"
+    assert {name: value for name, (value,) in form.items()} == {
+        "Type": "VOICE",
+        "To": "12135550142 12135550143",
+        "From": "12135550100",
+        "MaxActive": "4",
+        "ScrubBroadcastDuplicates": "true",
+        "MaxAttempts": "2",
+        "MinutesBetweenAttempts": "1",
+        "RetryResults": "BUSY NO_ANS",
+        "RetryPhoneTypes": "HOME_PHONE",
+        "BeginTime": "09:00:00",
+        "EndTime": "17:30:00",
+        "AnsweringMachineConfig": "LIVE_WITH_AMD",
+        "LiveSoundText": "Hello",
+        "MachineSoundId": "7",
+        "TransferDigit": "7",
+    }
+
+
+async def test_an_interactive_call():
+    """It has a dialplan; fields without a value are not sent."""
+    _, form = await sent_parameters(
+        lambda callfire: callfire.calls.send("12135550142", IVR),
+        json={"ResourceReference": {"Id": 5}},
+        status_code=201,
+    )
+
+    assert {name: value for name, (value,) in form.items()} == {
+        "Type": "IVR",
+        "To": "12135550142",
+        "From": "12135550100",
+        "MaxAttempts": "3",
+        "DialplanXml": "<dialplan/>",
+    }
+
+
+@pytest.mark.parametrize(
+    ("to", "config", "options", "error"),
+    [
+        ([], VOICE, {}, ValueError),
+        ("(213) 555", VOICE, {}, ValueError),
+        ("12135550142", TextBroadcastConfig(), {}, TypeError),
+        ("12135550142", None, {}, TypeError),
+        ("12135550142", VOICE, {"max_active": 0}, ValueError),
+        ("12135550142", VOICE, {"scrub_broadcast_duplicates": "true"}, TypeError),
+        ("12135550142", VOICE, {"broadcast_name": 5}, TypeError),
+    ],
+)
+async def test_a_wrong_parameter_of_a_call_is_never_sent(callfire, to, config, options, error):
+    """The error has the parameter's name."""
+    with pytest.raises(error, match=next(iter(options), "to" if error is ValueError else "config")):
+        await callfire.calls.send(to, config, **options)
+
+    assert (await callfire.calls.query()).total_results == 0
+
+
+async def test_a_call_is_never_placed_twice(fake, callfire):
+    """An error of unknown outcome is not followed by another attempt, and has a note."""
+    fake.fail_next(Fault(status=500, carried_out=True))
+
+    with pytest.raises(ServerError) as raised:
+        await callfire.calls.send("12135550142", VOICE)
+
+    assert "the call may have been placed" in raised.value.__notes__[0]
+    assert (await callfire.calls.query()).total_results == 1

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from attrs import fields
+from attrs import asdict, fields
 
 from callfire_async._codec.converters import form_fields, read_id, structure
 from callfire_async._codec.document_limits import InvalidDocumentError, UnexpectedDocumentError
@@ -26,6 +26,7 @@ from callfire_async.client._operations.validation import (
 from callfire_async.models import (
     ActionState,
     Call,
+    IvrBroadcastConfig,
     NotificationFormat,
     OpenEnum,
     Page,
@@ -35,6 +36,7 @@ from callfire_async.models import (
     SubscriptionFilter,
     Text,
     TriggerEvent,
+    VoiceBroadcastConfig,
     checked_boolean,
     checked_text,
     wrong_type,
@@ -212,16 +214,44 @@ def send_text(values: Mapping[str, object]) -> Operation[ResourceReference]:
     """
     checked = _checked(values, _TEXT_CHECKS, "to", "message")
     form = {"type": "TEXT", "from": checked.pop("from_number", None), **checked}
+    return _send(Text, form, "the text may have been sent")
+
+
+def send_call(values: Mapping[str, object]) -> Operation[ResourceReference]:
+    """
+    Place a call, given its values by name: ``to``, ``config`` and optional ones that may be None.
+
+    The form has the fields of the configuration and of its parts at the top level, as CallFire's Java client sends
+    them. As `send_text`, it is sent at most once.
+    """
+    checked = _checked(values, _CALL_CHECKS, "to", "config")
+    config: Any = checked.pop("config")
+    return _send(
+        Call, {**_CALL_TYPES[type(config)], **checked, **_flat_fields(config)}, "the call may have been placed"
+    )
+
+
+def _send(kind: type[Text | Call], form: Mapping[str, object], ambiguity: str) -> Operation[ResourceReference]:
     return Operation(
         "POST",
-        "/text",
+        _actions_path(kind),
         _read_reference,
         form=form_fields(form),
         success_statuses=_CREATED,
         is_idempotent=False,
         is_at_most_once=True,
-        ambiguity_note="may have been executed: the text may have been sent",
+        ambiguity_note=f"may have been executed: {ambiguity}",
     )
+
+
+def _flat_fields(config: VoiceBroadcastConfig | IvrBroadcastConfig) -> dict[str, object]:
+    """Return the fields of a configuration and of its parts by name; those that CallFire sets are left out."""
+    values = asdict(config, recurse=False)
+    parts = [values.pop("retry_config"), values.pop("local_time_zone_restriction")]
+    flat = {"from": values.pop("from_number"), **values}
+    for part in parts:
+        flat |= asdict(part, recurse=False) if part else {}
+    return {name: value for name, value in flat.items() if value != () and name not in ("id", "created")}
 
 
 class _BigMessageStrategy(OpenEnum):
@@ -241,6 +271,22 @@ _TEXT_CHECKS: Mapping[str, Check] = {
     "from_number": checked_text,
     "broadcast_name": checked_text,
     "big_message_strategy": partial(checked_choice, kind=_BigMessageStrategy, expected="a string"),
+}
+
+
+def _checked_call_config(name: str, value: object) -> VoiceBroadcastConfig | IvrBroadcastConfig:
+    if not isinstance(value, VoiceBroadcastConfig | IvrBroadcastConfig):
+        raise wrong_type(name, "a VoiceBroadcastConfig or an IvrBroadcastConfig", value)
+    return value
+
+
+_CALL_TYPES = {VoiceBroadcastConfig: {"type": "VOICE"}, IvrBroadcastConfig: {"type": "IVR"}}
+_CALL_CHECKS: Mapping[str, Check] = {
+    "to": _checked_recipients,
+    "config": _checked_call_config,
+    "broadcast_name": checked_text,
+    "max_active": _checked_id,
+    "scrub_broadcast_duplicates": checked_boolean,
 }
 
 
