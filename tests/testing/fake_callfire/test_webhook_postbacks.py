@@ -9,6 +9,11 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 from attrs import evolve, frozen
+from notifications.servers import uvicorn_server
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
 
 from callfire_async.models import (
     ContactList,
@@ -118,6 +123,24 @@ async def test_a_postback(fake, endpoint):
     )
     assert (result.webhook_id, result.subscription_id, result.status) == (webhook_id, None, 204)
     assert (result.key, result.keys) == (event.key, (event.key,))
+
+
+async def test_a_postback_over_a_connection():
+    """It is signed, too."""
+    posted = []
+
+    async def application(scope, receive, send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope, receive)
+            posted.append((await request.body(), request.headers["X-CallFire-Signature"]))
+            await Response(status_code=204)(scope, receive, send)
+
+    async with uvicorn_server(Starlette(routes=[Mount("/", application)])) as port, FakeCallFire() as fake:
+        await create(fake, secret=SECRET, callback=f"http://127.0.0.1:{port}/token")
+
+        (result,) = await fake.emit(make_text_sent())
+
+    assert (result.status, SigningSecrets(SECRET).verify(*posted[0])) == (204, True)
 
 
 async def test_the_envelope(fake, endpoint):
