@@ -87,9 +87,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("peer", ["line-bot-sdk", "aiogram", "slack-bolt[async]"])
+@nox.parametrize(
+    ("python", "peer"),
+    [(None, "line-bot-sdk"), (None, "aiogram"), (None, "slack-bolt[async]"), ("3.13", "knockerlite")],
+)
 def bench_peers(session: nox.Session, peer: str) -> None:
-    """Compare parse and dispatch with another library in its own environment, and store the figures."""
+    """Compare with another library in its own environment, and store the figures; knockerlite needs Python 3.12."""
     session.install("--editable", ".[testing]", "aiohttp", peer)
     session.run("python", "-m", "benchmarks.peers", peer.partition("[")[0])
 

@@ -1,7 +1,7 @@
 """
-Parse and dispatch, compared with other libraries used as in their READMEs, with an event of the same size.
+Other libraries used as in their READMEs: parse and dispatch of an event of the same size, and inboxes (`inbox_peers`).
 
-``python -m benchmarks.peers NAME`` measures the installed library and stores the figure in `peers.json`; each library
+``python -m benchmarks.peers NAME`` measures the installed library and stores its figures in `peers.json`; each library
 has its own environment (``nox -s bench_peers``).
 """
 
@@ -18,8 +18,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from benchmarks import inbox_peers
 from benchmarks.parse import JSON
-from benchmarks.report import PEERS, Figure, figure, read, write
+from benchmarks.report import PEERS, Figure, figure, read, table, write
 from benchmarks.rows import FULL, Costs, Effort, Row, compare_async
 from callfire_async.notifications import Router, TextReceived, parse
 
@@ -144,23 +145,25 @@ LIBRARIES: Mapping[str, Callable[[], Operation]] = {
 }
 
 
-def row(peer: str) -> Row:
-    """Return the row of a library."""
+def rows(peer: str) -> tuple[Row, ...]:
+    """Return the rows of a library."""
+    if peer == "knockerlite":
+        return inbox_peers.rows()
 
     def measure(effort: Effort) -> Costs:
         return asyncio.run(compare_async(_ours(), LIBRARIES[peer](), effort))
 
-    return Row(f"`parse` and `dispatch` of {len(JSON)} bytes", f"{peer} {version(peer)}", 1.0, measure, better="higher")
+    operation = f"`parse` and `dispatch` of {len(JSON)} bytes"
+    return (Row(operation, f"{peer} {version(peer)}", 1.0, measure, better="higher"),)
 
 
 def main() -> None:
-    """Measure one library, and store its figure with those of the others."""
+    """Measure one library, and store its figures with those of the others."""
     peer = sys.argv[1]
-    measured_row = row(peer)
-    measured = figure("peers", measured_row, [measured_row.measure(FULL) for _ in range(RUNS)])
+    measured = [figure("peers", row, [row.measure(FULL) for _ in range(RUNS)]) for row in rows(peer)]
     others: list[Figure] = read(PEERS)[1] if PEERS.exists() else []
-    write(PEERS, [*(other for other in others if not other.baseline.startswith(peer)), measured], runs=RUNS)
-    sys.stdout.write(f"{measured.ratio:.1f} times as fast as {peer}\n")
+    write(PEERS, [*(other for other in others if not other.baseline.startswith(peer)), *measured], runs=RUNS)
+    sys.stdout.write(table(measured))
 
 
 if __name__ == "__main__":
