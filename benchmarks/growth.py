@@ -9,8 +9,7 @@ import tracemalloc
 from benchmarks.rows import Costs, Effort, Row, compare, compare_async
 from benchmarks.stub_api import server
 from callfire_async import CallFire, Subscription, SubscriptionFilter, SubscriptionSpec, TriggerEvent
-from callfire_async.client.plan import Plan, index_specs
-from callfire_async.client.plan import compare as compare_specs
+from callfire_async.client.plan import SUBSCRIPTIONS, Plan
 from callfire_async.notifications import EndpointTokens
 
 CURRENT, PREVIOUS, OTHER = "current-token-1234", "previous-token-123", "another-app-token"
@@ -52,7 +51,7 @@ def _plan_of(count: int):  # noqa: ANN202  # a function without arguments
     specs, subscriptions = [*map(spec, range(count))], [*map(existing, range(count))]
 
     def plan() -> Plan:
-        return compare_specs(index_specs(specs, TOKENS), subscriptions, tokens=TOKENS, prune=True)
+        return SUBSCRIPTIONS.compare(SUBSCRIPTIONS.index_specs(specs, TOKENS), subscriptions, tokens=TOKENS, prune=True)
 
     return plan
 

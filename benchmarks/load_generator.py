@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Literal
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from benchmarks.server import TOKEN
+from callfire_async.models import NotificationFormat
+from callfire_async.notifications import TextReceived
+from callfire_async.notifications.encoding import encode
+from callfire_async.testing import samples
+
+Format = Literal["XML", "JSON"]
 
 #: Placeholder for the number of a postback in a body.
 NUMBER = b"1234567890"
@@ -16,6 +23,16 @@ _HEAD = (
     b"POST /%s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: CallFire\r\nAccept: */*\r\nConnection: Keep-Alive\r\n"
     b"Content-Type: %s\r\nContent-Length: %d\r\n\r\n"
 )
+
+
+def postback(format: Format) -> tuple[bytes, bytes]:
+    """Return a content type, and a body with the placeholder `NUMBER`."""
+    event = samples.EVENTS["TextReceived"]
+    if not isinstance(event, TextReceived):
+        raise TypeError
+    event = evolve(event, text=evolve(event.text, id=int(NUMBER)))
+    content_type, body = encode(event, NotificationFormat(format))
+    return content_type.encode(), body
 
 
 @define(eq=False)

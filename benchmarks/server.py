@@ -1,18 +1,19 @@
 """
 A server in a new process: ``python -m benchmarks.server SERVER APP PORT FILE``.
 
-SERVER is one of `SERVERS`. APP is ``bare`` (204 once the body is read), ``inline`` (a receiver without an inbox) or
-``stored`` (a receiver with a `SqliteInbox` in FILE, and no worker).
+SERVER is one of `SERVERS`. APP is ``bare`` (204 once the body is read), ``inline`` (a receiver without an inbox),
+``stored`` or ``full`` (a receiver with a `SqliteInbox` in FILE, and no worker), or ``handled`` (with a worker).
 """
 
 from __future__ import annotations
 
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ _NANOSECOND = 1e-9
 
 
 class ServerProcess:
-    """A running server, its port and its CPU time."""
+    """A running server, its port and its CPU time; the file of its inbox, if it handles what it stores."""
 
-    def __init__(self, pid: int, port: int) -> None:
+    def __init__(self, pid: int, port: int, file: Path | None = None) -> None:
         self._pid = pid
+        self._file = file
         self.port = port
 
     def wait(self) -> None:
@@ -53,6 +55,13 @@ class ServerProcess:
             return False
         return True
 
+    def wait_until_handled(self) -> None:
+        """Wait until each delivery is done."""
+        if self._file is not None:
+            with closing(sqlite3.connect(self._file)) as connection:
+                while connection.execute("SELECT 1 FROM deliveries WHERE state < 2 LIMIT 1").fetchone():
+                    time.sleep(0.01)
+
     def cpu_seconds(self) -> float:
         """Return the CPU time of all its threads."""
         tasks = Path(f"/proc/{self._pid}/task").glob("*/schedstat")
@@ -68,10 +77,11 @@ def run_server(server: str, app: str, directory: str) -> Iterator[ServerProcess]
         raise UnavailableError("this system does not report the CPU time of another process")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", __name__, server, app, str(port), str(Path(directory) / f"{app}.db")]
+    file = Path(directory) / f"{app}.db"
+    command = [sys.executable, "-m", __name__, server, app, str(port), str(file)]
     with subprocess.Popen(command, cwd=Path(__file__).parent.parent) as process:  # noqa: S603  # fixed arguments
         try:
-            yield ServerProcess(process.pid, port)
+            yield ServerProcess(process.pid, port, file if app == "handled" else None)
         finally:
             process.terminate()
 
@@ -89,7 +99,7 @@ def make_receiver(app: str, file: str) -> Receiver:
 
     if app == "inline":
         return Receiver(router, tokens=TOKEN)
-    return Receiver(router, tokens=TOKEN, inbox=SqliteInbox(file), concurrency=0)
+    return Receiver(router, tokens=TOKEN, inbox=SqliteInbox(file), concurrency=16 if app == "handled" else 0)
 
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:

@@ -19,8 +19,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.http_intake import postback
-from benchmarks.load_generator import NUMBER
+from benchmarks.load_generator import NUMBER, postback
 from benchmarks.rows import Costs, Effort, Row, UnavailableError, compare_async
 from callfire_async.notifications import Delivery, Notification, Postback, Receiver, Router, SqliteInbox
 from callfire_async.notifications.parsing import parse
@@ -29,6 +28,7 @@ DONE, PENDING, FEW = 1_000_000, 100_000, 1_000
 HANDLED = 4_000
 SIZES = (100, 1_000, 10_000)
 _MEMORY_BYTES = 20e6
+_FOUR_WEEKS = 28 * 86_400.0
 _CONTENT_TYPE, _BODY = postback("JSON")
 _numbers = itertools.count()
 
@@ -192,8 +192,8 @@ def _resident_bytes() -> int:
 # --- size of the inbox ------------------------------------------------------------------------------------
 
 
-async def _fill(path: Path, done: int, pending: int) -> None:
-    """Create a file with done and pending deliveries."""
+async def fill(path: Path, done: int, pending: int) -> None:
+    """Create a file with done deliveries of the last four weeks, and pending ones."""
     async with SqliteInbox(path):
         pass
     with closing(sqlite3.connect(path)) as connection:
@@ -201,10 +201,14 @@ async def _fill(path: Path, done: int, pending: int) -> None:
         connection.executemany(
             "INSERT INTO deliveries (key, body, received_at, appended_at, due_at, updated_at, state, event_key)"
             " VALUES (?, x'', ?, ?, ?, ?, 2, ?)",
-            ((os.urandom(32).hex(), now, now, now, now, f"text:{number}:SENT") for number in range(done)),
+            (_done_row(number, now - _FOUR_WEEKS * (1 - number / done)) for number in range(done)),
         )
         connection.executemany(_INSERT, (_row(delivery(), now) for _ in range(pending)))
         connection.commit()
+
+
+def _done_row(number: int, at: float) -> tuple[object, ...]:
+    return os.urandom(32).hex(), at, at, at, at, f"text:{number}:SENT"
 
 
 async def _append_one(inbox: SqliteInbox) -> None:
@@ -221,8 +225,8 @@ def _compare_sizes(operation: Callable[[SqliteInbox], Awaitable[None]], effort: 
 
     async def measured() -> Costs:
         with _file() as large, _file() as small:
-            await _fill(large, effort.of(DONE), effort.of(PENDING))
-            await _fill(small, 0, FEW)
+            await fill(large, effort.of(DONE), effort.of(PENDING))
+            await fill(small, 0, FEW)
             async with SqliteInbox(large) as ours, SqliteInbox(small) as baseline:
                 return await compare_async(
                     lambda: operation(ours), lambda: operation(baseline), effort, clock=time.perf_counter
