@@ -17,7 +17,7 @@ class ReceiverStats:
     refused: Mapping[str, int]
     #: Deliveries that the inbox had already; 0 without an inbox.
     duplicates: int
-    #: Events whose root element is not part of API 1.1.
+    #: Events that are not documented: of an unknown root element, or of an unknown resource or event of API v2.
     unknown: int
     #: Events that matched no handler.
     unhandled: int

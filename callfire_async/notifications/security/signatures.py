@@ -51,7 +51,14 @@ class SigningSecrets:
         return _signature(self._signers[0], body).decode()
 
     def verify(self, body: bytes, signature: str | None) -> bool:
-        """Return whether *signature* is that of *body* with any of the secrets (constant-time comparison)."""
+        """
+        Return whether *signature* is that of *body* with any of the secrets (constant-time comparison).
+
+        Raises:
+            TypeError: *body* is not bytes, or *signature* is neither a string nor None.
+        """
+        if signature is not None and not isinstance(signature, str):
+            raise TypeError(f"signature must be a string, not {type(signature).__name__}")
         given = (signature or "").encode("utf-8", "surrogatepass")
         # All secrets are tried in any case, so that the time does not depend on which one matched.
         return sum(hmac.compare_digest(_signature(signer, body), given) for signer in self._signers) > 0

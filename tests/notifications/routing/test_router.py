@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import json
 
 import pytest
 
@@ -24,7 +25,9 @@ from callfire_async.notifications import (
     TextReceived,
     TextSent,
     UnknownNotification,
+    parse,
 )
+from callfire_async.notifications.routing._posted_types import TYPES_BY_WEBHOOK_EVENT
 
 SENT = TextSent(subscription_id=7, text=Text(1))
 OF_WEBHOOK = TextSent(webhook_id=5, text=Text(1))
@@ -437,6 +440,15 @@ def test_webhook_events_lists_the_events_to_create_webhooks_for(router, ran, eve
     assert {(type(resource), type(event)) for resource, event in router.webhook_events} <= {
         (WebhookResource, WebhookEvent)
     }
+
+
+@pytest.mark.parametrize("pair", TYPES_BY_WEBHOOK_EVENT, ids=".".join)
+def test_the_types_of_webhook_events_are_those_that_parse_returns(pair):
+    """Here of a text that was sent."""
+    resource = {"id": 1, "finalTextResult": "SENT"}
+    event = {"resourceType": pair[0], "eventType": pair[1], "resource": resource}
+
+    assert type(parse(json.dumps({"events": [event]}))) is TYPES_BY_WEBHOOK_EVENT[pair]
 
 
 def test_handlers_bound_to_a_webhook_need_no_webhook(router, ran):

@@ -79,6 +79,13 @@ def test_a_secret_is_a_string(secret):
         SigningSecrets(secret)
 
 
+@pytest.mark.parametrize(("body", "signature"), [(BODY, SIGNATURE.encode()), (BODY, 7), (BODY.decode(), SIGNATURE)])
+def test_a_body_is_bytes_and_a_signature_a_string(body, signature):
+    """Anything else is a mistake of the caller."""
+    with pytest.raises(TypeError):
+        SigningSecrets(CURRENT).verify(body, signature)
+
+
 def test_a_generated_secret_is_long_and_random():
     """Two of them serve as the current and the previous secret."""
     first, second = SigningSecrets.generate(), SigningSecrets.generate()
