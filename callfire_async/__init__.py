@@ -11,6 +11,7 @@ from callfire_async.client.plan import ApplyResult, Plan, SpecMatch, Subscriptio
 from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.client.texts_and_calls import Calls, Texts
 from callfire_async.client.webhook_plan import WebhookApplyResult, WebhookMatch, WebhookPlan, WebhookSpec
+from callfire_async.client.webhooks import Webhooks
 from callfire_async.errors import (
     APIError,
     AuthenticationError,
@@ -130,6 +131,7 @@ __all__ = [
     "WebhookResource",
     "WebhookResourceInfo",
     "WebhookSpec",
+    "Webhooks",
     "plan_migration",
 ]
 

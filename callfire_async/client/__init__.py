@@ -12,16 +12,17 @@ from types import TracebackType
 from typing import Self
 
 from callfire_async.client._operations.operation import ResponseFormat
-from callfire_async.client.connection import DEFAULT_BASE_URL, Connection, HttpClient
+from callfire_async.client.connection import DEFAULT_BASE_URL, DEFAULT_WEBHOOKS_BASE_URL, Connection, HttpClient
 from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.client.texts_and_calls import Calls, Texts
+from callfire_async.client.webhooks import Webhooks
 
 __all__ = ["CallFire"]
 
 
 class CallFire:
     """
-    A client of the CallFire API 1.1 for one account.
+    A client of CallFire's API 1.1 and API v2 for one account.
 
     Create it anywhere, use it in one event loop, and close it with ``async with`` or `aclose`.
 
@@ -34,6 +35,7 @@ class CallFire:
         subscriptions: The account's subscriptions.
         texts: The account's texts, and sending texts.
         calls: The account's calls.
+        webhooks: The account's webhooks, in API v2. The other attributes are in API 1.1.
 
     Raises:
         ValueError: A setting is missing or out of range.
@@ -43,6 +45,7 @@ class CallFire:
     subscriptions: Subscriptions
     texts: Texts
     calls: Calls
+    webhooks: Webhooks
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class CallFire:
         password: str | None = None,
         *,
         base_url: str = DEFAULT_BASE_URL,
+        webhooks_base_url: str = DEFAULT_WEBHOOKS_BASE_URL,
         response_format: ResponseFormat = "json",
         timeout: float = 30.0,
         max_retries: int = 3,
@@ -63,6 +67,7 @@ class CallFire:
                 _credential("login", login),
                 _credential("password", password),
                 base_url=base_url,
+                webhooks_base_url=webhooks_base_url,
                 response_format=response_format,
                 timeout=timeout,
                 max_retries=max_retries,
@@ -101,6 +106,7 @@ class CallFire:
         self.subscriptions = Subscriptions(connection)
         self.texts = Texts(connection)
         self.calls = Calls(connection)
+        self.webhooks = Webhooks(connection)
 
 
 def _credential(name: str, value: str | None) -> str:

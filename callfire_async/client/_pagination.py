@@ -9,7 +9,10 @@ from attrs import frozen
 
 from callfire_async.models import Page
 
-__all__ = ["PageDelta", "iter_pages"]
+__all__ = ["MAX_LISTED", "PageDelta", "iter_pages"]
+
+# Ten times the maximum of an account's subscriptions; a longer list is an error of the server.
+MAX_LISTED = 100_000
 
 # Items that are added before the current page shift known items into it. More of those in a row is an endless list.
 _MAX_STALE = 100

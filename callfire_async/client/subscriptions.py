@@ -23,7 +23,7 @@ from callfire_async.client._operations.api_1_1 import (
 )
 from callfire_async.client._operations.operation import Operation
 from callfire_async.client._operations.validation import insecure_settings
-from callfire_async.client._pagination import iter_pages
+from callfire_async.client._pagination import MAX_LISTED, iter_pages
 from callfire_async.client._plans.comparison import ResourceKey
 from callfire_async.client._plans.execution import PlanExecutor, ids_of
 from callfire_async.client.connection import Connection
@@ -48,9 +48,6 @@ from callfire_async.models import (
 )
 
 __all__ = ["Subscriptions"]
-
-# Ten times the maximum of an account; a longer list is an error of the server.
-_MAX_LISTED = 100_000
 
 
 class Subscriptions:
@@ -124,7 +121,7 @@ class Subscriptions:
         return self._all(checked_page_size(page_size))
 
     async def _all(self, page_size: int) -> AsyncIterator[Subscription]:
-        async for page in iter_pages(self.query, page_size=page_size, max_items=_MAX_LISTED):
+        async for page in iter_pages(self.query, page_size=page_size, max_items=MAX_LISTED):
             for subscription in page.items:
                 yield subscription
 

@@ -33,6 +33,7 @@ __all__ = [
     "WEBHOOKS",
     "WEBHOOKS_WITH_SECRETS",
     "OwnedWebhook",
+    "TokenMatcher",
     "WebhookApplyResult",
     "WebhookMatch",
     "WebhookPlan",

@@ -32,8 +32,8 @@ def instrument_client(
 
     An attempt is a span of kind client, which is current during the attempt, and a value of the histogram
     ``http.client.request.duration`` in seconds, which includes waiting for a connection. Both have the route
-    (``/api/1.1/rest/subscription/{id}``); only the span's ``url.full`` has the id. Neither has credentials, the query,
-    the form or a body, and no header is added to requests.
+    (``/api/1.1/rest/subscription/{id}``, ``/v2/webhooks/{id}``); only the span's ``url.full`` has the id. Neither has
+    credentials, the query or a body, and no header is added to requests.
 
     Args:
         callfire: The client. Views that `CallFire.with_options` creates afterwards report too. A second call replaces
@@ -50,15 +50,8 @@ class _ClientTelemetry:
     """Report the attempts of one connection."""
 
     def __init__(self, connection: Connection, tracer: Tracer, meter: Meter) -> None:
-        self._base_url = connection._base_url  # noqa: SLF001  # of this package
+        self._connection = connection
         self._response_format: ResponseFormat = connection._response_format  # noqa: SLF001  # of this package
-        base = urlsplit(self._base_url)
-        self._base_path = base.path
-        self._server: Attributes = {
-            "server.address": base.hostname or "",
-            "server.port": base.port or _PORTS[base.scheme],
-            "url.scheme": base.scheme,
-        }
         self._tracer = tracer
         self._duration = create_histogram(meter, "http.client.request.duration", "Duration of HTTP client requests.")
 
@@ -96,14 +89,19 @@ class _ClientTelemetry:
 
     def _request_attributes(self, attempt: RequestAttempt) -> Attributes:
         """Return the attributes that are equal for all requests of an operation."""
-        return self._server | {
+        base = urlsplit(self._connection.base_url_of(attempt.operation))
+        return {
+            "server.address": base.hostname or "",
+            "server.port": base.port or _PORTS[base.scheme],
+            "url.scheme": base.scheme,
             "http.request.method": attempt.operation.method,
-            "url.template": self._base_path + attempt.operation.route,
+            "url.template": base.path + attempt.operation.route,
         }
 
     def _span_attributes(self, attempt: RequestAttempt) -> Attributes:
         """Return the attributes of this request only."""
-        url = {"url.full": self._base_url + attempt.operation.address(self._response_format)}
+        operation = attempt.operation
+        url = {"url.full": self._connection.base_url_of(operation) + operation.address(self._response_format)}
         return url | ({"http.request.resend_count": attempt.number - 1} if attempt.number > 1 else {})
 
 
