@@ -24,7 +24,10 @@ Text TextRecord Call CallRecord RecordingMeta
 Broadcast TextBroadcastConfig VoiceBroadcastConfig IvrBroadcastConfig
 NotificationFormat TriggerEvent ActionState Result BroadcastStatus BroadcastType
 """.split()
-PLANS = ["ApplyResult", "SpecMatch", "Plan", "SubscriptionSpec"]
+PLANS = """
+ApplyResult SpecMatch Plan SubscriptionSpec
+WebhookApplyResult WebhookMatch WebhookPlan WebhookSpec
+""".split()
 EVENTS = """
 Notification
 TextNotification TextFinished TextSent TextReceived
@@ -33,7 +36,17 @@ CampaignNotification CampaignStarted CampaignStopped CampaignFinished
 UnknownNotification
 """.split()
 DOCUMENTED = {
-    "callfire_async": {"CallFire", "Connection", "Subscriptions", "Texts", "Calls", *PLANS, *ERRORS, *MODELS},
+    "callfire_async": {
+        "CallFire",
+        "Connection",
+        "Subscriptions",
+        "Texts",
+        "Calls",
+        "Webhooks",
+        *PLANS,
+        *ERRORS,
+        *MODELS,
+    },
     "callfire_async.notifications": {
         *("parse", "Router", "EndpointTokens", "Receiver", "Postback", "Reply"),
         *("Inbox", "MemoryInbox", "SqliteInbox", "Delivery", "AppendResult", "Lease", "InboxEntry", "InboxStats"),

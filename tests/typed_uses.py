@@ -27,6 +27,15 @@ from callfire_async import (
     Text,
     Texts,
     TriggerEvent,
+    Webhook,
+    WebhookApplyResult,
+    WebhookEvent,
+    WebhookMatch,
+    WebhookPlan,
+    WebhookResource,
+    WebhookResourceInfo,
+    Webhooks,
+    WebhookSpec,
 )
 from callfire_async.notifications import (
     CallFinished,
@@ -112,6 +121,32 @@ async def declare(subscriptions: Subscriptions, tokens: EndpointTokens) -> None:
     assert_type(await subscriptions.ensure(*specs, tokens=tokens), tuple[int, ...])
     await subscriptions.ensure(specs)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(audit(router, [subscription async for subscription in subscriptions.all()]), AuditReport)
+
+
+async def use_webhooks(callfire: CallFire, tokens: EndpointTokens) -> None:
+    webhooks = callfire.webhooks
+    assert_type(webhooks, Webhooks)
+    created = await webhooks.create(
+        tokens.url("https://a.example"), WebhookResource.OUTBOUND_TEXT, events=[WebhookEvent.FINISHED], name="texts"
+    )
+    assert_type(created, ResourceReference)
+    assert_type(await webhooks.query(limit=10, offset=0, enabled=True), Page[Webhook])
+    async for webhook in webhooks.all(resource="OutboundText"):
+        assert_type(webhook, Webhook)
+    assert_type(await webhooks.get(created.id, fields="id,name"), Webhook)
+    await webhooks.update(created.id, enabled=False)
+    await webhooks.delete(created.id)
+    assert_type(await webhooks.resources(), tuple[WebhookResourceInfo, ...])
+    specs = [WebhookSpec("https://a.example", resource, [event]) for resource, event in router.webhook_events]
+    plan = await webhooks.plan(specs, tokens=tokens, prune=True, owned=lambda webhook: webhook.enabled is True)
+    assert_type(plan, WebhookPlan)
+    assert_type(plan.update, tuple[WebhookMatch, ...])
+    result = await webhooks.apply(plan)
+    assert_type(result, WebhookApplyResult)
+    assert_type(result.ids[specs[0]], int)
+    assert_type(await webhooks.ensure(*specs, tokens=tokens, resend_secrets=True), tuple[int, ...])
+    await webhooks.ensure(specs)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await webhooks.create("https://a.example")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def pull(callfire: CallFire, texts: Texts, inbox: Inbox) -> None:

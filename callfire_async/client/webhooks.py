@@ -354,5 +354,5 @@ class _WebhookChanges:
 
     async def update(self, match: WebhookMatch) -> None:
         # All fields: it is not known whether CallFire keeps those that an update leaves out.
-        values = asdict(match.spec, recurse=False) | {"events": events_of(match.spec)}
+        values: dict[str, Any] = {**asdict(match.spec, recurse=False), "events": events_of(match.spec)}
         await self._webhooks.update(match.webhook.id, **values)

@@ -1,6 +1,7 @@
 """Connections that end at any byte of a request or response: the operation is executed once, or is an error."""
 
 import asyncio
+import json
 import random
 import ssl
 from collections.abc import Awaitable, Callable
@@ -16,9 +17,19 @@ from loopback import run_server
 
 from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import create_subscription
-from callfire_async.client.subscriptions import Subscriptions
+from callfire_async.client._operations.api_2 import create_webhook
 from callfire_async.errors import CallFireError
-from callfire_async.models import Page, ResourceReference, SubscriptionFilter, TriggerEvent
+from callfire_async.models import (
+    WEBHOOK_EVENTS,
+    Page,
+    ResourceReference,
+    Subscription,
+    SubscriptionFilter,
+    TriggerEvent,
+    Webhook,
+    WebhookResource,
+    WebhookResourceInfo,
+)
 from callfire_async.testing import FakeCallFire
 
 DEADLINE = 10
@@ -28,6 +39,17 @@ SPEC = {
     "trigger_event": TriggerEvent.OUTBOUND_TEXT_FINISHED,
     "filter": SubscriptionFilter(broadcast_id=896807881003, to_number="67076:WORD"),
 }
+WEBHOOK = {
+    "callback": "https://hooks.example.com/callfire/Tok3n",
+    "resource": WebhookResource.OUTBOUND_TEXT,
+    "name": "finished texts",
+    "secret": "a-secret-of-enough-letters",
+}
+
+
+def existing(fake: FakeCallFire) -> tuple[Subscription | Webhook, ...]:
+    """Return what the account has."""
+    return (*fake.subscriptions, *fake.webhooks)
 
 
 @frozen
@@ -36,36 +58,69 @@ class Case:
     One operation.
 
     Attributes:
-        call: Calls it, given the ID of the only subscription.
-        done: Returns whether it was executed, given the fake and the subscription before.
+        call: Calls it, given the ID of the only subscription or webhook.
+        done: Returns whether it was executed, given the fake and the subscription or webhook before.
         value: The value that it returns then.
-        exists: Whether there is a subscription before.
+        exists: Whether there is a subscription or webhook before.
         changes: Whether it changes the account.
     """
 
-    call: Callable[[Subscriptions, int], Awaitable[Any]]
-    done: Callable[[FakeCallFire, Any], bool] = lambda fake, before: fake.subscriptions == (before,)
+    call: Callable[[CallFire, int], Awaitable[Any]]
+    done: Callable[[FakeCallFire, Any], bool] = lambda fake, before: existing(fake) == (before,)
     value: Callable[[FakeCallFire, Any], Any] = lambda _, __: None
     exists: bool = True
     changes: bool = True
 
 
+def updated(webhook: Webhook, **changes: object) -> Webhook:
+    """Return a webhook with changes, without the time of the last one."""
+    return evolve(webhook, updated_at=None, **changes)
+
+
 CASES = {
     "create": Case(
-        lambda subscriptions, _: subscriptions.create(**SPEC),
+        lambda client, _: client.subscriptions.create(**SPEC),
         lambda fake, _: len(fake.subscriptions) == 1,
         lambda fake, _: fake.subscriptions[0].id,
         exists=False,
     ),
     "query": Case(
-        lambda subscriptions, _: subscriptions.query(), value=lambda _, before: Page((before,), 1, 0), changes=False
+        lambda client, _: client.subscriptions.query(), value=lambda _, before: Page((before,), 1, 0), changes=False
     ),
-    "get": Case(lambda subscriptions, number: subscriptions.get(number), value=lambda _, before: before, changes=False),
+    "get": Case(lambda client, number: client.subscriptions.get(number), value=lambda _, before: before, changes=False),
     "update": Case(
-        lambda subscriptions, number: subscriptions.update(number, enabled=False, endpoint="me@example.com"),
+        lambda client, number: client.subscriptions.update(number, enabled=False, endpoint="me@example.com"),
         lambda fake, before: fake.subscriptions == (evolve(before, enabled=False, endpoint="me@example.com"),),
     ),
-    "delete": Case(lambda subscriptions, number: subscriptions.delete(number), lambda fake, _: not fake.subscriptions),
+    "delete": Case(lambda client, number: client.subscriptions.delete(number), lambda fake, _: not fake.subscriptions),
+}
+WEBHOOK_CASES = {
+    "create_webhook": Case(
+        lambda client, _: client.webhooks.create(**WEBHOOK),
+        lambda fake, _: len(fake.webhooks) == 1,
+        lambda fake, _: fake.webhooks[0].id,
+        exists=False,
+    ),
+    "query_webhooks": Case(
+        lambda client, _: client.webhooks.query(), value=lambda _, before: Page((before,), 1, 0), changes=False
+    ),
+    "get_webhook": Case(
+        lambda client, number: client.webhooks.get(number), value=lambda _, before: before, changes=False
+    ),
+    "update_webhook": Case(
+        lambda client, number: client.webhooks.update(number, enabled=False, callback="https://h.example/2"),
+        lambda fake, before: (
+            [*map(updated, fake.webhooks)] == [updated(before, enabled=False, callback="https://h.example/2")]
+        ),
+    ),
+    "delete_webhook": Case(lambda client, number: client.webhooks.delete(number), lambda fake, _: not fake.webhooks),
+    "resources": Case(
+        lambda client, _: client.webhooks.resources(),
+        value=lambda _, __: tuple(WebhookResourceInfo(*pair) for pair in WEBHOOK_EVENTS.items()),
+        changes=False,
+        exists=False,
+        done=lambda fake, _: not existing(fake),
+    ),
 }
 
 
@@ -80,16 +135,17 @@ async def server():
         yield server
 
 
-@pytest.fixture(params=[(httpx, "json"), (httpx, "xml"), (httpx2, "json")], ids=lambda p: f"{p[0].__name__}-{p[1]}")
-async def client(request, server):
+@pytest.fixture
+async def client(variant, server):
     """A client of the server that retries without delays."""
-    library, response_format = request.param
+    _, library, response_format, _ = variant
     async with make_over(
         library,
         CallFire,
         "login",
         "password",
         base_url=server.url,
+        webhooks_base_url=server.url,
         response_format=response_format,
         ssl_context=CONTEXT,
     ) as client:
@@ -111,32 +167,45 @@ def spread(torture, seed):
     return cuts
 
 
-# The treatment of a known RequestId only matters for operations that send one.
-MODES = [
-    (name, mode)
-    for name in CASES
-    for mode in ("first", "ignored", "refused")[: 3 if name in ("create", "update") else 1]
+# The treatment of a known RequestId only matters for operations that send one, the format only for API 1.1.
+VARIANTS = [
+    *(
+        (name, library, response_format, mode)
+        for name in CASES
+        for library, response_format in ((httpx, "json"), (httpx, "xml"), (httpx2, "json"))
+        for mode in ("first", "ignored", "refused")[: 3 if name in ("create", "update") else 1]
+    ),
+    *((name, library, "json", "first") for name in WEBHOOK_CASES for library in (httpx, httpx2)),
 ]
 
 
-@pytest.fixture(params=MODES, ids="-".join)
-def case(request, server):
-    """Each operation, with each way of treating a repeated RequestId, and an account of its own."""
-    name, mode = request.param
+@pytest.fixture(params=VARIANTS, ids=lambda variant: f"{variant[0]}-{variant[1].__name__}-{'-'.join(variant[2:])}")
+def variant(request):
+    """An operation, the HTTP library, the format of responses, and the treatment of a known RequestId."""
+    return request.param
+
+
+@pytest.fixture
+def case(variant, server):
+    """The operation, and a function that opens an account of its own."""
+    name, _, _, mode = variant
+    case = (CASES | WEBHOOK_CASES)[name]
 
     def new_account():
-        server.fake = FakeCallFire(repeated_request_id=mode)
-        if CASES[name].exists:
+        server.fake = FakeCallFire(repeated_request_id=mode, returns_secrets=True)
+        if case.exists and name in CASES:
             server.fake._subscription_store.create(create_subscription({**SPEC, "request_id": "older"}).form)
-        return next(iter(server.fake.subscriptions), None)
+        elif case.exists:
+            server.fake._webhook_store.create(json.loads(create_webhook(WEBHOOK).content()))
+        return next(iter(existing(server.fake)), None)
 
-    return CASES[name], new_account
+    return case, new_account
 
 
 async def attempt(client, case, before):
     """Call the operation with a deadline; return the ID of a reference, whose location can be missing."""
     async with asyncio.timeout(DEADLINE):
-        value = await case.call(client.subscriptions, before.id if before else 0)
+        value = await case.call(client, before.id if before else 0)
     return value.id if isinstance(value, ResourceReference) else value
 
 

@@ -18,10 +18,13 @@ from loopback import response_bytes, run_server, serve_with
 from callfire_async.client import CallFire, _http
 from callfire_async.client._operations.api_1_1 import create_subscription, get_subscription
 from callfire_async.client.connection import Connection
-from callfire_async.models import Subscription, TriggerEvent
+from callfire_async.models import Subscription, TriggerEvent, WebhookResource
 from callfire_async.testing import FakeCallFire
 
 GET = get_subscription(42)
+WEBHOOK = {"callback": "https://h.example/1", "resource": "OutboundText", "events": ["Finished"]}
+# The ID of the first webhook in a fake account.
+FIRST_WEBHOOK = FakeCallFire()._webhook_store.create(WEBHOOK)
 FORM = create_subscription({"endpoint": "https://h.example/1", "trigger_event": TriggerEvent.CAMPAIGN_STARTED}).form
 CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 TASKS = 20
@@ -208,6 +211,12 @@ async def list_all(client):
         return [subscription async for subscription in subscriptions]
 
 
+async def list_all_webhooks(client):
+    """List all webhooks."""
+    async with aclosing(client.webhooks.all(page_size=1)) as webhooks:
+        return [webhook async for webhook in webhooks]
+
+
 async def enter(client):
     """Use a client with `async with`."""
     async with client:
@@ -221,6 +230,12 @@ METHODS = {
     "get": lambda client, number: client.subscriptions.get(number),
     "update": lambda client, number: client.subscriptions.update(number, enabled=False),
     "delete": lambda client, number: client.subscriptions.delete(number),
+    "create webhook": lambda client, _: client.webhooks.create("https://h.example/2", WebhookResource.OUTBOUND_TEXT),
+    "query webhooks": lambda client, _: client.webhooks.query(),
+    "all webhooks": lambda client, _: list_all_webhooks(client),
+    "get webhook": lambda client, _: client.webhooks.get(FIRST_WEBHOOK),
+    "update webhook": lambda client, _: client.webhooks.update(FIRST_WEBHOOK, enabled=False),
+    "delete webhook": lambda client, _: client.webhooks.delete(FIRST_WEBHOOK),
     "execute": lambda client, number: client._connection.execute(get_subscription(number)),
     "aclose": lambda client, _: client.aclose(),
     "async with": lambda client, _: enter(client),
@@ -236,8 +251,9 @@ async def short_sleep(_):
 @asynccontextmanager
 async def busy_client(library, server):
     """Yield a client whose only connection is in use at first."""
+    urls = {"base_url": server.url, "webhooks_base_url": server.url}
     async with make_over(
-        library, CallFire, "login", "password", base_url=server.url, ssl_context=CONTEXT, max_connections=1
+        library, CallFire, "login", "password", **urls, ssl_context=CONTEXT, max_connections=1
     ) as client:
         client._connection._retry_hooks = evolve(client._connection._retry_hooks, sleep=short_sleep)
         slots = client._connection._transport._slots
@@ -263,6 +279,7 @@ async def cancelled_call(library, server, call, watch, moment):
     """Make a call that is cancelled at *moment*; return its task after the client was used again and closed."""
     server.fake = FakeCallFire()
     subscription_id = server.fake._subscription_store.create(FORM)
+    server.fake._webhook_store.create(WEBHOOK)
     async with busy_client(library, server) as client:
         task = asyncio.create_task(watch(call(client, subscription_id), moment))
         await asyncio.wait([task], timeout=DEADLINE)

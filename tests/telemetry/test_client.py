@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from callfire_async.client import CallFire
 from callfire_async.errors import NotFoundError, ResponseError, ServerError, TransportError
-from callfire_async.models import SubscriptionFilter, TriggerEvent
+from callfire_async.models import SubscriptionFilter, TriggerEvent, WebhookResource
 from callfire_async.telemetry import instrument_client
 from callfire_async.testing import FakeCallFire
 from callfire_async.testing.faults import Fault
@@ -273,3 +273,21 @@ async def test_server_attributes_are_those_of_the_base_url(fake, recorder, base_
     (span,) = recorder.spans
     assert (span.attributes["server.address"], span.attributes["server.port"]) == (address, port)
     assert span.attributes["url.full"] == f"{base_url}/subscription"
+
+
+async def test_webhooks_are_reported_below_the_url_of_api_v2(fake, recorder):
+    """Span and metric have its route; only the span has the ID, and neither has callback or secret."""
+    async with fake.client(webhooks_base_url="https://api.callfire.example:8443/v2") as callfire:
+        recorder.instrument(callfire)
+        reference = await callfire.webhooks.create(
+            "https://h.example/Tok3n", WebhookResource.INBOUND_TEXT, secret="a-secret-of-enough-letters"
+        )
+        await callfire.webhooks.get(reference.id)
+
+    create, get = recorder.spans
+    assert (create.name, get.name) == ("POST /v2/webhooks", "GET /v2/webhooks/{id}")
+    assert get.attributes["url.full"] == f"https://api.callfire.example:8443/v2/webhooks/{reference.id}"
+    assert (get.attributes["server.address"], get.attributes["server.port"]) == ("api.callfire.example", 8443)
+    assert create.attributes["http.response.status_code"] == 201
+    assert "Tok3n" not in repr(create.attributes)
+    assert "a-secret" not in repr(create.attributes)

@@ -39,7 +39,7 @@ class Changes(Protocol[S_contra, M_contra]):
         """Change an existing resource to match its spec."""
         ...
 
-    async def delete(self, id: int) -> None:
+    async def delete(self, id: int, /) -> None:
         """Delete a resource."""
         ...
 
