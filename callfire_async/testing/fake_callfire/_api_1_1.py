@@ -119,9 +119,11 @@ class MessagingService:
 
 
 def _resource(model: object) -> dict[str, Any]:
-    # CallFire sends an empty filter for a subscription that has none.
-    defaults: dict[str, Any] = {"SubscriptionFilter": {}} if isinstance(model, Subscription) else {}
-    return defaults | converters.unstructure(model)
+    content = converters.unstructure(model)
+    if isinstance(model, Subscription):
+        # CallFire sends an empty filter for a subscription that has none. It is the last element in the schema.
+        content.setdefault("SubscriptionFilter", {})
+    return content
 
 
 def _reference(request: Request, id: int, kind: str) -> Response:

@@ -140,6 +140,22 @@ async def test_get_in_xml():
     )
 
 
+@pytest.mark.parametrize("filter", [{}, {"BroadcastId": "5", "FromNumber": "67076"}])
+async def test_the_order_of_elements(filter):
+    """It is that of CallFire's schema; its C# client ignores what follows an element that comes too early."""
+    fake = FakeCallFire()
+    await client_of(fake).post("/subscription", data=FORM | filter)
+
+    root = ET.fromstring((await client_of(fake).get(f"/subscription/{fake.subscriptions[0].id}")).content)
+
+    subscription = root.find(f"{DATA}Subscription")
+    names = [element.tag.removeprefix(DATA) for element in subscription]
+    # The schema is older than this one.
+    names.remove("NonStrictSsl")
+    assert names == ["Enabled", "Endpoint", "NotificationFormat", "TriggerEvent", "SubscriptionFilter"]
+    assert [element.tag.removeprefix(DATA) for element in subscription[-1]] == [*filter]
+
+
 async def test_an_empty_filter_is_an_empty_object():
     """It is not omitted."""
     fake = FakeCallFire()
