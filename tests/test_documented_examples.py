@@ -20,7 +20,7 @@ from callfire_async.testing import FakeCallFire
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CALLFIRE = "https://www.callfire.com/api/1.1/rest"
+CALLFIRE = r"https://(www\.callfire\.com/api/1\.1/rest|api\.callfire\.com/v2)"
 ENVIRONMENT = {
     "CALLFIRE_API_LOGIN": "login",
     "CALLFIRE_API_PASSWORD": "password",
@@ -87,7 +87,7 @@ def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path_factory):
         monkeypatch.setitem(sys.modules, "documented", session.module)
         network.route(host="127.0.0.1").pass_through()
         callfire = httpx.ASGITransport(session.fake)
-        network.route(url__startswith=CALLFIRE).mock(side_effect=callfire.handle_async_request)
+        network.route(url__regex=CALLFIRE).mock(side_effect=callfire.handle_async_request)
         for example in examples(page):
             monkeypatch.chdir(tmp_path_factory.mktemp("example"))
             session.run(example)

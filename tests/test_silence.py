@@ -27,8 +27,10 @@ from callfire_async import (
     SubscriptionFilter,
     SubscriptionSpec,
     TriggerEvent,
+    WebhookResource,
+    WebhookSpec,
 )
-from callfire_async.models import Broadcast, Subscription, TextBroadcastConfig
+from callfire_async.models import Broadcast, Subscription, TextBroadcastConfig, Webhook
 from callfire_async.notifications import (
     Delivery,
     EndpointTokens,
@@ -125,8 +127,20 @@ WRONG_FIELDS = (
 )
 
 
+WRONG_WEBHOOK = (
+    f'{{"id":1,"enabled":"{NUMBER}","resource":{{"a":"{MESSAGE}"}},"events":[["{RAW}"]],"createdAt":"{NUMBER}x",'
+    f'"secret":"{SIGNING_SECRET}","callback":"{ENDPOINT}"}}'
+)
+
+
 def exception(status: str, media: str = "json") -> bytes:
     """Return an error response that quotes the request."""
+    if media == "v2":
+        quoting = f"{QUOTING}, and {SIGNING_SECRET}"
+        v2 = (
+            f'{{"httpStatusCode":{status[:3]},"internalCode":"{RAW}","message":"{quoting}","developerMessage":"{RAW}"}}'
+        )
+        return response_bytes(v2.encode(), status)
     json = f'{{"ResourceException":{{"HttpStatus":{status[:3]},"Message":"{QUOTING}"}}}}'
     xml = f"<ResourceException><Message>{QUOTING.replace('&', '&amp;')}</Message></ResourceException>"
     return response_bytes((json if media == "json" else xml).encode(), status)
@@ -136,7 +150,7 @@ RESPONSES = {
     **{
         f"{status} in {media}": exception(status, media)
         for status in ("400 Bad", "401 No", "403 No", "404 No", "418 No", "429 Wait", "500 Oh", "503 Oh")
-        for media in ("json", "xml")
+        for media in ("json", "xml", "v2")
     },
     "an HTML error page": response_bytes(f"<html>{RAW} {NUMBER}".encode(), "502 Bad Gateway"),
     "a redirect": response_bytes(RAW.encode(), "302 Found", "Location: /elsewhere\r\n"),
@@ -145,6 +159,9 @@ RESPONSES = {
     "another document": response_bytes(f'{{"{RAW}":{{"a":"{NUMBER}"}}}}'.encode()),
     "broken XML": response_bytes(f"<{RAW}>{NUMBER}</a>".encode()),
     "fields that cannot be read": response_bytes(WRONG_FIELDS.encode()),
+    "a webhook's fields that cannot be read": response_bytes(WRONG_WEBHOOK.encode()),
+    "webhooks with fields that cannot be read": response_bytes(f'{{"items":[{WRONG_WEBHOOK}]}}'.encode()),
+    "a webhook with an invalid id": response_bytes(f'{{"id":"{NUMBER}x","items":["{MESSAGE}"]}}'.encode()),
     "an invalid id": response_bytes(f'{{"Resource":{{"Subscription":{{"@id":"{NUMBER}x"}}}}}}'.encode()),
     "a broken gzip": response_bytes(gzip.compress(RAW.encode())[:-9], headers="Content-Encoding: gzip\r\n"),
     "another encoding": response_bytes(RAW.encode(), headers="Content-Encoding: rot13\r\n"),
@@ -161,7 +178,9 @@ async def use(callfire: CallFire, output: Output) -> None:
     subscriptions = callfire.subscriptions
     filter = SubscriptionFilter(from_number=NUMBER, to_number=f"{NUMBER}:{MESSAGE}")
     spec = SubscriptionSpec(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, filter=filter)
-    output.add("spec", spec, str(spec))
+    webhooks, resource = callfire.webhooks, WebhookResource.LOW_BALANCE
+    webhook_spec = WebhookSpec(ENDPOINT, resource, secret=SIGNING_SECRET)
+    output.add("spec", spec, str(spec), webhook_spec, str(webhook_spec))
     for operation in (
         subscriptions.create(ENDPOINT, TriggerEvent.CAMPAIGN_STARTED, filter=filter, request_id="r"),
         subscriptions.update(1, endpoint=ENDPOINT, filter=filter, notification_format=NotificationFormat.JSON),
@@ -169,6 +188,14 @@ async def use(callfire: CallFire, output: Output) -> None:
         subscriptions.get(1),
         subscriptions.delete(1),
         subscriptions.ensure(spec),
+        webhooks.create(ENDPOINT, resource, secret=SIGNING_SECRET),
+        webhooks.update(1, callback=ENDPOINT, secret=SIGNING_SECRET),
+        webhooks.query(callback=ENDPOINT),
+        webhooks.get(1),
+        webhooks.delete(1),
+        webhooks.resources(),
+        webhooks.plan([webhook_spec], resend_secrets=True),
+        webhooks.ensure(webhook_spec),
         callfire.texts.send([NUMBER, PRINTED_NUMBER.replace(" ", "")], MESSAGE, from_number=NUMBER),
         callfire.texts.query(from_number=NUMBER, to_number=NUMBER),
         callfire.calls.get(1),
@@ -177,7 +204,9 @@ async def use(callfire: CallFire, output: Output) -> None:
             output.add("result", await operation)
         except CallFireError as error:
             output.add_error(error)
-    output.add("client", callfire, subscriptions, vars(callfire._connection), vars(callfire._connection._transport))
+    output.add(
+        "client", callfire, subscriptions, webhooks, vars(callfire._connection), vars(callfire._connection._transport)
+    )
 
 
 @pytest.mark.parametrize("name", RESPONSES)
@@ -193,7 +222,14 @@ async def test_the_client_reveals_no_request_or_response(output, name, response_
 
     async with (
         serve_with(respond) as server,
-        CallFire(LOGIN, PASSWORD, base_url=server.url, response_format=response_format, max_retries=0) as callfire,
+        CallFire(
+            LOGIN,
+            PASSWORD,
+            base_url=server.url,
+            webhooks_base_url=server.url,
+            response_format=response_format,
+            max_retries=0,
+        ) as callfire,
     ):
         await use(callfire, output)
 
@@ -206,7 +242,7 @@ async def test_the_client_reveals_nothing_if_the_request_fails(output, fault):
     respond, _ = hanging_response()
     async with serve_with(respond) as server:
         url = server.url.replace("http:", "https:") if fault == "has no TLS" else server.url
-        callfire = CallFire(LOGIN, PASSWORD, base_url=url, timeout=0.1, max_retries=1)
+        callfire = CallFire(LOGIN, PASSWORD, base_url=url, webhooks_base_url=url, timeout=0.1, max_retries=1)
         callfire._connection._retry_hooks = type(callfire._connection._retry_hooks)(random=lambda: 0.0)
         if fault == "closed":
             await callfire.aclose()
@@ -226,6 +262,7 @@ async def test_the_client_reveals_nothing_if_the_request_fails(output, fault):
         {"base_url": f"http://{NUMBER}.example.com/{TOKEN}"},
         {"base_url": f"https://www.callfire.com/?{TOKEN}"},
         {"base_url": f"https://[{TOKEN}"},
+        {"webhooks_base_url": f"https://{LOGIN}:{PASSWORD}@api.callfire.com/{TOKEN}"},
         {"password": ""},
         {"response_format": RAW},
         {"ssl_context": ssl._create_unverified_context()},
@@ -248,6 +285,14 @@ async def test_an_invalid_argument_is_not_quoted(output):
         for endpoint, trigger in ((" ", TriggerEvent.CAMPAIGN_STARTED), (ENDPOINT, "")):
             with pytest.raises(ValueError, match="empty") as caught:
                 await callfire.subscriptions.create(endpoint, trigger)
+            output.add("error", str(caught.value))
+        for callback, secret in (
+            (TOKEN, SIGNING_SECRET),
+            (ENDPOINT, SIGNING_SECRET.encode()),
+            (ENDPOINT, "\ud800" + RAW),
+        ):
+            with pytest.raises((ValueError, TypeError)) as caught:
+                await callfire.webhooks.create(callback, WebhookResource.LOW_BALANCE, secret=secret)
             output.add("error", str(caught.value))
 
     assert output.secrets() == set()
@@ -311,6 +356,7 @@ def test_reprs_contain_no_secret(output):
         Subscription(1, endpoint=ENDPOINT, filter=SubscriptionFilter(from_number=NUMBER, to_number=PRINTED_NUMBER)),
         Subscription(1, endpoint=f"https://{NUMBER}.example.com/{NUMBER}/{NUMBER}"),
         Subscription(1, endpoint=f"{NUMBER}@example.com"),
+        Webhook(1, callback=ENDPOINT, secret=SIGNING_SECRET),
         Broadcast(1, type=BroadcastType.TEXT, config=TextBroadcastConfig(1, from_number=NUMBER, message=MESSAGE)),
         UnknownNotification(name="Surprise", payload={RAW: NUMBER}),
         Delivery(RAW.encode()),
