@@ -205,6 +205,13 @@ def test_campaign_has_all_kinds_of_events():
     }  # fmt: skip
 
 
+def test_campaign_events_have_ids_of_their_own():
+    """Also when their kinds repeat; otherwise, the receiver would deduplicate them."""
+    keys = [event.key for event in demo.campaign(100)]
+
+    assert (len(set(keys)), len(keys)) == (103, 103)
+
+
 @pytest.mark.slow
 def test_demo_runs_without_a_running_loop():
     """The demo can be started with asyncio.run."""

@@ -48,8 +48,12 @@ from callfire_async.testing import (
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 BROADCAST_ID = 12345
-# CallFire's own concurrency is not documented.
-CONCURRENCY = 16
+# IDs of texts and calls, of twelve digits as in CallFire's own.
+_FIRST_ID = 300_000_000_000
+# After this number the kinds of texts and calls repeat.
+_EVENT_KINDS = 30
+# CallFire's own concurrency is not documented. With more, most of a postback's latency is waiting for the others.
+CONCURRENCY = 8
 # Slows the campaign down while the receiver restarts, so that not all of it is refused.
 PAUSE_SECONDS = 0.1
 # The handlers write one line each and need far less time.
@@ -233,9 +237,11 @@ async def subscribe(base_url: str, endpoint: str, console: Console) -> None:
 
 def campaign(events: int) -> Iterator[Notification]:
     """Yield the events of a campaign: started, texts and calls, stopped, finished."""
+    # The factories encode and parse each event, which takes longer than to post it.
+    templates = [_make_event(number) for number in range(min(events, _EVENT_KINDS))]
     yield make_campaign_started(id=BROADCAST_ID)
     for number in range(events):
-        yield _make_event(number)
+        yield _with_id(templates[number % _EVENT_KINDS], _FIRST_ID + number)
     yield make_campaign_stopped(id=BROADCAST_ID)
     yield make_campaign_finished(id=BROADCAST_ID)
 
@@ -255,6 +261,12 @@ def _make_event(number: int) -> Notification:
             return make_call_finished(result="BUSY", inbound=True)
         case _:
             return make_call_finished(result="LA" if number % 3 else "AM", broadcast_id=BROADCAST_ID)
+
+
+def _with_id(event: Notification, id: int) -> Notification:
+    if isinstance(event, CallFinished):
+        return evolve(event, call=evolve(event.call, id=id))
+    return evolve(event, text=evolve(event.text, id=id)) if isinstance(event, TextNotification) else event
 
 
 def drop_some_postbacks(fake: FakeCallFire, events: Iterator[Notification], drop: float) -> Iterator[Notification]:
