@@ -143,8 +143,7 @@ class WebhookPlan(BasePlan[WebhookSpec, WebhookMatch, Webhook]):
 
     def _describe(self, item: WebhookSpec | Webhook) -> str:
         events = events_of(item) if isinstance(item, WebhookSpec) else item.events
-        source = " ".join(filter(None, [item.resource, _format_events(events)]))
-        return f"{source} to {masked_endpoint(item.callback).strip(_QUOTES)}"
+        return f"{item.resource} {_format_events(events)} to {masked_endpoint(item.callback).strip(_QUOTES)}"
 
     def _describe_change(self, name: str, match: WebhookMatch) -> str:
         if name == "callback":
@@ -173,7 +172,7 @@ _QUOTES = "'\""
 
 
 def _format_events(events: Iterable[WebhookEvent]) -> str:
-    return ", ".join(events)
+    return ", ".join(events) or "(no events)"
 
 
 # --- comparison -------------------------------------------------------------------------------------------

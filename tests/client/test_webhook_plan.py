@@ -280,7 +280,7 @@ def test_the_text_reads_like_a_diff():
     assert str(plan).splitlines() == [
         "+ InboundText Finished to https://hooks.example.com/callfire/***",
         f"~ 1 TextBroadcast Started to https://hooks.example.com/callfire/***: {changes}",
-        "- 4 LowBalance to https://hooks.example.com/callfire/***",
+        "- 4 LowBalance (no events) to https://hooks.example.com/callfire/***",
         "- 3 OutboundText Finished to https://hooks.example.com/callfire/***: duplicate",
         "= 2 OutboundText Finished to https://hooks.example.com/callfire/***",
         "1 to create, 1 to update, 2 to delete, 1 unchanged, 1 duplicate, 1 unmanaged",

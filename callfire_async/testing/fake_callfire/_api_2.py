@@ -19,6 +19,7 @@ __all__ = ["WebhookService"]
 _DEFAULT_LIMIT = 100
 # A guess: CallFire publishes no maximum; its older clients send 1000.
 _MAX_LIMIT = 1000
+_FILTERS = frozenset(["name", "resource", "event", "callback", "enabled"])
 _ENABLED = {"": None, "true": True, "false": False}
 
 
@@ -68,6 +69,9 @@ class WebhookService:
         return _response(request, page)
 
     def _matching(self, query: Mapping[str, str]) -> list[Content]:
+        # Comparing 10,000 webhooks for each of a hundred pages takes half a minute.
+        if not query.keys() & _FILTERS:
+            return self._webhooks.contents
         enabled = _enabled(query)
         return [content for content in self._webhooks.contents if _matches(query, content, enabled=enabled)]
 
