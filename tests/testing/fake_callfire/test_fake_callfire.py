@@ -21,7 +21,9 @@ from callfire_async import (
     Subscription,
     SubscriptionFilter,
     TriggerEvent,
+    WebhookResource,
 )
+from callfire_async.models import WEBHOOK_EVENTS
 from callfire_async.notifications import parse
 from callfire_async.testing import (
     FakeCallFire,
@@ -146,6 +148,27 @@ async def test_the_life_cycle_of_a_subscription(response_format, list_of_one, up
     assert (remaining.items, remaining.total_results) == ((), 0)
 
 
+async def test_the_life_cycle_of_a_webhook():
+    """The client reaches API v2 of the fake too."""
+    fake = FakeCallFire()
+
+    async with fake.client() as callfire:
+        webhooks = callfire.webhooks
+        created = await webhooks.create(ENDPOINT, WebhookResource.TEXT_BROADCAST, name="texts", secret="s" * 16)
+        found = await webhooks.get(created.id)
+        await webhooks.update(created.id, enabled=False)
+        listed = [webhook async for webhook in webhooks.all(enabled=False)]
+        resources = await webhooks.resources()
+        await webhooks.delete(created.id)
+        with pytest.raises(NotFoundError, match="Not Found"):
+            await webhooks.get(created.id)
+
+    assert (found.callback, found.name, found.events) == (ENDPOINT, "texts", WEBHOOK_EVENTS[found.resource])
+    assert [(webhook.id, webhook.enabled) for webhook in listed] == [(created.id, False)]
+    assert {info.resource: info.events for info in resources} == WEBHOOK_EVENTS
+    assert fake.webhooks == ()
+
+
 @each_format
 async def test_a_page_of_a_thousand_subscriptions(response_format):
     """The client reads the largest page of CallFire."""
@@ -192,6 +215,17 @@ async def test_a_server_can_run_the_fake(response_format, fake):
 
     assert created.location == f"{base_url}/subscription/{created.id}"
     assert [subscription.id for subscription in fake.subscriptions] == [created.id]
+
+
+async def test_a_server_serves_both_generations(fake):
+    """Each below a base URL of its own."""
+    async with uvicorn_server(fake) as port:
+        url = f"http://127.0.0.1:{port}"
+        async with CallFire("login", "password", base_url=f"{url}/rest", webhooks_base_url=f"{url}/v2") as callfire:
+            subscription = await callfire.subscriptions.create(ENDPOINT, OUTBOUND)
+            webhook = await callfire.webhooks.create(ENDPOINT, WebhookResource.INBOUND_TEXT)
+
+    assert [item.id for item in (*fake.subscriptions, *fake.webhooks)] == [subscription.id, webhook.id]
 
 
 # --- postbacks --------------------------------------------------------------------------------------------
