@@ -361,7 +361,7 @@ async def test_an_unreachable_endpoint(unused_tcp_port):
 async def test_an_endpoint_that_does_not_respond(endpoint):
     """The fake waits for `postback_timeout`."""
     endpoint.gate.clear()
-    async with uvicorn_server(endpoint) as port, FakeCallFire(postback_timeout=0.05) as fake:
+    async with uvicorn_server(endpoint) as port, FakeCallFire(postback_timeout=1) as fake:
         await subscribe(fake, endpoint=f"http://127.0.0.1:{port}/token")
 
         (result,) = await fake.emit(make_text_sent())
