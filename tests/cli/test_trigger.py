@@ -138,3 +138,74 @@ async def test_invalid_endpoint_is_an_error():
     """An endpoint that is not a URL is an error."""
     with pytest.raises(CliError):
         await trigger_command.run(make(to="nowhere"))
+
+
+# --- API v2 -----------------------------------------------------------------------------------------------
+
+V2_EVENTS = [item["event"] for item in run_command("trigger", "--api", "v2", "--json").items]
+
+
+@pytest.mark.parametrize("event", V2_EVENTS)
+def test_events_of_api_2_can_be_printed(event):
+    """Each event type that API v2 has can be printed, in an envelope."""
+    shown = run_command("trigger", event, "--api", "v2", "--set", "webhook_id=7", "--print")
+
+    parsed = parse(shown.out)
+    # The result of a finished text is SENT unless it is set.
+    assert type(parsed).__name__ == {"SomethingNew": "UnknownNotification", "TextFinished": "TextSent"}.get(
+        event, event
+    )
+    assert (parsed.webhook_id, parsed.subscription_id) == (7, None)
+
+
+@pytest.mark.parametrize(
+    ("event", "setting", "found"),
+    [
+        ("TextReceived", "text.message=STOP", lambda event: event.text.message),
+        ("TextSent", "webhook_name=texts", lambda event: event.webhook_name),
+        ("CampaignStarted", "broadcast.type=CCC", lambda event: event.broadcast.type),
+        ("ContactListValidationFailed", "contact_list.size=3", lambda event: str(event.contact_list.size)),
+        ("DeliveryReportReceived", "report.delivery_state=UNSENT", lambda event: event.report.delivery_state),
+        ("AccountNotification", "resource_type=MonthlyRenewal", lambda event: event.resource_type),
+    ],
+)
+def test_fields_of_api_2_can_be_set(event, setting, found):
+    """--set PATH=VALUE sets a field of the event."""
+    shown = run_command("trigger", event, "--api", "v2", "--set", setting, "--print", "--json")
+
+    assert found(parse(shown.items[0]["body"])) == setting.partition("=")[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["TextNotification", "--api", "v2"],
+        ["ContactListValidationFailed"],
+        ["TextSent", "--api", "v2", "--format", "xml"],
+        ["TextSent", "--api", "v2", "--set", "subscription_id=7"],
+        ["TextSent", "--set", "webhook_id=7"],
+        ["CampaignStarted", "--api", "v2", "--set", "broadcast.type=OTHER"],
+        ["AccountNotification", "--api", "v2", "--set", "resource_type=InboundText"],
+        ["TextSent", "--api", "3"],
+    ],
+    ids=" ".join,
+)
+def test_what_an_api_does_not_have_is_wrong_usage(arguments):
+    """Status 2; nothing is posted."""
+    assert run_command("trigger", *arguments, "--print").status == 2
+
+
+@pytest.mark.parametrize("secret", [None, "a-signing-secret-of-the-tests"])
+async def test_postbacks_of_api_2_are_signed(capsys, monkeypatch, secret):
+    """With the secret in the environment; a receiver with that secret accepts them. API 1.1 does not sign."""
+    monkeypatch.setenv("CALLFIRE_SIGNING_SECRET", secret or "")
+
+    async with run_listen(capsys, as_json=True) as (screen, base):
+        options = {"to": f"{base}/{{token}}", "as_json": True}
+        webhook = {"api": trigger_command.Api.api_2, "settings": ["webhook_id=7"]}
+        status = await trigger_command.run(make(**options, **webhook))
+        unsigned = await trigger_command.run(make(**options))
+        await screen.wait_for('"type": "refused"' if secret else '"subscription_id"')
+
+    assert (status, unsigned) == (0, 1 if secret else 0)
+    assert next(item["webhook_id"] for item in screen.items if item.get("type") == "event") == 7
