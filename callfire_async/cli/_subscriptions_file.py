@@ -1,7 +1,7 @@
-"""Read the TOML file that declares the subscriptions of an account."""
+"""Read the TOML file that declares the subscriptions of an account, and the values of such a file."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -13,14 +13,14 @@ from callfire_async.client.plan import SubscriptionSpec
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.notifications.security.tokens import EndpointTokens
 
-__all__ = ["read_specs"]
+__all__ = ["Node", "read_boolean", "read_fields", "read_root", "read_specs", "read_text"]
 
 E = TypeVar("E", TriggerEvent, NotificationFormat)
-Reader = Callable[["_Node"], Any]
+Reader = Callable[["Node"], Any]
 
 
 @frozen
-class _Node:
+class Node:
     """A value in a file, and where it is."""
 
     content: Any
@@ -32,12 +32,12 @@ class _Node:
         """Raise an error with the file and the key."""
         raise CliError(f"{self.file}: {f'{self.key} ' if self.key else ''}{problem}", WRONG_USE)
 
-    def fields(self, *names: str) -> dict[str, "_Node"]:
+    def fields(self, *names: str) -> dict[str, "Node"]:
         """Return the values of a table that may have only these keys."""
         if not isinstance(self.content, dict):
             self.fail("must be a table")
         found = {
-            name: _Node(content, self.file, f"{self.key}.{name}".removeprefix("."))
+            name: Node(content, self.file, f"{self.key}.{name}".removeprefix("."))
             for name, content in self.content.items()
         }
         for name, node in found.items():
@@ -45,11 +45,11 @@ class _Node:
                 node.fail(f"is unknown; expected one of {', '.join(names)}")
         return found
 
-    def items(self) -> list["_Node"]:
+    def items(self) -> list["Node"]:
         """Return the values of an array."""
         if not isinstance(self.content, list):
             self.fail("must be an array")
-        return [_Node(content, self.file, f"{self.key}[{index}]") for index, content in enumerate(self.content)]
+        return [Node(content, self.file, f"{self.key}[{index}]") for index, content in enumerate(self.content)]
 
 
 def read_specs(path: Path, tokens: EndpointTokens | None) -> list[SubscriptionSpec]:
@@ -63,15 +63,21 @@ def read_specs(path: Path, tokens: EndpointTokens | None) -> list[SubscriptionSp
     Raises:
         CliError: The file cannot be read, or a value in it is not valid.
     """
-    root = _Node(_read_toml(path), path)
-    fields = root.fields("endpoint", "subscriptions")
-    if "subscriptions" not in fields:
-        root.fail("missing key 'subscriptions' (an array of tables)")
-    return [_read_spec(item, fields.get("endpoint"), tokens) for item in fields["subscriptions"].items()]
+    default, items = read_root(path, "endpoint", "subscriptions")
+    return [_read_spec(item, default, tokens) for item in items]
+
+
+def read_root(path: Path, default: str, items: str) -> tuple[Node | None, list[Node]]:
+    """Return a file's default for all items, which may be missing, and its array of items, by their keys."""
+    root = Node(_read_toml(path), path)
+    fields = root.fields(default, items)
+    if items not in fields:
+        root.fail(f"missing key '{items}' (an array of tables)")
+    return fields.get(default), fields[items].items()
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    file = _Node(None, path)
+    file = Node(None, path)
     if path.suffix != ".toml":
         file.fail("must be a TOML file whose name ends with .toml")
     try:
@@ -90,29 +96,31 @@ def _read_toml(path: Path) -> dict[str, Any]:
 # --- values -----------------------------------------------------------------------------------------------
 
 
-def _read_text(node: _Node) -> str:
+def read_text(node: Node) -> str:
+    """Return a string."""
     # A phone number may be written as an integer.
     if isinstance(node.content, bool) or not isinstance(node.content, str | int):
         node.fail("must be a string")
     return str(node.content)
 
 
-def _read_integer(node: _Node) -> int:
+def _read_integer(node: Node) -> int:
     if isinstance(node.content, bool) or not isinstance(node.content, int):
         node.fail("must be an integer")
     return node.content
 
 
-def _read_boolean(node: _Node) -> bool:
+def read_boolean(node: Node) -> bool:
+    """Return true or false."""
     if not isinstance(node.content, bool):
         node.fail("must be true or false")
     return node.content
 
 
-def _read_enum(kind: type[E]) -> Callable[[_Node], E]:
-    def read(node: _Node) -> E:
+def _read_enum(kind: type[E]) -> Callable[[Node], E]:
+    def read(node: Node) -> E:
         # A value that the library does not know is probably a typing error.
-        value = kind(_read_text(node) or "(empty)")
+        value = kind(read_text(node) or "(empty)")
         if not value.is_known:
             node.fail(f"must be one of {', '.join(kind)}")
         return value
@@ -120,9 +128,9 @@ def _read_enum(kind: type[E]) -> Callable[[_Node], E]:
     return read
 
 
-def _read_filter(node: _Node) -> SubscriptionFilter:
+def _read_filter(node: Node) -> SubscriptionFilter:
     try:
-        return SubscriptionFilter(**_read_fields(node, _FILTER_FIELDS))
+        return SubscriptionFilter(**read_fields(node, _FILTER_FIELDS))
     except ValueError as error:
         node.fail(f"is not valid: {error}")
 
@@ -130,28 +138,29 @@ def _read_filter(node: _Node) -> SubscriptionFilter:
 _FILTER_FIELDS: dict[str, Reader] = {
     "broadcast_id": _read_integer,
     "batch_id": _read_integer,
-    "from_number": _read_text,
-    "to_number": _read_text,
-    "inbound": _read_boolean,
+    "from_number": read_text,
+    "to_number": read_text,
+    "inbound": read_boolean,
 }
 _SPEC_FIELDS: dict[str, Reader] = {
-    "endpoint": _read_text,
+    "endpoint": read_text,
     "trigger_event": _read_enum(TriggerEvent),
     "filter": _read_filter,
     "notification_format": _read_enum(NotificationFormat),
-    "enabled": _read_boolean,
-    "non_strict_ssl": _read_boolean,
+    "enabled": read_boolean,
+    "non_strict_ssl": read_boolean,
 }
 
 
-def _read_fields(node: _Node, readers: dict[str, Reader]) -> dict[str, Any]:
+def read_fields(node: Node, readers: Mapping[str, Reader]) -> dict[str, Any]:
+    """Return the values of a table by key, each read by its reader."""
     return {name: readers[name](value) for name, value in node.fields(*readers).items()}
 
 
-def _read_spec(node: _Node, endpoint: _Node | None, tokens: EndpointTokens | None) -> SubscriptionSpec:
-    values = _read_fields(node, _SPEC_FIELDS)
+def _read_spec(node: Node, endpoint: Node | None, tokens: EndpointTokens | None) -> SubscriptionSpec:
+    values = read_fields(node, _SPEC_FIELDS)
     if endpoint:
-        values.setdefault("endpoint", _read_text(endpoint))
+        values.setdefault("endpoint", read_text(endpoint))
     for name in ("endpoint", "trigger_event"):
         if name not in values:
             node.fail(f"needs {name}")

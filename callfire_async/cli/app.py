@@ -17,6 +17,7 @@ __all__ = ["LazyCommand", "app"]
 # The first line of each command's help, which `--help` shows without an import.
 _SUMMARIES = {
     "subscriptions": "List and change an account's subscriptions.",
+    "webhooks": "List and change an account's webhooks, and replace its subscriptions by webhooks.",
     "inbox": "Inspect, back up and restore an inbox; replay or delete its deliveries.",
     "demo": "Run an end-to-end demo on localhost; no account needed.",
     "parse": "Print the events in a postback body as JSON; status 2 if the body is not a notification.",
@@ -47,7 +48,7 @@ app = typer.Typer(
 )
 
 
-@app.callback(help="Work with CallFire's subscriptions and notifications.")
+@app.callback(help="Work with CallFire's subscriptions, webhooks and notifications.")
 def callfire_async() -> None: ...
 
 

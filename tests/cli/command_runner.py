@@ -46,6 +46,10 @@ class CallFireServer:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/api/1.1/rest"
 
+    @property
+    def webhooks_base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v2"
+
     async def __call__(self, scope, receive, send):
         fault = self.faults.popleft() if self.faults else None
         if fault is not None:

@@ -15,7 +15,7 @@ from notifications.servers import serve_asgi
 from callfire_async.cli._client_options import ClientOptions
 from callfire_async.cli._exit import CliError
 from callfire_async.cli.commands import doctor
-from callfire_async.notifications import Notification, Receiver, Router
+from callfire_async.notifications import Notification, Receiver, Router, SigningSecrets
 from callfire_async.testing import Fault
 
 
@@ -42,8 +42,9 @@ def test_checks_are_printed(run):
     shown = run("doctor")
 
     signs = [line.split(":")[0] for line in shown.out.splitlines()]
-    assert signs[:4] == ["✓ credentials", "– endpoint", "– token", "– certificate"]  # noqa: RUF001  # the sign
-    assert (signs[4], signs[-1]) == ("✓ Python", "– inbox")  # noqa: RUF001  # the sign
+    skipped = ["API v2", "endpoint", "token", "signature", "certificate"]
+    assert signs[:6] == ["✓ credentials", *(f"– {name}" for name in skipped)]  # noqa: RUF001  # the sign
+    assert (signs[6], signs[-1]) == ("✓ Python", "– inbox")  # noqa: RUF001  # the sign
 
 
 def test_missing_or_rejected_credentials_are_status_3(run, monkeypatch):
@@ -220,3 +221,98 @@ def test_real_file_system_is_detected(tmp_path):
     assert Path("/proc/self/mounts").exists() is (doctor._check_inbox(str(tmp_path)).is_ok is not None)
     with pytest.raises(CliError):
         doctor._endpoint_url("nowhere")
+
+
+# --- API v2 -----------------------------------------------------------------------------------------------
+
+
+def test_webhooks_are_counted(run, account):
+    """The credentials are checked with API v2 too, if its URL is given beside that of API 1.1."""
+    skipped, counted = (
+        run("doctor", "--json"),
+        run("doctor", "--webhooks-base-url", account.webhooks_base_url, "--json"),
+    )
+    account.faults.extend([None, Fault(status=401)])
+    rejected = run("doctor", "--webhooks-base-url", account.webhooks_base_url, "--json")
+
+    checks = [checks_by_name(result)["API v2"] for result in (skipped, counted, rejected)]
+    assert [check["is_well"] for check in checks] == [None, True, False]
+    assert "--webhooks-base-url" in checks[0]["words"]
+    assert "webhooks: 0" in checks[1]["words"]
+
+
+SECRETS = SigningSecrets("a-signing-secret-of-the-tests")
+
+
+async def signature_check(receiver, *, secrets=SECRETS, post_event=False):
+    async with serve_asgi(receiver) as endpoint:
+        url = doctor._endpoint_url(endpoint.url("{token}"))
+        check = await doctor._check_signature(url, secrets, post_event=post_event)
+        return check, dict((await receiver.stats()).refused)
+
+
+def signed_receiver(events, **options):
+    router = Router()
+
+    @router.on(Notification)
+    async def handle(event):
+        events.append(event)
+
+    return Receiver(router, tokens=TOKEN, **({"signing_secrets": SECRETS} | options))
+
+
+async def test_signature_check_stores_nothing():
+    """Wrong and missing signatures are rejected."""
+    events = []
+
+    check, refused = await signature_check(signed_receiver(events))
+
+    assert (check.is_ok, refused, events) == (True, {"signature": 2}, [])
+
+
+async def test_a_valid_signature_is_checked_on_request():
+    """The test event has a name that no application has."""
+    events = []
+
+    accepted, _ = await signature_check(signed_receiver(events), post_event=True)
+    other, _ = await signature_check(signed_receiver([], signing_secrets="another-signing-secret"), post_event=True)
+
+    assert (accepted.is_ok, [event.name for event in events]) == (True, ["CallFireAsyncDoctor.Test"])
+    assert (other.is_ok, "another secret" in other.message) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [({"signing_secrets": None}, "signing_secrets="), ({"require_signature": False}, "remove require_signature=False")],
+)
+async def test_a_receiver_without_required_signatures_is_found(options, remedy):
+    """The message names the argument of the receiver."""
+    check, _ = await signature_check(signed_receiver([], **options))
+
+    assert (check.is_ok, remedy in check.message) == (False, True)
+
+
+async def test_signature_check_is_skipped():
+    """Without an endpoint or a secret."""
+    url = f"http://127.0.0.1:9/{TOKEN}"
+    checks = [
+        await doctor._check_signature(endpoint, secrets, post_event=False)
+        for endpoint, secrets in ((None, SECRETS), (url, None))
+    ]
+
+    assert [check.is_ok for check in checks] == [None, None]
+    assert "CALLFIRE_SIGNING_SECRET" in checks[1].message
+
+
+@pytest.mark.parametrize(("statuses", "problem"), [([404], "wrong signature"), ([401, 404], "without a signature")])
+async def test_another_response_to_a_test_event_fails(statuses, problem):
+    """It is not what a receiver responds."""
+    remaining = iter(statuses)
+
+    async def respond(_, writer):
+        writer.write(response_bytes(b"", f"{next(remaining)} Reason"))
+
+    async with serve_with(respond) as target:
+        check = await doctor._check_signature(f"{target.url}/{TOKEN}", SECRETS, post_event=False)
+
+    assert (check.is_ok, problem in check.message) == (False, True)

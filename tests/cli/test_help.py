@@ -14,11 +14,11 @@ from cli.command_runner import DEADLINE, run_command
 from typer.main import get_command
 
 from callfire_async.cli.app import LazyCommand, app
-from callfire_async.models import TriggerEvent
+from callfire_async.models import TriggerEvent, WebhookResource
 from callfire_async.notifications import Delivery, SqliteInbox
 from callfire_async.testing import FakeCallFire, encode, make_text_received
 
-CALLFIRE = "https://www.callfire.com/api/1.1/rest"
+CALLFIRE = ("https://www.callfire.com/api/1.1/rest", "https://api.callfire.com/v2")
 NOT_FOR_HELP = "uvicorn starlette sqlite3 callfire_async.testing callfire_async.notifications.receiver".split()
 SERVERS = ("inspect", "listen", "sandbox")
 
@@ -59,6 +59,9 @@ def environment(tmp_path, monkeypatch):
         "endpoint = 'https://hooks.example.com/callfire/{token}'\n"
         "[[subscriptions]]\ntrigger_event = 'CAMPAIGN_STARTED'\n"
     )
+    (tmp_path / "webhooks.toml").write_text(
+        "callback = 'https://hooks.example.com/callfire/{token}'\n[[webhooks]]\nresource = 'InboundText'\n"
+    )
     (tmp_path / "service.py").write_text(
         "from callfire_async.notifications import Notification, Router\nrouter = Router()\n"
         "@router.on(Notification)\nasync def handle(event): ...\n"
@@ -69,7 +72,8 @@ def environment(tmp_path, monkeypatch):
     asyncio.run(subscribe(fake))
     transport = httpx.ASGITransport(fake)
     with respx.mock(assert_all_called=False) as network:
-        network.route(url__startswith=CALLFIRE).mock(side_effect=transport.handle_async_request)
+        for base_url in CALLFIRE:
+            network.route(url__startswith=base_url).mock(side_effect=transport.handle_async_request)
         network.route(host="127.0.0.1").pass_through()
         yield
 
@@ -78,6 +82,8 @@ async def subscribe(fake):
     async with fake.client() as callfire:
         created = await callfire.subscriptions.create("https://example.com/x", TriggerEvent.CAMPAIGN_STARTED)
         assert created.id == 609951003
+        created = await callfire.webhooks.create("https://example.com/x", WebhookResource.INBOUND_CALL)
+        assert created.id == 7420600003
 
 
 @pytest.mark.parametrize("path", [path for path in COMMANDS if path[-1] not in SERVERS], ids=" ".join)

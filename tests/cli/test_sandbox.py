@@ -19,13 +19,16 @@ PROGRAM = str(Path(callfire_async.__file__).parent / "__main__.py")
 
 @pytest.mark.parametrize("as_json", [True, False])
 async def test_sandbox_serves_the_api(capsys, as_json):
-    """The sandbox serves the API at the URL and with the credentials that it prints."""
+    """The sandbox serves both APIs at the URLs and with the credentials that it prints."""
     task = asyncio.create_task(sandbox.run(0, as_json=as_json))
     screen = Screen(capsys, task)
     base_url = (await screen.wait_for(r"http://127\.0\.0\.1:\d+/api/1\.1/rest"))[0]
 
-    async with CallFire("login", "password", base_url=base_url) as callfire:
+    webhooks_base_url = (await screen.wait_for(r"http://127\.0\.0\.1:\d+/v2\b"))[0]
+
+    async with CallFire("login", "password", base_url=base_url, webhooks_base_url=webhooks_base_url) as callfire:
         found = await callfire.subscriptions.query()
+        assert (await callfire.webhooks.query()).total_results == 0
 
     task.cancel()
     with suppress(asyncio.CancelledError):

@@ -5,11 +5,11 @@ import platform
 import sqlite3
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 from xml.parsers import expat
 
@@ -17,14 +17,17 @@ import httpx
 import typer
 from attrs import frozen
 
-from callfire_async.cli._client_options import AsJson, BaseUrl, ClientOptions, Login
+from callfire_async.cli._client_options import AsJson, BaseUrl, ClientOptions, Login, WebhooksBaseUrl
 from callfire_async.cli._exit import FAILED, MISSING_CREDENTIALS, CliError
 from callfire_async.cli._output import echo, echo_json, escape_control_characters
-from callfire_async.cli._tokens import fill_in_token, tokens_from_environment
+from callfire_async.cli._tokens import fill_in_token, signing_secrets_from_environment, tokens_from_environment
 from callfire_async.cli._validators import check_url
+from callfire_async.client import CallFire
 from callfire_async.client.failure_reasons import failure_reason
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
+from callfire_async.models import Page
 from callfire_async.notifications.inbox.sqlite._database import EPHEMERAL_FILE_SYSTEMS, file_system
+from callfire_async.notifications.security.signatures import SIGNATURE_HEADER, SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -38,6 +41,12 @@ MIN_CERTIFICATE_DAYS = 14
 TIMEOUT_SECONDS = 10.0
 
 _SIGNS = {True: "✓", False: "✗", None: "–"}  # noqa: RUF001  # an en dash for a skipped check
+# Always the same bytes, so that an inbox stores it once within its dedupe_window. No application has its resource.
+_TEST_EVENT = (
+    b'{"timestamp":0,"webhookId":0,"webhookName":"callfire-async doctor","resourceType":"CallFireAsyncDoctor",'
+    b'"events":[{"timestamp":0,"resourceType":"CallFireAsyncDoctor","eventType":"Test","resource":{}}]}'
+)
+_STORED = "The receiver has stored a test event, CallFireAsyncDoctor"
 _NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "glusterfs", "ceph", "lustre")
 _REMEDIES = {
     404: "wrong token or path: check CALLFIRE_TOKEN and the path",
@@ -51,8 +60,9 @@ _REMEDIES = {
     help="""
     Check the credentials, the endpoint and this machine.
 
-    Each check passes (✓), fails (✗) or is skipped (–). Read-only: the endpoint only receives empty postbacks, which it
-    rejects. The status is 1 if a check fails, and 3 if only the credentials fail.
+    Each check passes (✓), fails (✗) or is skipped (–). Read-only: the endpoint receives empty postbacks, and with
+    CALLFIRE_SIGNING_SECRET a test event without a valid signature. It should reject all of them. The status is 1 if a
+    check fails, and 3 if only the credentials fail.
     """,  # noqa: RUF001  # an en dash for a skipped check
 )
 def doctor(
@@ -63,12 +73,21 @@ def doctor(
             metavar="URL", help="Your receiver's URL. {token} is replaced with the current token in CALLFIRE_TOKEN."
         ),
     ] = None,
+    post_event: Annotated[
+        bool,
+        typer.Option(
+            "--post-event",
+            help="Also post a signed test event, which the receiver stores: a dead letter, unless a handler takes it.",
+        ),
+    ] = False,
     inbox: Annotated[str | None, typer.Option(metavar="FILE", help="File or directory of your inbox.")] = None,
     login: Login = None,
     base_url: BaseUrl = None,
+    webhooks_base_url: WebhooksBaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    sys.exit(asyncio.run(_doctor(ClientOptions(login, base_url), endpoint, inbox, as_json=as_json)))
+    options = ClientOptions(login, base_url, webhooks_base_url)
+    sys.exit(asyncio.run(_doctor(options, endpoint, inbox, post_event=post_event, as_json=as_json)))
 
 
 @frozen
@@ -87,10 +106,12 @@ class Check:
 _passed, _failed, _skipped = (partial(Check, is_ok=is_ok) for is_ok in (True, False, None))
 
 
-async def _doctor(options: ClientOptions, endpoint: str | None, inbox: str | None, *, as_json: bool) -> int:
+async def _doctor(
+    options: ClientOptions, endpoint: str | None, inbox: str | None, *, post_event: bool, as_json: bool
+) -> int:
     """Run all checks, print a line for each and return the exit status."""
     statuses = []
-    async for check in _checks(options, endpoint, inbox):
+    async for check in _checks(options, endpoint, inbox, post_event=post_event):
         if check.is_ok is False:
             statuses.append(check.status)
         if as_json:
@@ -100,11 +121,15 @@ async def _doctor(options: ClientOptions, endpoint: str | None, inbox: str | Non
     return min(statuses, default=0)
 
 
-async def _checks(options: ClientOptions, endpoint: str | None, inbox: str | None) -> AsyncIterator[Check]:
+async def _checks(
+    options: ClientOptions, endpoint: str | None, inbox: str | None, *, post_event: bool
+) -> AsyncIterator[Check]:
     yield await _check_credentials(options)
+    yield await _check_webhooks(options)
     url = None if endpoint is None else _endpoint_url(endpoint)
     async for check in _check_endpoint(url):
         yield check
+    yield await _check_signature(url, signing_secrets_from_environment(), post_event=post_event)
     yield await _check_certificate(url)
     for check in _check_versions(sqlite3.sqlite_version_info, expat.version_info):
         yield check
@@ -115,19 +140,38 @@ async def _checks(options: ClientOptions, endpoint: str | None, inbox: str | Non
 
 
 async def _check_credentials(options: ClientOptions) -> Check:
+    async def query(callfire: CallFire) -> str:
+        return f"subscriptions: {_count(await callfire.subscriptions.query(max_results=1))}"
+
+    return await _check_account(options, "credentials", query)
+
+
+async def _check_webhooks(options: ClientOptions) -> Check:
+    async def query(callfire: CallFire) -> str:
+        return f"webhooks: {_count(await callfire.webhooks.query(limit=1))}"
+
+    # Credentials for another server are not sent to CallFire.
+    if options.base_url and not options.webhooks_base_url:
+        return _skipped("API v2", "skipped; give --webhooks-base-url beside --base-url")
+    return await _check_account(options, "API v2", query)
+
+
+async def _check_account(options: ClientOptions, name: str, query: Callable[[CallFire], Awaitable[str]]) -> Check:
     try:
         async with options.client() as callfire:
-            page = await callfire.subscriptions.query(max_results=1)
+            return _passed(name, f"accepted by CallFire; {await query(callfire)}")
     except CliError as error:
         if error.status != MISSING_CREDENTIALS:
             raise
-        return _failed("credentials", str(error), status=MISSING_CREDENTIALS)
+        return _failed(name, str(error), status=MISSING_CREDENTIALS)
     except (AuthenticationError, PermissionDeniedError) as error:
-        return _failed("credentials", str(error), status=MISSING_CREDENTIALS)
+        return _failed(name, str(error), status=MISSING_CREDENTIALS)
     except CallFireError as error:
-        return _failed("credentials", f"{error}; check the network connection")
-    count = len(page.items) if page.total_results is None else page.total_results
-    return _passed("credentials", f"accepted by CallFire; subscriptions: {count}")
+        return _failed(name, f"{error}; check the network connection")
+
+
+def _count(page: Page[Any]) -> int:
+    return len(page.items) if page.total_results is None else page.total_results
 
 
 # --- endpoint ---------------------------------------------------------------------------------------------
@@ -149,20 +193,24 @@ async def _check_endpoint(url: str | None) -> AsyncIterator[Check]:
         yield _skipped("token", "skipped")
         return
     base, _, _ = url.rstrip("/").rpartition("/")
-    context = ssl.create_default_context()
-    async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False, verify=context) as client:
-        response = await _post_empty(client, url)
+    async with _http_client() as client:
+        response = await _post(client, url)
         yield _check_reachable(response)
         if response != 400:
             yield _skipped("token", "skipped, since the endpoint does not respond as expected")
             return
-        yield _check_wrong_token(await _post_empty(client, f"{base}/{EndpointTokens.generate()}"))
+        yield _check_wrong_token(await _post(client, f"{base}/{EndpointTokens.generate()}"))
 
 
-async def _post_empty(client: httpx.AsyncClient, url: str) -> int | str:
-    """Post an empty body; return the status, or why there was no response."""
+def _http_client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False, verify=ssl.create_default_context())
+
+
+async def _post(client: httpx.AsyncClient, url: str, body: bytes = b"", signature: str | None = None) -> int | str:
+    """Post a body; return the status, or why there was no response."""
+    headers = {} if signature is None else {SIGNATURE_HEADER: signature}
     try:
-        return (await client.post(url, content=b"")).status_code
+        return (await client.post(url, content=body, headers=headers)).status_code
     except httpx.HTTPError as error:
         return failure_reason(error) or type(error).__name__
 
@@ -182,6 +230,57 @@ def _check_wrong_token(response: int | str) -> Check:
     if response == 400:
         return _failed("token", "any token is accepted: pass tokens=EndpointTokens(…) to the receiver")
     return _failed("token", f"response {response} to a wrong token, expected 404")
+
+
+async def _check_signature(url: str | None, secrets: SigningSecrets | None, *, post_event: bool) -> Check:
+    """
+    Post a test event with a wrong signature, without one and, with *post_event*, with a valid one.
+
+    The wrong signature comes first: a receiver that accepts unsigned postbacks during a migration rejects it, and one
+    that accepts it verifies nothing.
+    """
+    if url is None or secrets is None:
+        reason = "" if url is None else "; set CALLFIRE_SIGNING_SECRET if CallFire signs your postbacks"
+        return _skipped("signature", f"skipped{reason}")
+    async with _http_client() as client:
+        for signature, check in _SIGNATURE_CHECKS.items():
+            if found := check(await _post(client, url, _TEST_EVENT, signature)):
+                return found
+        if not post_event:
+            return _passed("signature", "wrong and missing signatures are rejected with 401")
+        return _check_valid_signature(await _post(client, url, _TEST_EVENT, secrets.sign(_TEST_EVENT)))
+
+
+def _check_wrong_signature(response: int | str) -> Check | None:
+    if response == 401:
+        return None
+    if not _is_accepted(response):
+        return _failed("signature", f"response {response} to a wrong signature, expected 401")
+    return _failed("signature", f"not verified: pass signing_secrets= to the receiver. {_STORED}")
+
+
+def _check_missing_signature(response: int | str) -> Check | None:
+    if response == 401:
+        return None
+    if not _is_accepted(response):
+        return _failed("signature", f"response {response} to a postback without a signature, expected 401")
+    remedy = "remove require_signature=False once the subscriptions of API 1.1 are disabled"
+    return _failed("signature", f"postbacks without a signature are accepted: {remedy}. {_STORED}")
+
+
+def _check_valid_signature(response: int | str) -> Check:
+    if _is_accepted(response):
+        return _passed("signature", f"only valid signatures are accepted. {_STORED}")
+    remedy = "the receiver has another secret: compare it with CALLFIRE_SIGNING_SECRET"
+    return _failed("signature", f"response {response} to a valid signature: {remedy}")
+
+
+def _is_accepted(response: int | str) -> bool:
+    """Return whether a postback was not rejected; without an inbox the handlers have run, with any result."""
+    return response in (204, 400, 422, 500)
+
+
+_SIGNATURE_CHECKS = {"d3Jvbmc=": _check_wrong_signature, None: _check_missing_signature}
 
 
 async def _check_certificate(url: str | None) -> Check:

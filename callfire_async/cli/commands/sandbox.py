@@ -1,4 +1,4 @@
-"""Serve the fake of CallFire's API."""
+"""Serve the fake of CallFire's APIs 1.1 and v2."""
 
 import asyncio
 from typing import Annotated
@@ -14,13 +14,14 @@ from callfire_async.testing import FakeCallFire
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 _READY = """\
-Ready! A fake CallFire API at {base_url}
+Ready! A fake CallFire: API 1.1 at {base_url}, API v2 at {webhooks_base_url}
 All data is in memory and is lost when the server stops (Ctrl-C). In another terminal:
 
   export CALLFIRE_API_LOGIN={login} CALLFIRE_API_PASSWORD={password}
   callfire-async subscriptions list --base-url {base_url}
+  callfire-async webhooks list --webhooks-base-url {webhooks_base_url}
 
-To trigger a postback to the subscriptions to OUTBOUND_TEXT_FINISHED, send a text:
+To trigger a postback to the subscriptions to OUTBOUND_TEXT_FINISHED and the webhooks for OutboundText, send a text:
 
   curl -u {login}:{password} {base_url}/text.json -d To=12135550142 -d Message=Hello"""
 
@@ -30,7 +31,7 @@ To trigger a postback to the subscriptions to OUTBOUND_TEXT_FINISHED, send a tex
     help="""
     Serve an in-memory fake of CallFire's API on localhost.
 
-    Subscriptions made there get postbacks for the texts that are sent there. No text is delivered.
+    Subscriptions and webhooks made there get postbacks for the texts that are sent there. No text is delivered.
     """,
 )
 def sandbox(
@@ -45,10 +46,11 @@ async def run(port: int, *, as_json: bool) -> None:
     """Serve until interrupted."""
     fake = FakeCallFire()
     async with port_errors(serve(fake, port)) as bound_port:
-        base_url = f"http://127.0.0.1:{bound_port}/api/1.1/rest"
+        root = f"http://127.0.0.1:{bound_port}"
+        urls = {"base_url": f"{root}/api/1.1/rest", "webhooks_base_url": f"{root}/v2"}
         if as_json:
-            echo_json({"base_url": base_url})
+            echo_json(urls)
         else:
             # These credentials are valid for the fake only.
-            echo(_READY.format(base_url=base_url, login=fake.login, password=fake.password))
+            echo(_READY.format(**urls, login=fake.login, password=fake.password))
         await asyncio.Event().wait()
