@@ -87,6 +87,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_installed(session: nox.Session) -> None:
+    """Run the benchmarks of what depends on the installed packages, with those only that the extras bring."""
+    session.install("--editable", ".[cli,httpx2]")
+    session.run("python", "-m", "benchmarks", "--module", "client", "--module", "posting", *session.posargs)
+
+
+@nox.session
 @nox.parametrize(
     ("python", "peer"),
     [(None, "line-bot-sdk"), (None, "aiogram"), (None, "slack-bolt[async]"), ("3.13", "knockerlite")],

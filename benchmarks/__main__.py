@@ -21,9 +21,9 @@ def main() -> None:
     sys.path.append(str(report.HERE.parent / "tests"))
     effort, runs = (QUICK, options.runs or 1) if options.quick else (FULL, options.runs or RUNS)
     path = report.RESULTS if options.docs else options.json
-    measured = figures(MODULES, options.words, effort, runs)
+    measured = figures(options.module or MODULES, options.words, effort, runs)
     table = report.table(measured)
-    if options.docs and options.words:
+    if options.docs and (options.words or options.module):
         measured = report.replaced(report.read(path)[1], measured)
     report.write(path, measured, runs=runs, quick=options.quick)
     options.table.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +38,7 @@ def _options() -> argparse.Namespace:
         prog="python -m benchmarks", description="Compare with baselines and other libraries."
     )
     parser.add_argument("words", nargs="*", help="run only rows whose module, operation or baseline contains a word")
+    parser.add_argument("--module", action="append", choices=MODULES, help="run only this module; repeatable")
     parser.add_argument("--quick", action="store_true", help="check in a few minutes that everything runs")
     parser.add_argument("--runs", type=int, help=f"number of runs, each in a new process; default {RUNS}, quick 1")
     parser.add_argument("--json", type=Path, default=BUILD / "results.json", help="JSON file; default %(default)s")

@@ -12,8 +12,10 @@ from types import CodeType, ModuleType
 from typing import NamedTuple
 
 import httpx
+import httpx2
 import pytest
 import respx
+from client.http_libraries import RespxTransport
 
 from callfire_async.testing import FakeCallFire
 
@@ -88,6 +90,12 @@ def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path_factory):
         network.route(host="127.0.0.1").pass_through()
         callfire = httpx.ASGITransport(session.fake)
         network.route(url__regex=CALLFIRE).mock(side_effect=callfire.handle_async_request)
+        respx_transport = RespxTransport()
+        monkeypatch.setattr(
+            httpx2.AsyncHTTPTransport,
+            "handle_async_request",
+            lambda _, request: respx_transport.handle_async_request(request),
+        )
         for example in examples(page):
             monkeypatch.chdir(tmp_path_factory.mktemp("example"))
             session.run(example)
