@@ -51,6 +51,8 @@ async def test_demo_loses_nothing(terminal):
     # One subscription for each of seven trigger events, and two with a filter.
     assert (lost, "No acknowledged events were lost" in shown) == (0, True)
     assert (shown.count(" as XML") + shown.count(" as JSON") + shown.count(" as SOAP")) == 9
+    # One webhook for each of seven resources.
+    assert (shown.count(", signed"), "texts 1.1" in shown, "texts v2" in shown) == (7, True, True)
 
 
 async def test_receiver_that_does_not_start_is_an_error(tmp_path):
@@ -166,6 +168,18 @@ def test_tally_compares_sender_and_journal(results):
     assert results.tally("text") == Tally(sent=5, refused=2, acknowledged=3, handled=2, handled_twice=1, dead=0, lost=1)
 
 
+def test_tally_counts_each_event_of_a_postback(results):
+    """A postback of a webhook can have several; each API generation has its own counts."""
+    keys = tuple(("text", number, "SENT") for number in (1, 2))
+    results.posted.extend([posted(1), PostbackResult(None, 204, 0.01, keys[0], webhook_id=7, keys=keys)])
+    handle(results, 1)
+    with results.journal.open("a") as journal:
+        journal.write(demo_receiver.journal_line("webhook 7", keys[0]) + "\n")
+
+    counts = [results.tally("text", is_v2=is_v2) for is_v2 in (False, True, None)]
+    assert [(tally.sent, tally.handled, tally.lost) for tally in counts] == [(1, 1, 0), (2, 1, 1), (3, 2, 1)]
+
+
 def test_lost_events_are_reported(results):
     """The report prints and returns the number of lost events."""
     results.posted.extend([posted(1)])
@@ -186,6 +200,29 @@ def test_display_reads_new_journal_lines_only(results):
 
     row = next(line for line in screen.file.getvalue().splitlines() if "texts" in line)
     assert row.split()[-4:] == ["2", "1", "1", "1"]
+
+
+def test_display_counts_the_handled_events_of_webhooks(results):
+    """A line of the journal that is not complete is counted once it is."""
+    screen = console(terminal=True)
+    key = ("text", 1, "SENT")
+    line = demo_receiver.journal_line("webhook 7", key) + "\n"
+    with ProgressDisplay(screen, results, 1) as display:
+        display.update([PostbackResult(None, 204, 0.01, key, webhook_id=7)])
+        for part in (line[:9], line[9:]):
+            with results.journal.open("a") as journal:
+                journal.write(part)
+            screen.print(display._render())
+
+    rows = [tuple(line.split()[-4:]) for line in screen.file.getvalue().splitlines() if "texts v2" in line]
+    assert rows.index(("1", "0", "1", "0")) < rows.index(("1", "0", "1", "1"))
+
+
+def test_events_are_posted_in_groups():
+    """Campaign events are posted alone, because they are never dropped."""
+    groups = [len(group) for group in demo.groups_of(demo.campaign(25))]
+
+    assert groups == [1, 10, 10, 5, 1, 1]
 
 
 def test_receiver_options_round_trip():

@@ -8,9 +8,10 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import groupby, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
@@ -19,19 +20,21 @@ import typer
 from attrs import evolve
 from rich.console import Console
 
-from callfire_async.cli.commands.demo._receiver_process import ReceiverOptions, journal_line, main
+from callfire_async.cli.commands.demo._receiver_process import ReceiverOptions, journal_line, main, source_of
 from callfire_async.cli.commands.demo._report import DemoResults, ProgressDisplay, report
 from callfire_async.client import CallFire
+from callfire_async.client.migration import plan_migration
 from callfire_async.inspector._server import serve
-from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
+from callfire_async.models import Call, NotificationFormat, SubscriptionFilter, Text, TriggerEvent
 from callfire_async.notifications import (
     CallFinished,
     CampaignNotification,
     EndpointTokens,
     Notification,
+    SigningSecrets,
     SqliteInbox,
     TextNotification,
-    parse,
+    parse_all,
 )
 from callfire_async.reconcile import ReconcileResult, reconcile
 from callfire_async.testing import (
@@ -56,6 +59,8 @@ _EVENT_KINDS = 30
 CONCURRENCY = 8
 # Slows the campaign down while the receiver restarts, so that not all of it is refused.
 PAUSE_SECONDS = 0.1
+# A webhook's postback has several events, if they are of its resource.
+EVENTS_PER_POSTBACK = 10
 # The handlers write one line each and need far less time.
 SETTLE_TIMEOUT_SECONDS = 30.0
 
@@ -83,9 +88,10 @@ def parse_fraction(text: str | float) -> float:
     help="""
     Run an end-to-end demo on localhost; no account needed.
 
-    A fake CallFire and a receiver communicate over HTTP: the demo subscribes the receiver, runs a campaign and counts
-    the results. Postbacks that arrive while the receiver is down are refused and not repeated, as with CallFire. The
-    status is 0 only if no acknowledged event was lost and, with `--drop`, every text and call was handled.
+    A fake CallFire and a receiver communicate over HTTP: the demo creates subscriptions of API 1.1 and signed webhooks
+    of API v2 for one endpoint, runs a campaign through both and counts the results. Postbacks that arrive while the
+    receiver is down are refused and not repeated, as with CallFire. The status is 0 only if no acknowledged event was
+    lost and, with `--drop`, every text and call was handled.
     """,
 )
 def demo(
@@ -131,6 +137,7 @@ async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 
             str(results.journal),
             str(Path(directory, "inbox.db")),
             inspector_key=EndpointTokens.generate() if inspect else "",
+            signing_secret=SigningSecrets.generate(),
         )
         await _run_campaign(options, results, console, events=events, crashes=crashes, drop=drop)
         results.dead.update([line async for line in dead_letters(Path(options.inbox))])
@@ -140,15 +147,18 @@ async def run(events: int, console: Console, *, crashes: int = 0, drop: float = 
 async def _run_campaign(
     options: ReceiverOptions, results: DemoResults, console: Console, *, events: int, crashes: int, drop: float
 ) -> None:
-    fake = FakeCallFire(concurrency=CONCURRENCY)
+    fake = FakeCallFire(concurrency=CONCURRENCY, events_per_postback=EVENTS_PER_POSTBACK)
     async with serve(fake) as callfire_port, ReceiverProcess(options, crashes) as receiver:
         endpoint = EndpointTokens(options.token).url(f"http://127.0.0.1:{receiver.port}")
-        base_url = f"http://127.0.0.1:{callfire_port}/api/1.1/rest"
+        root = f"http://127.0.0.1:{callfire_port}"
+        base_url = f"{root}/api/1.1/rest"
         if options.inspector_key:
             console.print(f"Inspector: {receiver.inspector_url}\n", soft_wrap=True)
-        await subscribe(base_url, endpoint, console)
+        async with CallFire("login", "password", base_url=base_url, webhooks_base_url=f"{root}/v2") as callfire:
+            await subscribe(callfire, endpoint, console)
+            await create_webhooks(callfire, options.signing_secret, console)
         with ProgressDisplay(console, results, events + 3) as display:
-            await post(fake, drop_some_postbacks(fake, campaign(events), drop), display, receiver)
+            await post(fake, drop_some_postbacks(fake, groups_of(campaign(events)), drop), display, receiver)
         await wait_until_settled(results)
         if drop:
             results.dropped.extend(fake.dropped)
@@ -219,20 +229,27 @@ class ReceiverProcess:
             await self._start()
 
 
-async def subscribe(base_url: str, endpoint: str, console: Console) -> None:
+async def subscribe(callfire: CallFire, endpoint: str, console: Console) -> None:
     """Subscribe the endpoint to every trigger event in alternating formats, and twice more with a filter."""
     wanted = [(trigger, None) for trigger in TriggerEvent if trigger != TriggerEvent.UNDEFINED_EVENT]
-    async with CallFire("login", "password", base_url=base_url) as callfire:
-        for number, (trigger, filter) in enumerate([*wanted, *_FILTERED]):
-            await callfire.subscriptions.create(
-                endpoint, trigger, notification_format=_FORMATS[number % len(_FORMATS)], filter=filter
-            )
-        async for subscription in callfire.subscriptions.all():
-            filtered = ", filtered" if subscription.filter else ""
-            console.print(
-                f"  subscription {subscription.id}: {subscription.trigger_event}"
-                f" as {subscription.notification_format}{filtered}"
-            )
+    for number, (trigger, filter) in enumerate([*wanted, *_FILTERED]):
+        await callfire.subscriptions.create(
+            endpoint, trigger, notification_format=_FORMATS[number % len(_FORMATS)], filter=filter
+        )
+    async for subscription in callfire.subscriptions.all():
+        filtered = ", filtered" if subscription.filter else ""
+        console.print(
+            f"  subscription {subscription.id}: {subscription.trigger_event}"
+            f" as {subscription.notification_format}{filtered}"
+        )
+
+
+async def create_webhooks(callfire: CallFire, secret: str, console: Console) -> None:
+    """Create the webhooks that post the same events as the subscriptions without a filter."""
+    subscriptions = [item async for item in callfire.subscriptions.all() if item.filter is None]
+    await callfire.webhooks.ensure(*(evolve(spec, secret=secret) for spec in plan_migration(subscriptions).specs))
+    async for webhook in callfire.webhooks.all():
+        console.print(f"  webhook {webhook.id}: {webhook.resource} {', '.join(webhook.events)}, signed")
 
 
 def campaign(events: int) -> Iterator[Notification]:
@@ -269,16 +286,25 @@ def _with_id(event: Notification, id: int) -> Notification:
     return evolve(event, text=evolve(event.text, id=id)) if isinstance(event, TextNotification) else event
 
 
-def drop_some_postbacks(fake: FakeCallFire, events: Iterator[Notification], drop: float) -> Iterator[Notification]:
+def groups_of(events: Iterator[Notification]) -> Iterator[Sequence[Notification]]:
+    """Yield texts and calls in groups, each of which can be one postback, and campaign events alone."""
+    for is_campaign, run_of_events in groupby(events, lambda event: isinstance(event, CampaignNotification)):
+        while group := list(islice(run_of_events, 1 if is_campaign else EVENTS_PER_POSTBACK)):
+            yield group
+
+
+def drop_some_postbacks(
+    fake: FakeCallFire, groups: Iterator[Sequence[Notification]], drop: float
+) -> Iterator[Sequence[Notification]]:
     """Drop a fraction of the postbacks about texts and calls; the API lists those, but not campaign events."""
-    for event in events:
-        if drop and isinstance(event, TextNotification):
-            fake.add(event.text)
-        if drop and isinstance(event, CallFinished):
-            fake.add(event.call)
+    for group in groups:
+        subjects = [event.subject for event in group]
+        listed = [subject for subject in subjects if isinstance(subject, Text | Call)]
+        if drop:
+            fake.add(*listed)
         # The fake reads the rate before it yields to other tasks.
-        fake.drop_rate = 0.0 if isinstance(event, CampaignNotification) else drop
-        yield event
+        fake.drop_rate = drop if listed else 0.0
+        yield group
 
 
 async def reconcile_inbox(base_url: str, path: Path) -> ReconcileResult:
@@ -289,14 +315,14 @@ async def reconcile_inbox(base_url: str, path: Path) -> ReconcileResult:
 
 
 async def post(
-    fake: FakeCallFire, events: Iterator[Notification], display: ProgressDisplay, receiver: ReceiverProcess
+    fake: FakeCallFire, groups: Iterator[Sequence[Notification]], display: ProgressDisplay, receiver: ReceiverProcess
 ) -> None:
-    """Post events concurrently, and record the sender's results."""
+    """Post groups of events concurrently, and record the sender's results."""
 
     async def emit() -> None:
-        for event in events:
-            posted = await fake.emit(event)
-            display.update(posted)
+        for group in groups:
+            posted = await fake.emit(*group)
+            display.update(posted, len(group))
             await receiver.crash_when_due(display.progress)
             if any(result.status is None for result in posted):
                 await asyncio.sleep(PAUSE_SECONDS)
@@ -320,5 +346,5 @@ async def dead_letters(path: Path) -> AsyncIterator[str]:
     """Yield a journal line for each dead letter."""
     async with SqliteInbox(path, read_only=True) as inbox:
         async for entry in inbox.entries("dead"):
-            event = parse(entry.delivery.body, entry.delivery.content_type)
-            yield journal_line(event.subscription_id, event.key)
+            for event in parse_all(entry.delivery.body, entry.delivery.content_type):
+                yield journal_line(source_of(event), event.key)

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from attrs import asdict, frozen
@@ -43,15 +44,31 @@ class ReceiverOptions:
     #: The inspector's key; empty for no inspector.
     inspector_key: str = ""
     inspector_port: int = 0
+    #: The key of the webhooks' signatures; empty if no signature is verified.
+    signing_secret: str = ""
 
     def dumps(self) -> str:
         """Return the options as one argument."""
         return json.dumps(asdict(self))
 
 
-def journal_line(subscription_id: int | None, event_key: tuple[object, ...]) -> str:
-    """Return the line of a handled or posted event, and of its subscription."""
-    return json.dumps([subscription_id, *event_key])
+class _Posted(Protocol):
+    """An event, or the result of a postback."""
+
+    @property
+    def subscription_id(self) -> int | None: ...
+    @property
+    def webhook_id(self) -> int | None: ...
+
+
+def source_of(posted: _Posted) -> int | str | None:
+    """Return the ID of a subscription, or ``webhook`` and the ID of a webhook."""
+    return posted.subscription_id if posted.webhook_id is None else f"webhook {posted.webhook_id}"
+
+
+def journal_line(source: int | str | None, event_key: tuple[object, ...]) -> str:
+    """Return the line of a handled or posted event, and of the subscription or webhook that it was posted to."""
+    return json.dumps([source, *event_key])
 
 
 def make_router(journal: int) -> Router:
@@ -59,7 +76,7 @@ def make_router(journal: int) -> Router:
     router = Router()
 
     async def write_line(event: Notification) -> None:
-        os.write(journal, f"{journal_line(event.subscription_id, event.key)}\n".encode())
+        os.write(journal, f"{journal_line(source_of(event), event.key)}\n".encode())
 
     for kind in (TextFinished, CallFinished, CampaignNotification):
         router.on(kind, name=kind.__name__)(write_line)
@@ -71,7 +88,15 @@ async def run_receiver(options: ReceiverOptions, wait_for_stop: Callable[[], Awa
     journal = os.open(options.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(journal):
         inbox = SqliteInbox(options.inbox)
-        receiver = Receiver(make_router(journal), tokens=options.token, inbox=inbox)
+        secret = options.signing_secret or None
+        receiver = Receiver(
+            make_router(journal),
+            tokens=options.token,
+            signing_secrets=secret,
+            # The subscriptions of API 1.1 post without one to the same endpoint.
+            require_signature=secret is None,
+            inbox=inbox,
+        )
         async with (
             _inspector(options, receiver, inbox) as inspector_port,
             serve(NotificationApp(receiver), options.port) as port,

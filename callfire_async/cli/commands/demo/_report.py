@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import quantiles
 from types import TracebackType
@@ -16,19 +16,20 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from callfire_async.cli.commands.demo._receiver_process import journal_line
+from callfire_async.cli.commands.demo._receiver_process import journal_line, source_of
 from callfire_async.notifications.events import Key
 from callfire_async.reconcile import ReconcileResult
 from callfire_async.testing import PostbackResult
 
 _KINDS = {"text": "texts", "call": "calls", "broadcast": "campaigns"}
+_APIS = {False: "1.1", True: "v2"}
 _LIVE_COLUMNS = ("sent", "refused", "acknowledged", "handled")
 _COLUMNS = ("sent", "refused", "acknowledged", "handled", "handled twice", "dead", "lost")
 
 
 @frozen
 class Tally:
-    """The counts of one kind of event."""
+    """The counts of one kind of event; an event counts once for each subscription and webhook that it is posted to."""
 
     sent: int
     refused: int
@@ -52,10 +53,11 @@ class DemoResults:
     #: The result of the reconciliation of the dropped postbacks; None without one.
     reconciled: ReconcileResult | None = None
 
-    def tally(self, kind: str | None = None) -> Tally:
-        """Return the counts of one kind of event, or of all."""
-        posted = [result for result in self.posted if kind in (None, result.key[0])]
-        acknowledged = Counter(_line(result) for result in posted if result.status == 204)
+    def tally(self, kind: str | None = None, *, is_v2: bool | None = None) -> Tally:
+        """Return the counts of one kind of event and one API generation, or of all."""
+        results = [result for result in self.posted if is_v2 in (None, _is_v2(result))]
+        posted = [(result, key) for result in results for key in result.keys if kind in (None, key[0])]
+        acknowledged = Counter(journal_line(source_of(result), key) for result, key in posted if result.status == 204)
         handled = Counter(self.journal.read_text().splitlines())
         return Tally(
             sent=len(posted),
@@ -73,13 +75,20 @@ class DemoResults:
 
     def missed(self) -> int:
         """Return the number of texts and calls that were not handled for any subscription."""
-        happened = {result.key for result in self.posted} | {key for _, key in self.dropped}
+        happened = {key for result in self.posted for key in result.keys} | {key for _, key in self.dropped}
         handled = {tuple(json.loads(line)[1:]) for line in self.journal.read_text().splitlines()}
         return sum(1 for key in happened - handled if key[0] in ("text", "call"))
 
 
-def _line(result: PostbackResult) -> str:
-    return journal_line(result.subscription_id, result.key)
+def _is_v2(result: PostbackResult) -> bool:
+    return result.webhook_id is not None
+
+
+def _rows() -> Iterator[tuple[str, bool, str]]:
+    """Yield kind, API generation and label of each row of a table."""
+    for is_v2, api in _APIS.items():
+        for kind, name in _KINDS.items():
+            yield kind, is_v2, f"{name} {api}"
 
 
 class ProgressDisplay:
@@ -91,7 +100,8 @@ class ProgressDisplay:
         self._events = events
         self._started = time.monotonic()
         self._emitted = 0
-        self._counts: Counter[tuple[str, str]] = Counter()
+        #: By kind, API generation and column.
+        self._counts: Counter[tuple[str, bool, str]] = Counter()
         self._journal_offset = 0
         self._progress = Progress(TextColumn("  posting"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         self._task = self._progress.add_task("posting", total=events)
@@ -114,23 +124,25 @@ class ProgressDisplay:
         """The completed fraction of the campaign, from 0 to 1."""
         return self._emitted / self._events
 
-    def update(self, posted: Sequence[PostbackResult]) -> None:
-        """Record the postbacks of one more event."""
+    def update(self, posted: Sequence[PostbackResult], events: int = 1) -> None:
+        """Record the postbacks of some more events."""
         self._results.posted.extend(posted)
         for result in posted:
-            kind, status = str(result.key[0]), "acknowledged" if result.status == 204 else "refused"
-            self._counts.update([(kind, "sent"), (kind, status)])
-        self._emitted += 1
+            status = "acknowledged" if result.status == 204 else "refused"
+            for key in result.keys:
+                row = str(key[0]), _is_v2(result)
+                self._counts.update([(*row, "sent"), (*row, status)])
+        before, self._emitted = self._emitted, self._emitted + events
         self._progress.update(self._task, completed=self._emitted)
         tenth = max(1, self._events // 10)
-        if not self._console.is_terminal and self._emitted % tenth == 0:
+        if not self._console.is_terminal and before // tenth < self._emitted // tenth:
             self._console.print(f"  {self._emitted} of {self._events} events: {self._rate()}")
 
     def _render(self) -> Group:
         self._read_journal()
         table = _table(self._rate(), _LIVE_COLUMNS)
-        for kind, name in _KINDS.items():
-            table.add_row(name, *(str(self._counts[kind, column]) for column in _LIVE_COLUMNS))
+        for kind, is_v2, label in _rows():
+            table.add_row(label, *(str(self._counts[kind, is_v2, column]) for column in _LIVE_COLUMNS))
         return Group(self._progress, table)
 
     def _read_journal(self) -> None:
@@ -139,8 +151,11 @@ class ProgressDisplay:
             with self._results.journal.open("rb") as journal:
                 journal.seek(self._journal_offset)
                 new = journal.read()
-            self._journal_offset += len(new)
-            self._counts.update((kind, "handled") for kind in _KINDS for _ in range(new.count(f'"{kind}"'.encode())))
+            # The end may be a part of a line.
+            lines = new[: new.rfind(b"\n") + 1].splitlines()
+            self._journal_offset += sum(len(line) + 1 for line in lines)
+            for source, kind, *_ in map(json.loads, lines):
+                self._counts[kind, isinstance(source, str), "handled"] += 1
 
     def _rate(self) -> str:
         posted = len(self._results.posted)
@@ -151,8 +166,8 @@ def report(results: DemoResults, console: Console) -> int:
     """Print the results; return the number of lost events."""
     table = _table("Results", _COLUMNS)
     total = results.tally()
-    for kind, name in _KINDS.items():
-        table.add_row(name, *_numbers(results.tally(kind)))
+    for kind, is_v2, label in _rows():
+        table.add_row(label, *_numbers(results.tally(kind, is_v2=is_v2)))
     table.add_section()
     table.add_row("all", *_numbers(total))
     table.caption = _latency(result.latency for result in results.posted if result.status == 204)
