@@ -242,7 +242,9 @@ def test_an_inbox_without_a_method_is_refused():
 
         async def append(self, delivery: Delivery): ...
 
-    with pytest.raises(TypeError, match=r"^inbox must be an inbox.* not Partial, which has no claim, extend, ack, "):
+    with pytest.raises(
+        TypeError, match=r"^inbox must be an inbox.* not Partial, which has no append_many, claim, extend, ack, "
+    ):
         make_receiver(inbox=Partial())
 
 

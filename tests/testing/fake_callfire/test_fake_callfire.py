@@ -484,6 +484,30 @@ async def test_a_cut_postback(endpoint):
     assert sorted(received.is_complete for received in endpoint.received) == [False, True]
 
 
+async def test_a_cut_postback_in_process(endpoint):
+    """The application fails to read the body; there is no response."""
+    async with FakeCallFire(transport=httpx.ASGITransport(endpoint)) as fake:
+        await subscribe(fake)
+        fake.postback_faults.append(PostbackFault.CUT)
+
+        (cut,) = await fake.emit(make_text_sent())
+        (whole,) = await fake.emit(make_text_sent())
+
+    assert (cut.status, whole.status) == (None, 204)
+    assert [received.is_complete for received in endpoint.received] == [True]
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1/token", "https://[token", "https://callfire.invalid/token"])
+async def test_an_endpoint_that_cannot_be_reached(endpoint):
+    """There is no response; an invalid URL is no error of the fake."""
+    async with FakeCallFire() as fake:
+        await subscribe(fake, endpoint=endpoint)
+
+        (result,) = await fake.emit(make_text_sent())
+
+    assert result.status is None
+
+
 def test_results_are_values():
     """They can be compared and hashed."""
     assert (
