@@ -134,6 +134,8 @@ class _CompositeObserver:
         return lambda handler: self._enter_all(lambda observer: observer.handler(record, handler))
 
     def _enter_all(self, hook: Callable[[Observer], AbstractContextManager[None]]) -> AbstractContextManager[object]:
+        if not self._observers:
+            return _NO_CONTEXT
         contexts = ExitStack()
         for observer in self._observers:
             contexts.enter_context(_ExceptionSafeContext(hook, observer))

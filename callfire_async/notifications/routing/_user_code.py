@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from attrs import Factory, field, frozen
-
 from callfire_async.errors import HandlerErrors, InboxError
 
 T = TypeVar("T")
@@ -18,12 +16,14 @@ class _HandlerRaised(RuntimeError):
     """Replaces an exception that an `ExceptionGroup` cannot have; the exception is its ``__cause__``."""
 
 
-@frozen
 class CallingTask:
     """The task that calls user code, with the number of its cancellations before the call."""
 
-    _task: asyncio.Task[object] | None = field(factory=asyncio.current_task)
-    _cancellations: int = field(default=Factory(lambda self: _cancellations(self._task), takes_self=True))
+    __slots__ = ("_cancellations", "_task")
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._cancellations = _cancellations(self._task)
 
     def raise_unless_failure(self, error: BaseException) -> None:
         """

@@ -42,6 +42,11 @@ class AllowList:
         self._clock = clock
         self._fetched_at = float("-inf")
 
+    @property
+    def allows_all(self) -> bool:
+        """Whether no source was given."""
+        return self._ids is None and self._fetch is None
+
     async def allows(self, id: int) -> bool:
         """Return whether events of a subscription or webhook are handled."""
         if self._fetch is not None and self._clock() - self._fetched_at >= _CACHE_SECONDS:

@@ -36,7 +36,7 @@ class KnownSources:
             ("subscription", event.subscription_id, self._subscriptions),
             ("webhook", event.webhook_id, self._webhooks),
         ):
-            if id is not None and not await self._allows(known, id, around):
+            if not (id is None or known.allows_all or await self._allows(known, id, around)):
                 return f"{kind} {id} is not in {known.name}"
         return ""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import TypeAlias
 
 from attrs import define, field
@@ -18,6 +19,28 @@ __all__ = ["WorkInProgress"]
 Around: TypeAlias = Callable[[str], AbstractContextManager[object]]
 
 _log = logging.getLogger("callfire_async.worker")
+
+
+@define(eq=False)
+class _NamedRun(AbstractContextManager[None]):
+    """The run of a function of the user in a context, with its name in *functions*."""
+
+    _functions: dict[int | str, str]
+    _id: int | str
+    _name: str
+    _context: AbstractContextManager[object]
+
+    def __enter__(self) -> None:
+        self._functions[self._id] = self._name
+        self._context.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._context.__exit__(kind, error, trace)
+        finally:
+            del self._functions[self._id]
 
 
 @define(eq=False)
@@ -66,27 +89,11 @@ class WorkInProgress:
 
     def around_handlers(self, lease: Lease, observed: Around) -> Around:
         """Return a function like *observed*, which also stores the name of the handler that runs for a delivery."""
-        named = self.naming(lease)
-
-        @contextmanager
-        def around(name: str) -> Iterator[None]:
-            with named(name), observed(name):
-                yield
-
-        return around
+        return lambda name: _NamedRun(self._functions, lease.id, name, observed(name))
 
     def naming(self, lease: Lease) -> Around:
         """Return a function that stores the name of the function of the user that runs for a delivery."""
-
-        @contextmanager
-        def around(name: str) -> Iterator[None]:
-            self._functions[lease.id] = name
-            try:
-                yield
-            finally:
-                del self._functions[lease.id]
-
-        return around
+        return lambda name: _NamedRun(self._functions, lease.id, name, nullcontext())
 
     # --- stopping -----------------------------------------------------------------------------------------
 
