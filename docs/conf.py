@@ -26,10 +26,10 @@ author = "the callfire_async authors"
 copyright = author
 release = version = version_of("callfire-async")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_snippets"]
 
 # Docstrings put names of this project in single backquotes.
 default_role = "py:obj"
