@@ -144,7 +144,7 @@ def test_the_repr_of_a_subscription():
         "notification_format=<NotificationFormat.NEW: 'NEW'>, "
         "trigger_event=<TriggerEvent.CAMPAIGN_STARTED: 'CAMPAIGN_STARTED'>, "
         "filter=SubscriptionFilter(broadcast_id=5, batch_id=None, from_number='***12', to_number='***12', "
-        "inbound=None))"
+        "inbound=None), expires_at=None)"
     )
 
 

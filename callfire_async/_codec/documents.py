@@ -40,6 +40,7 @@ NOTIFICATION = "http://api.callfire.com/notification/xsd"
 RESOURCE = "http://api.callfire.com/resource"
 SOAP_11 = "http://schemas.xmlsoap.org/soap/envelope/"
 SOAP_12 = "http://www.w3.org/2003/05/soap-envelope"
+_SCHEMA_INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
 
 # A real notification has about forty elements; plain xmltodict needs a second and 65 MB for a megabyte of them.
 MAX_ELEMENTS = 10_000
@@ -135,15 +136,20 @@ _WORDS = """
     Subscription Enabled Endpoint NonStrictSsl NotificationFormat TriggerEvent SubscriptionFilter BroadcastId BatchId
     FromNumber ToNumber Inbound Text Call State ContactId Created Modified FinalResult Label Name TextRecord CallRecord
     AgentCall Result FinishTime BilledAmount QuestionResponse Question Response SwitchId CallerName OriginateTime
-    AnswerTime Duration RecordingMeta LengthInSeconds Link Broadcast Status LastModified Type VoiceBroadcastConfig
-    TextBroadcastConfig IvrBroadcastConfig LocalTimeZoneRestriction BeginTime EndTime RetryConfig MaxAttempts
-    MinutesBetweenAttempts RetryResults RetryPhoneTypes BigMessageStrategy DialplanXml
+    AnswerTime Duration RecordingMeta LengthInSeconds Link Note Broadcast Status LastModified Type VoiceBroadcastConfig
+    TextBroadcastConfig IvrBroadcastConfig CccBroadcastConfig LocalTimeZoneRestriction BeginTime EndTime RetryConfig
+    MaxAttempts MinutesBetweenAttempts RetryResults RetryPhoneTypes BigMessageStrategy DialplanXml ResumeNextDay
 """
 _LOCAL_NAMES = {f"{namespace} {word}": word for namespace in (DATA, NOTIFICATION, RESOURCE) for word in _WORDS.split()}
 _LOCAL_NAMES |= {f"{soap} {word}": word for soap in (SOAP_11, SOAP_12) for word in ("Envelope", "Header", "Body")}
 # Attributes have no namespace. Expat adds each name that is not in the table, so that a longer table shows that a
 # document has unknown names.
 _LOCAL_NAMES |= {attribute: attribute for attribute in ("id", "totalResults", "ClientData")}
+# The attributes of XML Schema keep their prefix: a sender may attach a "type" of its own to a number.
+_LOCAL_NAMES |= {
+    f"{_SCHEMA_INSTANCE} {word}": f"xsi:{word}"
+    for word in ("type", "nil", "schemaLocation", "noNamespaceSchemaLocation")
+}
 _KNOWN_NAMES = frozenset(_LOCAL_NAMES.values())
 # Expat's errors for a character, or a reference to one, that XML forbids.
 _REPAIRABLE = [

@@ -7,6 +7,7 @@ A field that cannot be read is left out and reported as a problem. An object wit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from attrs import NOTHING, fields, has
@@ -14,18 +15,27 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
 from callfire_async._codec.scalars import Hook, as_list, item_type
-from callfire_async.models import Broadcast, IvrBroadcastConfig, TextBroadcastConfig, VoiceBroadcastConfig
+from callfire_async.models import (
+    Broadcast,
+    CccBroadcastConfig,
+    IvrBroadcastConfig,
+    TextBroadcastConfig,
+    VoiceBroadcastConfig,
+)
 
 T = TypeVar("T")
 Reader = Callable[[Any, str, list[str]], Any]
+Prepare = Callable[[dict[str, Any]], dict[str, Any]]
 
 # More than a call of a hundred records has fields; reporting them takes a few milliseconds.
 _MAX_PROBLEMS = 1_000
 # A message ends up in logs and in the reason of a dead letter.
 _MAX_LISTED_PROBLEMS = 10
 
-# A broadcast has one of these three, each under its own name.
-_CONFIGS = {kind.__name__: kind for kind in (TextBroadcastConfig, VoiceBroadcastConfig, IvrBroadcastConfig)}
+# A broadcast has one of these four, each under its own name.
+CONFIGS = {
+    kind.__name__: kind for kind in (TextBroadcastConfig, VoiceBroadcastConfig, IvrBroadcastConfig, CccBroadcastConfig)
+}
 
 
 class ConversionError(ValueError):
@@ -49,11 +59,18 @@ class ModelReader:
     Args:
         wire_name: Returns the name that a model's attribute has on the wire.
         field_hook: Returns the hook that converts an attrs field's value, or None if the field holds other models.
+        prepare: Functions that rearrange the mapping of a model before it is read.
     """
 
-    def __init__(self, wire_name: Callable[[type, str], str], field_hook: Callable[[Any], Hook | None]) -> None:
+    def __init__(
+        self,
+        wire_name: Callable[[type, str], str],
+        field_hook: Callable[[Any], Hook | None],
+        prepare: Mapping[type, Prepare] = MappingProxyType({}),
+    ) -> None:
         self._wire_name = wire_name
         self._field_hook = field_hook
+        self._prepare = prepare
         # Stops at the first value that it cannot read.
         self._converter = Converter(detailed_validation=False)
         self._converter.register_structure_hook_factory(has, self._make_hook)
@@ -105,6 +122,8 @@ class ModelReader:
             for field in fields(kind)
         }
         hook = make_dict_structure_fn(kind, self._converter, _cattrs_detailed_validation=False, **overrides)
+        if prepare := self._prepare.get(kind):
+            return lambda content, _: hook(prepare(content), kind)
         return self._with_config(hook) if kind is Broadcast else hook
 
     def _hook_for(self, field: Any) -> Hook:
@@ -121,14 +140,14 @@ class ModelReader:
         return lambda value, _: hook(_object(value), None) if value else None
 
     def _config_hook(self, named: tuple[str, Any] | None, _: object) -> Any:
-        return named and self._hook(_CONFIGS[named[0]])(_object(named[1]), None)
+        return named and self._hook(CONFIGS[named[0]])(_object(named[1]), None)
 
     def _with_config(self, hook: Hook) -> Hook:
         """Wrap the hook of a broadcast: move its configuration and the name of that to the field's own key."""
         key = self._wire_name(Broadcast, "config")
 
         def hook_with_config(content: Mapping[str, Any], kind: object) -> object:
-            named = next(((name, content[name]) for name in _CONFIGS if content.get(name)), None)
+            named = next(((name, content[name]) for name in CONFIGS if content.get(name)), None)
             # Replaces such a key of the document's own, which CallFire does not send.
             return hook({**content, key: named}, kind)
 
@@ -141,6 +160,7 @@ class ModelReader:
         if not isinstance(content, dict):
             _add_problem(problems, "not an object", path)
             return None
+        content = self._prepare[kind](content) if kind in self._prepare else content
         values: dict[str, object] = {}
         for name, wire, read in self._lenient_readers(kind):
             if wire in content and name not in values:
@@ -165,7 +185,7 @@ class ModelReader:
         readers: list[tuple[str, str, Reader]] = []
         for field in fields(kind):
             if field.name == "config":
-                readers += [(field.name, wire, self._model_reader(config)) for wire, config in _CONFIGS.items()]
+                readers += [(field.name, wire, self._model_reader(config)) for wire, config in CONFIGS.items()]
             else:
                 readers.append((field.name, self._wire_name(kind, field.name), self._lenient_reader(field)))
         return readers

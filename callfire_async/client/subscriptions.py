@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -70,6 +71,7 @@ class Subscriptions:
         enabled: bool | None = None,
         non_strict_ssl: bool | None = None,
         filter: SubscriptionFilter | None = None,
+        expires_at: datetime | None = None,
         request_id: str | None = None,
     ) -> ResourceReference:
         """
@@ -87,6 +89,8 @@ class Subscriptions:
             enabled: Whether CallFire posts to the endpoint; default: CallFire's.
             non_strict_ssl: Whether CallFire skips certificate checks when it posts; default: CallFire's.
             filter: The texts, calls or campaigns to post; default: all.
+            expires_at: When the subscription ends, with a time zone; default: never. Sent in milliseconds, which
+                CallFire's reference does not state.
             request_id: CallFire's protection against duplicates, the same in all attempts; default: a random one.
 
         Returns:
@@ -100,6 +104,7 @@ class Subscriptions:
                 "enabled": enabled,
                 "non_strict_ssl": non_strict_ssl,
                 "filter": filter,
+                "expires_at": expires_at,
                 "request_id": _request_id(request_id),
             }
         )
@@ -139,6 +144,7 @@ class Subscriptions:
         enabled: bool | None = None,
         non_strict_ssl: bool | None = None,
         filter: SubscriptionFilter | None = None,
+        expires_at: datetime | None = None,
         request_id: str | None = None,
     ) -> None:
         """
@@ -157,6 +163,7 @@ class Subscriptions:
                 "enabled": enabled,
                 "non_strict_ssl": non_strict_ssl,
                 "filter": filter,
+                "expires_at": expires_at,
                 "request_id": _request_id(request_id),
             },
         )

@@ -12,6 +12,7 @@ from callfire_async.models._actions import (
     CallRecord,
     DeliveryReport,
     Media,
+    Note,
     QuestionResponse,
     Record,
     RecordingMeta,
@@ -20,13 +21,14 @@ from callfire_async.models._actions import (
 )
 from callfire_async.models._broadcasts import (
     Broadcast,
-    BroadcastConfig,
+    CccBroadcastConfig,
     IvrBroadcastConfig,
     LocalTimeZoneRestriction,
     RetryConfig,
     TextBroadcastConfig,
     VoiceBroadcastConfig,
 )
+from callfire_async.models._broadcasts import BroadcastConfig as BroadcastConfig
 from callfire_async.models._checks import checked_boolean as checked_boolean
 from callfire_async.models._checks import checked_integer as checked_integer
 from callfire_async.models._checks import checked_text as checked_text
@@ -57,11 +59,13 @@ __all__ = [
     "BroadcastType",
     "Call",
     "CallRecord",
+    "CccBroadcastConfig",
     "ContactList",
     "DeliveryReport",
     "IvrBroadcastConfig",
     "LocalTimeZoneRestriction",
     "Media",
+    "Note",
     "NotificationFormat",
     "Page",
     "QuestionResponse",

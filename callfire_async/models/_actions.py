@@ -29,6 +29,14 @@ class RecordingMeta:
 
 
 @frozen
+class Note:
+    """A note that an agent wrote about a call."""
+
+    text: str | None = private_text_field()
+    created: datetime | None = None
+
+
+@frozen
 class Record:
     """One attempt of a text or a call."""
 
@@ -58,6 +66,7 @@ class CallRecord(Record):
     answer_time: datetime | None = None
     duration: timedelta | None = None
     recordings: tuple[RecordingMeta, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -115,6 +124,7 @@ class Call(Action):
 
     records: tuple[CallRecord, ...] = ()
     agent_call: bool | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @frozen

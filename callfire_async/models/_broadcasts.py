@@ -53,14 +53,19 @@ class VoiceBroadcastConfig(BroadcastConfig):
     answering_machine_config: str | None = None
     live_sound_text: str | None = private_text_field()
     live_sound_id: int | None = None
+    #: The voice that speaks the text, for example ``FEMALE1``.
+    live_sound_text_voice: str | None = None
     machine_sound_text: str | None = private_text_field()
     machine_sound_id: int | None = None
+    machine_sound_text_voice: str | None = None
     transfer_sound_text: str | None = private_text_field()
     transfer_sound_id: int | None = None
+    transfer_sound_text_voice: str | None = None
     transfer_digit: str | None = None
     transfer_number: str | None = phone_number_field()
     dnc_sound_text: str | None = private_text_field()
     dnc_sound_id: int | None = None
+    dnc_sound_text_voice: str | None = None
     dnc_digit: str | None = None
     max_active_transfers: int | None = None
 
@@ -73,6 +78,20 @@ class IvrBroadcastConfig(BroadcastConfig):
 
 
 @frozen
+class CccBroadcastConfig(BroadcastConfig):
+    """The configuration of a cloud call center (CCC) broadcast, in which agents talk to the called."""
+
+    agent_group_id: int | None = None
+    #: The sound that an agent can leave on an answering machine.
+    smart_drop_sound_id: int | None = None
+    script_id: int | None = None
+    transfer_number_id_list: tuple[int, ...] = ()
+    allow_any_transfer: bool | None = None
+    transfer_caller_id: str | None = phone_number_field()
+    recorded: bool | None = None
+
+
+@frozen
 class Broadcast:
     """A broadcast (campaign) of texts or calls."""
 
@@ -82,4 +101,6 @@ class Broadcast:
     last_modified: datetime | None = None
     type: BroadcastType | None = None
     labels: tuple[str, ...] = ()
-    config: TextBroadcastConfig | VoiceBroadcastConfig | IvrBroadcastConfig | None = None
+    config: TextBroadcastConfig | VoiceBroadcastConfig | IvrBroadcastConfig | CccBroadcastConfig | None = None
+    #: Whether the broadcast continues on the next day if the permitted hours end.
+    resume_next_day: bool | None = None

@@ -1,6 +1,7 @@
 """Resources of the REST API and the containers that they are returned in."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from attrs import field, frozen
@@ -59,6 +60,8 @@ class Subscription:
     notification_format: NotificationFormat | None = None
     trigger_event: TriggerEvent | None = None
     filter: SubscriptionFilter | None = None
+    #: When the subscription ends. CallFire documents the parameter only, not its unit; milliseconds are assumed.
+    expires_at: datetime | None = None
 
 
 @frozen

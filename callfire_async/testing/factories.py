@@ -15,10 +15,12 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from callfire_async.models import (
     ActionState,
     Broadcast,
+    BroadcastConfig,
     BroadcastStatus,
     BroadcastType,
     Call,
     CallRecord,
+    CccBroadcastConfig,
     ContactList,
     DeliveryReport,
     IvrBroadcastConfig,
@@ -122,7 +124,8 @@ class CampaignFields(OriginFields, total=False):
     last_modified: datetime | None
     type: BroadcastType | None
     labels: tuple[str, ...]
-    config: TextBroadcastConfig | VoiceBroadcastConfig | IvrBroadcastConfig | None
+    config: TextBroadcastConfig | VoiceBroadcastConfig | IvrBroadcastConfig | CccBroadcastConfig | None
+    resume_next_day: bool | None
 
 
 class ContactListFields(WebhookFields, total=False):
@@ -323,7 +326,19 @@ def _campaign(kind: type[T], root: str, status: BroadcastStatus, **fields: Unpac
         "type": BroadcastType.TEXT,
         **chosen,
     }
+    values.setdefault("config", _make_config(values["type"]))
     return _parsed(kind, origin, root, broadcast=Broadcast(status=status, **values))
+
+
+def _make_config(kind: str | None) -> BroadcastConfig | None:
+    """Return the configuration of a kind of campaign, which CallFire's XML schema requires."""
+    if kind == BroadcastType.TEXT:
+        return TextBroadcastConfig(from_number=_SHORT_CODE, message="Your order is on its way.")
+    if kind == BroadcastType.VOICE:
+        return VoiceBroadcastConfig(from_number=_CALLER_ID, live_sound_text="This is a reminder.")
+    if kind == BroadcastType.IVR:
+        return IvrBroadcastConfig(from_number=_CALLER_ID, dialplan_xml='<dialplan name="Root"/>')
+    return CccBroadcastConfig(from_number=_CALLER_ID) if kind == BroadcastType.CCC else None
 
 
 def _contact_list_fields(status: str, fields: ContactListFields) -> tuple[dict[str, Any], dict[str, Any]]:

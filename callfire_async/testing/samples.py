@@ -15,9 +15,11 @@ from attrs import evolve
 from callfire_async.models import (
     BroadcastType,
     CallRecord,
+    CccBroadcastConfig,
     IvrBroadcastConfig,
     LocalTimeZoneRestriction,
     Media,
+    Note,
     NotificationFormat,
     QuestionResponse,
     RecordingMeta,
@@ -104,8 +106,19 @@ _UNDELIVERED = _text(
         created=_CREATED,
         modified=_FINISHED,
     ),
-    TextRecord(id=537621188003, result=Result.CARRIER_TEMP_ERROR, finish_time=_CREATED),
-    TextRecord(id=537621189003, result=Result.CARRIER_ERROR, finish_time=_FINISHED),
+    *(
+        TextRecord(
+            id=id_,
+            result=result,
+            finish_time=moment,
+            billed_amount=Decimal(0),
+            message="Your order is on its way.",
+        )
+        for id_, result, moment in (
+            (537621188003, Result.CARRIER_TEMP_ERROR, _CREATED),
+            (537621189003, Result.CARRIER_ERROR, _FINISHED),
+        )
+    ),
 )
 _RECEIVED = _text(
     make_text_received(
@@ -173,8 +186,14 @@ _CONFIG: dict[str, Any] = {
         max_attempts=3,
         minutes_between_attempts=5,
         retry_results=(Result.BUSY, Result.NO_ANS),
-        retry_phone_types=("FIRST_NUMBER", "MOBILE"),
+        retry_phone_types=("FIRST_NUMBER", "MOBILE_PHONE"),
     ),
+}
+_SOUNDS: dict[str, Any] = {
+    "transfer_digit": "1",
+    "transfer_number": "12135551217",
+    "dnc_digit": "9",
+    "max_active_transfers": 10,
 }
 _STARTED = make_campaign_started(
     subscription_id=609954003,
@@ -200,18 +219,34 @@ _STOPPED = make_campaign_stopped(
         id=901004,
         from_number="12135551215",
         answering_machine_config="AM_AND_LIVE",
+        **_SOUNDS,
         live_sound_text="This is a reminder.",
-        live_sound_id=8800003,
+        live_sound_text_voice="FEMALE1",
         machine_sound_text="Please call back.",
-        machine_sound_id=8801003,
+        machine_sound_text_voice="FEMALE1",
         transfer_sound_text="Hold the line.",
-        transfer_sound_id=8803003,
-        transfer_digit="1",
-        transfer_number="12135551217",
+        transfer_sound_text_voice="MALE1",
         dnc_sound_text="You will not be called again.",
-        dnc_sound_id=8802003,
-        dnc_digit="9",
-        max_active_transfers=10,
+        dnc_sound_text_voice="FEMALE1",
+    ),
+    resume_next_day=True,
+)
+# A sound is either text or the id of a recorded one.
+_STOPPED_SOUNDS = evolve(
+    _STOPPED,
+    broadcast=evolve(
+        _STOPPED.broadcast,
+        config=VoiceBroadcastConfig(
+            **_CONFIG,
+            id=901006,
+            from_number="12135551215",
+            answering_machine_config="LIVE_IMMEDIATE",
+            **_SOUNDS,
+            live_sound_id=8800003,
+            machine_sound_id=8801003,
+            transfer_sound_id=8803003,
+            dnc_sound_id=8802003,
+        ),
     ),
 )
 _ENDED = make_campaign_finished(
@@ -240,7 +275,7 @@ _BY_ROOT: dict[str, Notification] = {
     "BroadcastStopped": _STOPPED,
     "BroadcastFinished": _ENDED,
     "CampaignStarted": _STARTED,
-    "CampaignStopped": _STOPPED,
+    "CampaignStopped": _STOPPED_SOUNDS,
     "CampaignFinished": _ENDED,
 }
 
@@ -270,7 +305,9 @@ def _as_v2(event: Notification) -> Notification:
 
 
 def _with_inbound_call(event: CallFinished) -> CallFinished:
-    return evolve(event, call=evolve(event.call, id=896807885003, inbound=True))
+    notes = (Note(text="Asked to be called in the evening.", created=_FINISHED),)
+    records = tuple(evolve(record, notes=notes) for record in event.call.records)
+    return evolve(event, call=evolve(event.call, id=896807885003, inbound=True, records=records, notes=notes))
 
 
 def _campaigns() -> Iterator[Notification]:
@@ -280,8 +317,19 @@ def _campaigns() -> Iterator[Notification]:
             yield evolve(event, broadcast=evolve(event.broadcast, type=kind, config=config))
 
 
+_CALL_CENTER = CccBroadcastConfig(
+    **_CONFIG,
+    from_number="12135551215",
+    agent_group_id=149740003,
+    smart_drop_sound_id=8804003,
+    script_id=7705003,
+    transfer_number_id_list=(6601003, 6602003),
+    allow_any_transfer=True,
+    transfer_caller_id="12135551218",
+    recorded=True,
+)
 _CONFIGS: dict[type[Notification], dict[BroadcastType, Any]] = {
-    type(event): {BroadcastType.TEXT: _STARTED.broadcast.config, kind: config, BroadcastType.CCC: None}
+    type(event): {BroadcastType.TEXT: _STARTED.broadcast.config, kind: config, BroadcastType.CCC: _CALL_CENTER}
     for event, kind, config in (
         (_STARTED, BroadcastType.VOICE, _STOPPED.broadcast.config),
         (_STOPPED, BroadcastType.VOICE, _STOPPED.broadcast.config),

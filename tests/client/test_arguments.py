@@ -171,6 +171,22 @@ async def test_an_update_refuses_wrong_values(callfire, values, kind, message):
     check_message(caught)
 
 
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
+        (4102444800000, TypeError, "^expires_at must be a datetime, not int"),
+        (datetime(2100, 1, 1), ValueError, "^expires_at must be an aware datetime"),  # noqa: DTZ001  # the mistake
+    ],
+    ids=["int", "naive"],
+)
+async def test_the_end_of_a_subscription_has_a_time_zone(callfire, value, kind, message):
+    """Milliseconds are not accepted: CallFire's reference does not state the unit."""
+    with pytest.raises(kind, match=message):
+        await callfire.subscriptions.create(ENDPOINT, TRIGGER, expires_at=value)
+    with pytest.raises(kind, match=message):
+        await callfire.subscriptions.update(42, expires_at=value)
+
+
 @pytest.mark.parametrize(("values", "kind", "message"), [*WRONG_FIELDS, *MISSING_FIELDS], ids=ids)
 def test_a_spec_refuses_wrong_values(values, kind, message):
     """When it is constructed, not when it is applied."""

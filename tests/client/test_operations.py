@@ -763,6 +763,9 @@ def test_retry_after_replaces_the_backoff():
 # --- equal subscriptions ----------------------------------------------------------------------------------
 
 
+EXPIRY = datetime(2100, 1, 1, tzinfo=UTC)
+
+
 def found(**changes):
     """Return the subscription that CREATE makes."""
     fields = {
@@ -827,6 +830,17 @@ def test_an_update_took_effect_if_all_its_values_are_there(changes, took_effect)
     subscription = found(enabled=True, notification_format=NotificationFormat.XML)
 
     assert matches_update(update_subscription(1, changes).form, subscription) is took_effect
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "took_effect"), [(None, True), (EXPIRY, True), (EXPIRY.replace(year=2101), False)]
+)
+def test_the_end_of_a_subscription_is_compared_if_callfire_returns_it(expires_at, took_effect):
+    """It is not known to."""
+    form = update_subscription(1, {"expires_at": EXPIRY}).form
+
+    assert form == {"ExpiresAt": "4102444800000"}
+    assert matches_update(form, found(expires_at=expires_at)) is took_effect
 
 
 def test_the_text_of_an_operation_is_method_and_path():

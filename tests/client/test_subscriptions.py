@@ -1,6 +1,7 @@
 """The operations on subscriptions and `all`, against a fake CallFire and against invalid lists."""
 
 import ssl
+from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
 import httpx
@@ -78,6 +79,16 @@ async def test_a_created_subscription_can_be_fetched(subscriptions):
         filter=FILTER,
     )
     assert reference.location.endswith(str(reference.id))
+
+
+async def test_a_subscription_can_end(subscriptions):
+    """The time is sent in milliseconds; another time of an existing subscription does not make it another one."""
+    first, second = (datetime(2100, 1, day, 12, tzinfo=UTC) for day in (1, 2))
+    reference = await create(subscriptions, expires_at=first)
+
+    assert (await subscriptions.get(reference.id)).expires_at == first
+    await subscriptions.update(reference.id, expires_at=second)
+    assert (await subscriptions.get(reference.id)).expires_at == second
 
 
 async def test_an_update_changes_only_given_fields(subscriptions):

@@ -112,7 +112,9 @@ def test_every_field_of_every_model_is_in_some_sample():
         for field, is_set in set_fields(event.subject).items():
             (with_value if is_set else without_value).add(field)
 
-    assert {f"{kind.__name__}.{name}" for kind, name in without_value - with_value} == set()
+    # A configuration of API v2 has neither, and API 1.1 is not known to send this one.
+    never_sent = {"CccBroadcastConfig.id", "CccBroadcastConfig.created"}
+    assert {f"{kind.__name__}.{name}" for kind, name in without_value - with_value} == never_sent
     assert models.RecordingMeta in {kind for kind, _ in with_value}
 
 

@@ -17,6 +17,7 @@ from callfire_async._codec.model_reader import ConversionError
 from callfire_async._codec.scalars import normalize
 from callfire_async.client._operations.operation import ErrorDetails, Operation, Problems
 from callfire_async.client._operations.validation import (
+    checked_aware_time,
     checked_choice,
     checked_choices,
     checked_count,
@@ -153,21 +154,27 @@ _SUBSCRIPTION_CHECKS: Mapping[str, Check] = {
     "enabled": checked_boolean,
     "non_strict_ssl": checked_boolean,
     "filter": _checked_filter,
+    "expires_at": checked_aware_time,
     "request_id": checked_text,
 }
+
+
+_NOT_COMPARED = {"NotificationFormat", "Enabled", "NonStrictSsl", "ExpiresAt", "RequestId"}
 
 
 def same_subscription(form: Mapping[str, str], subscription: Subscription) -> bool:
     """Return whether *subscription* has the endpoint, trigger and filter of a create form."""
     existing = _form_of(subscription, "endpoint", "trigger_event", "filter")
-    names = (form.keys() | existing.keys()) - {"NotificationFormat", "Enabled", "NonStrictSsl", "RequestId"}
+    names = (form.keys() | existing.keys()) - _NOT_COMPARED
     return _fields_equal(names, form, existing)
 
 
 def matches_update(form: Mapping[str, str], subscription: Subscription) -> bool:
     """Return whether *subscription* has all values of an update form."""
     existing = _form_of(subscription, *(attribute.name for attribute in fields(Subscription)))
-    return _fields_equal(form.keys() - {"RequestId"}, form, existing)
+    # CallFire is not known to return the time at which a subscription ends.
+    unknown = {"RequestId"} if subscription.expires_at else {"RequestId", "ExpiresAt"}
+    return _fields_equal(form.keys() - unknown, form, existing)
 
 
 def _form_of(subscription: Subscription, *names: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,10 +17,10 @@ from callfire_async._codec.model_reader import ConversionError
 from callfire_async._codec.scalars import as_list, format_scalar, normalize, read_integer
 from callfire_async.client._operations.operation import ErrorDetails, Operation, Problems
 from callfire_async.client._operations.validation import (
+    checked_aware_time,
     checked_count,
     checked_name,
     checked_names,
-    checked_time,
     insecure_settings,
 )
 from callfire_async.models import (
@@ -188,13 +187,6 @@ def _checked_secret(name: str, value: object) -> str:
     return value if isinstance(value, str) and not value.strip() else checked_text(name, value)
 
 
-def _checked_aware_time(name: str, value: object) -> datetime:
-    moment = checked_time(name, value)
-    if moment.utcoffset() is None:
-        raise ValueError(f"{name} must be an aware datetime, such as datetime.now(UTC) + timedelta(days=1)")
-    return moment
-
-
 _WEBHOOK_CHECKS: Mapping[str, Check] = {
     "callback": _checked_callback,
     "resource": partial(checked_name, kind=WebhookResource),
@@ -203,7 +195,7 @@ _WEBHOOK_CHECKS: Mapping[str, Check] = {
     "enabled": checked_boolean,
     "secret": _checked_secret,
     "single_use": checked_boolean,
-    "expires_at": _checked_aware_time,
+    "expires_at": checked_aware_time,
     "non_strict_ssl": checked_boolean,
     "fields": checked_text,
 }

@@ -125,6 +125,14 @@ def checked_time(name: str, value: object) -> datetime:
     return value
 
 
+def checked_aware_time(name: str, value: object) -> datetime:
+    """Return a datetime with a time zone, or raise TypeError or ValueError."""
+    moment = checked_time(name, value)
+    if moment.utcoffset() is None:
+        raise ValueError(f"{name} must be an aware datetime, such as datetime.now(UTC) + timedelta(days=1)")
+    return moment
+
+
 def checked_choice(name: str, value: object, kind: type[OpenEnum], *, expected: str = "") -> str:
     """Return a value of an open enumeration, or raise TypeError or ValueError; a new value must be upper-case."""
     expected = expected or f"{_with_article(kind.__name__)} or a string"

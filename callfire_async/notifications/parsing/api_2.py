@@ -16,10 +16,12 @@ from callfire_async.models import (
     BroadcastType,
     Call,
     CallRecord,
+    CccBroadcastConfig,
     ContactList,
     DeliveryReport,
     IvrBroadcastConfig,
     Media,
+    Note,
     QuestionResponse,
     RecordingMeta,
     Result,
@@ -189,18 +191,14 @@ def _campaign(event_class: type[CampaignNotification], resource_type: WebhookRes
     return create
 
 
-def _broadcast_type(
-    resource_type: WebhookResource, resource: Mapping[str, Any]
-) -> tuple[BroadcastType, type[Any] | None]:
+def _broadcast_type(resource_type: WebhookResource, resource: Mapping[str, Any]) -> tuple[BroadcastType, type[Any]]:
     if resource_type == WebhookResource.CALL_BROADCAST and resource.get("dialplanXml"):
         return BroadcastType.IVR, IvrBroadcastConfig
     return _BROADCAST_TYPES[resource_type]
 
 
-def _read_config(kind: type[Any] | None, resource: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+def _read_config(kind: type[Any], resource: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
     """Return a broadcast's configuration, which is part of the resource, or None if no field of it has a value."""
-    if kind is None:
-        return None, ()
     # The id is that of the broadcast.
     config, problems = structure_v2(kind, {**resource, "id": None}, "resource")
     return None if config == kind() else config, problems
@@ -215,10 +213,10 @@ def _unknown(_: Any) -> Content:
     return UnknownNotification, {}, ()
 
 
-_BROADCAST_TYPES: dict[WebhookResource, tuple[BroadcastType, type[Any] | None]] = {
+_BROADCAST_TYPES: dict[WebhookResource, tuple[BroadcastType, type[Any]]] = {
     WebhookResource.CALL_BROADCAST: (BroadcastType.VOICE, VoiceBroadcastConfig),
     WebhookResource.TEXT_BROADCAST: (BroadcastType.TEXT, TextBroadcastConfig),
-    WebhookResource.CCC_CAMPAIGN: (BroadcastType.CCC, None),
+    WebhookResource.CCC_CAMPAIGN: (BroadcastType.CCC, CccBroadcastConfig),
 }
 _CAMPAIGN_CLASSES: dict[WebhookEvent, type[CampaignNotification]] = {
     WebhookEvent.STARTED: CampaignStarted,
@@ -263,9 +261,11 @@ _KNOWN_NAMES = frozenset(
         Broadcast,
         Call,
         CallRecord,
+        CccBroadcastConfig,
         ContactList,
         DeliveryReport,
         Media,
+        Note,
         QuestionResponse,
         RecordingMeta,
         RetryConfig,

@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from attrs import evolve
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
 from callfire_async._codec import converters, documents
-from callfire_async.models import Call, Subscription, Text
+from callfire_async.models import Call, Subscription, SubscriptionFilter, Text
 from callfire_async.testing.fake_callfire._api_error import ApiErrorResponse
 from callfire_async.testing.fake_callfire._message_store import MessageStore
 from callfire_async.testing.fake_callfire._parameters import Parameters, query_number, read_parameters
@@ -119,11 +120,10 @@ class MessagingService:
 
 
 def _resource(model: object) -> dict[str, Any]:
-    content = converters.unstructure(model)
-    if isinstance(model, Subscription):
-        # CallFire sends an empty filter for a subscription that has none. It is the last element in the schema.
-        content.setdefault("SubscriptionFilter", {})
-    return content
+    # CallFire sends an empty filter for a subscription that has none.
+    if isinstance(model, Subscription) and model.filter is None:
+        model = evolve(model, filter=SubscriptionFilter())
+    return converters.unstructure(model)
 
 
 def _reference(request: Request, id: int, kind: str) -> Response:

@@ -90,5 +90,5 @@ def _subscription(subscription_id: int, form: Mapping[str, str]) -> Subscription
 
 
 def _form(subscription: Subscription) -> dict[str, str]:
-    names = ("enabled", "endpoint", "non_strict_ssl", "notification_format", "trigger_event", "filter")
+    names = ("enabled", "endpoint", "non_strict_ssl", "notification_format", "trigger_event", "filter", "expires_at")
     return converters.form_fields({name: getattr(subscription, name) for name in names})

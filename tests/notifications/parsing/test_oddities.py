@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, time
 
 import pytest
 from attrs import evolve
-from notifications.parsing.documents import FORMATS, Tree, content_of, objects
+from notifications.parsing.documents import FORMATS, Tree, as_json, as_xml, content_of, objects
 
+from callfire_async.errors import InvalidNotificationError
+from callfire_async.models import CccBroadcastConfig, Note, VoiceBroadcastConfig
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.parsing import parse
 from callfire_async.testing import samples
@@ -266,3 +269,156 @@ def test_namespaces_are_optional(root):
     body = re.sub(r' xmlns(:n)?="[^"]*"', "", samples.body(root).decode()).replace("n:", "")
 
     assert parse(body) == samples.EVENTS[root]
+
+
+# --- values that the schema allows and that were never observed -------------------------------------------
+
+
+def call_with(field: str, value: str) -> bytes:
+    """Return a call with one field of it, or of its record."""
+    element = f"<{field}>{value}</{field}>"
+    record = f'<CallRecord id="1">{element}</CallRecord>' if field in ("BilledAmount", "Duration") else element
+    return f'<CallFinished><Call id="1">{record}</Call></CallFinished>'.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2012-10-26T24:00:00Z", datetime(2012, 10, 27, tzinfo=UTC)),
+        ("2012-12-31T24:00:00", datetime(2013, 1, 1)),  # noqa: DTZ001  # sent without an offset
+        ("2012-10-26T24:00:00.000Z", datetime(2012, 10, 27, tzinfo=UTC)),
+        (" 2012-10-26T24:00Z ", datetime(2012, 10, 27, tzinfo=UTC)),
+    ],
+)
+def test_the_end_of_a_day_is_the_next_midnight(text, moment):
+    """On every version of Python."""
+    event = parse(call_with("Created", text))
+
+    assert (event.call.created, event.problems) == (moment, ())
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31T24:00:00Z", "2012-10-26T24:00:01Z", "2012-10-26T24:01:00Z", "2012-10-26T25:00Z"]
+)
+def test_a_time_beyond_the_end_of_a_day_is_a_problem(text):
+    """So is the end of the last day that Python has."""
+    assert parse(call_with("Created", text)).problems == ("not a time @ Call.Created",)
+
+
+@pytest.mark.parametrize(("text", "end"), [("24:00:00", time(0)), ("24:00", time(0)), ("20:30:00", time(20, 30))])
+def test_the_hours_of_a_campaign_may_end_at_midnight(text, end):
+    """It is 00:00."""
+    event = parse(
+        "<BroadcastStarted><Broadcast id='1'><TextBroadcastConfig><LocalTimeZoneRestriction>"
+        f"<EndTime>{text}</EndTime></LocalTimeZoneRestriction></TextBroadcastConfig></Broadcast></BroadcastStarted>"
+    )
+
+    assert (event.broadcast.config.local_time_zone_restriction.end_time, event.problems) == (end, ())
+
+
+@pytest.mark.parametrize("amount", ["INF", "-INF", "NaN"])
+def test_an_amount_that_is_no_number_is_a_problem(amount):
+    """It would make every sum of amounts meaningless."""
+    event = parse(call_with("BilledAmount", amount))
+
+    assert event.call.records[0].billed_amount is None
+    assert event.problems == ("not a decimal @ Call.CallRecord[0].BilledAmount",)
+
+
+@pytest.mark.parametrize("text", ["0042", "+042", f"{'0' * 100}42", "-0", "00"])
+def test_an_integer_may_be_padded_with_zeros(text):
+    """Its value counts."""
+    event = parse(call_with("ContactId", text))
+
+    assert (event.call.contact_id, event.problems) == (int(text), ())
+
+
+@pytest.mark.parametrize("text", ["0" * 5_000, f"{'0' * 1_000_000}x", f"0{'9' * 19}", "0_1", "+", "--1"])
+def test_an_integer_with_too_many_digits_is_a_problem(text):
+    """So is anything else that is not an integer, in a short time."""
+    assert parse(call_with("ContactId", text)).problems == ("not an integer @ Call.ContactId",)
+
+
+def test_a_broadcast_without_an_id_is_an_error():
+    """Its event would have no key."""
+    with pytest.raises(InvalidNotificationError, match=r"missing @ Broadcast\.@id"):
+        parse("<BroadcastStarted><Broadcast><Name>Spring</Name></Broadcast></BroadcastStarted>")
+
+
+@pytest.mark.parametrize("prefix", ["xsi", "i"])
+def test_attributes_of_xml_schema_are_not_attached_to_a_number(prefix):
+    """A sender's own attribute with the same name is."""
+    event = parse(
+        f"<CallFinished xmlns:{prefix}='http://www.w3.org/2001/XMLSchema-instance'><Call id='1'><ToNumber "
+        f"{prefix}:type='ToNumber' type='mobile' ClientData='a'>12135551212</ToNumber>"
+        f"<BatchId {prefix}:nil='true'/></Call></CallFinished>"
+    )
+
+    assert event.call.to_number == "12135551212"
+    assert event.call.to_number_attributes == (("ClientData", "a"), ("type", "mobile"))
+    assert (event.call.batch_id, event.problems) == (None, ())
+
+
+# --- fields that only some clients read -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [as_xml, as_json])
+def test_the_voice_of_a_text_in_its_older_form(write):
+    """It was an attribute of the text; the element takes precedence."""
+    config = {
+        "LiveSoundText": {"#text": "Hello", "@Voice": "FEMALE1"},
+        "MachineSoundText": {"#text": "Call back", "@Voice": "FEMALE2"},
+        "MachineSoundTextVoice": "MALE1",
+    }
+
+    event = parse(write("BroadcastStarted", {"Broadcast": {"@id": 1, "VoiceBroadcastConfig": config}}))
+
+    assert event.problems == ()
+    assert event.broadcast.config == VoiceBroadcastConfig(
+        live_sound_text="Hello",
+        live_sound_text_voice="FEMALE1",
+        machine_sound_text="Call back",
+        machine_sound_text_voice="MALE1",
+    )
+
+
+def test_a_voice_that_cannot_be_read_is_a_problem():
+    """Both in its older form and beside another problem."""
+    config = {"LiveSoundText": {"#text": "Hello", "@Voice": [1]}, "DncSoundId": "x", "LiveSoundId": 5}
+
+    event = parse(as_json("BroadcastStarted", {"Broadcast": {"@id": 1, "VoiceBroadcastConfig": config}}))
+
+    assert set(event.problems) == {
+        "not a string @ Broadcast.VoiceBroadcastConfig.LiveSoundTextVoice",
+        "not an integer @ Broadcast.VoiceBroadcastConfig.DncSoundId",
+    }
+    assert event.broadcast.config == VoiceBroadcastConfig(live_sound_text="Hello", live_sound_id=5)
+
+
+@pytest.mark.parametrize("write", [as_xml, as_json])
+def test_a_campaign_of_a_call_center(write):
+    """Its configuration has ids in one value."""
+    config = {"AgentGroupId": 1, "TransferNumberIdList": "2 3", "AllowAnyTransfer": "true", "TransferCallerId": "67076"}
+
+    event = parse(
+        write("CampaignStarted", {"Broadcast": {"@id": 1, "CccBroadcastConfig": config, "ResumeNextDay": "true"}})
+    )
+
+    assert event.problems == ()
+    assert event.broadcast.resume_next_day is True
+    assert event.broadcast.config == CccBroadcastConfig(
+        agent_group_id=1, transfer_number_id_list=(2, 3), allow_any_transfer=True, transfer_caller_id="67076"
+    )
+
+
+@pytest.mark.parametrize("write", [as_xml, as_json])
+def test_the_notes_of_a_call(write):
+    """A call and its records may have some."""
+    note = {"Text": "Call back", "Created": "2012-10-26T21:32:52Z"}
+
+    event = parse(
+        write("CallFinished", {"Call": {"@id": 1, "Note": note, "CallRecord": {"@id": 2, "Note": [note, note]}}})
+    )
+
+    expected = Note("Call back", datetime(2012, 10, 26, 21, 32, 52, tzinfo=UTC))
+    assert (event.call.notes, event.call.records[0].notes, event.problems) == ((expected,), (expected,) * 2, ())
