@@ -10,7 +10,8 @@ from typing import Any, ClassVar, TypeAlias
 
 from attrs import Factory, asdict, field, fields, frozen
 
-from callfire_async.client._operations.api_1_1 import comparable_number, create_subscription
+from callfire_async.client._operations.api_1_1 import create_subscription
+from callfire_async.client._operations.validation import comparable_number
 from callfire_async.client._plans.comparison import (
     BaseApplyResult,
     BasePlan,

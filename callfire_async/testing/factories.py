@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from secrets import randbelow
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from callfire_async.models import (
     ActionState,
@@ -32,7 +32,7 @@ from callfire_async.models import (
     WebhookEvent,
     WebhookResource,
 )
-from callfire_async.notifications.encoding import ApiGeneration, encode
+from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import (
     AccountNotification,
     CallFinished,
@@ -50,6 +50,15 @@ from callfire_async.notifications.events import (
     TextSent,
 )
 from callfire_async.notifications.parsing import parse
+from callfire_async.testing._event_fields import (
+    ActionFields,
+    CampaignFields,
+    ContactListFields,
+    DeliveryReportFields,
+    OriginFields,
+    TextFields,
+    WebhookFields,
+)
 
 __all__ = [
     "ActionFields",
@@ -78,78 +87,6 @@ T = TypeVar("T", bound=Notification)
 
 # 555-01xx numbers are reserved for fiction.
 _CONTACT_NUMBER, _CALLER_ID, _SHORT_CODE = "12135550142", "12135550100", "67076"
-
-
-class WebhookFields(TypedDict, total=False):
-    """Fields of every event of API v2 that can be chosen."""
-
-    webhook_id: int | None
-    webhook_name: str | None
-    occurred_at: datetime | None
-
-
-class OriginFields(WebhookFields, total=False):
-    """Fields of every event that can be chosen: the API generation, and what posted it."""
-
-    api: ApiGeneration
-    subscription_id: int | None
-
-
-class ActionFields(OriginFields, total=False):
-    """Fields of texts and calls that can be chosen; the others are generated."""
-
-    id: int
-    from_number: str | None
-    to_number: str | None
-    to_number_attributes: tuple[tuple[str, str], ...]
-    batch_id: int | None
-    broadcast_id: int | None
-    contact_id: int | None
-    created: datetime | None
-    modified: datetime | None
-    labels: tuple[str, ...]
-
-
-class TextFields(ActionFields, total=False):
-    """Fields of texts that can be chosen."""
-
-    message: str
-
-
-class CampaignFields(OriginFields, total=False):
-    """Fields of campaigns that can be chosen; the others are generated."""
-
-    id: int
-    name: str | None
-    last_modified: datetime | None
-    type: BroadcastType | None
-    labels: tuple[str, ...]
-    config: TextBroadcastConfig | VoiceBroadcastConfig | IvrBroadcastConfig | CccBroadcastConfig | None
-    resume_next_day: bool | None
-
-
-class ContactListFields(WebhookFields, total=False):
-    """Fields of contact lists that can be chosen; the others are generated."""
-
-    id: int
-    name: str | None
-    size: int | None
-    created: datetime | None
-    status: str | None
-
-
-class DeliveryReportFields(WebhookFields, total=False):
-    """Fields of delivery reports that can be chosen; the others are generated."""
-
-    id: int
-    text_id: int | None
-    broadcast_id: int | None
-    account_id: int | None
-    from_number: str | None
-    to_number: str | None
-    reported_at: datetime | None
-    delivery_state: str | None
-    delivery_category: str | None
 
 
 def make_text_notification(

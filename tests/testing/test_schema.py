@@ -108,7 +108,7 @@ def voice_configs(draw: st.DrawFn) -> models.VoiceBroadcastConfig:
     return models.VoiceBroadcastConfig(
         **fixed,
         **sounds,
-        answering_machine_config=draw(some(texts)),
+        answering_machine_config=draw(texts),
         transfer_digit=draw(some(st.sampled_from("0123456789#*"))),
         transfer_number=draw(some(numbers)),
         dnc_digit=draw(some(st.sampled_from("0123456789#*"))),
@@ -116,14 +116,15 @@ def voice_configs(draw: st.DrawFn) -> models.VoiceBroadcastConfig:
     )
 
 
+# A configuration without any field is read as None.
 configs = (
     voice_configs()
     | st.builds(models.TextBroadcastConfig, **config, message=texts, big_message_strategy=some(texts))
-    | st.builds(models.IvrBroadcastConfig, **config, dialplan_xml=some(texts))
+    | st.builds(models.IvrBroadcastConfig, **config, dialplan_xml=texts)
     | st.builds(
         models.CccBroadcastConfig,
         **config,
-        agent_group_id=some(ids),
+        agent_group_id=ids,
         smart_drop_sound_id=some(ids),
         script_id=some(ids),
         transfer_number_id_list=tuples(ids),

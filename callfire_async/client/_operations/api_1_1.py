@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,6 +22,7 @@ from callfire_async.client._operations.validation import (
     checked_count,
     checked_strings,
     checked_time,
+    comparable_number,
 )
 from callfire_async.models import (
     ActionState,
@@ -159,13 +159,16 @@ _SUBSCRIPTION_CHECKS: Mapping[str, Check] = {
 }
 
 
-_NOT_COMPARED = {"NotificationFormat", "Enabled", "NonStrictSsl", "ExpiresAt", "RequestId"}
-
-
 def same_subscription(form: Mapping[str, str], subscription: Subscription) -> bool:
     """Return whether *subscription* has the endpoint, trigger and filter of a create form."""
     existing = _form_of(subscription, "endpoint", "trigger_event", "filter")
-    names = (form.keys() | existing.keys()) - _NOT_COMPARED
+    names = (form.keys() | existing.keys()) - {
+        "NotificationFormat",
+        "Enabled",
+        "NonStrictSsl",
+        "ExpiresAt",
+        "RequestId",
+    }
     return _fields_equal(names, form, existing)
 
 
@@ -188,11 +191,6 @@ def _fields_equal(names: Iterable[str], first: Mapping[str, str], second: Mappin
 def _comparable(name: str, form: Mapping[str, str]) -> str:
     text = form.get(name, "").strip()
     return comparable_number(text) if name in ("FromNumber", "ToNumber") else text
-
-
-def comparable_number(number: str) -> str:
-    """Normalize a number, or ``SHORTCODE:KEYWORD``, for comparison; CallFire may return another format."""
-    return re.sub(r"[^\w:]", "", number).upper()
 
 
 # --- texts and calls --------------------------------------------------------------------------------------

@@ -208,3 +208,8 @@ def _suggestion(text: str, kind: type[OpenEnum]) -> str:
 
 def _with_article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "AEIOU" else f"a {noun}"
+
+
+def comparable_number(number: str) -> str:
+    """Normalize a number, or ``SHORTCODE:KEYWORD``, for comparison; CallFire may return another format."""
+    return re.sub(r"[^\w:]", "", number).upper()
