@@ -84,7 +84,7 @@ def parse_fraction(text: str | float) -> float:
 
 
 @app.command(
-    epilog="Example: `callfire-async demo --events 2000 --crash 3`",
+    epilog="Example: `callfire-async demo --events 5000 --crash 3`",
     help="""
     Run an end-to-end demo on localhost; no account needed.
 
@@ -95,7 +95,7 @@ def parse_fraction(text: str | float) -> float:
     """,
 )
 def demo(
-    events: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of texts and calls.")] = 3000,
+    events: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of texts and calls.")] = 2000,
     crash: Annotated[
         int, typer.Option(min=0, max=100, help="Number of times that the receiver is killed and restarted.")
     ] = 0,
