@@ -308,6 +308,14 @@ class InboxSuite(ABC):
 
         assert (sorted(handled), stats.done, stats.dead) == ([1, 2, 3], 3, 1)
 
+    async def test_dead_letters_and_new_deliveries_of_one_append_are_claimed_in_order_of_arrival(self, inbox):
+        """They become due at one moment, whatever their order in the list."""
+        for body in (b"1", b"2"):
+            await dead_letter(inbox, body)
+        await inbox.append_many([Delivery(body) for body in (b"new", b"2", b"1")])
+
+        assert await bodies_of(inbox) == [b"1", b"2", b"new"]
+
     async def test_after_the_window_a_dead_letter_stays_dead(self, inbox, clocks):
         """The same bytes are a new delivery."""
         dead = await dead_letter(inbox)
@@ -668,6 +676,13 @@ class InboxSuite(ABC):
         assert await inbox.replay([]) == 0
 
         assert [entry.id for entry in await all_entries(inbox, "dead")] == [two.id]
+
+    async def test_replayed_dead_letters_are_claimed_in_order_of_arrival(self, inbox):
+        """They become due at one moment, whatever the order of their IDs in the call."""
+        leases = [await dead_letter(inbox, body) for body in (b"1", b"2", b"3")]
+        await inbox.replay([lease.id for lease in reversed(leases)])
+
+        assert await bodies_of(inbox) == [b"1", b"2", b"3"]
 
     async def test_purge_requires_a_limit(self, inbox):
         """Nothing is deleted by mistake."""

@@ -31,7 +31,8 @@ operation        crash after                           effect
 
 Differences from the protocol:
 
-- Redelivered messages are claimed before new ones. Each list of leases is ordered by due time, then arrival.
+- Redelivered messages are claimed before new ones. Each list of leases is ordered by due time, then arrival. The
+  deliveries that one append, replay or close makes ready are due at the same time.
 - ``append_many`` is atomic for up to a thousand deliveries, unless one of them is a duplicate.
 - An operation that raises `InboxUnavailableError` may have been executed. A repeated append is then a duplicate, and a
   repeated settlement of a lease returns True.
@@ -185,12 +186,12 @@ class JetStreamInbox:
 
     async def append_many(self, deliveries: Sequence[Delivery]) -> list[AppendResult]:
         """Store deliveries, up to a thousand atomically unless one of them is a duplicate."""
-        queue = self._store.opened.queue
+        queue, now = self._store.opened.queue, self._store.now()
         messages = [self._message(delivery) for delivery in deliveries]
         acks: list[PublishAck] = []
         for first in range(0, len(messages), _MAX_ATOMIC_APPENDS):
             acks += await queue.publish(*messages[first : first + _MAX_ATOMIC_APPENDS])
-        return [await self._append_result(*one) for one in zip(deliveries, messages, acks, strict=True)]
+        return [await self._append_result(*one, now) for one in zip(deliveries, messages, acks, strict=True)]
 
     def _message(self, delivery: Delivery) -> PendingMessage:
         data = Message.encode(delivery)
@@ -200,23 +201,27 @@ class JetStreamInbox:
         id = digest(delivery.key) if self._dedupe_window > 0 else secrets.token_hex(16)
         return PendingMessage(self._streams.append_subject, data, {"Nats-Msg-Id": id})
 
-    async def _append_result(self, delivery: Delivery, message: PendingMessage, ack: PublishAck) -> AppendResult:
+    async def _append_result(
+        self, delivery: Delivery, message: PendingMessage, ack: PublishAck, now: float
+    ) -> AppendResult:
         if not ack.duplicate:
             return AppendResult(ack.sequence, duplicate=False)
         # In this order: a delivery that is settled meanwhile has left the queue and has a record.
         queued = await self._store.opened.queue.get(ack.sequence)
         record = await self._store.get_record(ack.sequence)
         if queued is None and record is None:
-            return await self._append_after_purge(delivery, message, ack.sequence)
+            return await self._append_after_purge(delivery, message, ack.sequence, now)
         if record is not None and record.state == DEAD and delivery.envelope_id is None:
-            await self._store.requeue(record, crashes=record.crashes)
+            await self._store.requeue(record, crashes=record.crashes, due_at=now)
         return AppendResult(ack.sequence, duplicate=True)
 
-    async def _append_after_purge(self, delivery: Delivery, message: PendingMessage, purged: int) -> AppendResult:
+    async def _append_after_purge(
+        self, delivery: Delivery, message: PendingMessage, purged: int, now: float
+    ) -> AppendResult:
         """Store a delivery whose duplicate was purged, under another ID, because the server remembers the first."""
         renamed = evolve(message, headers={"Nats-Msg-Id": f"{message.headers['Nats-Msg-Id']}.{purged}"})
         (ack,) = await self._store.opened.queue.publish(renamed)
-        return await self._append_result(delivery, renamed, ack)
+        return await self._append_result(delivery, renamed, ack, now)
 
     # --- claim and settle ---------------------------------------------------------------------------------
 

@@ -92,12 +92,13 @@ class InboxAdmin:
         if ids is None:
             numbers = sorted(record.id for record in await self._records() if record.state == DEAD)
         else:
-            numbers = [id for id in dict.fromkeys(map(parse_row_id, ids)) if id]
-        return sum([await self._replay(id) for id in numbers])
+            numbers = sorted({id for id in map(parse_row_id, ids) if id})
+        now = self._store.now()
+        return sum([await self._replay(id, now) for id in numbers])
 
-    async def _replay(self, id: int) -> bool:
+    async def _replay(self, id: int, now: float) -> bool:
         record = await self._store.get_record(id)
-        return record is not None and record.state == DEAD and await self._store.requeue(record, crashes=0)
+        return record is not None and record.state == DEAD and await self._store.requeue(record, crashes=0, due_at=now)
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
         """Delete deliveries that became done or dead before a time; return how many."""

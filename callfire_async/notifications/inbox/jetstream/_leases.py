@@ -216,16 +216,16 @@ class LeaseManager:
         """Make all leased deliveries ready for other processes; each counts as a crash."""
         if self._returning:
             await asyncio.wait(self._returning, timeout=timeout)
-        held = list(self._held.values())
+        # Due at one time, they are claimed in order of arrival.
+        held, now = list(self._held.values()), self._store.now()
         with suppress(InboxError, TimeoutError):
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*map(self._release, held), return_exceptions=True)
+                await asyncio.gather(*(self._release(record, now) for record in held), return_exceptions=True)
         self._held.clear()
         self._unanswered.clear()
 
-    async def _release(self, record: DeliveryRecord) -> None:
+    async def _release(self, record: DeliveryRecord, now: float) -> None:
         lease = _lease(record, record.delivery)
-        now = self._store.now()
         released = await self.settle(lease, lambda held: evolve(held, state=READY, due_at=now, crashes=_crashes(held)))
         if released is not None:
             await self._store.opened.consumer.nak(_reply(lease), 0)

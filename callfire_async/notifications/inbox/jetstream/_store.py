@@ -131,15 +131,15 @@ class DeliveryStore:
         stored = dead_letter or await self.opened.queue.get(record.message)
         return record.delivery if stored is None else Message.decode(stored).delivery
 
-    async def requeue(self, record: DeliveryRecord, *, crashes: int) -> bool:
-        """Queue a dead letter again; return False if another process has."""
+    async def requeue(self, record: DeliveryRecord, *, crashes: int, due_at: float) -> bool:
+        """Queue a dead letter again, which counts as due since *due_at*; return False if another process has."""
         delivery, dead_letter = await self.get_delivery(record), await self.get_dead_letter(record.id)
         # With the revision in its ID, concurrent replays of a dead letter are duplicates.
         headers = {"Nats-Msg-Id": f"{record.id}@{record.revision}"}
         data = Message.encode(delivery, record, crashes)
         (ack,) = await self.opened.queue.publish(PendingMessage(self.streams.replay_subject, data, headers))
         # A conflict means that the message was pulled already, and its record written.
-        await self.write(evolve(record.reset(ack.sequence, crashes, self.now()), write=secrets.token_hex(8)))
+        await self.write(evolve(record.reset(ack.sequence, crashes, due_at), write=secrets.token_hex(8)))
         await self.delete_dead_letter(dead_letter)
         return not ack.duplicate
 

@@ -971,6 +971,19 @@ async def test_closing_releases_the_leases(new_inbox, other):
     assert not await other.ack(lost)
 
 
+async def test_leases_that_are_released_on_close_are_claimed_in_order_of_arrival(new_inbox):
+    """They become due at one moment, whatever the order in which they were leased."""
+    async with new_inbox() as closed:
+        await closed.append(Delivery(b"rejected"))
+        await closed.dead_letter(await lease_of(closed), "because")
+        await closed.append(Delivery(b"other"))
+        await closed.append(Delivery(b"rejected"))
+        leased = await bodies_of(closed)
+
+    async with new_inbox() as reopened:
+        assert (leased, await bodies_of(reopened)) == ([b"other", b"rejected"], [b"rejected", b"other"])
+
+
 async def test_a_late_nack_does_not_affect_the_next_lease(new_inbox, other):
     """Closing the inbox still releases that lease."""
     async with new_inbox() as closed:
