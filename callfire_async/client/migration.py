@@ -253,7 +253,7 @@ def _filter_limitation(subscription: Subscription, filter_fields: Mapping[str, o
     trigger = _trigger(subscription)
     conditions = [text for name, value in filter_fields.items() for text in _conditions(trigger, name, value)]
     remedy = f": register the handler with where=lambda event: {' and '.join(conditions)}" if conditions else ""
-    return f"filter on {', '.join(filter_fields)}: a webhook has no filter{remedy}"
+    return f"filter on {', '.join(filter_fields)}, which a webhook does not have{remedy}"
 
 
 def _filter_of(subscription: Subscription) -> dict[str, object]:

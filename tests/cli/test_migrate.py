@@ -166,7 +166,7 @@ async def test_a_filter_is_refused_before_anything_is_changed():
     await subscribe(fake, CALLS)
     before = state_of(fake)
 
-    with pytest.raises(CliError, match=r"1 subscriptions have a filter.*--allow-unfiltered"):
+    with pytest.raises(CliError, match=r"1 of the subscriptions have one.*--allow-unfiltered"):
         await migrate(fake)
     refused = state_of(fake)
     allowed = await migrate(fake, MigrationOptions(apply=True, disable_subscriptions=True, allow_unfiltered=True))
@@ -283,7 +283,7 @@ async def test_many_errors_stop_the_run(capsys):
     assert await migrate(fake) == 1
 
     out = capsys.readouterr().out
-    assert "failed, so no subscription was disabled" in out
+    assert "failed; no subscription was disabled" in out
     assert 10 <= out.count("failed: ") < 20
     assert all(subscription.enabled for subscription in fake.subscriptions)
 
@@ -328,9 +328,9 @@ def test_command_replaces_the_subscriptions(run, account):
     replaced, again = run("--apply", "--disable-subscriptions"), run("--apply", "--disable-subscriptions")
 
     assert [result.status for result in (planned, created, replaced, again)] == [0, 0, 0, 0]
-    assert "done: 1 webhooks created, 0 updated; 0 subscriptions disabled" in created.out
+    assert "done; webhooks created: 1, updated: 0; subscriptions disabled: 0" in created.out
     assert "needs Receiver(..., require_signature=False)" in created.out
-    assert "done: 0 webhooks created, 0 updated; 1 subscriptions disabled" in replaced.out
+    assert "done; webhooks created: 0, updated: 0; subscriptions disabled: 1" in replaced.out
     assert "remove require_signature=False" in replaced.out
     assert again.out.splitlines()[-1] == "nothing to change"
 

@@ -159,7 +159,7 @@ def test_a_field_that_an_event_does_not_have_is_named_only():
     """A campaign has no batch."""
     limitation = step_of(TriggerEvent.CAMPAIGN_STARTED, filter=SubscriptionFilter(batch_id=2)).limitations[0]
 
-    assert limitation == "filter on batch_id: a webhook has no filter"
+    assert limitation == "filter on batch_id, which a webhook does not have"
 
 
 @pytest.mark.parametrize("filter", [None, {}, {"inbound": False}])

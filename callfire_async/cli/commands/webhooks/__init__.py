@@ -87,16 +87,6 @@ _CALLBACK_HELP = "URL to post to. {token} at the end is replaced with CALLFIRE_T
 
 _COLUMNS = ("id", "resource", "events", "enabled", "callback", "name")
 
-app.command(
-    epilog="Example: `callfire-async webhooks migrate`",
-    help="""
-    Show the webhooks that replace the account's subscriptions, and create them with --apply.
-
-    Subscriptions stay enabled, and both post every event, until they are disabled with --disable-subscriptions, which
-    happens after all webhooks exist. Every run continues where an interrupted run stopped.
-    """,
-)(migrate)
-
 
 # --- single webhooks --------------------------------------------------------------------------------------
 
@@ -393,3 +383,16 @@ def _summarize(subject: Mapping[str, Any]) -> str:
     """Return a spec or a webhook on one line."""
     id = f"{subject['id']} " if "id" in subject else ""
     return f"{id}{subject['resource']} to {subject['callback']}"
+
+
+# --- migration --------------------------------------------------------------------------------------------
+
+app.command(
+    epilog="Example: `callfire-async webhooks migrate`",
+    help="""
+    Show the webhooks that replace the account's subscriptions, and create them with --apply.
+
+    Subscriptions stay enabled, and both post every event, until they are disabled with --disable-subscriptions, which
+    happens after all webhooks exist. Every run continues where an interrupted run stopped.
+    """,
+)(migrate)

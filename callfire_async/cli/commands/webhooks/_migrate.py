@@ -152,8 +152,8 @@ def _differs(spec: WebhookSpec, webhook: Webhook) -> bool:
 def _check_filters(changes: _Changes, options: MigrationOptions) -> None:
     if changes.unfiltered_ids and not options.allow_unfiltered:
         raise CliError(
-            f"{len(changes.unfiltered_ids)} subscriptions have a filter, and webhooks have none: give the filters to"
-            " the handlers as where=, then use --allow-unfiltered"
+            f"webhooks have no filter, and {len(changes.unfiltered_ids)} of the subscriptions have one: give the"
+            " filters to the handlers as where=, then use --allow-unfiltered"
         )
 
 
@@ -172,11 +172,11 @@ class _Results:
     def summary(self) -> str:
         """Return the numbers of changes on one line."""
         if self.errors:
-            return f"{len(self.errors)} failed, so no subscription was disabled after that; run this again"
+            return f"{len(self.errors)} failed; no subscription was disabled after that, so run this again"
         if not (self.created or self.updated or self.disabled):
             return "nothing to change"
         created, updated, disabled = len(self.created), len(self.updated), len(self.disabled)
-        return f"done: {created} webhooks created, {updated} updated; {disabled} subscriptions disabled"
+        return f"done; webhooks created: {created}, updated: {updated}; subscriptions disabled: {disabled}"
 
     async def for_each(
         self, unit: str, items: Sequence[T], change: Callable[[T], Awaitable[None]], name: Callable[[T], str]
@@ -270,7 +270,7 @@ def _notes(changes: _Changes, options: MigrationOptions, results: _Results) -> I
     if signing_secret() is None and changes.create:
         yield "CALLFIRE_SIGNING_SECRET is not set: the postbacks of new webhooks are not signed"
     if changes.unfiltered_ids and not options.apply:
-        yield f"{len(changes.unfiltered_ids)} subscriptions have a filter: --apply also requires --allow-unfiltered"
+        yield f"subscriptions with a filter: {len(changes.unfiltered_ids)}; --apply also requires --allow-unfiltered"
     if len(changes.disable) > len(results.disabled):
         yield (
             "until the subscriptions are disabled, API 1.1 posts without a signature, and both post every event: the"
