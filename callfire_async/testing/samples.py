@@ -31,6 +31,7 @@ from callfire_async.testing._sample_events import (
     CREATED,
     ENDED,
     FINISHED,
+    MODIFIED,
     RECEIVED,
     SENT,
     STARTED,
@@ -47,6 +48,9 @@ from callfire_async.testing.factories import (
 )
 
 __all__ = ["EVENTS", "EVENTS_V2", "body"]
+
+# The time at which the sampled texts were modified, for tests that change other times.
+_MODIFIED = MODIFIED
 
 _BY_ROOT: dict[str, Notification] = {
     "TextNotification": SENT,

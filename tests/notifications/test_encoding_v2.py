@@ -1,7 +1,7 @@
 """Tests of the encoding of events for API v2."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
 import pytest
@@ -14,7 +14,9 @@ from callfire_async.models import (
     ContactList,
     DeliveryReport,
     IvrBroadcastConfig,
+    LocalTimeZoneRestriction,
     Text,
+    TextBroadcastConfig,
     TextRecord,
     WebhookEvent,
     WebhookResource,
@@ -198,6 +200,31 @@ def test_times_and_amounts():
     read = parse(encode(TextReceived(text=text), api="v2")[1]).text
 
     assert (read.created, read.modified, read.records[0].billed_amount) == (MOMENT, MOMENT, Decimal("1.25"))
+
+
+@pytest.mark.parametrize(
+    "hours",
+    [
+        LocalTimeZoneRestriction(time(9, 30)),
+        LocalTimeZoneRestriction(None, time(20)),
+        LocalTimeZoneRestriction(time(9), time(20)),
+    ],
+)
+def test_the_hours_of_a_campaign(hours):
+    """Only what is there is written."""
+    config = TextBroadcastConfig(message="Hello", local_time_zone_restriction=hours)
+    event = CampaignStarted(broadcast=Broadcast(1, type=BroadcastType.TEXT, config=config))
+
+    assert parse(encode(event, api="v2")[1]).broadcast == event.broadcast
+
+
+def test_the_seconds_of_hours_are_cut_off():
+    """API v2 has hours and minutes."""
+    config = TextBroadcastConfig(message="Hello", local_time_zone_restriction=LocalTimeZoneRestriction(time(9, 30, 59)))
+    event = CampaignStarted(broadcast=Broadcast(1, type=BroadcastType.TEXT, config=config))
+
+    read = parse(encode(event, api="v2")[1]).broadcast.config.local_time_zone_restriction
+    assert read == LocalTimeZoneRestriction(time(9, 30))
 
 
 @pytest.mark.parametrize("message", ["\0", "\ud83d", "a\r\nb \U0001f600", "\x0b"])

@@ -13,11 +13,13 @@ from callfire_async.models import (
     BroadcastType,
     Call,
     CallRecord,
+    CccBroadcastConfig,
     ContactList,
     DeliveryReport,
     IvrBroadcastConfig,
     LocalTimeZoneRestriction,
     Media,
+    Note,
     QuestionResponse,
     RecordingMeta,
     RetryConfig,
@@ -276,6 +278,15 @@ def test_an_unreadable_event_is_an_error_of_its_part_only():
     for part in (first, third):
         with pytest.raises(InvalidNotificationError):
             parse(part)
+
+
+def test_a_large_envelope_is_not_split():
+    """Its other members would be repeated for each of its events."""
+    body = envelope(*[element("InboundText", "Finished", MINIMAL)] * 2, other="x" * 100_000)
+
+    assert len(parse_all(body)) == 2
+    with pytest.raises(InvalidNotificationError, match="in addition to its events"):
+        parse_or_split(body)
 
 
 @pytest.mark.parametrize("body", [EXAMPLE, samples.body("CallFinished"), samples.body("TextSent", "JSON")])
@@ -608,6 +619,29 @@ def test_the_hours_of_a_campaign(restriction, read):
     event = parse(body_of("TextBroadcast", "Started", {"id": 1, "message": "a", "localTimeRestriction": restriction}))
 
     assert (event.broadcast.config.local_time_zone_restriction, event.problems) == (read, ())
+
+
+def test_the_fields_of_a_call_center_campaign():
+    """By analogy: CallFire has published no sample."""
+    content = {"agentGroupId": 1, "transferNumberIdList": [2, "3"], "recorded": True, "resumeNextDay": True}
+
+    broadcast = parse(body_of("CccCampaign", "Started", {"id": 1, **content})).broadcast
+
+    config = CccBroadcastConfig(agent_group_id=1, transfer_number_id_list=(2, 3), recorded=True)
+    assert (broadcast.type, broadcast.config, broadcast.resume_next_day) == (BroadcastType.CCC, config, True)
+
+
+def test_the_notes_and_voices():
+    """They have the names of API 1.1 in another spelling."""
+    note = {"text": "Call back", "created": MILLISECONDS}
+
+    call = parse(body_of("InboundCall", "Finished", {"id": 1, "notes": [note], "records": [{"notes": [note]}]})).call
+    config = parse(
+        body_of("CallBroadcast", "Started", {"id": 1, "sounds": {"liveSoundTextVoice": "MALE1"}})
+    ).broadcast.config
+
+    assert call.notes == call.records[0].notes == (Note("Call back", MOMENT),)
+    assert config == VoiceBroadcastConfig(live_sound_text_voice="MALE1")
 
 
 def test_the_fields_of_a_contact_list():
