@@ -273,13 +273,15 @@ class InlineIntake:
 
     async def accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
         """
-        Handle all events of a delivery, one after the other; return the worst outcome as a status.
+        Handle all events of a delivery, one after the other; return 204 if all succeeded, else 500.
 
-        An event that cannot be read does not prevent the others.
+        An event that cannot be read does not prevent the others. A body without any readable event is rejected with 400
+        or 422.
         """
-        statuses = [await self._handle(one, event) for one, event in _events_of(delivery)]
-        # 500 for a handler that failed is more than 400 or 422 for an event that cannot be read.
-        status = max(statuses)
+        statuses = {await self._handle(one, event) for one, event in _events_of(delivery)}
+        if len(statuses) > 1:
+            return Reply(500)
+        status = statuses.pop()
         if 400 <= status < 500:
             record.refused = "no notification"
         return Reply(status)

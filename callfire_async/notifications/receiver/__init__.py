@@ -65,7 +65,7 @@ class Receiver:
     event with any other response than 204 is lost.
 
     An envelope of API v2 with several events is one delivery, which the worker replaces by one for each event. Without
-    an inbox all events are handled before the response: 500 if a handler failed, else 422 if one cannot be read.
+    an inbox all events are handled before the response: 500 if one of them failed or cannot be read, 422 if none can.
 
     ``async with receiver`` starts it at the first entry and stops it at the last exit. Otherwise it responds 503.
 
