@@ -141,9 +141,10 @@ async def test_a_disabled_subscription_gets_a_disabled_webhook():
 
 
 @pytest.mark.filterwarnings("ignore:non_strict_ssl:UserWarning")
-async def test_an_existing_webhook_is_completed():
-    """It gets the missing events and is enabled; it keeps its own events and its name."""
-    fake = FakeCallFire()
+@pytest.mark.parametrize("update", ["merge", "replace"])
+async def test_an_existing_webhook_is_completed(update):
+    """It gets the missing events and is enabled; it keeps its own events and its name, however CallFire updates."""
+    fake = FakeCallFire(webhook_update=update)
     await subscribe(fake, TriggerEvent.CAMPAIGN_STARTED, non_strict_ssl=True)
     async with fake.client() as callfire:
         resource = WebhookResource.CALL_BROADCAST
