@@ -17,8 +17,8 @@ operation        crash after                           effect
 ``claim``        the message is pulled                 the message is redelivered after a minute; no crash is counted
 ``claim``        the record is *leased*                the lease expires and counts as a crash
 ``extend``       the record has the new expiry         the message is redelivered early, and delayed until the expiry
-``ack``          the record is *done*                  the next process to pull the message stores the event key for
-                                                       ``handled`` and deletes the message
+``ack``          the record is *done*, and its event   the next process to pull the message deletes it, after it has
+                 is marked for ``handled``             marked the event, if the two were not stored at once
 ``nack``,        the record is *ready*                 the message is redelivered when the lease would have expired
 ``release``
 ``dead_letter``  the record is *dead*                  the next process to pull the message copies the body to the dead

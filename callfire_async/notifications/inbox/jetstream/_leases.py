@@ -106,6 +106,7 @@ class LeaseManager:
                 await consumer.ack(pulled.reply, is_dead=False)
             return None
         if not record.is_open:
+            await self._store.write_event(record)
             await self._finish(record, pulled.reply, message.delivery.body)
             return None
         delay = record.due_at - self._store.now()
@@ -153,7 +154,10 @@ class LeaseManager:
             if record.state != LEASED:
                 # Settled by an earlier call of this operation that got no response?
                 writes = self._unanswered.pop(lease.token, ())
-                return record if record.write in writes and record.state == changed.state else None
+                if record.write not in writes or record.state != changed.state:
+                    return None
+                await self._store.write_event(record)
+                return record
             record = await self._write(changed)
             if record is not None and record.write == changed.write:
                 return self._settled(record)
@@ -200,14 +204,11 @@ class LeaseManager:
         return record is not None
 
     async def _finish(self, record: DeliveryRecord, reply: str, body: bytes) -> None:
-        """Store the dead letter or the event key of a settled delivery, then delete its message."""
+        """Store the dead letter, if the delivery is one, and delete the message."""
         opened = self._store.opened
         if record.state == DEAD:
             data = Message.encode(evolve(record.delivery, body=body))
             await opened.dead.publish(PendingMessage(self._store.dead_subject(record.id), data, {}))
-        elif record.event_key:
-            subject = self._store.event_subject(record.event_key, record.id)
-            await opened.records.publish(PendingMessage(subject, b"", self._store.ttl_headers()))
         await opened.consumer.ack(reply, is_dead=record.state == DEAD)
 
     # --- close --------------------------------------------------------------------------------------------

@@ -17,7 +17,12 @@ from callfire_async.notifications.inbox.jetstream._config import InboxStreams
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, DeliveryRecord, Message, StoredMessage
-from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, RevisionConflictError, Stream
+from callfire_async.notifications.inbox.jetstream._stream import (
+    EXPECTED_REVISION,
+    PendingMessage,
+    RevisionConflictError,
+    Stream,
+)
 
 T = TypeVar("T")
 
@@ -81,20 +86,30 @@ class DeliveryStore:
 
     async def write(self, record: DeliveryRecord) -> DeliveryRecord | None:
         """
-        Write a record, unless another process has written it since it was read.
+        Write a record, unless another process has written it since it was read; mark the event of one that is done.
 
         Returns:
             The record as it is then. It is *record* if its ``write`` is the same.
         """
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(record.revision)}
+        headers = {EXPECTED_REVISION: str(record.revision)}
         if record.state == DONE:
             headers |= self.ttl_headers()
         message = PendingMessage(self.record_subject(record.id), record.encode(), headers)
         try:
-            (ack,) = await self.opened.records.publish(message)
+            ack, *_ = await self.opened.records.publish(message, *self._event_messages(record))
         except RevisionConflictError:
             return await self.get_record(record.id)
         return evolve(record, revision=ack.sequence)
+
+    async def write_event(self, record: DeliveryRecord) -> None:
+        """Mark the event of a record that was written, in case its writer did not."""
+        if messages := self._event_messages(record):
+            await self.opened.records.publish(*messages)
+
+    def _event_messages(self, record: DeliveryRecord) -> list[PendingMessage]:
+        if record.state != DONE or not record.event_key:
+            return []
+        return [PendingMessage(self.event_subject(record.event_key, record.id), b"", self.ttl_headers())]
 
     def ttl_headers(self) -> dict[str, str]:
         """Return the headers of a message that the server deletes after ``retention``."""

@@ -20,7 +20,7 @@ from callfire_async.notifications.inbox._batching import Batcher
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection, header
 from callfire_async.notifications.inbox.jetstream._records import StoredMessage
 
-__all__ = ["PendingMessage", "PublishAck", "RevisionConflictError", "Stream"]
+__all__ = ["EXPECTED_REVISION", "PendingMessage", "PublishAck", "RevisionConflictError", "Stream"]
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ _MIN_BATCH_MESSAGES = 16
 _MAX_BATCH_MESSAGES = 1000
 _MAX_PAGE_MESSAGES = 256
 _MAX_PAGE_BYTES = 8 * 1024 * 1024
+EXPECTED_REVISION = "Nats-Expected-Last-Subject-Sequence"
 # Error codes of JetStream: the expected last sequence of the subject is wrong.
 _WRONG_REVISION_ERRORS = frozenset([10071, 10164])
 # Error codes of JetStream: the stream has no message with this sequence.
@@ -76,6 +77,9 @@ class Stream:
         """
         Store up to a thousand messages: all or none, unless one of them is a duplicate.
 
+        If the servers do not store several messages at once, and one names the revision that it replaces, they are
+        stored one after the other.
+
         Raises:
             RevisionConflictError: Another process has written to the subject since it was read.
             InboxUnavailableError: No response in time; the messages may be stored.
@@ -94,7 +98,17 @@ class Stream:
             last = await self._publish_batch(messages)
             if last is not None:
                 return [PublishAck(sequence) for sequence in range(last - len(messages) + 1, last + 1)]
-        return await asyncio.gather(*map(self._publish_one, messages), return_exceptions=True)
+        results = await asyncio.gather(*map(self._publish_each, requests))
+        return list(chain.from_iterable(results))
+
+    async def _publish_each(self, messages: Sequence[PendingMessage]) -> Sequence[PublishAck | BaseException]:
+        """Store the messages of one request, each alone; none after one with a revision that could not be stored."""
+        if not any(EXPECTED_REVISION in message.headers for message in messages):
+            return await asyncio.gather(*map(self._publish_one, messages), return_exceptions=True)
+        try:
+            return [await self._publish_one(message) for message in messages]
+        except Exception as error:  # noqa: BLE001  # the caller gets it
+            return [error] * len(messages)
 
     async def _publish_batch(self, messages: Sequence[PendingMessage]) -> int | None:
         """

@@ -32,7 +32,7 @@ from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats, Leas
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _config, _connection, _consumer
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, DeliveryRecord, Message
-from callfire_async.notifications.inbox.jetstream._stream import PendingMessage
+from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, Stream
 
 SHORT = 0.05
 LOG = "callfire_async.inbox"
@@ -1059,10 +1059,11 @@ async def test_a_stored_dead_letter_is_deleted_from_the_queue_by_the_next_proces
 
 
 async def test_an_ack_is_completed_by_the_next_process(nats_server, name, inbox, other):
-    """The record is done: the event key is stored, and the message deleted."""
+    """The record is done: the event key is stored, if it was not with the record, and the message deleted."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
     await inbox._leases.settle(lease, lambda record: evolve(record, state=DONE, event_key="event"))
+    await inbox._store.opened.records.delete_all(inbox._store.event_subject("event", lease.id))
     await redeliver(inbox, lease)
     before = await other.handled(["event"])
 
@@ -1070,6 +1071,25 @@ async def test_an_ack_is_completed_by_the_next_process(nats_server, name, inbox,
 
     assert (before, await other.handled(["event"])) == (frozenset(), {"event"})
     assert await messages_in(nats_server, name) == 0
+
+
+@pytest.mark.parametrize("are_stored_at_once", [True, False])
+async def test_an_ack_whose_lease_was_lost_marks_no_event(monkeypatch, inbox, other, are_stored_at_once):
+    """The event and the record are stored at once, or else the record first."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    await other.release(lease)
+    if not are_stored_at_once:
+        monkeypatch.setattr(Stream, "_publish_batch", _store_nothing)
+
+    assert not await inbox.ack(lease, event_key="event")
+    assert await inbox.handled(["event"]) == frozenset()
+    assert await inbox.ack(await lease_of(inbox), event_key="event")
+    assert await inbox.handled(["event"]) == {"event"}
+
+
+async def _store_nothing(self: Stream, messages: object) -> None:
+    """Refuse a batch, as a server may."""
 
 
 async def test_a_replay_is_completed_by_the_next_process(nats_server, name, inbox, other):
