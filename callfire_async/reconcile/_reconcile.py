@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TypeAlias
 
 from attrs import define, evolve, frozen
 
@@ -11,14 +12,18 @@ from callfire_async.client._operations.api_1_1 import A
 from callfire_async.client._pagination import iter_pages
 from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.client.texts_and_calls import MAX_LISTED, TextsOrCalls
-from callfire_async.models import NotificationFormat, Subscription
+from callfire_async.client.webhooks import Webhooks
+from callfire_async.models import NotificationFormat, Subscription, Webhook
 from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import CallFinished, Notification, TextNotification, event_key, is_final
 from callfire_async.notifications.inbox.base import Delivery, Inbox
 from callfire_async.notifications.parsing import parse
-from callfire_async.notifications.routing.subscription_filters import matches
+from callfire_async.notifications.routing.subscription_filters import matches, matches_webhook
 
 __all__ = ["Progress", "ReconcileResult", "reconcile"]
+
+Source: TypeAlias = Subscription | Webhook
+Sources: TypeAlias = Iterable[Source] | AsyncIterable[Source] | Subscriptions | Webhooks
 
 
 @frozen(kw_only=True)
@@ -55,7 +60,7 @@ class Progress:
 async def reconcile(
     callfire: CallFire,
     inbox: Inbox,
-    subscriptions: Iterable[Subscription] | AsyncIterable[Subscription] | Subscriptions,
+    subscriptions: Sources,
     *,
     since: datetime,
     until: datetime | None = None,
@@ -67,15 +72,17 @@ async def reconcile(
     """
     Find the finished texts and calls of a time window that were not handled, and append them to the inbox.
 
-    Each unhandled event becomes one delivery for each subscription whose trigger and filter match, as if CallFire had
-    posted it. Runs may be repeated, overlap, and take place while postbacks arrive. An event that is in the inbox but
-    not handled yet may be handled twice. An event that was received for one subscription and lost for another counts as
-    handled. Campaign events cannot be found, because CallFire does not list them.
+    Each unhandled event becomes one delivery for each subscription whose trigger and filter match, and for each webhook
+    whose resource and events match, as if CallFire had posted it. Runs may be repeated, overlap, and take place while
+    postbacks arrive. An event that is in the inbox but not handled yet may be handled twice. An event that was received
+    for one subscription or webhook and lost for another counts as handled. Only texts and calls can be found, because
+    CallFire does not list other events.
 
     Args:
         callfire: The client.
         inbox: The receiver's inbox, which must be open.
-        subscriptions: The subscriptions that post to this inbox. Disabled and e-mail subscriptions are ignored.
+        subscriptions: The subscriptions and webhooks that post to this inbox: a list, ``callfire.subscriptions`` or
+            ``callfire.webhooks``. Disabled ones and e-mail subscriptions are ignored.
         since: Start of the window, timezone-aware. CallFire does not document which timestamp it compares, so start
             earlier than the outage, by the longest duration of a text or a call.
         until: End of the window, timezone-aware. Default: now.
@@ -94,9 +101,7 @@ async def reconcile(
     now = datetime.now(UTC)
     start = _start_of(since, until or (resume.until if resume else now), resume)
     _check_retention(start.since, now - _retention_of(inbox, retention))
-    run = _BackfillRun(
-        inbox, await _postback_subscriptions(subscriptions), progress or (lambda _: None), page_size, start
-    )
+    run = _BackfillRun(inbox, await _postback_sources(subscriptions), progress or (lambda _: None), page_size, start)
     if resume is None:
         stats = await inbox.stats()
         run.add(waiting=stats.ready + stats.delayed + stats.leased)
@@ -137,21 +142,18 @@ def _check_retention(since: datetime, oldest: datetime) -> None:
         )
 
 
-async def _postback_subscriptions(
-    subscriptions: Iterable[Subscription] | AsyncIterable[Subscription] | Subscriptions,
-) -> list[Subscription]:
-    if isinstance(subscriptions, Subscriptions):
-        subscriptions = subscriptions.all()
-    if isinstance(subscriptions, AsyncIterable):
-        subscriptions = [subscription async for subscription in subscriptions]
-    return [subscription for subscription in subscriptions if _has_postbacks(subscription)]
+async def _postback_sources(sources: Sources) -> list[Source]:
+    listed = sources.all() if isinstance(sources, Subscriptions | Webhooks) else sources
+    items = [item async for item in listed] if isinstance(listed, AsyncIterable) else listed
+    return [item for item in items if item.enabled is not False and not _is_email(item)]
 
 
-def _has_postbacks(subscription: Subscription) -> bool:
-    is_email = subscription.notification_format == NotificationFormat.EMAIL or (
-        subscription.endpoint is not None and "://" not in subscription.endpoint
+def _is_email(source: Source) -> bool:
+    if isinstance(source, Webhook):
+        return False
+    return source.notification_format == NotificationFormat.EMAIL or (
+        source.endpoint is not None and "://" not in source.endpoint
     )
-    return subscription.enabled is not False and not is_email
 
 
 @define(eq=False)
@@ -159,7 +161,7 @@ class _BackfillRun:
     """One run, which appends unhandled events page by page."""
 
     _inbox: Inbox
-    _subscriptions: Sequence[Subscription]
+    _sources: Sequence[Source]
     _on_progress: Callable[[Progress], None]
     _page_size: int
     progress: Progress
@@ -177,7 +179,7 @@ class _BackfillRun:
     async def _append_unhandled(self, events: Sequence[Notification]) -> None:
         handled = await self._inbox.handled([event_key(event) for event in events])
         missed = [event for event in events if event_key(event) not in handled]
-        deliveries = [delivery for event in missed for delivery in _deliveries(event, self._subscriptions)]
+        deliveries = [delivery for event in missed for delivery in _deliveries(event, self._sources)]
         results = await self._inbox.append_many(deliveries) if deliveries else []
         duplicates = sum(result.duplicate for result in results)
         self.add(
@@ -198,11 +200,19 @@ class _BackfillRun:
         self.progress = evolve(self.progress, kind="call", next_result=0, total_results=None)
 
 
-def _deliveries(event: Notification, subscriptions: Iterable[Subscription]) -> Iterator[Delivery]:
-    """Encode an event for each matching subscription, as CallFire would have."""
+def _deliveries(event: Notification, sources: Iterable[Source]) -> Iterator[Delivery]:
+    """Encode an event for each matching subscription and webhook, as CallFire would have."""
     content_type, body = encode(event, NotificationFormat.JSON)
     parsed = parse(body, content_type)
-    for subscription in subscriptions:
-        if matches(parsed, subscription):
-            content_type, body = encode(evolve(event, subscription_id=subscription.id), NotificationFormat.JSON)
-            yield Delivery(body, content_type, key=f"reconcile:{event_key(event)}:{subscription.id}")
+    for source in sources:
+        if isinstance(source, Webhook):
+            if matches_webhook(parsed, source):
+                yield _webhook_delivery(parsed, source)
+        elif matches(parsed, source):
+            content_type, body = encode(evolve(event, subscription_id=source.id), NotificationFormat.JSON)
+            yield Delivery(body, content_type, key=f"reconcile:{event_key(event)}:{source.id}")
+
+
+def _webhook_delivery(event: Notification, webhook: Webhook) -> Delivery:
+    content_type, body = encode(evolve(event, webhook_id=webhook.id, webhook_name=webhook.name), api="v2")
+    return Delivery(body, content_type, key=f"reconcile:{event_key(event)}:webhook:{webhook.id}")

@@ -133,6 +133,44 @@ async def test_each_matching_subscription_gets_a_delivery(fake, callfire, inbox)
     assert isinstance(handled[2], TextReceived)
 
 
+async def test_each_matching_webhook_gets_a_delivery(fake, callfire, inbox):
+    """Resource and events decide, and the handlers of the webhook run; a disabled webhook gets none."""
+    texts, calls, disabled = [
+        (await callfire.webhooks.create(ENDPOINT, resource, name="nightly", enabled=enabled)).id
+        for resource, enabled in (("InboundText", True), ("OutboundCall", True), ("InboundText", False))
+    ]
+    received, sent, call = make_text_received(), make_text_sent(), make_call_finished(inbound=False)
+    fake.add(received.text, sent.text, call.call)
+
+    results = [await reconcile(callfire, inbox, callfire.webhooks, since=SINCE) for _ in range(2)]
+
+    handled = await handle(inbox)
+    assert results == [ReconcileResult(listed=3, appended=2), ReconcileResult(listed=3, duplicates=2, waiting=2)]
+    assert [(type(event), event.key, event.webhook_id, event.webhook_name) for event in handled] == [
+        (type(received), received.key, texts, "nightly"),
+        (type(call), call.key, calls, "nightly"),
+    ]
+    assert disabled not in {event.webhook_id for event in handled}
+
+
+async def test_events_of_both_generations_count_as_handled(fake, callfire, inbox):
+    """An event that a webhook has posted is not appended for a subscription, nor the other way round."""
+    subscription = await subscribe(callfire, INBOUND)
+    webhook = await callfire.webhooks.get((await callfire.webhooks.create(ENDPOINT, "InboundText")).id)
+    by_webhook, by_subscription, missed = make_text_received(), make_text_received(), make_text_received()
+    fake.add(by_webhook.text, by_subscription.text, missed.text)
+    await handle(inbox, encode(by_webhook, api="v2"), encode(by_subscription))
+
+    result = await reconcile(callfire, inbox, [subscription, webhook], since=SINCE)
+
+    handled = await handle(inbox)
+    assert result == ReconcileResult(listed=3, handled=2, appended=2)
+    assert [(event.key, event.subscription_id, event.webhook_id) for event in handled] == [
+        (missed.key, subscription.id, None),
+        (missed.key, None, webhook.id),
+    ]
+
+
 async def test_repeated_run_appends_nothing(fake, callfire, inbox):
     """This holds before and after the appended deliveries have been handled."""
     await subscribe(callfire)

@@ -1,8 +1,9 @@
-"""Matches events to subscriptions: CallFire's triggers and filters, without I/O."""
+"""Matches events to subscriptions and webhooks: CallFire's triggers, filters and resources, without I/O."""
 
 import re
 
-from callfire_async.models import Broadcast, Call, Subscription, SubscriptionFilter, Text, TriggerEvent
+from callfire_async.models import Broadcast, Call, Subscription, SubscriptionFilter, Text, TriggerEvent, Webhook
+from callfire_async.notifications.encoding import webhook_event_of
 from callfire_async.notifications.events import (
     CallFinished,
     CampaignFinished,
@@ -13,7 +14,7 @@ from callfire_async.notifications.events import (
     TextFinished,
 )
 
-__all__ = ["matches", "trigger_event_of"]
+__all__ = ["matches", "matches_webhook", "trigger_event_of"]
 
 #: By the class of the event's subject, and whether that is inbound.
 _ACTION_TRIGGERS = {
@@ -39,6 +40,15 @@ def matches(event: Notification, subscription: Subscription) -> bool:
         return _campaign_matches(event.broadcast, expected)
     action = _finished_action(event)
     return action is not None and _action_matches(action, expected, is_inbound=_is_inbound(event, action))
+
+
+def matches_webhook(event: Notification, webhook: Webhook) -> bool:
+    """Return whether an event is one of a webhook's resource and events; ``enabled`` is ignored."""
+    try:
+        resource, event_type = webhook_event_of(event)
+    except ValueError:
+        return False
+    return resource == webhook.resource and event_type in webhook.events
 
 
 def trigger_event_of(event: Notification) -> TriggerEvent | None:

@@ -10,9 +10,9 @@ from attrs import evolve
 
 from callfire_async._codec import documents
 from callfire_async.models import NotificationFormat, Subscription, Webhook
-from callfire_async.notifications.encoding import encode, encode_envelope, webhook_event_of
+from callfire_async.notifications.encoding import encode, encode_envelope
 from callfire_async.notifications.events import Notification, TextNotification
-from callfire_async.notifications.routing.subscription_filters import matches
+from callfire_async.notifications.routing.subscription_filters import matches, matches_webhook
 from callfire_async.notifications.security.signatures import SigningSecrets
 from callfire_async.testing.fake_callfire._sender import OutgoingPostback
 
@@ -90,7 +90,7 @@ def build_webhook_postback(events: Sequence[Notification], webhook: Webhook, now
     """
     if not webhook.enabled or not _is_url(webhook.callback) or (webhook.expires_at or now) < now:
         return None
-    matching = [event for event in events if _matches_webhook(event, webhook)]
+    matching = [event for event in events if matches_webhook(event, webhook)]
     posted = [_posted_by(webhook, event, now) for event in (matching[:1] if webhook.single_use else matching)]
     if not posted:
         return None
@@ -105,14 +105,6 @@ def build_webhook_postback(events: Sequence[Notification], webhook: Webhook, now
         keys=tuple(event.key for event in posted),
         signature=_sign(body, webhook.secret) if webhook.secret else None,
     )
-
-
-def _matches_webhook(event: Notification, webhook: Webhook) -> bool:
-    try:
-        resource, event_type = webhook_event_of(event)
-    except ValueError:
-        return False
-    return resource == webhook.resource and event_type in webhook.events
 
 
 def _posted_by(webhook: Webhook, event: Notification, now: datetime) -> Notification:

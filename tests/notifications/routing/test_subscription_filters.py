@@ -11,6 +11,9 @@ from callfire_async.models import (
     TextBroadcastConfig,
     TextRecord,
     TriggerEvent,
+    Webhook,
+    WebhookEvent,
+    WebhookResource,
 )
 from callfire_async.notifications.events import (
     CallFinished,
@@ -20,7 +23,7 @@ from callfire_async.notifications.events import (
     TextSent,
     UnknownNotification,
 )
-from callfire_async.notifications.routing.subscription_filters import matches, trigger_event_of
+from callfire_async.notifications.routing.subscription_filters import matches, matches_webhook, trigger_event_of
 from callfire_async.testing import (
     make_call_finished,
     make_campaign_finished,
@@ -60,6 +63,27 @@ def test_an_event_matches_subscriptions_to_its_trigger(event, trigger_event):
     matching = [trigger for trigger in TriggerEvent if matches(event, Subscription(1, trigger_event=trigger))]
 
     assert matching == ([trigger_event] if trigger_event else [])
+
+
+@pytest.mark.parametrize(
+    ("event", "resource", "name"),
+    [
+        (make_text_received(), "InboundText", "Finished"),
+        (make_text_received(api="v2"), "InboundText", "Finished"),
+        (make_call_finished(), "OutboundCall", "Finished"),
+        (make_campaign_started(api="v2"), "TextBroadcast", "Started"),
+        (make_text_notification(), None, None),
+    ],
+)
+def test_an_event_matches_webhooks_of_its_resource_and_name(event, resource, name):
+    """In both API generations; an event that API v2 does not have matches none."""
+    webhooks = [
+        Webhook(1, resource=kind, events=(event_name,)) for kind in WebhookResource for event_name in WebhookEvent
+    ]
+
+    matching = [(item.resource, *item.events) for item in webhooks if matches_webhook(event, item)]
+
+    assert matching == ([(resource, name)] if resource else [])
 
 
 @pytest.mark.parametrize(
@@ -135,7 +159,7 @@ def test_numbers_are_compared_as_digits(number, expected, result):
 
 def test_a_campaign_without_a_configuration_is_from_no_number():
     """A filter for a number does not match."""
-    assert not is_match(make_campaign_started(), from_number="67076")
+    assert not is_match(make_campaign_started(config=None), from_number="67076")
 
 
 @pytest.mark.parametrize(
