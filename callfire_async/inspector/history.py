@@ -57,9 +57,9 @@ class DeliveryView:
     #: The inbox's id.
     id: int | str | None = None
     event: Notification | None = None
-    #: Whether the body is an envelope of several events, which become deliveries of their own.
+    #: Whether the body is an envelope of several events, which become deliveries of their own, unless it is too large.
     has_several_events: bool = False
-    #: Why the body is not a notification; safe to print.
+    #: Why the body is not a notification, or cannot be split; safe to print.
     parse_error: str = ""
     reason: str = ""
     #: The status of the response.

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from attrs import define, evolve, field
 
-from callfire_async.errors import InboxError, NotificationError
+from callfire_async.errors import InboxError, InvalidNotificationError, NotificationError
 from callfire_async.inspector.history import Attempt, DeliveryHistory, DeliveryView, HandlerRun
 from callfire_async.notifications import (
     AttemptRecord,
@@ -27,7 +27,7 @@ from callfire_async.notifications import (
     SqliteInbox,
 )
 from callfire_async.notifications.inbox.base import parse_row_id
-from callfire_async.notifications.parsing import parse_or_split
+from callfire_async.notifications.parsing import parse_each, parse_or_split
 
 __all__ = ["FileSource", "ReceiverSource", "Source", "view_of"]
 
@@ -112,11 +112,20 @@ def _parse_event(item: DeliveryView, delivery: Delivery) -> None:
         parsed = parse_or_split(delivery.body, delivery.content_type)
     except NotificationError as error:
         item.parse_error = str(error)
+        item.has_several_events = isinstance(error, InvalidNotificationError) and _has_several_events(delivery)
         return
     if isinstance(parsed, tuple):
         item.has_several_events = True
     else:
         item.event = parsed
+
+
+def _has_several_events(delivery: Delivery) -> bool:
+    """Return whether a body that cannot be split is an envelope of several events."""
+    try:
+        return len(parse_each(delivery.body, delivery.content_type)) > 1
+    except NotificationError:
+        return False
 
 
 @define(eq=False)

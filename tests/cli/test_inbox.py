@@ -1,6 +1,7 @@
 """`inbox`: files, directories, and servers whose drivers are missing."""
 
 import asyncio
+import json
 import sqlite3
 import sys
 import types
@@ -150,6 +151,64 @@ def test_invalid_body_has_no_event(tmp_path):
     assert "***" not in run_command("inbox", "show", "a.db", "1").out
     assert run_command("inbox", "show", "a.db", "1", "--raw").out.splitlines()[-1] == "\\x1b[2J what?\\xff"
     assert run_command("inbox", "list", "a.db", "--json").items[0]["kind"] is None
+
+
+@pytest.fixture
+def envelopes(tmp_path):
+    """A waiting envelope of three events, one of them unreadable, and a dead one of two that is too large to split."""
+
+    async def append():
+        texts = [{"eventType": "Finished", "resource": {"id": id, "message": "secret"}} for id in (1, 2)]
+        bodies = [
+            {"resourceType": "InboundText", "events": [*texts, {}]},
+            {"resourceType": "InboundText", "events": texts, "webhookName": "x" * 5_000},
+        ]
+        async with SqliteInbox(tmp_path / "a.db") as inbox:
+            await inbox.append_many([Delivery(json.dumps(body).encode()) for body in bodies])
+            waiting, dead = await inbox.claim(2, lease=60)
+            await inbox.release(waiting)
+            await inbox.dead_letter(dead, "too large")
+
+    asyncio.run(append())
+    return "a.db"
+
+
+def test_an_envelope_is_listed_with_the_number_of_its_events(envelopes):
+    """Waiting or dead."""
+    rows = [row.split()[:4] for row in run_command("inbox", "list", envelopes).out.splitlines()[1:]]
+
+    assert rows == [["1", "ready", "3", "events"], ["2", "dead", "2", "events"]]
+    assert [item["kind"] for item in run_command("inbox", "list", envelopes, "--json").items] == [
+        "3 events",
+        "2 events",
+    ]
+
+
+def test_each_event_of_an_envelope_is_shown(envelopes):
+    """Masked without --raw; an unreadable one with its error."""
+    (waiting,) = run_command("inbox", "show", envelopes, "1", "--json").items
+    (dead,) = run_command("inbox", "show", envelopes, "2", "--json", "--raw").items
+    shown = run_command("inbox", "show", envelopes, "1").out
+
+    assert (waiting["kind"], waiting["event"], dead["event"]) == ("3 events", None, None)
+    assert [event["kind"] for event in waiting["events"]] == ["TextReceived", "TextReceived", None]
+    assert waiting["events"][2]["error"] == "not a notification: missing @ events[2].eventType"
+    assert [event["text"]["message"] for event in waiting["events"][:2]] == ["***", "***"]
+    assert [event["text"]["message"] for event in dead["events"]] == ["secret", "secret"]
+    assert (shown.count('"kind": "TextReceived"'), shown.count('"error"'), "secret" in shown) == (2, 1, False)
+
+
+def test_an_unreadable_event_that_is_alone_is_not_shown(tmp_path):
+    """Its body is not a notification."""
+
+    async def append():
+        async with SqliteInbox(tmp_path / "a.db") as inbox:
+            await inbox.append(Delivery(b'{"events": [{}]}'))
+
+    asyncio.run(append())
+    (item,) = run_command("inbox", "show", "a.db", "1", "--json").items
+
+    assert (item["kind"], item["event"], "events" in item) == (None, None, False)
 
 
 def test_dead_letters_are_replayed(file):

@@ -326,6 +326,15 @@ async def test_an_envelope_and_its_events_are_shown(service):
     assert "texts" in json.dumps(first["event"])
 
 
+async def test_an_envelope_that_cannot_be_split_is_shown_as_one(service):
+    """With the reason, which says that it is too large."""
+    await service.post(envelope(1, 2).replace(b"texts", b"x" * 5_000))
+
+    dead = await service.get("deliveries/1")
+    assert (dead["kind"], dead["outcome"]) == ("several events", "dead")
+    assert "more than 4096 bytes in addition to its events" in dead["parseError"]
+
+
 async def test_events_of_an_envelope_without_an_inbox_are_shown():
     """Each with the status of their request."""
     async with inspected(None) as plain:

@@ -21,8 +21,9 @@ from callfire_async.cli._inbox_target import inbox_files, open_for_writing, open
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table, escape_control_characters
 from callfire_async.errors import InboxLockedError, NotificationError
 from callfire_async.inspector.views import describe_event
-from callfire_async.notifications import Receiver, Router, parse
+from callfire_async.notifications import Receiver, Router
 from callfire_async.notifications.inbox.base import InboxEntry
+from callfire_async.notifications.parsing import parse_each
 
 app = typer.Typer(
     add_completion=False,
@@ -100,7 +101,11 @@ async def _list_all(target: str, state: str | None, *, as_json: bool) -> None:
 
 @app.command(
     epilog="Example: `callfire-async inbox show callfire.db 1`",
-    help="Show one delivery with masked numbers and messages. Safe while the service is running.",
+    help="""
+    Show one delivery with masked numbers and messages. Safe while the service is running.
+
+    A postback of API v2 with several events shows each of them, until the service splits it.
+    """,
 )
 def show(
     inbox: Target,
@@ -120,17 +125,19 @@ async def _show(target: str, id: str, *, raw: bool, as_json: bool) -> None:
     if entry is None:
         raise CliError(f"delivery {id} does not exist")
     fields = _summarize(entry) | {"content_type": entry.delivery.content_type, "bytes": len(entry.delivery.body)}
-    event = _describe_event(entry, masked=not raw)
+    events = _describe_events(entry, masked=not raw)
     body = entry.delivery.body.decode("utf-8", "backslashreplace") if raw else None
     if as_json:
-        echo_json(fields | {"event": event} | ({} if body is None else {"body": body}))
+        several = {"events": events} if len(events) > 1 else {}
+        event = events[0] if len(events) == 1 else None
+        echo_json(fields | {"event": event} | several | ({} if body is None else {"body": body}))
     else:
-        _print_delivery(fields, event, body)
+        _print_delivery(fields, events, body)
 
 
-def _print_delivery(fields: dict[str, Any], event: dict[str, Any] | None, body: str | None) -> None:
+def _print_delivery(fields: dict[str, Any], events: Sequence[dict[str, Any]], body: str | None) -> None:
     echo_pairs(fields)
-    if event is not None:
+    for event in events:
         echo("")
         echo_json(event, indent=2)
     if body:
@@ -140,11 +147,10 @@ def _print_delivery(fields: dict[str, Any], event: dict[str, Any] | None, body: 
 
 
 def _summarize(entry: InboxEntry) -> dict[str, Any]:
-    event = _describe_event(entry, masked=True)
     return {
         "id": entry.id,
         "state": entry.state,
-        "kind": event["kind"] if event else None,
+        "kind": _kind(_describe_events(entry, masked=True)),
         "attempt": entry.attempt,
         "crashes": entry.crashes,
         "received_at": entry.delivery.received_at.isoformat(timespec="seconds"),
@@ -153,12 +159,27 @@ def _summarize(entry: InboxEntry) -> dict[str, Any]:
     }
 
 
-def _describe_event(entry: InboxEntry, *, masked: bool) -> dict[str, Any] | None:
-    """Return the event; None if the body is not a notification, or has been dropped."""
+def _kind(events: Sequence[dict[str, Any]]) -> str | None:
+    """Return the kind of the event, or the number of several, as `listen` does."""
+    if len(events) > 1:
+        return f"{len(events)} events"
+    return events[0]["kind"] if events else None
+
+
+def _describe_events(entry: InboxEntry, *, masked: bool) -> list[dict[str, Any]]:
+    """Return the events, of several also the unreadable; none if the body is not a notification, or was dropped."""
     try:
-        return describe_event(parse(entry.delivery.body, entry.delivery.content_type), masked=masked)
+        parsed = parse_each(entry.delivery.body, entry.delivery.content_type)
     except NotificationError:
-        return None
+        return []
+    if len(parsed) == 1 and isinstance(parsed[0], NotificationError):
+        return []
+    return [
+        {"kind": None, "error": str(event)}
+        if isinstance(event, NotificationError)
+        else describe_event(event, masked=masked)
+        for event in parsed
+    ]
 
 
 # --- replay -----------------------------------------------------------------------------------------------

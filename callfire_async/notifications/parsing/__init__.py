@@ -16,7 +16,7 @@ from callfire_async.errors import InvalidNotificationError, MalformedNotificatio
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.parsing import api_1_1, api_2
 
-__all__ = ["parse", "parse_all", "parse_or_split"]
+__all__ = ["parse", "parse_all", "parse_each", "parse_or_split"]
 
 T = TypeVar("T")
 Source = documents.Document | documents.Members
@@ -63,6 +63,23 @@ def parse_all(body: bytes | str, content_type: str | None = None) -> tuple[Notif
     return _read(body, content_type, _all_events)
 
 
+def parse_each(
+    body: bytes | str, content_type: str | None = None
+) -> tuple[Notification | InvalidNotificationError, ...]:
+    """
+    Parse the body of a postback as `parse_all` does, with an error in place of each event that cannot be read.
+
+    Args:
+        body: The body as it was received.
+        content_type: The ``Content-Type`` header, as for `parse`.
+
+    Raises:
+        MalformedNotificationError: See `parse`.
+        InvalidNotificationError: See `parse`, for API 1.1; or the envelope has no events or more than 1,000.
+    """
+    return _read(body, content_type, _each_event)
+
+
 def parse_or_split(body: bytes | str, content_type: str | None = None) -> Notification | tuple[bytes, ...]:
     """
     Parse the body of a postback with one event, or split an envelope with several without converting its events.
@@ -91,7 +108,11 @@ def _read(body: bytes | str, content_type: str | None, convert: Callable[[Source
     except InvalidDocumentError as error:
         raise MalformedNotificationError(str(error)) from None
     except ConversionError as error:
-        raise InvalidNotificationError(f"not a notification: {error}", problems=error.problems) from None
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: ConversionError) -> InvalidNotificationError:
+    return InvalidNotificationError(f"not a notification: {error}", problems=error.problems)
 
 
 def _only_event(document: Source) -> Notification:
@@ -114,6 +135,22 @@ def _all_events(document: Source) -> tuple[Notification, ...]:
         return (_single(document),)
     elements = api_2.list_elements(document.content)
     return tuple([_event_at(document, index, element) for index, element in enumerate(elements)])
+
+
+def _each_event(document: Source) -> tuple[Notification | InvalidNotificationError, ...]:
+    if isinstance(document, documents.Document):
+        return (_single(document),)
+    elements = api_2.list_elements(document.content)
+    return tuple([_event_or_error(document, index, element) for index, element in enumerate(elements)])
+
+
+def _event_or_error(
+    envelope: documents.Members, index: int, element: object
+) -> Notification | InvalidNotificationError:
+    try:
+        return _event_at(envelope, index, element)
+    except ConversionError as error:
+        return _unreadable(error)
 
 
 def _event_at(envelope: documents.Members, index: int, element: object) -> Notification:

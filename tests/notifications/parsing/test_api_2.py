@@ -1,4 +1,4 @@
-"""Tests of `parse`, `parse_all` and `parse_or_split` for API v2: envelopes, classes of events, fields and problems."""
+"""Tests of `parse` and the functions beside it for API v2: envelopes, classes of events, fields and problems."""
 
 import json
 from datetime import UTC, datetime, time, timedelta
@@ -43,7 +43,7 @@ from callfire_async.notifications.events import (
     TextSent,
     UnknownNotification,
 )
-from callfire_async.notifications.parsing import parse_or_split
+from callfire_async.notifications.parsing import parse_each, parse_or_split
 from callfire_async.testing import samples
 
 MOMENT = datetime(2018, 5, 30, 15, 43, 44, 123000, tzinfo=UTC)
@@ -293,6 +293,34 @@ def test_a_large_envelope_is_not_split():
 def test_one_event_is_not_split(body):
     """It is parsed."""
     assert parse_or_split(body) == parse(body)
+
+
+@pytest.mark.parametrize(
+    "body", [EXAMPLE, samples.body("CallFinished"), envelope(*[element("LowBalance", "Failed", None)] * 2)]
+)
+def test_each_event_is_what_parse_all_returns(body):
+    """For one event, and for several."""
+    assert parse_each(body) == parse_all(body)
+
+
+def test_each_unreadable_event_is_an_error_in_its_place():
+    """The others are read, also if the envelope cannot be split."""
+    text = element("InboundText", "Finished", MINIMAL)
+    first, second, third = parse_each(envelope(5, text, {}, other="x" * 5_000))
+
+    assert second == parse(envelope(text))
+    assert [str(error).startswith("not a notification: ") for error in (first, third)] == [True, True]
+    assert [error.problems for error in (first, third)] == [
+        ("not an object @ events[0]",),
+        ("missing @ events[2].eventType",),
+    ]
+
+
+@pytest.mark.parametrize("body", [b'{"events": []}', b'{"a": 1, "b": 2}', b"<CallFinished/>"])
+def test_a_body_without_events_is_an_error_for_each_event(body):
+    """As for `parse`."""
+    with pytest.raises(InvalidNotificationError, match=r"^not a notification"):
+        parse_each(body)
 
 
 # --- classes ----------------------------------------------------------------------------------------------
