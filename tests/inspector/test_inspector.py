@@ -335,6 +335,15 @@ async def test_an_envelope_that_cannot_be_split_is_shown_as_one(service):
     assert "more than 4096 bytes in addition to its events" in dead["parseError"]
 
 
+async def test_an_envelope_without_events_is_shown_as_no_notification(service):
+    """It is a dead letter, and the reason says why."""
+    await service.post(envelope())
+
+    dead = await service.get("deliveries/1")
+    assert (dead["kind"], dead["outcome"]) == ("not a notification", "dead")
+    assert "has no array of events" in dead["parseError"]
+
+
 async def test_events_of_an_envelope_without_an_inbox_are_shown():
     """Each with the status of their request."""
     async with inspected(None) as plain:
