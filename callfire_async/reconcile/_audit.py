@@ -1,10 +1,11 @@
-"""Comparison of a router's handlers with an account's subscriptions."""
+"""Comparison of a router's handlers with an account's subscriptions and webhooks."""
 
 from collections.abc import Iterable
+from typing import TypeGuard
 
 from attrs import astuple, frozen
 
-from callfire_async.models import NotificationFormat, Subscription
+from callfire_async.models import NotificationFormat, Subscription, Webhook
 from callfire_async.notifications.events import (
     AccountNotification,
     ContactListNotification,
@@ -25,18 +26,19 @@ _UNSUBSCRIBABLE = (UnknownNotification, ContactListNotification, DeliveryReportR
 @frozen
 class AuditReport:
     """
-    Mismatches between handlers and subscriptions. ``str()`` gives one line for each, without secrets.
+    Mismatches of handlers with subscriptions and webhooks. ``str()`` gives one line for each, without secrets.
 
     Attributes:
-        handlers_without_subscription: Handlers that no enabled subscription in a supported format sends events to.
-        subscriptions_without_handler: Subscriptions whose events match no handler.
-        disabled: Subscriptions that are disabled, so that CallFire sends no postbacks for them.
+        handlers_without_subscription: Handlers that no enabled webhook, and no enabled subscription in a supported
+            format, sends events to.
+        subscriptions_without_handler: Subscriptions and webhooks of whose events none matches a handler.
+        disabled: Subscriptions and webhooks that are disabled, so that CallFire sends no postbacks for them.
         unsupported_format: Subscriptions in a format that may not be parsed: ``EMAIL``, ``LEGACY``, or an unknown one.
     """
 
     handlers_without_subscription: tuple[Handler, ...] = ()
-    subscriptions_without_handler: tuple[Subscription, ...] = ()
-    disabled: tuple[Subscription, ...] = ()
+    subscriptions_without_handler: tuple[Subscription | Webhook, ...] = ()
+    disabled: tuple[Subscription | Webhook, ...] = ()
     unsupported_format: tuple[Subscription, ...] = ()
 
     @property
@@ -47,11 +49,8 @@ class AuditReport:
     def __str__(self) -> str:
         lines = [
             *(f"no subscription for handler {handler.name}" for handler in self.handlers_without_subscription),
-            *(
-                f"no handler for subscription {subscription.id} ({subscription.trigger_event})"
-                for subscription in self.subscriptions_without_handler
-            ),
-            *(f"subscription {subscription.id} is disabled" for subscription in self.disabled),
+            *(f"no handler for {_describe(item)} ({_posted(item)})" for item in self.subscriptions_without_handler),
+            *(f"{_describe(item)} is disabled" for item in self.disabled),
             *(
                 f"subscription {subscription.id} has the unsupported format {subscription.notification_format}"
                 for subscription in self.unsupported_format
@@ -60,33 +59,53 @@ class AuditReport:
         return "\n".join(lines) or "all handlers and subscriptions match"
 
 
-def audit(router: Router, subscriptions: Iterable[Subscription]) -> AuditReport:
-    """
-    Compare a router's handlers with an account's subscriptions.
+def _describe(source: Subscription | Webhook) -> str:
+    return f"{'webhook' if isinstance(source, Webhook) else 'subscription'} {source.id}"
 
-    A handler that no subscription can send events to is never reported: a handler of `UnknownNotification`, of events
-    that only API v2 has, or one that is bound to webhooks alone.
+
+def _posted(source: Subscription | Webhook) -> str:
+    """Return what makes CallFire post: a trigger, or a resource and its events."""
+    if isinstance(source, Webhook):
+        return f"{source.resource} {', '.join(source.events)}"
+    return str(source.trigger_event)
+
+
+def audit(router: Router, subscriptions: Iterable[Subscription | Webhook]) -> AuditReport:
+    """
+    Compare a router's handlers with an account's subscriptions and webhooks.
+
+    A handler of `UnknownNotification` is never reported. A handler that no subscription can send events to, because
+    only API v2 has such events or it is bound to webhooks alone, is reported only if webhooks are passed.
 
     Args:
-        router: The router, with all its handlers. A handler that is bound to a set of subscription ids is compared with
-            the current contents of the set.
-        subscriptions: The subscriptions that post to this receiver, such as
+        router: The router, with all its handlers. A handler that is bound to a set of ids is compared with the current
+            contents of the set.
+        subscriptions: The subscriptions and webhooks that post to this receiver, such as
             ``[subscription async for subscription in callfire.subscriptions.all()]``.
     """
     listed = list(subscriptions)
-    active = [item for item in listed if item.enabled is not False and item.notification_format in _SUPPORTED_FORMATS]
-    subscribed = {handler.name for item in active for handler in router.handlers_of(item)}
+    active = [item for item in listed if item.enabled is not False and not _has_unsupported_format(item)]
+    served = {handler.name for item in active for handler in router.handlers_of(item)}
+    has_webhooks = any(isinstance(item, Webhook) for item in listed)
     return AuditReport(
         handlers_without_subscription=tuple(
-            handler for handler in router.handlers if handler.name not in subscribed and _needs_subscription(handler)
+            handler
+            for handler in router.handlers
+            if handler.name not in served and _is_reported(handler, has_webhooks=has_webhooks)
         ),
         subscriptions_without_handler=tuple(item for item in listed if not router.handlers_of(item)),
         disabled=tuple(item for item in listed if item.enabled is False),
-        unsupported_format=tuple(item for item in listed if item.notification_format not in _SUPPORTED_FORMATS),
+        unsupported_format=tuple(item for item in listed if _has_unsupported_format(item)),
     )
 
 
-def _needs_subscription(handler: Handler) -> bool:
-    """Return whether a handler can get events of a subscription."""
+def _has_unsupported_format(source: Subscription | Webhook) -> TypeGuard[Subscription]:
+    return isinstance(source, Subscription) and source.notification_format not in _SUPPORTED_FORMATS
+
+
+def _is_reported(handler: Handler, *, has_webhooks: bool) -> bool:
+    """Return whether a handler without events is a mismatch: not if none of the listed kinds can send it events."""
+    if has_webhooks:
+        return not issubclass(handler.event_type, UnknownNotification)
     is_bound_to_webhooks_only = handler.is_bound and handler.subscription_id is None
     return not (is_bound_to_webhooks_only or issubclass(handler.event_type, _UNSUBSCRIBABLE))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from callfire_async import NotificationFormat, Subscription, TriggerEvent
+from callfire_async import NotificationFormat, Subscription, TriggerEvent, Webhook, WebhookEvent, WebhookResource
 from callfire_async.notifications import (
     AccountNotification,
     CallFinished,
@@ -147,4 +147,61 @@ def test_report_prints_one_line_for_each_mismatch():
         "no handler for subscription 7 (CAMPAIGN_STARTED)",
         "subscription 7 is disabled",
         "subscription 7 has the unsupported format LEGACY",
+    ]
+
+
+# --- webhooks ---------------------------------------------------------------------------------------------
+
+
+def webhook(id=5, resource="InboundText", *events, **details):
+    names = tuple(map(WebhookEvent, events or ["Finished"]))
+    return Webhook(id, resource=WebhookResource(resource), events=names, **details)
+
+
+def test_webhooks_send_the_events_of_handlers():
+    """A service that has moved to API v2 has no subscriptions."""
+    router = router_of(TextReceived, ContactListValidationFailed)
+    webhooks = [webhook(), webhook(6, "ContactList", "ValidationFinished", "ValidationFailed")]
+
+    assert audit(router, webhooks).is_empty
+    assert unsubscribed(audit(router, [webhooks[0], subscription()])) == ["handler 1"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        ([webhook(5)], []),
+        ([webhook(6)], ["handler 0"]),
+        ([webhook(5, enabled=False)], ["handler 0"]),
+        ([webhook(6), subscription(2)], []),
+    ],
+)
+def test_bound_handler_needs_its_own_webhook_or_subscription(listed, names):
+    """One of the two that it is bound to is enough."""
+    assert unsubscribed(audit(router_of(TextReceived, webhook_id=5, subscription_id=2), listed)) == names
+
+
+def test_handler_bound_to_a_subscription_gets_no_events_of_webhooks():
+    """After a migration it needs ``webhook_id`` too."""
+    report = audit(router_of(TextReceived, subscription_id=2), [webhook()])
+
+    assert (unsubscribed(report), report.subscriptions_without_handler) == (["handler 0"], (webhook(),))
+
+
+@pytest.mark.parametrize("unknown", [Webhook(5), webhook(5, "InboundText", "Vanished"), webhook(5, "Ticket")])
+def test_unknown_events_of_webhooks_need_a_handler_of_unknown_events(unknown):
+    """Such a handler is not reported itself if no webhook needs it."""
+    assert audit(router_of(TextReceived), [unknown]).subscriptions_without_handler == (unknown,)
+    assert audit(router_of(UnknownNotification), [unknown]).is_empty
+    assert audit(router_of(UnknownNotification, TextReceived), [webhook()]).is_empty
+
+
+def test_report_has_webhooks():
+    """With their resource and events."""
+    listed = [webhook(7, "CallBroadcast", "Started", "Stopped", enabled=False)]
+
+    assert str(audit(router_of(TextReceived), listed)).splitlines() == [
+        "no subscription for handler handler 0",
+        "no handler for webhook 7 (CallBroadcast Started, Stopped)",
+        "webhook 7 is disabled",
     ]

@@ -1,6 +1,6 @@
 """The types of the events that CallFire posts: by trigger for API 1.1, by resource and event for API v2."""
 
-from callfire_async.models import WEBHOOK_EVENTS, TriggerEvent, WebhookEvent, WebhookResource
+from callfire_async.models import WEBHOOK_EVENTS, Subscription, TriggerEvent, Webhook, WebhookEvent, WebhookResource
 from callfire_async.notifications.events import (
     AccountNotification,
     CallFinished,
@@ -13,9 +13,10 @@ from callfire_async.notifications.events import (
     Notification,
     TextReceived,
     TextSent,
+    UnknownNotification,
 )
 
-__all__ = ["TYPES_BY_TRIGGER", "TYPES_BY_WEBHOOK_EVENT"]
+__all__ = ["TYPES_BY_TRIGGER", "TYPES_BY_WEBHOOK_EVENT", "types_posted_to"]
 
 #: The most specific type of event for each trigger.
 TYPES_BY_TRIGGER: dict[TriggerEvent, type[Notification]] = {
@@ -52,3 +53,11 @@ TYPES_BY_WEBHOOK_EVENT: dict[tuple[WebhookResource, WebhookEvent], type[Notifica
     for resource, events in WEBHOOK_EVENTS.items()
     for event in events
 }
+
+
+def types_posted_to(source: Subscription | Webhook) -> tuple[type[Notification], ...]:
+    """Return the most specific types of the events of a subscription or webhook, at least one."""
+    if not isinstance(source, Webhook):
+        return (TYPES_BY_TRIGGER.get(source.trigger_event or TriggerEvent.UNDEFINED_EVENT, UnknownNotification),)
+    posted = [(source.resource, event) for event in source.events if source.resource]
+    return tuple(TYPES_BY_WEBHOOK_EVENT.get(key, UnknownNotification) for key in posted) or (UnknownNotification,)

@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
 from callfire_async._arguments import check_instance, check_number
-from callfire_async.models import Subscription, TriggerEvent, WebhookEvent, WebhookResource
-from callfire_async.notifications.events import Notification, UnknownNotification
+from callfire_async.models import Subscription, TriggerEvent, Webhook, WebhookEvent, WebhookResource
+from callfire_async.notifications.events import Notification
 from callfire_async.notifications.routing._dispatch import Dispatch
 from callfire_async.notifications.routing._handler import (
     A,
@@ -21,7 +21,7 @@ from callfire_async.notifications.routing._handler import (
     make_handler,
     to_event_source,
 )
-from callfire_async.notifications.routing._posted_types import TYPES_BY_TRIGGER, TYPES_BY_WEBHOOK_EVENT
+from callfire_async.notifications.routing._posted_types import TYPES_BY_TRIGGER, TYPES_BY_WEBHOOK_EVENT, types_posted_to
 from callfire_async.notifications.routing.event_waiter import EventWaiter
 
 __all__ = ["Handler", "Router"]
@@ -167,15 +167,17 @@ class Router:
         """The handlers in the order of registration, without the fallback."""
         return tuple(self._handlers.values())
 
-    def handlers_of(self, subscription: Subscription) -> tuple[Handler, ...]:
+    def handlers_of(self, subscription: Subscription | Webhook) -> tuple[Handler, ...]:
         """
-        Return the handlers that may get a subscription's events, or else the fallback; ``where`` is ignored.
+        Return the handlers that may get events of a subscription or webhook, or else the fallback.
 
-        Events of an unknown trigger are `UnknownNotification`.
+        ``where`` is ignored. Events of an unknown trigger, resource or name are `UnknownNotification`.
         """
-        trigger = subscription.trigger_event or TriggerEvent.UNDEFINED_EVENT
-        event_type = TYPES_BY_TRIGGER.get(trigger, UnknownNotification)
-        return self._or_fallback(handler for handler in self.handlers if handler.accepts(event_type, subscription.id))
+        types = types_posted_to(subscription)
+        ids = (None, subscription.id) if isinstance(subscription, Webhook) else (subscription.id, None)
+        return self._or_fallback(
+            handler for handler in self.handlers if any(handler.accepts(event_type, *ids) for event_type in types)
+        )
 
     def matching(self, event: Notification) -> tuple[Handler, ...]:
         """Return the handlers that a dispatch would run, or report as failed because ``where`` raises."""
