@@ -115,7 +115,9 @@ def read_postback(body: bytes | str, content_type: str | None = None) -> Documen
         raise InvalidDocumentError(str(error)) from None
     if isinstance(tree, dict) and "events" in tree:
         return Members(tree, repairs)
-    return _create_document(*_named_object(tree, repairs))
+    return _create_document(
+        *_named_object(tree, repairs, expected="an object with exactly one key, or with the key events")
+    )
 
 
 def _create_document(root: str, content: dict[str, Any], repairs: tuple[Repair, ...]) -> Document:
@@ -291,9 +293,11 @@ def _soap_body(content: Tree) -> tuple[str, Tree]:
 # --- JSON -------------------------------------------------------------------------------------------------
 
 
-def _named_object(tree: Tree, repairs: tuple[Repair, ...]) -> tuple[str, dict[str, Any], tuple[Repair, ...]]:
+def _named_object(
+    tree: Tree, repairs: tuple[Repair, ...], *, expected: str = "an object with exactly one key"
+) -> tuple[str, dict[str, Any], tuple[Repair, ...]]:
     if not isinstance(tree, dict) or len(tree) != 1:
-        raise UnexpectedDocumentError("expected a JSON object with exactly one key")
+        raise UnexpectedDocumentError(f"the JSON document is not {expected}")
     ((root, content),) = tree.items()
     if not isinstance(content, dict):
         raise UnexpectedDocumentError("the value of the JSON document's only key is not an object")

@@ -74,7 +74,7 @@ def test_unreadable_field_is_a_problem():
     [
         ("<a>\n<b></a>", "invalid XML: mismatched tag at line 2, column 6"),
         ('{"a":\n x}', "neither XML nor JSON: at line 2, column 2"),
-        ("[]", "not a notification: expected a JSON object with exactly one key"),
+        ("[]", "not a notification: the JSON document is not an object with exactly one key, or with the key events"),
     ],
 )
 def test_invalid_body_is_status_2(body, problem):

@@ -187,3 +187,9 @@ def test_a_parse_error_has_its_position():
         parse("<TextSent>\n<Text>12135551212</Txt>")
 
     assert "12135551212" not in str(caught.value)
+
+
+def test_an_envelope_without_the_key_events_is_named():
+    """The ``fields`` of a webhook may leave the key out: the reason of the dead letter says what is missing."""
+    with pytest.raises(InvalidNotificationError, match="or with the key events"):
+        parse(b'{"webhookId": 7420003, "resourceType": "InboundText"}')
