@@ -172,6 +172,29 @@ def make_inbox(faulty: FaultyInbox, *, spooled: bool) -> Inbox:
 
 
 @pytest.mark.usefixtures("short_limits")
+def test_an_event_loop_ends_although_its_receiver_was_not_stopped():
+    """`asyncio.run` cancels all tasks and waits for them: none may retry for ever."""
+
+    async def serve() -> None:
+        handling, faulty = asyncio.Event(), FaultyInbox(MemoryInbox())
+
+        async def handle(event: Notification) -> None:
+            handling.set()
+            await hang()
+
+        receiver = await Receiver(make_router(handle), tokens=None, inbox=faulty).__aenter__()
+        await receiver.receive(postback())
+        await handling.wait()
+        faulty.is_unavailable = True
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    thread.join(WALL_SECONDS)
+
+    assert not thread.is_alive()
+
+
+@pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize("spooled", [False, True])
 @pytest.mark.parametrize("trouble", ["is_unavailable", "is_hanging", "loses_responses"])
 @pytest.mark.parametrize("moment", ["handling", "settling"])

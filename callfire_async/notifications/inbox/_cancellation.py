@@ -8,7 +8,15 @@ from typing import Any, TypeAlias
 
 from attrs import define, field
 
-__all__ = ["CANCEL_SECONDS", "StopProgress", "cancel_all", "cancel_repeatedly", "finish_within", "wait_for_tasks"]
+__all__ = [
+    "CANCEL_SECONDS",
+    "StopProgress",
+    "cancel_all",
+    "cancel_repeatedly",
+    "count_cancellations",
+    "finish_within",
+    "wait_for_tasks",
+]
 
 Tasks: TypeAlias = Iterable[asyncio.Task[Any]]
 
@@ -18,7 +26,7 @@ CANCEL_SECONDS = 0.5
 _REPEAT_SECONDS = 0.1
 
 
-def _count_cancellations() -> int:
+def count_cancellations() -> int:
     """Return how often the current task was cancelled."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
@@ -30,16 +38,16 @@ class StopProgress:
 
     #: Descriptions of everything that has not ended in its time.
     unfinished: list[str] = field(factory=list)
-    _cancellations: int = field(factory=_count_cancellations)
+    _cancellations: int = field(factory=count_cancellations)
 
     def begin(self) -> None:
         """Begin the stop: cancellations until now were not meant for it."""
-        self._cancellations = _count_cancellations()
+        self._cancellations = count_cancellations()
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the stop was cancelled, so that the parts must not wait for handlers and observers."""
-        return _count_cancellations() > self._cancellations
+        return count_cancellations() > self._cancellations
 
 
 async def wait_for_tasks(tasks: Collection[asyncio.Task[Any]], seconds: float) -> None:

@@ -15,7 +15,12 @@ from attrs import define, field
 from callfire_async.errors import HandlerErrors, NotificationError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
 from callfire_async.notifications.events import Notification, UnknownNotification, event_key
-from callfire_async.notifications.inbox._cancellation import StopProgress, cancel_repeatedly, wait_for_tasks
+from callfire_async.notifications.inbox._cancellation import (
+    StopProgress,
+    cancel_repeatedly,
+    count_cancellations,
+    wait_for_tasks,
+)
 from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Inbox, Lease, safe_message, wait_for_event
 from callfire_async.notifications.observers import AttemptRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse_or_split
@@ -349,7 +354,8 @@ class Worker:
         self._work.settling.add(lease.id)
         self._changed.set()
         while True:
-            is_last_attempt = self._giving_up.is_set()
+            # A task that is cancelled without a stop belongs to an event loop that is about to be closed.
+            is_last_attempt = self._giving_up.is_set() or count_cancellations() > 0
             try:
                 return outcome.name if await self._settle(lease, outcome) else "lost"
             except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
