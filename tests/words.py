@@ -2,7 +2,7 @@
 Check the project's prose and names against words that it does not use: ``python tests/words.py``.
 
 Python files are checked in their names, comments and strings; other text files line by line. The list is in
-``words.txt``, and so are the pages that are still to be rewritten.
+``words.txt``.
 """
 
 import io
@@ -24,13 +24,11 @@ CHECKED_TOKENS = {
 }
 
 
-def read_list() -> tuple[re.Pattern[str], frozenset[str]]:
-    """Return the pattern of the rejected words, and the paths that are not checked yet."""
-    lines = [line for line in LIST.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    words = [line for line in lines if not line.startswith("except ")]
+def rejected_words() -> re.Pattern[str]:
+    """Return the pattern of the rejected words."""
+    words = [line for line in LIST.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     # An underscore ends a word, so that names are checked part by part.
-    pattern = re.compile(rf"(?<![^\W_])(?:{'|'.join(words)})(?![^\W_])", re.IGNORECASE)
-    return pattern, frozenset(line.removeprefix("except ") for line in lines if line.startswith("except "))
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join(words)})(?![^\W_])", re.IGNORECASE)
 
 
 def python_texts(source: str) -> Iterator[tuple[int, str]]:
@@ -48,22 +46,21 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 
 def findings(paths: list[str]) -> Iterator[str]:
     """Yield a line for each rejected word."""
-    pattern, exceptions = read_list()
+    pattern = rejected_words()
     for name in paths:
         path = ROOT / name
-        if path.suffix in SUFFIXES and name not in exceptions and path.is_file():
+        if path.suffix in SUFFIXES and path.is_file():
             for number, text in texts(path):
                 yield from (f"{name}:{number}: {found[0]}: {text.strip()[:100]}" for found in pattern.finditer(text))
 
 
 def main() -> int:
-    """Print the findings; return 1 if there are any, and if an exception is no longer needed."""
+    """Print the findings; return 1 if there are any."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     paths = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     found = list(findings(paths))
-    stale = [name for name in sorted(read_list()[1]) if name not in paths]
-    print(*found, *(f"{LIST.name}: {name} does not exist" for name in stale), sep="\n")
-    return 1 if found or stale else 0
+    print(*found, sep="\n")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
