@@ -182,7 +182,7 @@ ROWS = (
     Row(
         "`JetStreamInbox`: claim and ack, per delivery",
         "`append_many`, per delivery",
-        None,
+        8.0,
         _with_server(_claim_and_ack),
     ),
     *(

@@ -22,8 +22,9 @@ from benchmarks.rows import UnavailableError
 from callfire_async.notifications import Notification, Receiver, Router, SqliteInbox
 
 TOKEN = "0123456789abcdef0123"  # noqa: S105  # of a short-lived server on loopback
-#: Each server with the libraries of a production installation.
+#: Each server with the libraries of a production installation, and uvicorn without them.
 SERVERS: Mapping[str, tuple[str, ...]] = {
+    "uvicorn with h11": ("uvicorn", "h11"),
     "uvicorn": ("uvicorn", "uvloop", "httptools"),
     "aiohttp": ("aiohttp",),
     "FastAPI": ("fastapi", "uvicorn", "uvloop", "httptools"),
@@ -122,10 +123,16 @@ def _uvicorn(app: str, port: int, file: str) -> None:
     _run(bare if app == "bare" else NotificationApp(make_receiver(app, file)), port)
 
 
-def _run(application: Any, port: int) -> None:
+def _uvicorn_with_h11(app: str, port: int, file: str) -> None:
+    from callfire_async.notifications.asgi import NotificationApp  # noqa: PLC0415  # only one server is imported
+
+    _run(bare if app == "bare" else NotificationApp(make_receiver(app, file)), port, loop="asyncio", http="h11")
+
+
+def _run(application: Any, port: int, *, loop: Any = "uvloop", http: Any = "httptools") -> None:
     import uvicorn  # noqa: PLC0415  # only one server is imported
 
-    uvicorn.run(application, port=port, loop="uvloop", http="httptools", access_log=False, log_level="error")
+    uvicorn.run(application, port=port, loop=loop, http=http, access_log=False, log_level="error")
 
 
 def _aiohttp(app: str, port: int, file: str) -> None:
@@ -168,7 +175,8 @@ def _fastapi(app: str, port: int, file: str) -> None:
 def main() -> None:
     """Serve until the process is terminated."""
     server, app, port, file = sys.argv[1:]
-    {"uvicorn": _uvicorn, "aiohttp": _aiohttp, "FastAPI": _fastapi}[server](app, int(port), file)
+    servers = {"uvicorn": _uvicorn, "uvicorn with h11": _uvicorn_with_h11, "aiohttp": _aiohttp, "FastAPI": _fastapi}
+    servers[server](app, int(port), file)
 
 
 if __name__ == "__main__":
