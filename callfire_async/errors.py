@@ -22,7 +22,8 @@ All exceptions that public calls raise.
     ├── HandlerErrors                the exceptions of one event's handlers (also an ExceptionGroup)
     └── InboxError                   an inbox operation failed
         ├── InboxLockedError         another process owns the inbox
-        └── InboxUnavailableError    the inbox cannot be reached, or its disk fails
+        ├── InboxUnavailableError    the inbox cannot be reached, or its disk fails
+        └── LeaseLostError           a handler has lost the lease of its delivery
 
 Each can be pickled, copied and printed. A printed error has no password, token, phone number, message text or body.
 """
@@ -45,6 +46,7 @@ __all__ = [
     "InboxLockedError",
     "InboxUnavailableError",
     "InvalidNotificationError",
+    "LeaseLostError",
     "MalformedNotificationError",
     "NotFoundError",
     "NotificationError",
@@ -272,6 +274,14 @@ class InboxUnavailableError(InboxError):
     Raised if an inbox cannot be reached, or its disk is full or fails. The operation can be retried.
 
     An inbox on a server may have executed the operation; a repeated append is then recognized as a duplicate.
+    """
+
+
+class LeaseLostError(InboxError):
+    """
+    Raised by `CurrentAttempt.complete_in` if the lease of the delivery was lost or has ended.
+
+    Another worker may handle the delivery: roll the transaction back.
     """
 
 

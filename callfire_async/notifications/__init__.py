@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from callfire_async.notifications.attempt import CurrentAttempt, current_attempt
 from callfire_async.notifications.events import (
     AccountNotification,
     CallFinished,
@@ -48,6 +49,7 @@ __all__ = [
     "ContactListNotification",
     "ContactListValidationFailed",
     "ContactListValidationFinished",
+    "CurrentAttempt",
     "Delivery",
     "DeliveryReportReceived",
     "EndpointTokens",
@@ -76,6 +78,7 @@ __all__ = [
     "TextReceived",
     "TextSent",
     "UnknownNotification",
+    "current_attempt",
     "parse",
     "parse_all",
 ]

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from attrs import define, field
 
 from callfire_async.errors import EventLoopError, HandlerErrors, InboxError, NotificationError
+from callfire_async.notifications.attempt import around_attempt
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox._cancellation import StopProgress, finish_within
 from callfire_async.notifications.inbox.base import Delivery, Inbox, InboxStats, safe_message
@@ -299,7 +300,9 @@ class InlineIntake:
         try:
             is_unknown = await self._known_sources.find_unknown(event)
             ran = not is_unknown and await self._router.dispatch(
-                event, handler_timeout=self._handler_timeout, around=self._observers.handler(record)
+                event,
+                handler_timeout=self._handler_timeout,
+                around=around_attempt(self._observers.handler(record), event),
             )
         except HandlerErrors as errors:
             return self._fail(errors, record)

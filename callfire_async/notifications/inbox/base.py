@@ -225,6 +225,23 @@ def safe_message(error: BaseException) -> str:
     return str(error) if isinstance(error, InboxError) else type(error).__name__
 
 
+async def complete_in(inbox: object, lease: Lease | None, handler: str, connection: object) -> None:
+    """
+    Record in the open transaction of *connection* that a handler has succeeded.
+
+    Raises:
+        TypeError: The inbox has no ``complete_in``, or is None.
+    """
+    record = getattr(inbox, "complete_in", None)
+    if record is None or lease is None:
+        name = "a receiver without an inbox" if inbox is None else type(inbox).__name__
+        raise TypeError(
+            f"complete_in needs a PostgresInbox, not {name}: insert event.key into a table with a unique index, in the"
+            " transaction of the handler's other writes"
+        )
+    await record(lease, handler, connection)
+
+
 class Inbox(Protocol):
     """
     The durable queue in which a receiver stores deliveries.

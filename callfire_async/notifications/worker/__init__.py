@@ -14,6 +14,7 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors, NotificationError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
+from callfire_async.notifications.attempt import around_attempt
 from callfire_async.notifications.events import Notification, UnknownNotification, event_key
 from callfire_async.notifications.inbox._cancellation import (
     StopProgress,
@@ -208,7 +209,7 @@ class Worker:
             self._claiming = False
 
     async def _claim_from_inbox(self) -> list[Lease]:
-        limit = self._free_slots
+        limit, lease_end = self._free_slots, self._work.clock.seconds() + self._lease_duration
         try:
             leases = await inbox_result(lambda: self.inbox.claim(limit, lease=self._lease_duration))
         except asyncio.CancelledError:
@@ -217,7 +218,7 @@ class Worker:
         except Exception:
             self._can_claim = False
             raise
-        self._work.add(leases)
+        self._work.add(leases, lease_end)
         self._can_claim = True
         self.failed_claims.clear()
         return leases
@@ -317,12 +318,13 @@ class Worker:
         if unknown := await self.known_sources.find_unknown(event, self._work.naming(lease)):
             return Outcome.dead_letter(unknown)
         self.counts["unknown"] += isinstance(event, UnknownNotification) and lease.attempt == 1
+        observed = self._work.around_handlers(lease, self.observers.handler(record))
         await self.router.dispatch(
             event,
             skip=lease.completed,
             handler_timeout=self.handler_timeout,
             completed=completed,
-            around=self._work.around_handlers(lease, self.observers.handler(record)),
+            around=around_attempt(observed, event, self.inbox, lease, self._work.end_of(lease)),
         )
         return Outcome.ack(event_key(event)) if completed else self._outcome_without_handler(event)
 

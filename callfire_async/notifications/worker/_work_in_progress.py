@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TypeAlias
 
 from attrs import define, field
 
-from callfire_async.notifications.inbox.base import Inbox, Lease, safe_message
+from callfire_async.notifications.attempt import Around, LeaseEnd
+from callfire_async.notifications.inbox.base import Clock, Inbox, Lease, safe_message
 from callfire_async.notifications.routing._user_code import inbox_result
 
 __all__ = ["WorkInProgress"]
-
-Around: TypeAlias = Callable[[str], AbstractContextManager[object]]
 
 _log = logging.getLogger("callfire_async.worker")
 
@@ -57,33 +55,54 @@ class WorkInProgress:
     has_ended: bool = False
     #: The message of the last settle operation that failed.
     last_error: str = ""
-    #: Ids of the deliveries whose lease was neither settled nor released nor lost.
-    _leased: set[int | str] = field(factory=set)
+    clock: Clock = field(factory=Clock)
+    #: When the leases end that were neither settled nor released nor lost, by the ids of their deliveries.
+    _leased: dict[int | str, LeaseEnd] = field(factory=dict)
     #: Names of the functions of the user that run, by the id of their delivery.
     _functions: dict[int | str, str] = field(factory=dict)
 
     # --- leases -------------------------------------------------------------------------------------------
 
-    def add(self, leases: Iterable[Lease]) -> None:
-        """Add leases that were claimed."""
-        self._leased.update(lease.id for lease in leases)
+    def add(self, leases: Iterable[Lease], end: float) -> None:
+        """Add leases that were claimed, and that end at a time of the clock."""
+        self._leased.update((lease.id, LeaseEnd(end)) for lease in leases)
 
     def remove(self, lease: Lease) -> None:
         """Remove a lease that was settled, released or lost."""
-        self._leased.discard(lease.id)
+        self._leased.pop(lease.id, None)
+
+    def end_of(self, lease: Lease) -> LeaseEnd | None:
+        """Return when a lease ends, which later extensions change; None if it was settled."""
+        return self._leased.get(lease.id)
 
     async def renew_leases(self, inbox: Inbox, duration: float) -> None:
         """Extend the leases of running deliveries each time a third of their duration has passed."""
         while not self.has_ended:
             await asyncio.sleep(duration / 3)
             for task, lease in list(self.running.items()):
-                if not self._needs_lease(task, lease) or await _extend(inbox, lease, duration):
+                if not self._needs_lease(task, lease) or await self._extend(inbox, lease, duration):
                     continue
                 if self._needs_lease(task, lease):
                     _log.warning("lost the lease of delivery %s; another worker may handle it too", lease.id)
 
     def _needs_lease(self, task: asyncio.Task[None], lease: Lease) -> bool:
         return task in self.running and lease.id not in self.settling
+
+    async def _extend(self, inbox: Inbox, lease: Lease, duration: float) -> bool:
+        """Extend a lease; return False if it was lost, True also if the inbox failed: two thirds are left to retry."""
+        end = self.clock.seconds() + duration
+        lease_end = self._leased.get(lease.id, LeaseEnd(end))
+        try:
+            is_extended = await inbox_result(lambda: inbox.extend(lease, duration))
+        except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
+            _log.error(
+                "cannot extend the lease of delivery %s, retrying in %g s: %s",
+                *(lease.id, duration / 3, safe_message(error)),
+            )
+            return True
+        if is_extended:
+            lease_end.seconds = end
+        return is_extended
 
     # --- handlers -----------------------------------------------------------------------------------------
 
@@ -112,15 +131,3 @@ class WorkInProgress:
         if id in self._functions:
             return self._functions[id]
         return "on_dead_letter" if id in self.settling and id not in self._leased else ""
-
-
-async def _extend(inbox: Inbox, lease: Lease, duration: float) -> bool:
-    """Extend a lease; return False if it was lost, True also if the inbox failed: two thirds are left to retry."""
-    try:
-        return await inbox_result(lambda: inbox.extend(lease, duration))
-    except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
-        _log.error(
-            "cannot extend the lease of delivery %s, retrying in %g s: %s",
-            *(lease.id, duration / 3, safe_message(error)),
-        )
-        return True

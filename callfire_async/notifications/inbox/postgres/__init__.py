@@ -31,6 +31,7 @@ from callfire_async.notifications.inbox.base import (
     purge_limits,
 )
 from callfire_async.notifications.inbox.postgres import _queries as sql
+from callfire_async.notifications.inbox.postgres._completions import record_completion
 from callfire_async.notifications.inbox.postgres._notify import WorkNotifier
 from callfire_async.notifications.inbox.postgres._pool import Pool, PostgresPool, Row
 from callfire_async.notifications.inbox.postgres._schema import check_durability, check_name, prepare
@@ -46,6 +47,8 @@ _MAX_BATCH_BYTES = 4 * 1024 * 1024
 
 # `wait` also polls: a notification is lost with its connection, and an expired lease sends none.
 _POLL_SECONDS = 1.0
+# How long `wait` waits for transactions that keep due deliveries from being claimed; they send no notification either.
+_LOCKED_SECONDS = 0.25
 # How long closing the inbox waits for appends in progress.
 _MAX_APPEND_SECONDS = 1.5
 
@@ -105,6 +108,9 @@ class PostgresInbox:
             size_of=lambda delivery: len(delivery.body),
         )
         self._work = asyncio.Event()
+        #: Whether the last claim returned nothing, so that deliveries that were due are locked.
+        self._was_claim_empty = False
+        self._inbox_id = ""
         self._notifier = WorkNotifier(self._pool, f"callfire_async.{schema}", self._wake)
         self._exit_stack = AsyncExitStack()
         # Settlements without a response, as (id, token, statement): the server may have committed them.
@@ -132,7 +138,7 @@ class PostgresInbox:
             await self._pool.open()
             stack.push_async_callback(self._pool.close)
             await check_durability(self._pool, allow_lossy_commits=self._allow_lossy_commits)
-            await prepare(self._pool, self._schema)
+            self._inbox_id = await prepare(self._pool, self._schema)
             self._notifier.start()
             stack.push_async_callback(self._notifier.stop)
             stack.push_async_callback(self._batcher.close, min(self._timeout, _MAX_APPEND_SECONDS))
@@ -187,8 +193,25 @@ class PostgresInbox:
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Lease deliveries that are due, and delete some of those that were handled before ``retention``."""
+        self._work.clear()
         rows = await self._fetch(sql.CLAIM, limit, secrets.token_hex(8), lease, self._retention)
-        return [_lease(row) for row in rows]
+        self._was_claim_empty = not rows
+        completions = await self._completions([row["id"] for row in rows if row["was_leased"]])
+        return [_lease(row, completions) for row in rows]
+
+    async def _completions(self, ids: Sequence[int]) -> set[tuple[int, str]]:
+        """Return the ids and handlers that `complete_in` has recorded for deliveries that this process has leased."""
+        rows = await self._fetch(sql.COMPLETIONS, ids, repeatable=True) if ids else []
+        return {(row["delivery_id"], _unescape(row["handler"])) for row in rows}
+
+    async def complete_in(self, lease: Lease, handler: str, connection: object) -> None:
+        """
+        Record in the open transaction of *connection* that a handler has succeeded, as `CurrentAttempt.complete_in`.
+
+        Until the transaction ends, no worker can claim the delivery, and its lease can be extended and settled.
+        """
+        self._pool.check_open()
+        await record_completion(connection, lease, _escape(handler), schema=self._schema, inbox_id=self._inbox_id)
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
         """Extend a lease to *seconds* from now."""
@@ -284,7 +307,8 @@ class PostgresInbox:
 
     async def wait(self, timeout: float) -> None:
         """Wait until a delivery may be due, or *timeout* seconds have passed."""
-        self._work.clear()
+        if not self._was_claim_empty:
+            self._work.clear()
         deadline = asyncio.get_running_loop().time() + timeout
         remaining = await self._seconds_until_due(deadline)
         while remaining > 0 and not self._work.is_set():
@@ -298,11 +322,13 @@ class PostgresInbox:
         """Return the seconds until a delivery is due or a lease expires, at most until *deadline*."""
         ((due_in,),) = await self._fetch(sql.DUE_IN)
         remaining = deadline - asyncio.get_running_loop().time()
+        if due_in is not None and due_in <= 0 and self._was_claim_empty:
+            due_in = _LOCKED_SECONDS
         return remaining if due_in is None else min(remaining, due_in)
 
 
-def _lease(row: Row) -> Lease:
-    completed = decode_names(row["completed"])
+def _lease(row: Row, completions: set[tuple[int, str]]) -> Lease:
+    completed = decode_names(row["completed"]) | {handler for id, handler in completions if id == row["id"]}
     return Lease(row["id"], row["token"], row["attempt"], row["crashes"], _delivery(row), completed)
 
 

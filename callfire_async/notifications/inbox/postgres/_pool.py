@@ -90,6 +90,12 @@ class PostgresPool:
                 async with asyncio.timeout(min(self._timeout, _MAX_CLOSE_SECONDS)):
                     await pool.close()
 
+    def check_open(self) -> Pool:
+        """Return the pool; raise `InboxError` if it is not open."""
+        if self._pool is None:
+            raise InboxError("this inbox is not open; use it inside 'async with'")
+        return self._pool
+
     # --- calls --------------------------------------------------------------------------------------------
 
     async def fetch(self, statement: str, *arguments: object, repeatable: bool = False) -> list[Row]:
@@ -128,9 +134,7 @@ class PostgresPool:
         return await self._run_once(work)
 
     async def _run_once(self, work: Work[T]) -> T:
-        if self._pool is None:
-            raise InboxError("this inbox is not open; use it inside 'async with'")
-        connection = await self._pool.acquire()
+        connection = await self.check_open().acquire()
         try:
             return await work(connection)
         except (asyncio.CancelledError, asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError):
@@ -138,7 +142,7 @@ class PostgresPool:
             connection.terminate()
             raise
         finally:
-            await self._pool.release(connection)
+            await self.check_open().release(connection)
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[Connection | None]:

@@ -70,11 +70,11 @@ _RETENTION_START = "statement_timestamp() - make_interval(secs => $4)"
 CLAIM = (
     _DELETE_OLD.format(state=DONE, before=_RETENTION_START, limit="2 * $1::bigint")
     + f""", due AS MATERIALIZED (
-        SELECT id, due_at, crashes + state AS crashes FROM {{schema}}.deliveries
+        SELECT id, due_at, crashes + state AS crashes, token <> '' AS was_leased FROM {{schema}}.deliveries
         WHERE state < 2 AND due_at <= statement_timestamp()
         ORDER BY due_at, id LIMIT $1::bigint FOR UPDATE SKIP LOCKED
     ), listed AS MATERIALIZED (
-        SELECT id, crashes, row_number() OVER (ORDER BY due_at, id) AS number,
+        SELECT id, crashes, was_leased, row_number() OVER (ORDER BY due_at, id) AS number,
             count(*) FILTER (WHERE crashes >= {SUSPECT_CRASHES}) OVER (ORDER BY due_at, id) AS suspects
         FROM due
     ), leased AS (
@@ -82,10 +82,37 @@ CLAIM = (
         SET state = 1, crashes = listed.crashes, token = $2, updated_at = statement_timestamp(),
             due_at = statement_timestamp() + make_interval(secs => $3)
         FROM listed WHERE delivery.id = listed.id AND (suspects = 0 OR number = 1)
-        RETURNING number, delivery.*
+        RETURNING number, was_leased, delivery.*
     )
     SELECT * FROM leased ORDER BY number"""
 )
+# Executed after a claim has committed: a transaction that `COMPLETE` was part of may have committed after the claim's
+# snapshot, but before the claim locked the delivery. Only a delivery with an earlier lease can have completions.
+COMPLETIONS = """
+    SELECT delivery_id, handler FROM {schema}.completions WHERE delivery_id = ANY($1::bigint[])"""
+
+# Executed in the caller's transaction. FOR KEY SHARE conflicts with the FOR UPDATE of a claim, which skips the delivery
+# until the transaction ends, but not with an UPDATE, so a lease is extended meanwhile. The id of the
+# transaction distinguishes a repeated call from an earlier transaction that has committed.
+COMPLETE = """
+    WITH held AS MATERIALIZED (
+        SELECT id FROM {schema}.deliveries WHERE id = {id}::bigint AND state = 1 AND token = {token}::text FOR KEY SHARE
+    ), completed AS (
+        INSERT INTO {schema}.completions (delivery_id, handler) SELECT id, {handler}::text FROM held
+        ON CONFLICT (delivery_id, handler) DO NOTHING
+        RETURNING handler
+    )
+    SELECT CASE
+        WHEN NOT EXISTS (SELECT FROM {schema}.inbox_version WHERE inbox_id = {inbox_id}::text) THEN 'other database'
+        WHEN NOT EXISTS (SELECT FROM held) THEN 'lost'
+        WHEN EXISTS (SELECT FROM completed) THEN 'completed'
+        WHEN EXISTS (
+            SELECT FROM {schema}.completions
+            WHERE delivery_id = {id}::bigint AND handler = {handler}::text
+                AND transaction_id = pg_catalog.txid_current()
+        ) THEN 'completed'
+        ELSE 'completed before'
+    END"""
 
 # $1: the id, $2: the lease's token.
 _SETTLE = """

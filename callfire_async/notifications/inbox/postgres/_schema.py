@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox._waiting import log_slow_start
@@ -53,6 +54,17 @@ _MIGRATIONS = (
         appended_at timestamptz NOT NULL
     );
     """,
+    """
+    -- The handlers that have succeeded, recorded in the transactions of their own effects.
+    CREATE TABLE {schema}.completions (
+        delivery_id bigint NOT NULL REFERENCES {schema}.deliveries ON DELETE CASCADE,
+        handler text NOT NULL,
+        transaction_id bigint NOT NULL DEFAULT pg_catalog.txid_current(),
+        PRIMARY KEY (delivery_id, handler)
+    );
+    -- Distinguishes the inbox from one with the same schema in another database.
+    ALTER TABLE {schema}.inbox_version ADD COLUMN inbox_id text NOT NULL DEFAULT '{new_id}';
+    """,
 )
 
 
@@ -84,20 +96,21 @@ async def check_durability(pool: PostgresPool, *, allow_lossy_commits: bool) -> 
         )
 
 
-async def prepare(pool: PostgresPool, schema: str) -> None:
+async def prepare(pool: PostgresPool, schema: str) -> str:
     """
-    Create or migrate the tables if needed.
+    Create or migrate the tables if needed; return the inbox's ID.
 
     Raises:
         InboxError: A later version of this library created them.
     """
 
-    async def migrate(connection: Connection) -> None:
+    async def migrate(connection: Connection) -> str:
         if await _version(connection, schema) < len(_MIGRATIONS):
             await _migrate(connection, schema, pool.timeout)
+        return str(await connection.fetchval(f"SELECT inbox_id FROM {schema}.inbox_version"))  # noqa: S608  # validated
 
     async with log_slow_start(f"the tables of schema {schema} in {pool.server}", pool.timeout):
-        await pool.run(migrate)
+        return await pool.run(migrate)
 
 
 async def _version(connection: Connection, schema: str) -> int:
@@ -122,7 +135,7 @@ async def _migrate(connection: Connection, schema: str, timeout: float) -> None:
         if version == 0:
             await _create_schema(connection, schema)
         for migration in _MIGRATIONS[version:]:
-            await connection.execute(migration.format(schema=schema))
+            await connection.execute(migration.format(schema=schema, new_id=secrets.token_hex(16)))
         await connection.execute(f"UPDATE {schema}.inbox_version SET version = $1", len(_MIGRATIONS))  # noqa: S608  # validated
 
 

@@ -21,6 +21,7 @@ from callfire_async.notifications.inbox.base import (
     InboxStats,
     Lease,
     check_positive,
+    complete_in,
     purge_limits,
     wait_any,
 )
@@ -231,6 +232,19 @@ class SpoolingInbox:
     async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Move a delivery to the dead letters."""
         return await self._call(lambda primary: primary.dead_letter(lease, reason))
+
+    async def complete_in(self, lease: Lease, handler: str, connection: object) -> None:
+        """
+        Record in the open transaction of *connection* that a handler has succeeded, as `CurrentAttempt.complete_in`.
+
+        It does not call the primary, whose database the caller is connected to.
+
+        Raises:
+            TypeError: The primary is not a `PostgresInbox`, or the delivery is in the spool.
+        """
+        if _spool_id(lease.id) is not None:
+            raise TypeError("complete_in needs a delivery of the primary inbox, not one that is in the spool")
+        await complete_in(self._breaker.inbox, lease, handler, connection)
 
     # --- queries and maintenance --------------------------------------------------------------------------
 
