@@ -1,7 +1,5 @@
 """`current_attempt`: what a handler can find out about its attempt, and exactly-once effects."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
@@ -39,7 +37,7 @@ class CurrentAttempt:
     number: int
     #: Name of the handler.
     handler: str
-    _event: Notification = field(repr=False)
+    _event: Notification | None = field(default=None, repr=False)
     _inbox: Inbox | None = field(default=None, repr=False)
     _lease: Lease | None = field(default=None, repr=False)
     _lease_end: LeaseEnd | None = field(default=None, repr=False)
@@ -47,7 +45,7 @@ class CurrentAttempt:
     @property
     def event_key(self) -> str:
         """Key of the event as text, as for `Inbox.handled`."""
-        return event_key(self._event)
+        return "" if self._event is None else event_key(self._event)
 
     @property
     def lease_expires_at(self) -> datetime | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from callfire_async.notifications.encoding import encode
     from callfire_async.testing import samples
     from callfire_async.testing._deliver import deliver
+    from callfire_async.testing._recorded_completions import RecordedCompletion, record_completions
     from callfire_async.testing.factories import (
         make_account_notification,
         make_call_finished,
@@ -37,6 +38,7 @@ __all__ = [
     "PostbackFault",
     "PostbackRecorder",
     "PostbackResult",
+    "RecordedCompletion",
     "deliver",
     "encode",
     "make_account_notification",
@@ -52,6 +54,7 @@ __all__ = [
     "make_text_notification",
     "make_text_received",
     "make_text_sent",
+    "record_completions",
     "samples",
 ]
 
@@ -61,8 +64,10 @@ _MODULES = {
     "PostbackFault": ".faults",
     "PostbackRecorder": ".recorder",
     "PostbackResult": ".fake_callfire._sender",
+    "RecordedCompletion": "._recorded_completions",
     "deliver": "._deliver",
     "encode": "..notifications.encoding",
+    "record_completions": "._recorded_completions",
 }
 
 

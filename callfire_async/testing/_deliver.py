@@ -24,6 +24,7 @@ from callfire_async.notifications.receiver import Receiver
 from callfire_async.notifications.security.request_validation import Postback, Reply
 from callfire_async.notifications.security.signatures import SIGNATURE_HEADER
 from callfire_async.testing._endpoint_discovery import Endpoint, find_endpoint, is_aiohttp_target
+from callfire_async.testing._recorded_completions import keep_recording
 
 __all__ = ["deliver"]
 
@@ -98,6 +99,8 @@ class _AttemptRecorder(Observer):
     _last: AttemptRecord | None = None
     _completed: list[str] = field(factory=list)
     _failed: dict[str, Exception] = field(factory=dict)
+    #: A running application has a context of its own.
+    _recording: Callable[[], AbstractContextManager[None]] = field(factory=keep_recording)
 
     def attempt(self, record: AttemptRecord) -> AbstractContextManager[None]:
         if record.delivery.key == self._key:
@@ -107,7 +110,8 @@ class _AttemptRecorder(Observer):
     @contextmanager
     def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
         try:
-            yield
+            with self._recording():
+                yield
         except Exception as error:
             if record is self._last:
                 self._failed[handler] = error
