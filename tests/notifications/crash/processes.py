@@ -8,9 +8,9 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 from notifications.crash import server
-from notifications.crash.server import Settings
 
 DEADLINE = 20.0
 POLL_SECONDS = 0.005
@@ -79,17 +79,24 @@ class ReceiverProcess:
 
 
 class Processes:
-    """Starts receiver processes."""
+    """
+    Starts processes.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: The settings of the next process.
+        program: The program; a receiver by default.
+    """
+
+    def __init__(self, settings: Any, program: str = server.__file__) -> None:
         self.settings = settings
+        self._program = program
         self._started: list[ReceiverProcess] = []
 
     async def start(self) -> ReceiverProcess:
         """Start a process without waiting until it is ready."""
         listener = self.settings.listener
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "error", server.__file__, self.settings.dumps(),
+            sys.executable, "-W", "error", self._program, self.settings.dumps(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             # The child imports from the same paths as this process.
@@ -110,9 +117,9 @@ class Processes:
 
 
 @asynccontextmanager
-async def run_processes(settings: Settings) -> AsyncIterator[Processes]:
+async def run_processes(settings: Any, program: str = server.__file__) -> AsyncIterator[Processes]:
     """Yield a `Processes`; kill all its processes at the end."""
-    processes = Processes(settings)
+    processes = Processes(settings, program)
     try:
         yield processes
     finally:

@@ -13,11 +13,11 @@ import random
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 
 import uvicorn
 from attrs import asdict, frozen
+from notifications.crash.parent import exit_at_end_of_input, print_line
 
 from callfire_async.notifications import (
     Delivery,
@@ -172,10 +172,6 @@ def make_listener(settings: Settings) -> socket.socket:
     return listener
 
 
-def print_line(text: str) -> None:
-    os.write(1, f"{text}\n".encode())
-
-
 async def serve(settings: Settings) -> None:
     app = NotificationApp(make_receiver(settings))
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", ws="none", access_log=False, log_level="error"))
@@ -188,14 +184,9 @@ async def serve(settings: Settings) -> None:
         await serving
 
 
-def exit_at_end_of_input() -> None:
-    os.read(0, 1)
-    os._exit(1)
-
-
 def main() -> None:
     logging.basicConfig(level=logging.ERROR)
-    threading.Thread(target=exit_at_end_of_input, daemon=True).start()
+    exit_at_end_of_input()
     asyncio.run(serve(Settings(**json.loads(sys.argv[1]))))
 
 
