@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
+from typing import TypeAlias
 
 from attrs import define, field
 
@@ -15,6 +16,8 @@ from callfire_async.notifications.inbox.base import Clock, Inbox, Lease, safe_me
 from callfire_async.notifications.routing._user_code import inbox_result
 
 __all__ = ["WorkInProgress"]
+
+LeaseKey: TypeAlias = tuple[int | str, str]
 
 _log = logging.getLogger("callfire_async.worker")
 
@@ -56,8 +59,9 @@ class WorkInProgress:
     #: The message of the last settle operation that failed.
     last_error: str = ""
     clock: Clock = field(factory=Clock)
-    #: When the leases end that were neither settled nor released nor lost, by the ids of their deliveries.
-    _leased: dict[int | str, LeaseEnd] = field(factory=dict)
+    #: When the leases end that were neither settled nor released nor lost. A nacked delivery may have its next lease
+    #: before the nack has returned.
+    _leased: dict[LeaseKey, LeaseEnd] = field(factory=dict)
     #: Names of the functions of the user that run, by the id of their delivery.
     _functions: dict[int | str, str] = field(factory=dict)
 
@@ -65,15 +69,15 @@ class WorkInProgress:
 
     def add(self, leases: Iterable[Lease], end: float) -> None:
         """Add leases that were claimed, and that end at a time of the clock."""
-        self._leased.update((lease.id, LeaseEnd(end)) for lease in leases)
+        self._leased.update((_key(lease), LeaseEnd(end)) for lease in leases)
 
     def remove(self, lease: Lease) -> None:
         """Remove a lease that was settled, released or lost."""
-        self._leased.pop(lease.id, None)
+        self._leased.pop(_key(lease), None)
 
     def end_of(self, lease: Lease) -> LeaseEnd | None:
         """Return when a lease ends, which later extensions change; None if it was settled."""
-        return self._leased.get(lease.id)
+        return self._leased.get(_key(lease))
 
     async def renew_leases(self, inbox: Inbox, duration: float) -> None:
         """Extend the leases of running deliveries each time a third of their duration has passed."""
@@ -91,7 +95,7 @@ class WorkInProgress:
     async def _extend(self, inbox: Inbox, lease: Lease, duration: float) -> bool:
         """Extend a lease; return False if it was lost, True also if the inbox failed: two thirds are left to retry."""
         end = self.clock.seconds() + duration
-        lease_end = self._leased.get(lease.id, LeaseEnd(end))
+        lease_end = self._leased.get(_key(lease), LeaseEnd(end))
         try:
             is_extended = await inbox_result(lambda: inbox.extend(lease, duration))
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
@@ -121,13 +125,17 @@ class WorkInProgress:
         if self._leased:
             error = f" ({self.last_error})" if self.last_error else ""
             yield f"leases that expire on their own: {len(self._leased)}{error}"
-        if names := sorted({self._function_of(lease.id) for lease in self.running.values()} - {""}):
+        if names := sorted({self._function_of(lease) for lease in self.running.values()} - {""}):
             yield f"functions still running, which may keep the process from exiting: {', '.join(names)}"
         if self.interrupted:
             yield f"calls that were interrupted: {', '.join(self.interrupted)}"
 
-    def _function_of(self, id: int | str) -> str:
+    def _function_of(self, lease: Lease) -> str:
         """Return the name of the user's function that runs for a delivery; empty if the inbox is being called."""
-        if id in self._functions:
-            return self._functions[id]
-        return "on_dead_letter" if id in self.settling and id not in self._leased else ""
+        if lease.id in self._functions:
+            return self._functions[lease.id]
+        return "on_dead_letter" if lease.id in self.settling and _key(lease) not in self._leased else ""
+
+
+def _key(lease: Lease) -> LeaseKey:
+    return lease.id, lease.token
