@@ -1,9 +1,10 @@
 """`current_attempt`: what a handler can find out about its attempt, and exactly-once effects."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TypeAlias
 
 from attrs import define, field, frozen
@@ -106,16 +107,30 @@ def current_attempt() -> CurrentAttempt:
         ) from None
 
 
-@contextmanager
-def running(attempt: CurrentAttempt) -> Iterator[None]:
-    """Make an attempt the current one."""
-    token = _current.set(attempt)
-    try:
-        yield
-    finally:
-        # In another context if the coroutine is closed instead of awaited.
+@define(eq=False)
+class _Running(AbstractContextManager[None]):
+    """The time in which an attempt is the current one, inside another context."""
+
+    _attempt: CurrentAttempt
+    _outer: AbstractContextManager[object]
+    _token: Token[CurrentAttempt] = field(init=False)
+
+    def __enter__(self) -> None:
+        self._outer.__enter__()
+        self._token = _current.set(self._attempt)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # This is another context if the coroutine is closed instead of awaited.
         with suppress(ValueError):
-            _current.reset(token)
+            _current.reset(self._token)
+        self._outer.__exit__(kind, error, trace)
+
+
+def running(attempt: CurrentAttempt) -> AbstractContextManager[None]:
+    """Return a context in which an attempt is the current one."""
+    return _Running(attempt, nullcontext())
 
 
 def around_attempt(
@@ -127,10 +142,4 @@ def around_attempt(
 ) -> Around:
     """Return a function like *observed*, which also makes the handler's attempt the current one."""
     id, number = (None, 1) if lease is None else (lease.id, lease.attempt)
-
-    @contextmanager
-    def around(name: str) -> Iterator[None]:
-        with running(CurrentAttempt(id, number, name, event, inbox, lease, lease_end)), observed(name):
-            yield
-
-    return around
+    return lambda name: _Running(CurrentAttempt(id, number, name, event, inbox, lease, lease_end), observed(name))

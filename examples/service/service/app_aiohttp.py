@@ -17,7 +17,7 @@ from service.settings import Settings
 def create_app(settings: Settings | None = None) -> web.Application:
     """Create the application; without *settings*, they are read from the environment."""
     settings = settings or Settings.from_environment()
-    costs = Costs(settings.database)
+    costs = Costs(settings.database, has_inbox=settings.has_inbox_in_database)
     inbox = make_inbox(settings.inbox, settings.spool)
     receiver = Receiver(make_router(costs), tokens=settings.tokens, inbox=inbox)
 

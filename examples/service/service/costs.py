@@ -10,6 +10,8 @@ from sqlalchemy import BigInteger, Column, MetaData, String, Table, func, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from callfire_async.notifications import current_attempt
+
 _METADATA = MetaData()
 _COSTS = Table(
     "costs",
@@ -27,10 +29,12 @@ class Costs:
 
     Args:
         url: An SQLAlchemy URL: ``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://…``.
+        has_inbox: Whether the receiver's inbox is a `PostgresInbox` in the same database.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, has_inbox: bool = False) -> None:
         self._engine = create_async_engine(url)
+        self._has_inbox = has_inbox
 
     async def __aenter__(self) -> Self:
         """Create the table if it does not exist."""
@@ -50,8 +54,11 @@ class Costs:
         try:
             async with self._engine.begin() as connection:
                 await connection.execute(row)
+                if self._has_inbox:
+                    # Committed together with the row: the handler never runs again for this delivery.
+                    await current_attempt().complete_in(connection)
         except IntegrityError:
-            # The row exists: an earlier attempt committed it, and crashed before its ack.
+            # The row exists: another delivery of the event, or an attempt that crashed before its ack, committed it.
             return
 
     async def total(self, broadcast_id: int) -> Decimal:

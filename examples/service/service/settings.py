@@ -36,6 +36,11 @@ class Settings:
     #: The public URL of ``/callfire``, for ``python -m service.subscribe``.
     public_url: str = ""
 
+    @property
+    def has_inbox_in_database(self) -> bool:
+        """Whether the inbox is in the service's own database, so that handlers can complete in their transactions."""
+        return self.database.replace("postgresql+asyncpg:", "postgresql:") == self.inbox
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """

@@ -7,12 +7,14 @@ import pytest
 from aiohttp.test_utils import TestServer
 from attrs import evolve
 from service import app_aiohttp, app_fastapi
+from service.costs import Costs
+from service.handlers import make_router
 from service.settings import Settings
 from service.subscribe import subscribe
 
 from callfire_async import NotificationFormat
-from callfire_async.notifications import EndpointTokens
-from callfire_async.testing import deliver, make_call_finished, make_text_sent
+from callfire_async.notifications import EndpointTokens, Receiver
+from callfire_async.testing import deliver, make_call_finished, make_text_sent, record_completions
 
 TOKEN = "a-token-for-tests-only"
 
@@ -62,6 +64,23 @@ async def test_the_cost_of_a_call_is_recorded_once(settings, run):
 
         assert (await client.get("/broadcasts/7/cost")).json() == {"credits": 1.0}
         assert (await client.get("/health")).text == "ok\n"
+
+
+async def test_a_cost_and_the_completion_of_its_handler_are_one_transaction(settings):
+    async with Costs(settings.database, has_inbox=True) as costs:
+        with record_completions() as completions:
+            await deliver(Receiver(make_router(costs), tokens=None), make_call_finished(broadcast_id=7))
+
+        assert await costs.total(7) == 1
+    assert [completion.attempt.handler for completion in completions] == ["record_call_cost"]
+
+
+def test_the_inbox_is_in_the_services_database(settings):
+    url = "postgresql+asyncpg://callfire@db/callfire"
+
+    assert evolve(settings, inbox="postgresql://callfire@db/callfire", database=url).has_inbox_in_database
+    assert not evolve(settings, database=url).has_inbox_in_database
+    assert not settings.has_inbox_in_database
 
 
 @each_front_end

@@ -123,7 +123,7 @@ async def _fetch_sqlalchemy(connection: Any, statement: Statement) -> object:
     if not _is_in_transaction(driver):
         # SQLAlchemy begins the transaction with its first statement, unless the isolation level is AUTOCOMMIT.
         await connection.exec_driver_sql("SELECT 1")
-        _check_transaction(driver)
+    _check_transaction(driver)
     text_and_values = statement.numbered if _is_asyncpg(driver) else statement.named
     return (await connection.exec_driver_sql(*text_and_values)).scalar_one()
 

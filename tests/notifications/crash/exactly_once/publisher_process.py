@@ -1,7 +1,7 @@
 """
 A publisher in a process of its own, which appends the rows of an outbox table to a file and deletes them.
 
-Its only argument is its settings as JSON. The file stands for another system, such as a message broker.
+Its only argument is its settings as JSON. The file represents another system, such as a message broker.
 """
 
 import asyncio

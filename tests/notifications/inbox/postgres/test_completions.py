@@ -175,7 +175,7 @@ async def complete(schema: Schema, inbox: PostgresInbox, lease: Lease, handler: 
 @pytest.mark.parametrize("name", ODD_NAMES)
 @pytest.mark.parametrize("library", [LIBRARIES["asyncpg"], LIBRARIES["psycopg"]], ids=["asyncpg", "psycopg"])
 async def test_handlers_have_any_name(schema, inbox, lease, name, library: Library):
-    """The next lease has it unchanged."""
+    """The next lease has the same name."""
     async with library.begin(schema.dsn()) as connection:
         await inbox.complete_in(lease, name, connection)
 
@@ -238,7 +238,7 @@ async def test_an_isolated_transaction_does_not_complete_with_a_lost_lease(schem
 
 @isolated
 async def test_an_isolated_transaction_keeps_a_nacked_delivery_from_other_workers(schema, inbox, lease, isolation):
-    """Its snapshot still shows the lease, which has ended; nobody has claimed the delivery since."""
+    """Its snapshot still shows the lease, which has ended; no worker has claimed the delivery since."""
     async with transaction(schema, isolation=isolation) as connection:
         await connection.execute("SELECT 1 FROM pg_catalog.pg_class")
         await inbox.nack(lease, delay=0)
@@ -264,7 +264,7 @@ async def test_an_isolated_transaction_does_not_complete_after_a_nack_and_a_clai
 
 @pytest.mark.parametrize("settle", [settle for name, settle in SETTLE.items() if name != "extend"])
 async def test_a_settled_lease_is_lost(schema, inbox, lease, settle):
-    """As for a handler that goes on after its timeout."""
+    """As for a handler that still runs after its timeout."""
     await settle(inbox, lease)
 
     with pytest.raises(LeaseLostError, match="the lease of delivery 1 was lost or has ended; roll the"):
@@ -282,7 +282,7 @@ async def test_a_lease_that_another_worker_has_taken_is_lost(schema, inbox, leas
     await complete(schema, inbox, other)
 
 
-async def test_an_expired_lease_that_nobody_has_taken_is_held(schema, inbox, lease):
+async def test_an_expired_lease_that_no_worker_has_taken_is_held(schema, inbox, lease):
     """As for the other operations."""
     await expire(schema, lease)
 
@@ -315,7 +315,7 @@ async def test_a_delivery_is_not_claimed_during_the_transaction(schema, inbox, l
 
 
 async def test_a_delivery_is_not_claimed_during_the_transaction_after_a_nack(schema, inbox, lease):
-    """A handler that goes on after its timeout may still commit."""
+    """A handler that still runs after its timeout may commit."""
     async with transaction(schema) as connection:
         await inbox.complete_in(lease, "debit", connection)
         await inbox.nack(lease, delay=0)
