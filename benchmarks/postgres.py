@@ -26,6 +26,8 @@ CONCURRENCY = 64
 POSTBACKS = 3_000
 WARM_UP = 200
 CONNECTIONS = 32
+# Longer than a run.
+_LEASE_SECONDS = 3600.0
 
 _BODY = samples.body("TextSent")
 _TABLE = """
@@ -47,6 +49,7 @@ class Comparison:
 
     inbox: Any
     connection: Any
+    lease: Any
     numbers: Iterator[int] = field(factory=itertools.count)
 
     def delivery(self) -> Delivery:
@@ -93,6 +96,18 @@ class Comparison:
         await self.connection.fetchrow(_LEASE, id, "token")
         await self.connection.execute(_ACK, id, "token")
 
+    async def insert_in_transaction(self) -> None:
+        """Insert one row in a transaction with asyncpg, as a handler does."""
+        async with self.connection.transaction():
+            await self.insert_one()
+
+    async def insert_and_complete(self) -> None:
+        """Insert one row in a transaction, and complete a handler in it."""
+        async with self.connection.transaction():
+            await self.insert_one()
+            # Another handler each time, of one delivery.
+            await self.inbox.complete_in(self.lease, f"handler {next(self.numbers)}", self.connection)
+
 
 Operation = Callable[[Comparison], Awaitable[None]]
 
@@ -108,7 +123,9 @@ async def open_comparison() -> AsyncIterator[Comparison]:
         async with PostgresInbox(server.dsn()) as inbox:
             connection = await asyncpg.connect(server.dsn())
             await connection.execute(_TABLE)
-            yield Comparison(inbox, connection)
+            await inbox.append(Delivery(_BODY))
+            (lease,) = await inbox.claim(1, lease=_LEASE_SECONDS)
+            yield Comparison(inbox, connection, lease)
             await connection.close()
 
 
@@ -188,6 +205,12 @@ ROWS = (
         "prepared `INSERT`, `UPDATE`, `UPDATE` with asyncpg, without a queue",
         None,
         _compare(Comparison.append_claim_ack, Comparison.insert_update_update),
+    ),
+    Row(
+        "a handler that commits a row with `complete_in`",
+        "the same handler without `complete_in`, with asyncpg",
+        None,
+        _compare(Comparison.insert_and_complete, Comparison.insert_in_transaction),
     ),
     Row(
         "postbacks acknowledged and handled by 2 processes that share a `PostgresInbox`",

@@ -19,7 +19,14 @@ settings.register_profile("torture", max_examples=5_000, deadline=None)
 
 HERE = Path(__file__).parent
 # Their tests all start servers or kill processes; elsewhere, a decorator marks the test.
-SLOW_FOLDERS = frozenset(["notifications/crash", "notifications/inbox/jetstream", "notifications/inbox/sqlite/power"])
+SLOW_FOLDERS = frozenset(
+    [
+        "notifications/crash",
+        "notifications/crash/exactly_once",
+        "notifications/inbox/jetstream",
+        "notifications/inbox/sqlite/power",
+    ]
+)
 # A test that uses one of these drives a browser or starts a server.
 SLOW_FIXTURES = frozenset(["browser", "nats_server", "postgres"])
 
