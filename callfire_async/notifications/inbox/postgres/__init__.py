@@ -315,6 +315,8 @@ class PostgresInbox:
             try:
                 async with asyncio.timeout(min(remaining, _POLL_SECONDS)):
                     await self._work.wait()
+                    # At once, because a claim clears the event.
+                    return
             except TimeoutError:
                 remaining = await self._seconds_until_due(deadline) if remaining > _POLL_SECONDS else 0.0
 

@@ -134,7 +134,8 @@ class PostgresPool:
         return await self._run_once(work)
 
     async def _run_once(self, work: Work[T]) -> T:
-        connection = await self.check_open().acquire()
+        pool = self.check_open()
+        connection = await pool.acquire()
         try:
             return await work(connection)
         except (asyncio.CancelledError, asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError):
@@ -142,7 +143,7 @@ class PostgresPool:
             connection.terminate()
             raise
         finally:
-            await self.check_open().release(connection)
+            await pool.release(connection)
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[Connection | None]:
