@@ -29,7 +29,7 @@ def record_completions(event: Notification | None = None, *, number: int = 1) ->
     """
     Record calls of `CurrentAttempt.complete_in` instead of carrying them out; yield the list of them.
 
-    In the block, `complete_in` accepts any connection, and a handler may be called directly. It applies to handlers
+    In the block, any connection is accepted, and a handler may be called directly. It applies to handlers
     that are called in the block, to receivers that are started in it, with any inbox, and to those of `deliver`. It
     records the call only: whether the transaction commits makes no difference, and a retry runs the handler again.
 

@@ -951,6 +951,22 @@ async def test_a_failed_extension_is_retried(handlers, start_worker, caplog):
     assert inbox._rows[1].crashes == 0
 
 
+async def test_a_worker_may_claim_a_delivery_again_whose_handler_still_runs(handlers, start_worker):
+    """Its lease has expired; neither handler fails because of the other one."""
+    handlers.add_waiting("waits")
+    inbox = LosingInbox()
+    await inbox.append(Delivery(body()))
+    late_worker = start_worker(inbox)
+    await until(lambda: handlers.ran == ["waits"])
+    inbox._update(inbox._rows[1], due_at=0.0)
+    inbox._work_added.set()
+    await until(lambda: handlers.ran == ["waits", "waits"])
+    handlers.proceed.set()
+    await until(lambda: not late_worker.is_busy)
+
+    assert late_worker.counts["failed"] == 0
+
+
 # --- administration -------------------------------------------------------------------------------------
 
 

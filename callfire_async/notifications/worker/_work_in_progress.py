@@ -26,13 +26,13 @@ _log = logging.getLogger("callfire_async.worker")
 class _NamedRun(AbstractContextManager[None]):
     """The run of a function of the user in a context, with its name in *functions*."""
 
-    _functions: dict[int | str, str]
-    _id: int | str
+    _functions: dict[LeaseKey, str]
+    _key: LeaseKey
     _name: str
     _context: AbstractContextManager[object]
 
     def __enter__(self) -> None:
-        self._functions[self._id] = self._name
+        self._functions[self._key] = self._name
         self._context.__enter__()
 
     def __exit__(
@@ -41,7 +41,7 @@ class _NamedRun(AbstractContextManager[None]):
         try:
             self._context.__exit__(kind, error, trace)
         finally:
-            del self._functions[self._id]
+            del self._functions[self._key]
 
 
 @define(eq=False)
@@ -62,8 +62,8 @@ class WorkInProgress:
     #: When the leases end that were neither settled nor released nor lost. A nacked delivery may have its next lease
     #: before the nack has returned.
     _leased: dict[LeaseKey, LeaseEnd] = field(factory=dict)
-    #: Names of the functions of the user that run, by the id of their delivery.
-    _functions: dict[int | str, str] = field(factory=dict)
+    #: Names of the functions of the user that run.
+    _functions: dict[LeaseKey, str] = field(factory=dict)
 
     # --- leases -------------------------------------------------------------------------------------------
 
@@ -112,11 +112,11 @@ class WorkInProgress:
 
     def around_handlers(self, lease: Lease, observed: Around) -> Around:
         """Return a function like *observed*, which also stores the name of the handler that runs for a delivery."""
-        return lambda name: _NamedRun(self._functions, lease.id, name, observed(name))
+        return lambda name: _NamedRun(self._functions, _key(lease), name, observed(name))
 
     def naming(self, lease: Lease) -> Around:
         """Return a function that stores the name of the function of the user that runs for a delivery."""
-        return lambda name: _NamedRun(self._functions, lease.id, name, nullcontext())
+        return lambda name: _NamedRun(self._functions, _key(lease), name, nullcontext())
 
     # --- stopping -----------------------------------------------------------------------------------------
 
@@ -132,9 +132,10 @@ class WorkInProgress:
 
     def _function_of(self, lease: Lease) -> str:
         """Return the name of the user's function that runs for a delivery; empty if the inbox is being called."""
-        if lease.id in self._functions:
-            return self._functions[lease.id]
-        return "on_dead_letter" if lease.id in self.settling and _key(lease) not in self._leased else ""
+        key = _key(lease)
+        if key in self._functions:
+            return self._functions[key]
+        return "on_dead_letter" if lease.id in self.settling and key not in self._leased else ""
 
 
 def _key(lease: Lease) -> LeaseKey:
