@@ -16,12 +16,8 @@ from callfire_async.errors import HandlerErrors, NotificationError
 from callfire_async.notifications._dead_letter_log import DeadLetterLog
 from callfire_async.notifications.attempt import around_attempt
 from callfire_async.notifications.events import Notification, UnknownNotification, event_key
-from callfire_async.notifications.inbox._cancellation import (
-    StopProgress,
-    cancel_repeatedly,
-    count_cancellations,
-    wait_for_tasks,
-)
+from callfire_async.notifications.inbox import _cancellation
+from callfire_async.notifications.inbox._cancellation import StopProgress
 from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Inbox, Lease, safe_message, wait_for_event
 from callfire_async.notifications.observers import AttemptRecord, _CompositeObserver
 from callfire_async.notifications.parsing import parse_or_split
@@ -117,7 +113,9 @@ class Worker:
             steps.push_async_callback(self._give_up)
             for task in self._tasks[:1]:
                 task.cancel()
-            await wait_for_tasks(self._work.running, 0.0 if progress.is_cancelled else self.shutdown_timeout)
+            await _cancellation.wait_for_tasks(
+                self._work.running, 0.0 if progress.is_cancelled else self.shutdown_timeout
+            )
 
     async def _give_up(self) -> None:
         """Cancel the handlers, and make a last attempt to settle or release each delivery."""
@@ -125,11 +123,11 @@ class Worker:
         for task, lease in self._work.running.items():
             if lease.id not in self._work.settling and task not in self._tasks:
                 task.cancel()
-        await wait_for_tasks({*self._tasks[:1], *self._work.running}, SETTLE_SECONDS)
+        await _cancellation.wait_for_tasks({*self._tasks[:1], *self._work.running}, SETTLE_SECONDS)
 
     async def _cancel_tasks(self) -> None:
         self._work.has_ended = True
-        await cancel_repeatedly([*self._tasks, *self._work.running])
+        await _cancellation.cancel_repeatedly([*self._tasks, *self._work.running])
 
     def _describe_unfinished(self, unfinished: list[str]) -> None:
         self.dead_letters.flush()
@@ -357,7 +355,7 @@ class Worker:
         self._changed.set()
         while True:
             # A task that is cancelled without a stop belongs to an event loop that is about to be closed.
-            is_last_attempt = self._giving_up.is_set() or count_cancellations() > 0
+            is_last_attempt = self._giving_up.is_set() or _cancellation.count_cancellations() > 0
             try:
                 return outcome.name if await self._settle(lease, outcome) else "lost"
             except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything, and the worker must continue
