@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from enum import EnumType
 from importlib import import_module
 from importlib.metadata import version as version_of
+from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
 
@@ -87,12 +88,58 @@ def add_commands(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] = "\n".join([before, *describe("callfire-async", get_command(command_line)), after])
 
 
+# --- the settings, from the signatures and the docstrings ------------------------------------------------
+
+# The class whose parameters are listed, and others whose docstrings describe them better.
+SETTINGS = re.compile(r"<!-- settings: (.+) -->")
+# For tests only.
+HIDDEN_SETTINGS = {"clock", "sleep"}
+
+
+def settings_table(found: re.Match[str]) -> str:
+    """Return a table of the parameters of a class; fail if one has no description."""
+    described = [load(name) for name in found[1].split()]
+    descriptions = {name: text for cls in described for name, text in described_arguments(cls)}
+    rows = [
+        f"| `{name}` | {default_of(parameter)} | {descriptions[name]} |"
+        for name, parameter in inspect.signature(described[0]).parameters.items()
+        if name not in HIDDEN_SETTINGS
+    ]
+    return "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows])
+
+
+def load(name: str) -> type:
+    """Import a class by its full name."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(import_module(module), attribute)
+
+
+def described_arguments(cls: type) -> Iterator[tuple[str, str]]:
+    """Yield the names and descriptions of the section "Args" of a docstring."""
+    section = re.split(r"\n\n(?=\S)", (inspect.getdoc(cls) or "").partition("\nArgs:\n")[2])[0]
+    for argument in re.split(r"^    (?=\S)", section, flags=re.MULTILINE)[1:]:
+        name, _, text = argument.partition(": ")
+        yield name, " ".join(text.split()).replace("|", "\\|")
+
+
+def default_of(parameter: inspect.Parameter) -> str:
+    """Return the default value of a parameter for a table."""
+    return "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
+
+
+def add_settings(app: Sphinx) -> None:
+    """Insert the tables of settings, before autodoc replaces the defaults in signatures by their source."""
+    page = SETTINGS.sub(settings_table, (Path(app.srcdir) / "settings.md").read_text(encoding="utf-8"))
+    app.connect("source-read", lambda _, name, source: source.__setitem__(0, page) if name == "settings" else None)
+
+
 # --- corrections to what the extensions generate ----------------------------------------------------------
 
 
 def setup(app: Sphinx) -> None:
-    """Register the commands' descriptions and the corrections for attrs classes and docstrings."""
+    """Register the commands, the settings and the corrections for attrs classes and docstrings."""
     app.connect("source-read", add_commands)
+    app.connect("builder-inited", add_settings)
     app.connect("builder-inited", share_attribute_comments)
     # Before napoleon, whose priority is 500.
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
