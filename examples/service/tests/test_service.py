@@ -54,7 +54,7 @@ each_front_end = pytest.mark.parametrize("run", [run_fastapi, run_aiohttp])
 
 
 @each_front_end
-async def test_the_cost_of_a_call_is_recorded_once(settings, run):
+async def test_the_cost_of_each_event_is_recorded_once(settings, run):
     call = make_call_finished(broadcast_id=7)
 
     async with run(settings) as (app, client):
@@ -62,7 +62,8 @@ async def test_the_cost_of_a_call_is_recorded_once(settings, run):
             await deliver(app, call, format=format)
         await deliver(app, make_text_sent(broadcast_id=7))
 
-        assert (await client.get("/broadcasts/7/cost")).json() == {"credits": 1.0}
+        # One for the call, and one for the text.
+        assert (await client.get("/broadcasts/7/cost")).json() == {"credits": 2.0}
         assert (await client.get("/health")).text == "ok\n"
 
 
