@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 
 from attrs import define, field
@@ -162,7 +162,7 @@ class _Lifespan:
 
     async def _run(self) -> None:
         try:
-            with _logged(self.observer):
+            with _LoggedExceptions(self.observer):
                 async with self.observer.lifespan():
                     self._entered.set()
                     await self._ending.wait()
@@ -234,7 +234,7 @@ class _ExceptionSafeContext(AbstractContextManager[None]):
         self._context: AbstractContextManager[None] = _NO_CONTEXT
 
     def __enter__(self) -> None:
-        with _logged(self._observer):
+        with _LoggedExceptions(self._observer):
             context = self._hook(self._observer)
             context.__enter__()
             self._context = context
@@ -242,15 +242,23 @@ class _ExceptionSafeContext(AbstractContextManager[None]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _logged(self._observer):
+        with _LoggedExceptions(self._observer):
             self._context.__exit__(kind, error, trace)
 
 
-@contextmanager
-def _logged(observer: Observer) -> Iterator[None]:
-    task = CallingTask()
-    try:
-        yield
-    except BaseException as error:  # noqa: BLE001  # an observer may raise anything, and must not affect deliveries
-        task.raise_unless_failure(error)
-        _log.error("observer %s failed, ignoring it: %s", type(observer).__name__, type(error).__name__)
+class _LoggedExceptions(AbstractContextManager[None]):
+    """Logs the exceptions of an observer by type, and suppresses them, except those that end the process or task."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._task = CallingTask()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            # An observer may raise anything, and must not affect deliveries.
+            self._task.raise_unless_failure(error)
+            names = type(self._observer).__name__, type(error).__name__
+            _log.error("observer %s failed, ignoring it: %s", *names)
+        return True

@@ -9,14 +9,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from time import perf_counter
 
 from attrs import define, field
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, MeterProvider
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, Tracer, TracerProvider, get_current_span
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    TracerProvider,
+    get_current_span,
+    use_span,
+)
 
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
 from callfire_async.notifications.receiver import Receiver
@@ -110,7 +120,7 @@ class _ReceiverTelemetry(Observer):
         method = record.method if record.method in _METHODS else "_OTHER"
         request: Attributes = {"http.request.method": method, "http.route": _ROUTE}
         # If the framework is instrumented too, the current span is its server span.
-        kind = SpanKind.INTERNAL if get_current_span().get_span_context().is_valid else SpanKind.SERVER
+        kind = SpanKind.INTERNAL if _is_valid(get_current_span()) else SpanKind.SERVER
         name = f"{'HTTP' if method == '_OTHER' else method} {_ROUTE}"
         with self._span(name, kind, _RECEIVE | request) as span:
             self._request_links.begin(record, span.get_span_context())
@@ -188,16 +198,17 @@ class _ReceiverTelemetry(Observer):
         context: Context | None = None,
         links: Sequence[Link] = (),
     ) -> AbstractContextManager[Span]:
-        return self._tracer.start_as_current_span(
-            name,
-            context=context,
-            kind=kind,
-            attributes=attributes,
-            links=links,
-            # The message of a handler's exception may contain a phone number or a text.
-            record_exception=False,
-            set_status_on_exception=False,
-        )
+        # The message of a handler's exception may contain a phone number or a text.
+        options = {"record_exception": False, "set_status_on_exception": False}
+        span = self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, links=links, **options)
+        if not (_is_valid(span) or _is_valid(get_current_span())):
+            # There are metrics only; making three empty spans current would cost as much as a histogram.
+            return nullcontext(span)
+        return use_span(span, end_on_exit=True, **options)
+
+
+def _is_valid(span: Span) -> bool:
+    return span.get_span_context().is_valid
 
 
 # --- attributes -------------------------------------------------------------------------------------------
