@@ -313,7 +313,7 @@ def _parsed(kind: type[T], origin: Mapping[str, Any], root: str | None = None, *
     is_v2 = origin.get("api") == "v2" or any(origin.get(name) is not None for name in WebhookFields.__annotations__)
     if is_v2 and origin.get("subscription_id") is not None:
         raise TypeError("subscription_id must not be given for an event of API v2, which has a webhook_id")
-    fields = {**origin, **content} | ({} if is_v2 or root is None else {"name": root})
+    fields: dict[str, Any] = {**origin, **content} | ({} if is_v2 or root is None else {"name": root})
     fields.pop("api", None)
     _, body = encode(kind(**fields), api="v2" if is_v2 else "1.1")
     received = parse(body)

@@ -43,7 +43,7 @@ class WebhookService:
             ("/webhooks/{id:int}", "DELETE", self._delete),
         )
 
-    def error_response(self, _: Request, status: int, message: str, headers: Any) -> Response:
+    def error_response(self, request: Request, status: int, message: str, headers: Any) -> Response:  # noqa: ARG002  # a parameter of the protocol
         """Return an error as API v2 does. CallFire does not publish its internal codes: this one is the status."""
         content = {
             "httpStatusCode": status,
