@@ -66,7 +66,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def torture(session: nox.Session) -> None:
     """Run the long forms of the randomized tests: crashes, power cuts, cancellations, fuzzing; this takes hours."""
-    session.install("--editable", ".", *group("tests"), *group("torture"))
+    session.install("--editable", ".", *group("tests"), *group("servers"), *group("torture"))
     long = ("--torture", "-o", "faulthandler_timeout=0", *session.posargs)
     session.run("pytest", "--hypothesis-profile=torture", "tests/notifications/inbox", *long)
     session.run("pytest", "tests", "--ignore=tests/notifications/inbox", *long)
