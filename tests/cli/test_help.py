@@ -176,7 +176,7 @@ def test_sandbox_passes_its_options(monkeypatch):
     """The sandbox listens on the port of its option."""
     calls = []
 
-    async def run(port, *, as_json):
+    async def run(_, port, *, as_json):
         calls.append((port, as_json))
 
     monkeypatch.setattr("callfire_async.cli.commands.sandbox.run", run)

@@ -10,6 +10,8 @@ from callfire_async.cli._exit import port_errors
 from callfire_async.cli._output import echo, echo_json
 from callfire_async.inspector._server import serve
 from callfire_async.testing import FakeCallFire
+from callfire_async.testing.fake_callfire._api_1_1 import ListOfOne
+from callfire_async.testing.fake_callfire._postback_builder import PostbackShape
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -37,14 +39,23 @@ To trigger a postback to the subscriptions to OUTBOUND_TEXT_FINISHED and the web
 def sandbox(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = 8480,
+    list_of_one: Annotated[
+        ListOfOne, typer.Option(help="JSON form of a list with one item in API 1.1; CallFire has sent both.")
+    ] = "array",
+    postback_shape: Annotated[
+        PostbackShape, typer.Option(help="Shape of API 1.1's postbacks: of today (since 2016), or of 2015.")
+    ] = "2016",
+    events_per_postback: Annotated[
+        int, typer.Option(min=1, help="Maximum number of events in one postback of API v2.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    asyncio.run(run(port, as_json=as_json))
+    fake = FakeCallFire(list_of_one=list_of_one, postback_shape=postback_shape, events_per_postback=events_per_postback)
+    asyncio.run(run(fake, port, as_json=as_json))
 
 
-async def run(port: int, *, as_json: bool) -> None:
+async def run(fake: FakeCallFire, port: int, *, as_json: bool) -> None:
     """Serve until interrupted."""
-    fake = FakeCallFire()
     async with port_errors(serve(fake, port)) as bound_port:
         root = f"http://127.0.0.1:{bound_port}"
         urls = {"base_url": f"{root}/api/1.1/rest", "webhooks_base_url": f"{root}/v2"}
