@@ -217,7 +217,7 @@ class InvalidNotificationError(NotificationError):
 
     def __init__(self, summary: str, *, problems: Sequence[str] = ()) -> None:
         super().__init__(summary)
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
 
 
 class HandlerErrors(ExceptionGroup[Exception], CallFireError):

@@ -43,7 +43,7 @@ class LazyCommand(TyperCommand):
         return self.load().make_context(*args, **extra)
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=ErrorHandlingGroup, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
 

@@ -71,7 +71,7 @@ class InspectorApp:
     """
 
     def __init__(self, source: Source, *, key: str | None = None, host: str = LOOPBACK) -> None:
-        self.key = key or secrets.token_urlsafe(24)
+        self.key: str = key or secrets.token_urlsafe(24)
         self._source = source
         self._stopped = False
         # Rejects the name of another site that resolves to this machine (DNS rebinding).

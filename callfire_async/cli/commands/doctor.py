@@ -30,7 +30,7 @@ from callfire_async.notifications.inbox.sqlite._database import EPHEMERAL_FILE_S
 from callfire_async.notifications.security.signatures import SIGNATURE_HEADER, SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 # Earlier versions can corrupt a file that has two connections.
 SQLITE_FIXED = (3, 51, 3)

@@ -25,7 +25,7 @@ from callfire_async.notifications import Receiver, Router
 from callfire_async.notifications.inbox.base import InboxEntry
 from callfire_async.notifications.parsing import parse_each
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     no_args_is_help=True,

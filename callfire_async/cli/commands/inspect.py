@@ -13,7 +13,7 @@ from callfire_async.cli._output import echo, echo_json
 from callfire_async.inspector import BindAddress, FileSource, serve_inspector
 from callfire_async.inspector._server import LOOPBACK
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @app.command(

@@ -46,7 +46,7 @@ from callfire_async.notifications.inbox.base import Delivery
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
 from callfire_async.notifications.parsing import parse_or_split
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 LISTEN_PORT = 8484
 PREFIX = "/callfire"

@@ -12,7 +12,7 @@ from callfire_async.errors import InvalidNotificationError, NotificationError
 from callfire_async.inspector.views import describe_event
 from callfire_async.notifications import parse_all
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @app.command(

@@ -13,7 +13,7 @@ from callfire_async.testing import FakeCallFire
 from callfire_async.testing.fake_callfire._api_1_1 import ListOfOne
 from callfire_async.testing.fake_callfire._postback_builder import PostbackShape
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 _READY = """\
 Ready! A fake CallFire: API 1.1 at {base_url}, API v2 at {webhooks_base_url}

@@ -17,7 +17,7 @@ from callfire_async.client.plan import Plan
 from callfire_async.inspector.views import to_jsonable
 from callfire_async.models import NotificationFormat, Subscription, SubscriptionFilter, TriggerEvent
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     no_args_is_help=True,

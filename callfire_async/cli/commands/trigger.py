@@ -30,7 +30,7 @@ from callfire_async.notifications import Notification, SigningSecrets, UnknownNo
 from callfire_async.testing import encode, factories
 from callfire_async.testing.fake_callfire._sender import OutgoingPostback, PostbackResult, PostbackSender
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 _TIMEOUT_SECONDS = 30.0
 

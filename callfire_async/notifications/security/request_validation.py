@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -94,7 +95,7 @@ class RequestValidator:
         self.tokens = tokens
         self._rejections = RejectionLog(clock)
         #: Number of rejected requests, by reason.
-        self.refused = self._rejections.counts
+        self.refused: Counter[str] = self._rejections.counts
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
         self._signatures = signatures

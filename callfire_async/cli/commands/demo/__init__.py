@@ -48,7 +48,7 @@ from callfire_async.testing import (
     make_text_sent,
 )
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 BROADCAST_ID = 12345
 # IDs of texts and calls, of twelve digits as in CallFire's own.

@@ -19,7 +19,7 @@ from callfire_async.client.webhook_plan import WebhookPlan
 from callfire_async.inspector.views import to_jsonable
 from callfire_async.models import Webhook, WebhookEvent, WebhookResource
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     no_args_is_help=True,
