@@ -1,17 +1,32 @@
 """The project's checks: ``nox --list`` lists the sessions, ``nox -s lint types`` runs two of them."""
 
+import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import nox
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-PYTHONS = nox.project.python_versions(PYPROJECT)
+# 3.14 gets its classifier when its tests pass.
+PYTHONS = [*nox.project.python_versions(PYPROJECT), "3.14"]
 EXTRAS = ",".join(PYPROJECT["project"]["optional-dependencies"])
 
 # Tests that wait for servers and processes take long, so idle workers take tests from busy ones.
 PYTEST = ("pytest", "--numprocesses=auto", "--dist=worksteal")
+
+# Files that only GitHub, Read the Docs and citation tools read, by the schema that describes them.
+SCHEMAS = {
+    "vendor.citation-file-format": "CITATION.cff",
+    "vendor.github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+    "vendor.github-issue-forms": ".github/ISSUE_TEMPLATE/[0-9]-*.yml",
+    "vendor.github-workflows": ".github/workflows/*.yml",
+    "vendor.readthedocs": ".readthedocs.yaml",
+}
+
+# In percent; pyright counts all public names, with and without complete types.
+MIN_TYPE_COMPLETENESS = 99
 
 nox.needs_version = ">=2025.10.14"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -26,20 +41,28 @@ def group(name: str) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, the layers of the architecture and the words."""
+    """Check style, formatting, the layers of the architecture, the words and the configuration of other services."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", env={"PYTHONPATH": "."})
     session.run("python", "tests/words.py")
+    for schema, pattern in SCHEMAS.items():
+        files = sorted(str(path) for path in Path().glob(pattern))
+        session.run("check-jsonschema", "--default-filetype=yaml", f"--builtin-schema={schema}", *files)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the package and its typed uses with mypy and pyright."""
+    """Check the package and its typed uses with mypy and pyright, and that its public types are complete."""
     session.install("--editable", ".", *group("types"))
     session.run("mypy")
     session.run("pyright")
+    verify = ("pyright", "--verifytypes", "callfire_async", "--ignoreexternal")
+    # The status is 1 below 100 %.
+    report = session.run(*verify, "--outputjson", silent=True, success_codes=[0, 1])
+    if json.loads(report)["typeCompleteness"]["completenessScore"] * 100 < MIN_TYPE_COMPLETENESS:
+        session.run(*verify)  # fails, and lists the names
 
 
 @nox.session(python=PYTHONS)
@@ -106,24 +129,28 @@ def bench_peers(session: nox.Session, peer: str) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build wheel and sdist, then run the tests against the installed wheel, outside the checkout."""
-    dist = Path(session.create_tmp()) / "dist"
+    """
+    Build ``dist/``, then run the sdist's tests against the installed wheel, outside the checkout.
+
+    The wheel is built from the sdist, so the sdist builds and tests itself.
+    """
+    dist = Path("dist")
     shutil.rmtree(dist, ignore_errors=True)
-    session.install("build")
+    session.install(*group("package"))
     session.run("python", "-m", "build", "--outdir", str(dist))
-    (wheel,) = dist.glob("*.whl")
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
     session.install(f"{wheel}[{EXTRAS}]", *group("tests"))
-    session.chdir(copy_tests(dist.parent / "tests-only"))
+    session.chdir(unpack_without_package(sdist, Path(session.create_tmp()) / "sdist"))
     session.run("python", "-c", "import callfire_async as c; assert 'site-packages' in c.__file__, c.__file__")
     session.run(*PYTEST, *session.posargs)
 
 
-def copy_tests(target: Path) -> Path:
-    """Copy the files that the tests need to *target*, without the package."""
+def unpack_without_package(sdist: Path, target: Path) -> Path:
+    """Unpack *sdist* into *target*, and remove the package, so that the installed one is imported."""
     shutil.rmtree(target, ignore_errors=True)
-    ignored = shutil.ignore_patterns("__pycache__", "_build")
-    for folder in ("docs", "examples", "tests"):
-        shutil.copytree(folder, target / folder, ignore=ignored)
-    for file in ("CHANGELOG.md", "README.md", "pyproject.toml"):
-        shutil.copy(file, target)
-    return target
+    with tarfile.open(sdist) as archive:
+        archive.extractall(target, filter="data")
+    (folder,) = target.iterdir()
+    shutil.rmtree(folder / "callfire_async")
+    return folder
