@@ -23,6 +23,8 @@ from callfire_async.notifications import Delivery
 from callfire_async.testing import samples
 
 CONCURRENCY = 64
+# As many as a worker handles at once by default.
+HANDLED = 16
 POSTBACKS = 3_000
 WARM_UP = 200
 CONNECTIONS = 32
@@ -89,6 +91,17 @@ class Comparison:
         await self.append_one()
         for lease in await self.inbox.claim(1, lease=60.0):
             await self.inbox.ack(lease, event_key=f"text:{lease.id}:SENT")
+
+    async def append_claim_ack_concurrently(self) -> None:
+        """Append, claim and ack several deliveries, as a worker does."""
+        await asyncio.gather(*(self.append_one() for _ in range(HANDLED)))
+        leases = await self.inbox.claim(HANDLED, lease=60.0)
+        await asyncio.gather(*(self.inbox.ack(lease, event_key=f"text:{lease.id}:SENT") for lease in leases))
+
+    async def insert_update_update_each(self) -> None:
+        """Insert and update as many rows, one after the other."""
+        for _ in range(HANDLED):
+            await self.insert_update_update()
 
     async def insert_update_update(self) -> None:
         """Insert one row and update it twice with asyncpg."""
@@ -203,8 +216,14 @@ ROWS = (
     Row(
         "`PostgresInbox`: append, claim, ack",
         "prepared `INSERT`, `UPDATE`, `UPDATE` with asyncpg, without a queue",
-        None,
+        2.5,
         _compare(Comparison.append_claim_ack, Comparison.insert_update_update),
+    ),
+    Row(
+        f"`PostgresInbox`: append, claim, ack, {HANDLED} at once",
+        f"{HANDLED} times prepared `INSERT`, `UPDATE`, `UPDATE` with asyncpg, one after the other",
+        2.5,
+        _compare(Comparison.append_claim_ack_concurrently, Comparison.insert_update_update_each),
     ),
     Row(
         "a handler that commits a row with `complete_in`",

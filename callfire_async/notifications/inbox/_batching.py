@@ -1,4 +1,4 @@
-"""Group commit for inboxes on a server: appends that arrive while a batch is in flight form the next batch."""
+"""Group commit for inboxes on a server: requests that arrive while a batch is in flight form the next batch."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Batcher(Generic[Item, Result]):
             # A driver may raise CancelledError of its own, and no caller may wait forever.
             self._task = None
             for request in (*batch, *self._pending):
-                request.resolve([InboxUnavailableError("the append was interrupted and may have been stored")])
+                request.resolve([InboxUnavailableError("the write was interrupted and may have been stored")])
             self._pending.clear()
 
     def _next_batch(self) -> list[_Request[Item, Result]]:

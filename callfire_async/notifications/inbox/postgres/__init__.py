@@ -1,9 +1,9 @@
 """
 `PostgresInbox`: an inbox in PostgreSQL, shared by processes on any number of machines.
 
-Requires the extra ``postgres``. A delivery is acknowledged after the server has committed it. Each operation is one
-statement and therefore one transaction, so no lock outlives a process, and a pooler may assign each transaction to
-another session. All times are the server's.
+Requires the extra ``postgres``. A delivery is acknowledged after the server has committed it. Each operation is sent as
+a whole transaction, acks together with others, so no lock outlives a process, and a pooler may assign each transaction
+to another session. All times are the server's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from itertools import chain
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox._batching import Batcher
@@ -44,13 +44,17 @@ _RETENTION_SECONDS = 30 * 86400.0
 # The first delivery of a larger batch would wait too long for the last.
 _MAX_BATCH_DELIVERIES = 500
 _MAX_BATCH_BYTES = 4 * 1024 * 1024
+# Each is a statement of its own in the batch's transaction.
+_MAX_BATCH_ACKS = 100
 
 # `wait` also polls: a notification is lost with its connection, and an expired lease sends none.
 _POLL_SECONDS = 1.0
 # How long `wait` waits for transactions that keep due deliveries from being claimed; they send no notification either.
 _LOCKED_SECONDS = 0.25
-# How long closing the inbox waits for appends in progress.
-_MAX_APPEND_SECONDS = 1.5
+# How long closing the inbox waits for appends and acks in progress.
+_MAX_WRITE_SECONDS = 1.5
+
+_Values: TypeAlias = tuple[object, ...]
 
 
 class PostgresInbox:
@@ -107,6 +111,9 @@ class PostgresInbox:
             max_bytes=_MAX_BATCH_BYTES,
             size_of=lambda delivery: len(delivery.body),
         )
+        # With a transaction for each ack, append, claim and ack take 1.5 to 2.2 times as long with 16 at once, and 2.2
+        # to 3.1 times with 64.
+        self._acks: Batcher[_Values, bool] = Batcher(self._ack_all, max_items=_MAX_BATCH_ACKS)
         self._work = asyncio.Event()
         #: Whether the last claim returned nothing, so that deliveries that were due are locked.
         self._was_claim_empty = False
@@ -141,15 +148,19 @@ class PostgresInbox:
             self._inbox_id = await prepare(self._pool, self._schema)
             self._notifier.start()
             stack.push_async_callback(self._notifier.stop)
-            stack.push_async_callback(self._batcher.close, min(self._timeout, _MAX_APPEND_SECONDS))
+            stack.push_async_callback(self._finish_writes)
             self._exit_stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the inbox; pending appends that are not committed within 1.5 seconds fail."""
+        """Close the inbox; pending appends and acks that are not committed within 1.5 seconds fail."""
         await self._exit_stack.aclose()
+
+    async def _finish_writes(self) -> None:
+        seconds = min(self._timeout, _MAX_WRITE_SECONDS)
+        await asyncio.gather(self._batcher.close(seconds), self._acks.close(seconds))
 
     async def _fetch(self, statement: str, *arguments: object, repeatable: bool = False) -> list[Row]:
         return await self._pool.fetch(statement.format(schema=self._schema), *arguments, repeatable=repeatable)
@@ -218,8 +229,16 @@ class PostgresInbox:
         return await self._settle(sql.EXTEND, lease, seconds)
 
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
-        """Mark a delivery as done."""
+        """Mark a delivery as done; concurrent calls share a transaction."""
         return await self._settle(sql.ACK, lease, _escape(event_key), self._keep_bodies)
+
+    async def _ack_all(self, requests: Sequence[Sequence[_Values]]) -> list[bool]:
+        """Return for each ack whether the lease was valid."""
+        acks = list(chain.from_iterable(requests))
+        rows = await self._pool.fetch_each(sql.ACK.format(schema=self._schema), acks)
+        # Removed when found: of two acks of the same lease, one is valid.
+        acked: dict[_Values, bool] = {(row["id"], row["token"]): True for row in rows}
+        return [acked.pop(values[:2], False) for values in acks]
 
     async def nack(
         self, lease: Lease, *, delay: float, completed: frozenset[str] = frozenset(), reason: str = ""
@@ -245,7 +264,7 @@ class PostgresInbox:
         id, token = parse_row_id(lease.id), lease.token
         settlement = (id, token, statement)
         try:
-            settled = bool(await self._fetch(statement, id, token, *values))
+            settled = await self._change(statement, id, token, *values)
             if not settled and settlement in self._unanswered:
                 # A token is unique, and a row keeps its token until the next lease.
                 settled = bool(await self._fetch(sql.SETTLED, id, token, sql.STATE_AFTER[statement]))
@@ -254,6 +273,12 @@ class PostgresInbox:
             raise
         self._unanswered.discard(settlement)
         return settled
+
+    async def _change(self, statement: str, *values: object) -> bool:
+        if statement is not sql.ACK:
+            return bool(await self._fetch(statement, *values))
+        (acked,) = await self._acks.submit([values])
+        return acked
 
     # --- administration -----------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -114,6 +114,10 @@ class PostgresPool:
         """
         retried = (*_CONFLICTS, *_CONNECTION_LOST) if repeatable else _CONFLICTS
         return await self._run(lambda connection: connection.fetch(statement, *arguments), retried)
+
+    async def fetch_each(self, statement: str, rows: Sequence[Sequence[object]]) -> list[Row]:
+        """Execute a statement with each of several rows of values, in one transaction; raise the errors of `fetch`."""
+        return await self._run(lambda connection: connection.fetchmany(statement, rows), _CONFLICTS)
 
     async def run(self, work: Work[T]) -> T:
         """Run a function with a connection, again after a conflict; raise the errors of `fetch`."""

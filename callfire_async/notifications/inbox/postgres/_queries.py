@@ -1,8 +1,8 @@
 # ruff: noqa: S608  # statements are built from parts of this file and a schema name that was validated
 """
-SQL statements of `PostgresInbox`. Each is a transaction of its own; the caller formats ``{schema}``.
+SQL statements of `PostgresInbox`. Each is a transaction of its own, except acks, which share one.
 
-States are stored as numbers: 0 ready or delayed, 1 leased, 2 done, 3 dead.
+The caller formats ``{schema}``. States are stored as numbers: 0 ready or delayed, 1 leased, 2 done, 3 dead.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ COMPLETE = """
 _SETTLE = """
     UPDATE {{schema}}.deliveries SET {change}, updated_at = statement_timestamp()
     WHERE id = $1 AND state = 1 AND token = $2
-    RETURNING id"""
+    RETURNING id, token"""
 EXTEND = _SETTLE.format(change="due_at = statement_timestamp() + make_interval(secs => $3)")
 ACK = _SETTLE.format(change="state = 2, reason = '', event_key = $3, body = CASE WHEN $4 THEN body ELSE '' END")
 NACK = _SETTLE.format(

@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import pytest
 import trustme
+from attrs import evolve
 from engines.postgres import PASSWORD
 from engines.proxy import Fault, Proxy, run_proxy
 from notifications.inbox.postgres.schemas import POLL_SECONDS, Schema
@@ -303,6 +304,99 @@ async def test_a_cancelled_claim_leaks_no_connection(schema, inbox):
     async with asyncio.timeout(DEADLINE):
         await inbox.append(Delivery(b"body"))
         assert await bodies_of(inbox) == [b"body"]
+
+
+# --- ack ------------------------------------------------------------------------------------------------
+
+
+async def leases_of(inbox: Inbox, count: int, *, lease: float = LEASE) -> list[Lease]:
+    await inbox.append_many([Delivery(b"%d" % number) for number in range(count)])
+    return await inbox.claim(count, lease=lease)
+
+
+async def test_concurrent_acks_share_a_commit(schema, inbox):
+    """Each delivery gets its own event key."""
+    leases = await leases_of(inbox, 64)
+
+    acked = await asyncio.gather(*(inbox.ack(lease, event_key=f"event {lease.id}") for lease in leases))
+
+    assert acked == [True] * 64
+    assert await schema.fetchval("SELECT count(DISTINCT xmin::text) FROM deliveries") <= 2
+    assert await schema.fetchval("SELECT bool_and(state = 2 AND event_key = 'event ' || id) FROM deliveries")
+
+
+async def test_more_acks_than_fit_into_a_transaction_succeed(schema, inbox, monkeypatch):
+    """In several transactions."""
+    monkeypatch.setattr(inbox._acks, "_max_items", 10)
+    leases = await leases_of(inbox, 25)
+
+    assert await asyncio.gather(*map(inbox.ack, leases)) == [True] * 25
+    assert await schema.fetchval("SELECT count(DISTINCT xmin::text) FROM deliveries") == 3
+
+
+async def test_acks_in_one_transaction_have_results_of_their_own(schema, inbox):
+    """An ack of a lease that another worker has taken over, and the second ack of a lease, are refused."""
+    lost, *_ = await leases_of(inbox, 3, lease=0.0)
+    taken, other, third = await inbox.claim(3, lease=LEASE)
+    assert taken.id == lost.id
+
+    acked = await asyncio.gather(*map(inbox.ack, [lost, taken, lost, other, taken, third]))
+
+    assert acked == [False, True, False, True, False, True]
+    assert await schema.fetchval("SELECT count(DISTINCT xmin::text) FROM deliveries") == 1
+
+
+async def test_a_lost_lease_alone_changes_nothing(schema, inbox):
+    """The other worker's delivery is neither done nor without its body."""
+    (lost,) = await leases_of(inbox, 1, lease=0.0)
+    (taken,) = await inbox.claim(1, lease=LEASE)
+
+    assert await asyncio.gather(inbox.ack(lost), inbox.ack(lost)) == [False, False]
+    entry = await inbox.get(taken.id)
+    assert (entry.state, entry.delivery.body) == ("leased", b"0")
+
+
+async def test_an_ack_with_a_value_that_is_refused_fails_alone(inbox):
+    """For example a token with a NUL, which PostgreSQL does not store; the others are acked."""
+    first, second = await leases_of(inbox, 2)
+    impossible = evolve(first, token="\0")
+
+    outcomes = await asyncio.gather(*map(inbox.ack, [first, impossible, second]), return_exceptions=True)
+
+    assert isinstance(outcomes[1], InboxError)
+    assert outcomes[::2] == [True, True]
+
+
+async def test_a_cancelled_ack_does_not_affect_the_others(schema, inbox):
+    """One in flight succeeds when it is repeated, whether or not it was committed; one that waits is not sent."""
+    leases = await leases_of(inbox, 4)
+    async with schema.admin() as other, other.transaction():
+        await other.execute("SELECT FROM deliveries FOR UPDATE")
+        first, under_way = [asyncio.create_task(inbox.ack(lease)) for lease in leases[:2]]
+        await schema.wait_until_blocked()
+        waiting, second = [asyncio.create_task(inbox.ack(lease)) for lease in leases[2:]]
+        await asyncio.sleep(0)
+        for task in (under_way, waiting):
+            task.cancel()
+        await outcomes_of([under_way, waiting])
+
+    assert await outcomes_of([first, second]) == [True, True]
+    assert (await inbox.get(leases[2].id)).state == "leased"
+    assert await asyncio.gather(*map(inbox.ack, leases)) == [False, True, True, False]
+
+
+async def test_all_acks_of_a_transaction_without_a_response_succeed_when_repeated(schema):
+    """Each once: the server may have committed them."""
+    server = schema.server.folder / ".s.PGSQL.5432"
+    async with run_proxy(server) as proxy, schema.inbox(schema.proxy_dsn(proxy.port)) as inbox:
+        leases = await leases_of(inbox, 3)
+        async with response_lost(schema, proxy):
+            acking = [asyncio.create_task(inbox.ack(lease)) for lease in leases]
+        outcomes = await outcomes_of(acking)
+        proxy.fault = None
+
+        assert {type(outcome) for outcome in outcomes} == {InboxUnavailableError}
+        assert [await inbox.ack(lease) for lease in leases * 2] == [True] * 3 + [False] * 3
 
 
 # --- several processes ----------------------------------------------------------------------------------
@@ -865,6 +959,15 @@ async def test_closing_waits_for_pending_appends(schema):
         await asyncio.sleep(0)
 
     assert not appending.result().duplicate
+
+
+async def test_closing_waits_for_pending_acks(schema):
+    """Each caller gets its result."""
+    async with schema.inbox() as inbox:
+        acking = [asyncio.create_task(inbox.ack(lease)) for lease in await leases_of(inbox, 2)]
+        await asyncio.sleep(0)
+
+    assert [task.result() for task in acking] == [True, True]
 
 
 async def test_opening_times_out_on_a_server_that_never_responds(tmp_path):
