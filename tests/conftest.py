@@ -25,6 +25,7 @@ SLOW_FOLDERS = frozenset(
         "notifications/crash/exactly_once",
         "notifications/inbox/jetstream",
         "notifications/inbox/sqlite/power",
+        "simulation",
     ]
 )
 # A test that uses one of these drives a browser or starts a server.

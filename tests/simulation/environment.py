@@ -1,0 +1,55 @@
+"""What all parts of a simulated run share."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+from simulation.history import History
+from simulation.server import Server
+from simulation.settings import Settings
+
+if TYPE_CHECKING:
+    import simloom
+
+
+@define(eq=False)
+class Environment:
+    """The world of one run. It is created in the event loop of the run."""
+
+    world: simloom.World
+    settings: Settings
+    rng: Random
+    history: History = field(factory=History)
+    server: Server = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.server = Server("server", self.history, self.rng)
+
+    def happens(self, rate: float) -> bool:
+        """Return whether something happens that has this rate."""
+        return self.rng.random() < rate
+
+
+def set_task_order(rng: Random) -> None:
+    """Give a random order to the sets of tasks in this event loop, which otherwise depends on addresses in memory."""
+
+    class OrderedTask(asyncio.Task[Any]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            # First, because a task is added to sets while it is created.
+            self._hash = rng.getrandbits(60)
+            super().__init__(*arguments, **options)
+
+        def __hash__(self) -> int:
+            return self._hash
+
+    asyncio.get_running_loop().set_task_factory(
+        lambda loop, coroutine, **options: OrderedTask(coroutine, loop=loop, **options)
+    )
+
+
+def now() -> float:
+    """Return the simulated time, in seconds."""
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,41 @@
+"""What happens in a simulated run, and the scenarios of the tests."""
+
+from attrs import frozen
+
+
+@frozen
+class Settings:
+    """The number of postbacks and faults in one run. Times are in simulated seconds, rates are from 0 to 1."""
+
+    processes: int = 2
+    postbacks: int = 24
+    #: An envelope of API v2 has several events, a postback of API 1.1 has one.
+    events_per_postback: int = 1
+    #: Rate of the postbacks after which one of those before is sent again.
+    repeated_rate: float = 0.2
+    #: In this time, all postbacks are sent and all faults begin.
+    duration: float = 60.0
+    has_spool: bool = False
+    #: Number of the events that crash their process at each attempt.
+    crashing_events: int = 0
+    crashes: int = 2
+    restarts: int = 1
+    partitions: int = 2
+    clock_jumps: int = 0
+    #: Rate of the requests that are cancelled, as if the client disconnects.
+    cancelled_rate: float = 0.1
+    #: Rates of the handlers that fail, or run into their timeout.
+    failure_rate: float = 0.15
+    hang_rate: float = 0.05
+    #: Maximum rates of rejected requests to the server, and of lost requests and lost responses.
+    error_rate: float = 0.05
+    lost_rate: float = 0.03
+
+
+SCENARIOS = {
+    "shared": Settings(),
+    "spool": Settings(has_spool=True, partitions=4, restarts=2),
+    "suspects": Settings(crashing_events=2, crashes=0, restarts=0),
+    "clock": Settings(clock_jumps=3, restarts=3, lost_rate=0.15, error_rate=0.1),
+    "envelopes": Settings(postbacks=8, events_per_postback=3, lost_rate=0.15),
+}
