@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
 from callfire_async.notifications.inbox.base import Inbox
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
+from callfire_async.notifications.inbox.sqlite.control import OwnerConnection, connect_to_owner
 
-__all__ = ["LOCK_TIMEOUT_SECONDS", "inbox_files", "local_path", "open_for_writing", "open_read_only"]
+__all__ = ["LOCK_TIMEOUT_SECONDS", "connect_to", "inbox_files", "local_path", "open_for_writing", "open_read_only"]
 
 # Enough for an owner that is about to exit; a command does not wait for a rolling deployment.
 LOCK_TIMEOUT_SECONDS = 2.0
@@ -54,6 +55,11 @@ async def open_for_writing(target: str) -> Inbox:
     # Entering a writable SqliteInbox would turn any other file into an inbox: check the file first.
     async with open_read_only(target) as inbox:
         return inbox if _is_server(target) else SqliteInbox(target, lock_timeout=LOCK_TIMEOUT_SECONDS)
+
+
+async def connect_to(target: str) -> OwnerConnection | None:
+    """Connect to the process that owns the file; return None without one. Servers have no owner."""
+    return None if _is_server(target) else await connect_to_owner(Path(target), LOCK_TIMEOUT_SECONDS)
 
 
 def local_path(target: str, *, must_exist: bool) -> Path:

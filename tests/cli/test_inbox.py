@@ -5,13 +5,14 @@ import json
 import sqlite3
 import sys
 import types
+from asyncio.subprocess import PIPE
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cli.command_runner import run_command
+from cli.command_runner import CommandResult, run_command
 
 from callfire_async.cli.commands import inbox as inbox_command
-from callfire_async.notifications import Delivery, SqliteInbox
+from callfire_async.notifications import Delivery, Receiver, Router, SqliteInbox, TextReceived
 from callfire_async.testing import encode, make_text_received
 
 SERVICE = """\
@@ -288,9 +289,63 @@ def test_invalid_router_is_wrong_usage(file, service, router):
     assert (shown.status, "--router" in shown.err) == (2, True)
 
 
+async def run_beside(*arguments):
+    """Run a command in a process of its own, while this process continues."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "callfire_async", "inbox", *arguments, stdout=PIPE, stderr=PIPE
+    )
+    async with asyncio.timeout(60):
+        out, error = await process.communicate()
+    return CommandResult(process.returncode, out.decode(), error.decode())
+
+
+async def test_dead_letters_of_a_running_service_are_replayed(tmp_path):
+    """The service handles them at once and need not be stopped; output and status are those without a service."""
+    path, handled = tmp_path / "a.db", []
+    router = Router()
+
+    @router.on(TextReceived)
+    async def handle(event):
+        handled.append(event.text.message)
+
+    await fill(path, "one", "two", "three")
+    inbox = SqliteInbox(path)
+    async with Receiver(router, tokens=None, inbox=inbox) as receiver:
+        one = await run_beside("replay", str(path), "1")
+        missing = await run_beside("replay", str(path), "2", "7")
+        rest = await run_beside("replay", str(path), "--json")
+        none = await run_beside("replay", str(path))
+        await receiver.idle(timeout=30)
+
+        assert (await inbox.stats()).done == 3
+    assert one == (0, "1 replayed\n", "")
+    assert missing == (1, "", "error: nothing was replayed: delivery 7 does not exist\n")
+    assert (rest.status, [item["id"] for item in rest.items], rest.err) == (0, ["2", "3"], "")
+    assert none == (0, "0 replayed\n", "")
+    assert sorted(handled) == ["one", "three", "two"]
+
+
+async def test_dead_letters_of_a_running_and_a_stopped_process_are_replayed(directory):
+    """Each file of a directory by its owner, and those without one by the command."""
+    async with SqliteInbox(f"{directory}/a.db") as inbox:
+        shown = await run_beside("replay", directory, "--json")
+
+        assert (shown.status, [item["id"] for item in shown.items]) == (0, ["a/1", "b/1"])
+        assert (await inbox.stats()).ready == 1
+
+
+async def test_a_router_needs_the_file_of_a_running_service(tmp_path, service):
+    """The handlers of two processes would run on the same deliveries."""
+    await fill(tmp_path / "a.db", "one")
+    async with SqliteInbox(tmp_path / "a.db") as inbox:
+        shown = await run_beside("replay", "a.db", "--router", "cli_service:router")
+
+        assert (shown.status, "owned by process" in shown.err, (await inbox.stats()).dead) == (1, True, 1)
+
+
 @pytest.mark.parametrize("command", [["replay"], ["purge", "--dead-before", "0d", "--yes"]])
 def test_owner_of_a_file_is_named(owned, command, monkeypatch):
-    """The owning process is named, with what to do; nothing is changed."""
+    """The owning process is named, with what to do, if its event loop is blocked; nothing is changed."""
     monkeypatch.setattr("callfire_async.cli._inbox_target.LOCK_TIMEOUT_SECONDS", 0.1)
     name, *options = command
 

@@ -4,11 +4,10 @@ import asyncio
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -17,12 +16,13 @@ from attrs import asdict, astuple, evolve, frozen
 from callfire_async.cli._client_options import AsJson, Yes
 from callfire_async.cli._exit import FAILED, WRONG_USE, CliError
 from callfire_async.cli._inbox_backup import backup, restore
-from callfire_async.cli._inbox_target import inbox_files, open_for_writing, open_read_only
+from callfire_async.cli._inbox_target import connect_to, inbox_files, open_for_writing, open_read_only
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table, escape_control_characters
+from callfire_async.cli._validators import load_router
 from callfire_async.errors import InboxLockedError, NotificationError
 from callfire_async.inspector.views import describe_event
 from callfire_async.notifications import Receiver, Router
-from callfire_async.notifications.inbox.base import InboxEntry
+from callfire_async.notifications.inbox.base import Inbox, InboxEntry
 from callfire_async.notifications.parsing import parse_each
 
 app: typer.Typer = typer.Typer(
@@ -190,9 +190,9 @@ def _describe_events(entry: InboxEntry, *, masked: bool) -> list[dict[str, Any]]
     help="""
     Make dead letters ready again.
 
-    Without `--router`, the service handles them when it runs next. With `--router`, a table shows the result of each,
-    and the status is 0 only if all are done. Stop the service first: a SQLite file has one owner at a time. If an ID is
-    not a dead letter, nothing is replayed.
+    Without `--router`, the running service handles them, or else the service when it runs next. With `--router`, a
+    table shows the result of each, and the status is 0 only if all are done. A SQLite file has one owner at a time:
+    stop the service before you use `--router`. If an ID is not a dead letter, nothing is replayed.
     """,
 )
 def replay(
@@ -271,15 +271,30 @@ async def _check_ids(target: str, ids: Sequence[str]) -> None:
 async def _replay_file(
     file: str, ids: Sequence[str] | None, router: Router | None, timeout: float
 ) -> list[_ReplayResult]:
+    if router is None and (owner := await connect_to(file)) is not None:
+        async with owner, open_read_only(file) as view:
+            return await _results(view, await _replay_dead(view, ids, owner.replay))
     inbox = await open_for_writing(file)
     async with inbox if router is None else Receiver(router, tokens=None, inbox=inbox) as running:
-        dead_ids = [str(entry.id) async for entry in inbox.entries("dead") if ids is None or str(entry.id) in ids]
-        await inbox.replay(dead_ids)
+        dead_ids = await _replay_dead(inbox, ids, inbox.replay)
         if isinstance(running, Receiver):
             # Deliveries that are not done by then are reported in their current state.
             with suppress(TimeoutError):
                 await running.idle(timeout=timeout)
-        entries = [await inbox.get(id) for id in dead_ids]
+        return await _results(inbox, dead_ids)
+
+
+async def _replay_dead(
+    inbox: Inbox, ids: Sequence[str] | None, replay: Callable[[Sequence[str]], Awaitable[int]]
+) -> list[str]:
+    """Replay these dead letters of an inbox, or all; return their IDs."""
+    dead_ids = [str(entry.id) async for entry in inbox.entries("dead") if ids is None or str(entry.id) in ids]
+    await replay(dead_ids)
+    return dead_ids
+
+
+async def _results(inbox: Inbox, ids: Sequence[str]) -> list[_ReplayResult]:
+    entries = [await inbox.get(id) for id in ids]
     return [
         _ReplayResult(str(entry.id), entry.state, entry.attempt, entry.reason) for entry in entries if entry is not None
     ]
@@ -294,24 +309,6 @@ def _print_results(results: Sequence[_ReplayResult], *, was_handled: bool, as_js
         echo_table(("id", "state", "attempt", "reason"), (astuple(result) for result in results))
     counts = ", ".join(f"{count} {state}" for state, count in Counter(result.state for result in results).items())
     echo(f"{len(results)} replayed" + (f": {counts}" if was_handled and results else ""))
-
-
-def load_router(name: str) -> Router:
-    """Import a router named as ``module:router``, also from the working directory."""
-    module_name, _, attribute = name.partition(":")
-    if not (module_name and attribute):
-        raise CliError("--router must have the form MODULE:ROUTER, for example service:router", WRONG_USE)
-    sys.path.insert(0, "")
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise CliError(f"--router {name}: module {error.name} does not exist", WRONG_USE) from None
-    router = getattr(module, attribute, None)
-    if not isinstance(router, Router):
-        raise CliError(f"--router {name}: {attribute} is not a Router", WRONG_USE)
-    if router.is_empty:
-        raise CliError(f"--router {name}: the router has no handlers", WRONG_USE)
-    return router
 
 
 # --- purge ------------------------------------------------------------------------------------------------

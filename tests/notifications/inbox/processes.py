@@ -6,7 +6,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 DEADLINE = 20
 
@@ -53,6 +53,15 @@ class Child:
     async def wait(self) -> int:
         async with asyncio.timeout(DEADLINE):
             return await self._process.wait()
+
+
+async def kill(pid: int) -> None:
+    """Kill a process whose children keep its pipes open: asyncio would wait for those."""
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(DEADLINE):
+        with suppress(ProcessLookupError):
+            while os.kill(pid, 0) is None:  # noqa: ASYNC110  # a process sets no events
+                await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ from callfire_async.notifications.inbox.sqlite._lock import FileLock
 from callfire_async.notifications.inbox.sqlite._options import check_flags, check_place, check_seconds, to_path
 from callfire_async.notifications.inbox.sqlite._recent_keys import RecentKeys
 from callfire_async.notifications.inbox.sqlite._writer import Work, WriterThread
+from callfire_async.notifications.inbox.sqlite.control import ControlSocket
 
 __all__ = ["SqliteInbox"]
 
@@ -60,6 +61,9 @@ class SqliteInbox:
     If the file is deleted, moved or replaced while it is open, appends raise `InboxUnavailableError` until the same
     file is back or the inbox is opened again; what is waiting in the open file can still be claimed and settled. A
     process that is forked from the owner cannot use the inbox.
+
+    While the file is open, ``callfire-async inbox replay`` can replay its dead letters through a Unix socket beside it,
+    which is open to the user of the process.
 
     Args:
         path: The file; created with mode 0600 if it does not exist. Its directory must exist.
@@ -172,7 +176,10 @@ class SqliteInbox:
             self._recent_keys = RecentKeys(self._path, self._dedupe_window)
             # An event belongs to the loop that first waits for it.
             self._work_added = asyncio.Event()
-            self._writer, self._resources = writer, resources.pop_all()
+            self._writer = writer
+            if not self._read_only:
+                await resources.enter_async_context(ControlSocket(self._path, self._lock, self.replay))
+            self._resources = resources.pop_all()
         return self
 
     async def __aexit__(

@@ -6,8 +6,10 @@ import asyncio
 import fcntl
 import logging
 import os
+import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +35,7 @@ class FileLock:
         self._lock_path = path.parent / f"{path.name}.lock"
         # -1 without the lock.
         self._file = -1
+        self._listener: socket.socket | None = None
         #: The last owner's note; empty without one.
         self.note = ""
 
@@ -119,6 +122,26 @@ class FileLock:
         os.close(self._file)
         self._file = -1
 
+    # --- the owner's socket -------------------------------------------------------------------------------
+
+    def attach(self, create: Callable[[], socket.socket]) -> socket.socket:
+        """Create the socket on which the owner listens; a forked child closes it with the lock."""
+        with _fork_mutex:
+            self._listener = create()
+        return self._listener
+
+    def detach(self) -> None:
+        """Forget the socket, before it is closed."""
+        with _fork_mutex:
+            self._listener = None
+
+    def close_in_child(self) -> None:
+        """Close the lock file and the socket in a child that was forked from the owner."""
+        self.close()
+        if self._listener is not None:
+            # Not closed by the event loop, which shares its selector with the parent's.
+            os.close(self._listener.detach())
+
     # --- messages -----------------------------------------------------------------------------------------
 
     def _describe_owner(self) -> str:
@@ -197,7 +220,7 @@ _fork_mutex = threading.RLock()
 
 def _close_inherited_locks() -> None:
     for lock in _held:
-        lock.close()
+        lock.close_in_child()
     _held.clear()
     _fork_mutex.release()
 

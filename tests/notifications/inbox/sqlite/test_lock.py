@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from notifications.inbox.processes import DEADLINE, running
+from notifications.inbox.processes import DEADLINE, kill, running
 from notifications.inbox.suite import bodies_of
 
 from callfire_async.errors import InboxError, InboxLockedError
@@ -83,15 +84,6 @@ def killed_at_the_end(pids: list[int]) -> Iterator[None]:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-async def kill(pid: int) -> None:
-    """Kill a process whose children keep its pipes open: asyncio would wait for those."""
-    os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(DEADLINE):
-        with suppress(ProcessLookupError):
-            while os.kill(pid, 0) is None:  # noqa: ASYNC110  # a process sets no events
-                await asyncio.sleep(0.005)
 
 
 @pytest.mark.slow
@@ -301,8 +293,10 @@ async def test_the_steps_in_a_child_one_by_one(path, monkeypatch):
 
     lock = FileLock(path)
     await lock.acquire(0)
+    listener = lock.attach(lambda: socket.socket(socket.AF_UNIX))
     _lock._fork_mutex.acquire()
     _lock._close_inherited_locks()
+    assert listener.fileno() == -1
     lock.release()
     async with SqliteInbox(path, lock_timeout=0) as again:
         assert await bodies_of(again) == [b"parent"]

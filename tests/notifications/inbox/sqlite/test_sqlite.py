@@ -66,13 +66,13 @@ async def pragma(inbox: SqliteInbox, name: str) -> object:
 
 
 async def test_only_the_user_may_read_its_files(path):
-    """Bodies are personal data; the log and the lock are private too."""
+    """Bodies are personal data; the log, the lock and the control socket are private too."""
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"body"))
 
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
 
-    assert modes == dict.fromkeys(["inbox.db", "inbox.db-wal", "inbox.db-shm", "inbox.db.lock"], 0o600)
+    assert modes == dict.fromkeys(["inbox.db", "inbox.db-wal", "inbox.db-shm", "inbox.db.lock", "inbox.db.sock"], 0o600)
 
 
 async def test_a_path_may_contain_any_character(tmp_path):

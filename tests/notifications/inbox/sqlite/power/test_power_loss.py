@@ -71,4 +71,5 @@ def test_the_recording_is_complete(recorder, tmp_path, seed):
 
 
 def _on_disk(path: Path) -> bool:
-    return path.name != "marks" and not path.name.endswith("-shm")
+    # A power failure leaves nothing in a socket.
+    return path.name != "marks" and not path.name.endswith("-shm") and not path.is_socket()
