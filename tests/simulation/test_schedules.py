@@ -1,5 +1,8 @@
 """Receivers in a simulated world keep their promises, whatever the order of events and faults."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 from simulation.run import simulate
 from simulation.settings import SCENARIOS
@@ -18,15 +21,18 @@ def test_promises_hold_in_all_schedules(scenario, seed, torture):
     Only the holder of a lease settles it, suspects run alone, stops end in time and leave no task, counters are right.
     """
     for each in range(seed, seed + (TORTURE_SEEDS if torture else SEEDS)):
-        assert find_violations(each, scenario) == [], f"to replay: pytest '{TEST}[{scenario}]' --seed {each}"
+        with replayable(f"to replay: pytest '{TEST}[{scenario}]' --seed {each}"):
+            assert simulate(each, SCENARIOS[scenario]) == []
 
 
-def find_violations(seed: int, scenario: str) -> list[str]:
-    """Return the broken promises of a run; an exception that nothing handled is one."""
+@contextmanager
+def replayable(note: str) -> Iterator[None]:
+    """Add a note to an exception: to a failed assertion, or to one that a run did not handle."""
     try:
-        return simulate(seed, SCENARIOS[scenario])
-    except Exception as error:  # noqa: BLE001  # the seed is reported with it
-        return [repr(error)]
+        yield
+    except Exception as error:
+        error.add_note(note)
+        raise
 
 
 def test_a_seed_replays_exactly(scenario, seed):
