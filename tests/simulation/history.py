@@ -42,6 +42,8 @@ class History:
     runs: list[Run] = field(factory=list)
     #: Why a handler may succeed more than once, by server and key of the delivery.
     excuses: dict[tuple[str, str], set[str]] = field(factory=lambda: defaultdict(set))
+    #: How often the lease of a delivery expired, by server and key.
+    expirations: Counter[tuple[str, str]] = field(factory=Counter)
     #: Promises that were broken.
     violations: list[str] = field(factory=list)
     #: The token of the lease that holds a delivery.
@@ -81,6 +83,7 @@ class History:
             delivery = DeliveryId(server, lease.id)
             self._keys[delivery] = lease.delivery.key
             if delivery in self._tokens:
+                self.expirations[server, lease.delivery.key] += 1
                 self._excuse(delivery, "its lease expired")
             self._tokens[delivery] = lease.token
 

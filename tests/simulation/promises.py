@@ -7,11 +7,12 @@ from simulation.handlers import HANDLERS
 from simulation.postbacks import all_delivery_keys, delivery_keys
 
 from callfire_async.notifications.inbox.base import InboxEntry
+from callfire_async.notifications.worker import _MAX_CRASHES
 
 
 async def find_broken_promises(env: Environment) -> list[str]:
     """Return which promises were broken: during the run, and now."""
-    entries = {entry.delivery.key or "": entry for entry in await env.server.entries()}
+    entries = {entry.delivery.key: entry for entry in await env.server.entries()}
     return [
         *env.history.violations,
         *_find_lost(env, entries),
@@ -29,10 +30,10 @@ def _find_lost(env: Environment, entries: dict[str, InboxEntry]) -> Iterator[str
 
 
 def _find_unfinished(env: Environment, entries: dict[str, InboxEntry]) -> Iterator[str]:
-    events = {key: event for event, key in all_delivery_keys(env.settings).items()}
     for key, entry in entries.items():
-        may_be_dead = key in events and events[key] < env.settings.crashing_events
-        if entry.state != "done" and not may_be_dead:
+        # Each lease that expires counts as a crash, whether the process crashed, the clock jumped or a claim was lost.
+        is_blamed = env.history.expirations[env.server.name, key] >= _MAX_CRASHES
+        if entry.state != "done" and not (entry.state == "dead" and is_blamed):
             yield f"delivery {entry.id} is {entry.state}: {entry.reason}"
 
 
