@@ -99,8 +99,9 @@ class MemoryInbox:
         """Open the inbox; leases of its last use count as crashes."""
         # An event belongs to the loop that first waits for it.
         self._work_added = asyncio.Event()
+        now = self._clock.seconds()
         for item in [item for item in self._pending.values() if item.state == "leased"]:
-            self._make_ready(item, crashes=item.crashes + 1)
+            self._make_ready(item, now, crashes=item.crashes + 1)
         return self
 
     async def __aexit__(
@@ -135,7 +136,7 @@ class MemoryInbox:
         duplicate = self._duplicate_of(delivery, now)
         if duplicate is not None:
             if duplicate.state == "dead" and delivery.envelope_id is None:
-                self._make_ready(duplicate, attempt=1)
+                self._make_ready(duplicate, now, attempt=1)
             return AppendResult(duplicate.id, duplicate=True)
         self._last_id += 1
         item = _Item(self._last_id, delivery, appended_at=now, due_at=now, updated_at=now)
@@ -180,13 +181,20 @@ class MemoryInbox:
         return self._settle(
             lease,
             lambda item: self._make_ready(
-                item, delay, attempt=item.attempt + 1, completed=item.completed | completed, reason=reason
+                item,
+                self._clock.seconds() + delay,
+                attempt=item.attempt + 1,
+                completed=item.completed | completed,
+                reason=reason,
             ),
         )
 
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
         """Return a delivery without counting the attempt."""
-        return self._settle(lease, lambda item: self._make_ready(item, completed=item.completed | completed))
+        return self._settle(
+            lease,
+            lambda item: self._make_ready(item, self._clock.seconds(), completed=item.completed | completed),
+        )
 
     async def dead_letter(self, lease: Lease, reason: str) -> bool:
         """Make a delivery a dead letter."""
@@ -208,8 +216,8 @@ class MemoryInbox:
             if belongs:
                 items[item.id] = item
 
-    def _make_ready(self, item: _Item, delay: float = 0.0, **changes: object) -> None:
-        self._update(item, state="ready", due_at=self._clock.seconds() + delay, **changes)
+    def _make_ready(self, item: _Item, due_at: float, **changes: object) -> None:
+        self._update(item, state="ready", due_at=due_at, **changes)
         self._work_added.set()
 
     # --- administration -----------------------------------------------------------------------------------
@@ -235,8 +243,9 @@ class MemoryInbox:
         """Make dead letters ready again."""
         wanted = self._rows.keys() if ids is None else {parse_row_id(id) for id in ids}
         dead = [item for item in self._rows.values() if item.state == "dead" and item.id in wanted]
+        now = self._clock.seconds()
         for item in dead:
-            self._make_ready(item, attempt=1, crashes=0)
+            self._make_ready(item, now, attempt=1, crashes=0)
         return len(dead)
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
