@@ -77,9 +77,9 @@ class Process:
         return bool(self._requests)
 
     def is_suspect(self, event: int) -> bool:
-        """Return whether the process knows that an event may crash it."""
-        lease = self._primary.leases.get(self._keys[event])
-        return lease is not None and lease.crashes >= SUSPECT_CRASHES
+        """Return whether the current attempt began with the lease of a suspect; the event may have a newer one."""
+        lease = self._primary.leases[self._keys[event]]
+        return self._attempts.setdefault(asyncio.current_task(), lease.crashes >= SUSPECT_CRASHES)
 
     # --- lifecycle ----------------------------------------------------------------------------------------
 
@@ -88,6 +88,7 @@ class Process:
         self._lives += 1
         self._stopping = asyncio.Event()
         self._requests: set[asyncio.Task[Any]] = set()
+        self._attempts: dict[asyncio.Task[Any] | None, bool] = {}
         self.replies: Counter[int | str] = Counter()
         self._primary = RemoteInbox(self.env.server, self.network)
         self._inboxes = [self._primary]
