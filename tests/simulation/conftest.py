@@ -18,6 +18,17 @@ def _simloom() -> None:
         pytest.importorskip("simloom", reason="simloom is not installed")
 
 
+@pytest.fixture
+def first_seed(pytestconfig: pytest.Config, seed: int) -> int:
+    """
+    Return the seed of the first run.
+
+    It is fixed unless ``--seed`` or ``--torture`` is given, so that only a change of the code can fail a usual run.
+    """
+    is_given = any(argument.startswith("--seed") for argument in map(str, pytestconfig.invocation_params.args))
+    return seed if is_given or pytestconfig.getoption("--torture") else 1000
+
+
 @pytest.fixture(autouse=True)
 def _fast() -> Iterator[None]:
     """Leave out what takes longer than the runs: logging planned failures, and collecting what other tests use."""

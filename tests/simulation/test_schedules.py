@@ -14,13 +14,13 @@ TEST = "tests/simulation/test_schedules.py::test_promises_hold_in_all_schedules"
 pytestmark = pytest.mark.parametrize("scenario", SCENARIOS)
 
 
-def test_promises_hold_in_all_schedules(scenario, seed, torture):
+def test_promises_hold_in_all_schedules(scenario, first_seed, torture):
     """
     Nothing acknowledged is lost, and each event is handled once unless a lease ended or a response was lost.
 
     Only the holder of a lease settles it, suspects run alone, stops end in time and leave no task, counters are right.
     """
-    for each in range(seed, seed + (TORTURE_SEEDS if torture else SEEDS)):
+    for each in range(first_seed, first_seed + (TORTURE_SEEDS if torture else SEEDS)):
         with replayable(f"to replay: pytest '{TEST}[{scenario}]' --seed {each}"):
             assert simulate(each, SCENARIOS[scenario]) == []
 
@@ -35,6 +35,6 @@ def replayable(note: str) -> Iterator[None]:
         raise
 
 
-def test_a_seed_replays_exactly(scenario, seed):
+def test_a_seed_replays_exactly(scenario, first_seed):
     """The same seed gives the same schedule."""
-    assert simulate(seed, SCENARIOS[scenario], is_repeated=True) == []
+    assert simulate(first_seed, SCENARIOS[scenario], is_repeated=True) == []
