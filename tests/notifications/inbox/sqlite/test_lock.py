@@ -294,10 +294,13 @@ async def test_the_steps_in_a_child_one_by_one(path, monkeypatch):
     lock = FileLock(path)
     await lock.acquire(0)
     listener = lock.attach(lambda: socket.socket(socket.AF_UNIX))
+    without_socket = FileLock(path.with_name("other.db"))
+    await without_socket.acquire(0)
     _lock._fork_mutex.acquire()
     _lock._close_inherited_locks()
     assert listener.fileno() == -1
     lock.release()
+    without_socket.release()
     async with SqliteInbox(path, lock_timeout=0) as again:
         assert await bodies_of(again) == [b"parent"]
 
