@@ -11,6 +11,8 @@ from simulation.process import RESTART_INTERVAL, Process
 PARTITION = (0.5, 20.0)
 #: By how many seconds the clock of the server jumps: some leases live longer, or all expire.
 CLOCK_JUMPS = (-30.0, 90.0, 3600.0)
+#: More than storing a postback takes if the server does not respond, in seconds.
+STORE_SECONDS = 10.0
 
 
 @define(eq=False)
@@ -77,11 +79,17 @@ async def wait_for_recovery(processes: Sequence[Process], timeout: float) -> boo
     for process in processes:
         process.network.heal()
     deadline = now() + timeout
-    while not await _has_recovered(processes):
+    while not (await _has_recovered(processes) and await _has_recovered_for_good(processes)):
         if now() > deadline:
             return False
         await asyncio.sleep(1.0)
     return True
+
+
+async def _has_recovered_for_good(processes: Sequence[Process]) -> bool:
+    """Return whether nothing becomes pending: the postback of a cancelled request may still be stored."""
+    await asyncio.sleep(STORE_SECONDS)
+    return await _has_recovered(processes)
 
 
 async def _has_recovered(processes: Sequence[Process]) -> bool:
