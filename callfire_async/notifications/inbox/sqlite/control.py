@@ -142,8 +142,9 @@ class ControlSocket:
                 return
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
-            # The other process has gone, or was too slow.
-            with suppress(OSError), ExitStack() as stack:
+            # The other process has gone or was too slow, or the inbox is closed: Python 3.11 would log the cancellation
+            # of this task as an error.
+            with suppress(OSError, asyncio.CancelledError), ExitStack() as stack:
                 # A close would wait until a process that does not read has read everything.
                 stack.callback(writer.transport.abort)
                 await self._converse(reader, writer)

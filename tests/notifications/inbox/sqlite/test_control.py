@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -270,8 +271,16 @@ async def test_closing_does_not_wait_for_connections(path):
 # --- users --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """Return the path of an inbox in a folder that any user may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory) / "inbox.db"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-async def test_another_user_is_refused(path):
+async def test_another_user_is_refused(public_path):
     """Also if the mode of the socket was changed."""
     script = """
 import json, socket
@@ -283,13 +292,11 @@ try:
 except OSError as error:
     report(error.errno)
 """
-    for directory in [path.parent, *path.parent.parents][:3]:
-        directory.chmod(0o755)
-    async with SqliteInbox(path):
-        async with running(script, control_path(path)) as other:
+    async with SqliteInbox(public_path):
+        async with running(script, control_path(public_path)) as other:
             assert await other.read_line() == str(errno.EACCES)
-        control_path(path).chmod(0o666)
-        async with running(script, control_path(path)) as other:
+        control_path(public_path).chmod(0o666)
+        async with running(script, control_path(public_path)) as other:
             assert await other.read_line() == "0"
 
 
