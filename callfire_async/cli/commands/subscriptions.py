@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from callfire_async.cli._client_options import AsJson, BaseUrl, ClientOptions, Login, Yes
-from callfire_async.cli._exit import FAILED, WRONG_USE, CliError, usage_errors
+from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table
 from callfire_async.cli._subscriptions_file import read_specs
 from callfire_async.cli._tokens import fill_in_token, tokens_from_environment
+from callfire_async.cli.commands._plan_output import echo_plan, echo_result
 from callfire_async.client.plan import Plan
 from callfire_async.inspector.views import to_jsonable
 from callfire_async.models import NotificationFormat, Subscription, SubscriptionFilter, TriggerEvent
@@ -217,10 +218,7 @@ def plan(
     file: File, *, prune: Prune = False, login: Login = None, base_url: BaseUrl = None, as_json: AsJson = False
 ) -> None:
     changes = asyncio.run(_create_plan(ClientOptions(login, base_url), file, prune=prune))
-    if as_json:
-        echo_json(_plan_json(changes))
-    else:
-        echo(str(changes))
+    echo_plan(changes, as_json=as_json)
 
 
 @app.command(
@@ -262,23 +260,9 @@ async def _apply(options: ClientOptions, plan: Plan, *, as_json: bool) -> int:
     """Make the changes of a plan, print the results and return the exit status."""
     async with options.client() as callfire:
         result = await callfire.subscriptions.apply(plan)
-    errors = [(to_jsonable(failed), str(error)) for failed, error in result.errors.items()]
-    if as_json:
-        failures = [{"failed": subject, "error": error} for subject, error in errors]
-        echo_json({"plan": _plan_json(plan), "ids": sorted(result.ids.values()), "errors": failures})
-    else:
-        for subject, error in errors:
-            echo(f"failed: {_summarize(subject)}: {error}")
-        success = "nothing to change" if plan.is_empty else "done"
-        echo(f"{len(errors)} failed; apply the file again" if errors else success)
-    return FAILED if errors else 0
+    return echo_result(plan, result, _describe, as_json=as_json)
 
 
-def _plan_json(plan: Plan) -> dict[str, Any]:
-    return {"is_empty": plan.is_empty, **to_jsonable(plan)}
-
-
-def _summarize(subject: Mapping[str, Any]) -> str:
-    """Return a spec or a subscription on one line."""
-    id = f"{subject['id']} " if "id" in subject else ""
-    return f"{id}{subject['trigger_event']} to {subject['endpoint']}"
+def _describe(subject: Mapping[str, Any]) -> str:
+    """Return what a spec or a subscription is about."""
+    return f"{subject['trigger_event']} to {subject['endpoint']}"

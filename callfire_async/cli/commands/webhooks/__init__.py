@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from callfire_async.cli._client_options import AsJson, ClientOptions, Login, Yes
-from callfire_async.cli._exit import FAILED, WRONG_USE, CliError, usage_errors
+from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table
 from callfire_async.cli._tokens import fill_in_token, signing_secret, tokens_from_environment
 from callfire_async.cli._webhooks_file import read_webhook_specs
+from callfire_async.cli.commands._plan_output import echo_plan, echo_result
 from callfire_async.cli.commands.webhooks._migrate import migrate
 from callfire_async.client.webhook_plan import WebhookPlan
 from callfire_async.inspector.views import to_jsonable
@@ -315,10 +316,7 @@ def plan(
 ) -> None:
     options = _client_options(login, base_url)
     changes = asyncio.run(_create_plan(options, file, prune=prune, resend_secrets=resend_secrets))
-    if as_json:
-        echo_json(_plan_json(changes))
-    else:
-        echo(str(changes))
+    echo_plan(changes, as_json=as_json)
 
 
 @app.command(
@@ -363,26 +361,12 @@ async def _apply(options: ClientOptions, plan: WebhookPlan, *, as_json: bool) ->
     """Make the changes of a plan, print the results and return the exit status."""
     async with options.client() as callfire:
         result = await callfire.webhooks.apply(plan)
-    errors = [(to_jsonable(failed), str(error)) for failed, error in result.errors.items()]
-    if as_json:
-        failures = [{"failed": subject, "error": error} for subject, error in errors]
-        echo_json({"plan": _plan_json(plan), "ids": sorted(result.ids.values()), "errors": failures})
-    else:
-        for subject, error in errors:
-            echo(f"failed: {_summarize(subject)}: {error}")
-        success = "nothing to change" if plan.is_empty else "done"
-        echo(f"{len(errors)} failed; apply the file again" if errors else success)
-    return FAILED if errors else 0
+    return echo_result(plan, result, _describe, as_json=as_json)
 
 
-def _plan_json(plan: WebhookPlan) -> dict[str, Any]:
-    return {"is_empty": plan.is_empty, **to_jsonable(plan)}
-
-
-def _summarize(subject: Mapping[str, Any]) -> str:
-    """Return a spec or a webhook on one line."""
-    id = f"{subject['id']} " if "id" in subject else ""
-    return f"{id}{subject['resource']} to {subject['callback']}"
+def _describe(subject: Mapping[str, Any]) -> str:
+    """Return what a spec or a webhook is about."""
+    return f"{subject['resource']} to {subject['callback']}"
 
 
 # --- migration --------------------------------------------------------------------------------------------
