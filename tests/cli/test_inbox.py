@@ -328,7 +328,7 @@ async def test_dead_letters_of_a_running_service_are_replayed(tmp_path):
 async def test_dead_letters_of_a_running_and_a_stopped_process_are_replayed(directory):
     """Each file of a directory by its owner, and those without one by the command."""
     async with SqliteInbox(f"{directory}/a.db") as inbox:
-        shown = await run_beside("replay", directory, "--json")
+        shown = await asyncio.to_thread(run_command, "inbox", "replay", directory, "--json")
 
         assert (shown.status, [item["id"] for item in shown.items]) == (0, ["a/1", "b/1"])
         assert (await inbox.stats()).ready == 1
