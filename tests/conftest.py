@@ -25,6 +25,7 @@ SLOW_FOLDERS = frozenset(
         "notifications/crash/exactly_once",
         "notifications/inbox/jetstream",
         "notifications/inbox/sqlite/power",
+        "partitions",
         "simulation",
     ]
 )
