@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from enum import EnumType
 from importlib import import_module
@@ -21,6 +22,9 @@ from typer.main import get_command
 import callfire_async
 from callfire_async.cli.app import LazyCommand
 from callfire_async.cli.app import app as command_line
+
+sys.path.insert(0, str(Path(__file__).parent))
+from reference_tables import insert_tables
 
 project = "callfire_async"
 author = "the callfire_async authors"
@@ -133,12 +137,22 @@ def add_settings(app: Sphinx) -> None:
     app.connect("source-read", lambda _, name, source: source.__setitem__(0, page) if name == "settings" else None)
 
 
+# --- the metrics and the log messages ---------------------------------------------------------------------
+
+
+def add_metrics_and_log_messages(_: Sphinx, page: str, source: list[str]) -> None:
+    """Insert the tables into the page on metrics and log messages."""
+    if page == "metrics-and-log-messages":
+        source[0] = insert_tables(source[0])
+
+
 # --- corrections to what the extensions generate ----------------------------------------------------------
 
 
 def setup(app: Sphinx) -> None:
-    """Register the commands, the settings and the corrections for attrs classes and docstrings."""
+    """Register the commands, the settings, the tables and the corrections for attrs classes and docstrings."""
     app.connect("source-read", add_commands)
+    app.connect("source-read", add_metrics_and_log_messages)
     app.connect("builder-inited", add_settings)
     app.connect("builder-inited", share_attribute_comments)
     # Before napoleon, whose priority is 500.

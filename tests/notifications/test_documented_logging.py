@@ -1,4 +1,4 @@
-"""The logging configuration and the messages of docs/logging.md."""
+"""The logging configuration of docs/logging.md, and the messages of docs/metrics-and-log-messages.md."""
 
 import ast
 import re
@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import reference_tables
 
 import callfire_async
-from callfire_async.notifications.security._rejection_log import _LINES
+from callfire_async.notifications.security._rejection_log import LINES
 
 PACKAGE = Path(callfire_async.__file__).parent
-PAGE = Path(__file__).parents[2] / "docs" / "logging.md"
-(CONFIGURATION,) = re.findall(
-    r"^```\{code-block\} python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-)
+DOCS = Path(__file__).parents[2] / "docs"
+LOGGING = (DOCS / "logging.md").read_text(encoding="utf-8")
+(CONFIGURATION,) = re.findall(r"^```\{code-block\} python\n(.*?)^```$", LOGGING, re.MULTILINE | re.DOTALL)
 SERVICE = """
 import asyncio
 
@@ -73,23 +73,54 @@ def log_calls():
                     yield pytest.param(level, message, id=f"{path.stem}-{node.lineno}")
 
 
+@pytest.fixture(scope="module")
+def rows():
+    """Rows of the tables of messages."""
+    return reference_tables.log_message_tables().splitlines()
+
+
 @pytest.mark.parametrize(("level", "message"), [*log_calls()])
-def test_the_page_has_each_message(level, message):
+def test_the_page_has_each_message(level, message, rows):
     """A row has the level, and the first part of the message that is longer than a word."""
     name = {"exception": "ERROR"}.get(level, level.upper())
     first, *_ = (part for part in re.split(r"%[-.\d]*[a-z]|[;:(]", message) if len(part.strip()) > 8)
 
-    assert any(first.strip() in row for row in rows(name))
+    assert any(first.strip() in row for row in rows if f"| {name} |" in row)
 
 
-@pytest.mark.parametrize("message", _LINES.values(), ids=_LINES)
-def test_the_page_has_the_messages_about_rejected_requests(message):
+@pytest.mark.parametrize("message", LINES.values(), ids=LINES)
+def test_the_page_has_the_messages_about_rejected_requests(message, rows):
     """A row has the message up to its number."""
-    level = "ERROR" if message == _LINES["consumed"] else "WARNING"
+    level = "ERROR" if message == LINES["consumed"] else "WARNING"
 
-    assert any(message.partition("%d")[0] in row for row in rows(level))
+    assert any(message.partition("%d")[0] in row for row in rows if f"| {level} |" in row)
 
 
-def rows(level):
-    """Return the rows of the page's tables for a level."""
-    return [row for row in PAGE.read_text(encoding="utf-8").splitlines() if f"| {level} |" in row]
+@pytest.mark.parametrize("message", ["waiting for …, up to N s", "cannot read inbox …", "handler X failed"])
+def test_the_page_has_messages_that_are_logged_indirectly(message, rows):
+    """A message may be in a variable, or be passed to be logged later."""
+    assert any(message in row for row in rows)
+
+
+def test_a_missing_explanation_is_an_error(monkeypatch):
+    """A message or a metric that is added needs one; one that is removed leaves none behind."""
+    monkeypatch.setitem(reference_tables.EXPLANATIONS, "messages", {"a message that no code logs": {}})
+
+    with pytest.raises(ValueError, match=r"\[messages\] .*'a message that no code logs'"):
+        reference_tables.log_message_tables()
+
+
+def test_a_message_that_cannot_be_found_is_an_error():
+    """The page would lack it."""
+    call = ast.parse("_log.error(make_message())").body[0].value
+
+    with pytest.raises(ValueError, match="cannot find the message of make_message"):
+        reference_tables.template_of(call.args[0], ast.Module([]))
+
+
+def test_the_page_inserts_all_tables():
+    """Nothing but the tables replaces the comments."""
+    page = reference_tables.insert_tables((DOCS / "metrics-and-log-messages.md").read_text(encoding="utf-8"))
+
+    assert "<!--" not in page
+    assert {"## Metrics", "## Log messages", "### `callfire_async.worker`"} <= {*page.splitlines()}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
+from reference_tables import Metric, attributes_table, metrics, metrics_table
 
 from callfire_async import CallFire, InboxUnavailableError, NotFoundError, TriggerEvent
 from callfire_async.cli.commands.demo import campaign
@@ -263,3 +265,27 @@ def test_labels_contain_nothing_that_a_sender_chose(samples):
     values = {value for sample in samples for name, value in sample.labels.items() if name not in process_labels}
 
     assert not [value for value in values if re.search(r"\d{5}", value) or TOKEN in value]
+
+
+def test_the_page_has_the_metrics_and_their_attributes(samples):
+    """The reference lists each metric that is emitted, with exactly the attributes that its series have."""
+    emitted: dict[str, set[str]] = {}
+    for sample in samples:
+        name = re.sub(r"_(bucket|count|sum|created)$", "", sample.name)
+        emitted.setdefault(name, set()).update(sample.labels)
+    added = {"le", "instance", "job", "otel_scope_name", "otel_scope_schema_url", "otel_scope_version"}
+    documented = {prometheus_name(metric): {*map(underscored, metric.attributes)} for metric in metrics()}
+
+    assert {name: labels - added for name, labels in emitted.items() if name in documented} == documented
+    assert metrics_table().count("\n") == len(documented) + 1
+    assert attributes_table().count("\n") == len({*chain.from_iterable(documented.values())}) + 1
+
+
+def underscored(name: str) -> str:
+    """Return the form that a name has in Prometheus."""
+    return name.replace(".", "_")
+
+
+def prometheus_name(metric: Metric) -> str:
+    """Return the name of a metric as the exporter forms it: with its unit, unless that is an annotation."""
+    return underscored(metric.name) + ("_seconds" if metric.unit == "s" else "")

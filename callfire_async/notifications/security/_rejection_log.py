@@ -4,14 +4,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-__all__ = ["RejectionLog"]
+__all__ = ["ERRORS", "LINES", "RejectionLog"]
 
 _log = logging.getLogger("callfire_async.receiver")
 
 _INTERVAL_SECONDS = 60.0
 
 # A reason that is not listed is counted and not logged: "method" is harmless, and the receiver logs "not running".
-_LINES = {
+LINES = {
     "token": "responded 404 to requests with a wrong or missing token: %d",
     "encoding": "responded 415 to postbacks with a Content-Encoding, which the receiver does not decode: %d",
     "size": "responded 413 to postbacks larger than max_body_bytes, or than a limit of the framework: %d",
@@ -24,6 +24,8 @@ _LINES = {
         " must pass it on or skip the receiver's paths, or the server has dropped it"
     ),
 }
+# Reasons that mean an error in the application itself.
+ERRORS = frozenset(["consumed"])
 _NO_BYTES = "; nothing arrived of %d of them: if the sender sent a body, a middleware has read it and not passed it on"
 # Appended to a line if at least one of its requests needs the explanation.
 _HINTS = {
@@ -55,7 +57,7 @@ class RejectionLog:
     def add(self, reason: str, *, needs_hint: bool = False) -> None:
         """Count a rejection; log the reasons that were not logged during the last minute."""
         self.counts[reason] += 1
-        if reason in _LINES:
+        if reason in LINES:
             self._unlogged[reason] += 1
             self._hints[reason] += needs_hint
         now = self._clock()
@@ -65,8 +67,8 @@ class RejectionLog:
                 self._write(pending)
 
     def _write(self, reason: str) -> None:
-        level = logging.ERROR if reason == "consumed" else logging.WARNING
-        line, numbers = _LINES[reason], [self._unlogged.pop(reason)]
+        level = logging.ERROR if reason in ERRORS else logging.WARNING
+        line, numbers = LINES[reason], [self._unlogged.pop(reason)]
         if hints := self._hints.pop(reason):
             line, numbers = line + _HINTS[reason], [*numbers, hints]
         _log.log(level, line, *numbers)
