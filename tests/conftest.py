@@ -45,6 +45,9 @@ for variable in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="run the long forms of the randomized tests")
     parser.addoption("--seed", type=int, help="seed of the randomized tests, to repeat a run")
+    parser.addoption(
+        "--seeds", type=int, default=40, help="with --torture: number of simulated schedules or recordings, default 40"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,6 +74,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.fixture
 def torture(pytestconfig: pytest.Config) -> bool:
     return pytestconfig.getoption("--torture")
+
+
+@pytest.fixture
+def seeds(pytestconfig: pytest.Config) -> int:
+    return pytestconfig.getoption("--seeds")
 
 
 @pytest.fixture(scope="session")

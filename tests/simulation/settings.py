@@ -7,6 +7,8 @@ from attrs import frozen
 class Settings:
     """The number of postbacks and faults in one run. Times are in simulated seconds, rates are from 0 to 1."""
 
+    #: What happens, for the documentation.
+    description: str
     processes: int = 2
     postbacks: int = 24
     #: An envelope of API v2 has several events, a postback of API 1.1 has one.
@@ -33,9 +35,11 @@ class Settings:
 
 
 SCENARIOS = {
-    "shared": Settings(),
-    "spool": Settings(has_spool=True, partitions=4, restarts=2),
-    "suspects": Settings(crashing_events=2, crashes=0, restarts=0),
-    "clock": Settings(clock_jumps=3, restarts=3, lost_rate=0.15, error_rate=0.1),
-    "envelopes": Settings(postbacks=8, events_per_postback=3, lost_rate=0.15),
+    "shared": Settings("two receivers share an inbox; crashes, restarts, partitions, cancelled requests"),
+    "spool": Settings("two receivers with spools, more partitions", has_spool=True, partitions=4, restarts=2),
+    "suspects": Settings("events that crash their process", crashing_events=2, crashes=0, restarts=0),
+    "clock": Settings(
+        "the clock jumps, and answers are lost", clock_jumps=3, restarts=3, lost_rate=0.15, error_rate=0.1
+    ),
+    "envelopes": Settings("envelopes with three events", postbacks=8, events_per_postback=3, lost_rate=0.15),
 }

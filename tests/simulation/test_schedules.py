@@ -8,19 +8,18 @@ from simulation.run import simulate
 from simulation.settings import SCENARIOS
 
 SEEDS = 60
-TORTURE_SEEDS = 100 * SEEDS
 TEST = "tests/simulation/test_schedules.py::test_promises_hold_in_all_schedules"
 
 pytestmark = pytest.mark.parametrize("scenario", SCENARIOS)
 
 
-def test_promises_hold_in_all_schedules(scenario, first_seed, torture):
+def test_promises_hold_in_all_schedules(scenario, first_seed, torture, seeds):
     """
     Nothing acknowledged is lost, and each event is handled once unless a lease ended or a response was lost.
 
     Only the holder of a lease settles it, suspects run alone, stops end in time and leave no task, counters are right.
     """
-    for each in range(first_seed, first_seed + (TORTURE_SEEDS if torture else SEEDS)):
+    for each in range(first_seed, first_seed + (seeds if torture else SEEDS)):
         with replayable(f"to replay: pytest '{TEST}[{scenario}]' --seed {each}"):
             assert simulate(each, SCENARIOS[scenario]) == []
 

@@ -12,13 +12,12 @@ from notifications.inbox.sqlite.power.recording import Life, compile_recorder, r
 CUTS_PER_RECORDING = 50
 FEW_CUTS = 20
 RECORDINGS = 2
-TORTURE_RECORDINGS = 40
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "number" in metafunc.fixturenames:
-        torture = metafunc.config.getoption("--torture")
-        metafunc.parametrize("number", range(TORTURE_RECORDINGS if torture else RECORDINGS))
+        option = metafunc.config.option
+        metafunc.parametrize("number", range(option.seeds if option.torture else RECORDINGS))
 
 
 @pytest.fixture(scope="module")
