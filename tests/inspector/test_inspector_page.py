@@ -24,6 +24,7 @@ from callfire_async.notifications import (
     SqliteInbox,
     TextFinished,
 )
+from callfire_async.testing import encode, make_text_sent
 
 TOKEN = "0123456789abcdef"
 DEADLINE = 60
@@ -238,6 +239,24 @@ async def test_list_is_filtered(page, inspected):
     await page.rows(2)
 
     assert shown == ["2 of 6"]
+
+
+async def test_list_is_filtered_by_webhook(page, inspected):
+    """A webhook and a subscription with the same ID are two sources of the filter."""
+    await page.open(inspected.url)
+    _, body = encode(make_text_sent(api="v2", webhook_id=7), api="v2")
+    await inspected.post(text(42), text(43, 7), body)
+    await page.rows(3)
+    sources = await page.texts("#filter-subscription option")
+
+    await page.select("filter-subscription", "webhook 7")
+    await page.rows(1)
+    shown = await page.texts(".row .subscription")
+    await page.select("filter-subscription", "7")
+    await page.rows(1)
+
+    assert sorted(sources) == ["All sources", "subscription 41001", "subscription 7", "webhook 7"]
+    assert (shown, await page.texts(".row .subscription")) == (["webhook #7"], ["#7"])
 
 
 async def test_private_data_is_masked_until_revealed(page, inspected):

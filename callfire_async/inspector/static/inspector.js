@@ -98,7 +98,13 @@ const filters = { kind: $("filter-kind"), subscription: $("filter-subscription")
 for (const outcome of OUTCOMES) filters.outcome.append(createNode("option", { value: outcome }, outcome));
 
 function matches(item) {
-  return Object.entries(filters).every(([name, select]) => !select.value || item[name] === select.value);
+  const values = { kind: item.kind, subscription: sourceOf(item), outcome: item.outcome };
+  return Object.entries(filters).every(([name, select]) => !select.value || values[name] === select.value);
+}
+
+// A subscription and a webhook may have the same ID.
+function sourceOf(item) {
+  return item.webhook === null ? item.subscription : `webhook ${item.webhook}`;
 }
 
 function currentItems() {
@@ -171,8 +177,8 @@ function storeItem(item) {
   if (item.outcome === "dead" && before?.outcome !== "dead") state.newDeadLetters += 1;
   state.items.set(item.ref, item);
   state.dirty.add(item.ref);
-  addFilterOption("kind", item.kind);
-  addFilterOption("subscription", item.subscription);
+  addFilterOption("kind", item.kind, item.kind);
+  addFilterOption("subscription", sourceOf(item), item.webhook === null ? `subscription ${item.subscription}` : sourceOf(item));
   if (state.items.size > MAX_ROWS) removeItem(state.items.keys().next().value);
 }
 
@@ -182,10 +188,9 @@ function removeItem(ref) {
   if (state.view === "all") removeRow(ref);
 }
 
-function addFilterOption(name, value) {
+function addFilterOption(name, value, label) {
   if (value === null || filterValues[name].has(value) || filterValues[name].size >= 100) return;
   filterValues[name].add(value);
-  const label = name === "subscription" ? `subscription ${value}` : value;
   filters[name].append(createNode("option", { value }, label));
 }
 
