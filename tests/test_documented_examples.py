@@ -85,8 +85,9 @@ def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path_factory):
     """Each example runs unchanged after the earlier ones."""
     with asyncio.Runner() as runner, respx.mock(assert_all_called=False) as network:
         session = PageSession(runner)
-        # Some libraries import the module of a function.
-        monkeypatch.setitem(sys.modules, "documented", session.module)
+        # Some libraries import the module of a function; the pages call theirs service.py.
+        for name in ("documented", "service"):
+            monkeypatch.setitem(sys.modules, name, session.module)
         network.route(host="127.0.0.1").pass_through()
         callfire = httpx.ASGITransport(session.fake)
         network.route(url__regex=CALLFIRE).mock(side_effect=callfire.handle_async_request)
