@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from callfire_async.notifications.inbox._cancellation import cancel_repeatedly
-from callfire_async.notifications.inbox.postgres._pool import Connection, PostgresPool
+from callfire_async.notifications.inbox.postgres._pool import Connection, PostgresPool, is_pooled
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -72,7 +72,7 @@ class WorkNotifier:
         while True:
             try:
                 async with self._pool.own_connection() as connection:
-                    if connection is None or await _is_pooled(connection):
+                    if connection is None or await is_pooled(connection, timeout=_CHECK_SECONDS):
                         _log.info("cannot LISTEN through a pooler or with a single connection, polling instead")
                         return
                     await self._listen(connection)
@@ -96,9 +96,3 @@ class WorkNotifier:
     def _on_notification(self, _connection: object, _process: int, _channel: str, sender: object) -> None:
         if sender != self._sender:
             self._on_work()
-
-
-async def _is_pooled(connection: Connection) -> bool:
-    """Return whether a pooler assigns sessions to this connection, which would lose the LISTEN."""
-    process = await connection.fetchval("SELECT pg_backend_pid()", timeout=_CHECK_SECONDS)
-    return bool(process != connection.get_server_pid())

@@ -63,6 +63,7 @@ class PostgresPool:
         self.server = server_name(source)
         self._timeout = timeout
         self._pool: Pool | None = None
+        self._is_pooled = False
 
     @property
     def timeout(self) -> float:
@@ -76,10 +77,28 @@ class PostgresPool:
         if not isinstance(self._source, str):
             self._pool = self._source
             return
-        # No cached statements and no reset: a pooler may assign each transaction to another session.
+        # No reset: nothing that an operation leaves in a session affects the next one.
         self._pool = await asyncpg.create_pool(
-            self._source, min_size=0, max_size=_MAX_CONNECTIONS, statement_cache_size=0, reset=_no_reset
+            self._source, min_size=0, max_size=_MAX_CONNECTIONS, connect=self._connect, reset=_no_reset
         )
+
+    async def _connect(self, *arguments: Any, **options: Any) -> asyncpg.Connection[Any]:
+        """Connect, with prepared statements unless a pooler may assign each transaction to another session."""
+        options |= {"statement_cache_size": 0} if self._is_pooled else {}
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(*arguments, **options)
+        if self._is_pooled:
+            return connection
+        try:
+            self._is_pooled = await is_pooled(connection)
+            if not self._is_pooled:
+                # By default PostgreSQL keeps plans that it made while the tables were empty.
+                await connection.execute("SET plan_cache_mode = force_custom_plan")
+                return connection
+        except BaseException:
+            connection.terminate()
+            raise
+        await connection.close()
+        return await self._connect(*arguments, **options)
 
     async def close(self) -> None:
         """Close the pool within a second, unless it is the caller's."""
@@ -165,6 +184,16 @@ class PostgresPool:
         finally:
             # Not released: it may still listen. The pool replaces it if needed.
             connection.terminate()
+
+
+async def is_pooled(connection: Connection, *, timeout: float | None = None) -> bool:
+    """
+    Return whether a pooler assigns sessions to this connection: prepared statements and LISTEN would be lost.
+
+    A pooler invents the process ID that it sends to its clients. The check prepares no statement itself.
+    """
+    count = await connection.execute(f"SELECT WHERE pg_backend_pid() = {connection.get_server_pid()}", timeout=timeout)
+    return count == "SELECT 0"
 
 
 async def _no_reset(connection: Connection) -> None:

@@ -634,6 +634,67 @@ async def test_an_unknown_state_has_no_entries(inbox):
     assert await all_entries(inbox, "lost") == []
 
 
+# --- prepared statements --------------------------------------------------------------------------------
+
+SESSION = "SELECT current_setting('plan_cache_mode'), (SELECT count(*) FROM pg_prepared_statements)"
+
+
+@asynccontextmanager
+async def pool_to(dsn: str) -> AsyncIterator[PostgresPool]:
+    pool = PostgresPool(dsn, timeout=DEADLINE)
+    await pool.open()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def test_statements_are_prepared_once_and_planned_each_time(schema):
+    """A plan for empty tables would be slow once they are full."""
+    async with pool_to(schema.dsn()) as pool:
+        for _ in range(2):
+            await pool.fetch("SELECT 1")
+        (session,) = await pool.fetch(SESSION)
+
+    assert tuple(session) == ("force_custom_plan", 2)
+
+
+async def test_sessions_of_a_pooler_are_not_changed(schema, pgbouncer):
+    """Its next client would find the prepared statements and the setting."""
+    async with pool_to(schema.server.dsn(folder=pgbouncer)) as pool:
+        for _ in range(2):
+            await pool.fetch("SELECT 1")
+        sessions = await asyncio.gather(*(pool.fetch(SESSION) for _ in range(4)))
+
+    assert {tuple(session) for (session,) in sessions} == {("auto", 0)}
+
+
+async def test_a_connection_that_fails_its_check_is_closed(schema, monkeypatch):
+    """The next operation opens another one."""
+
+    async def fail(connection: Any) -> bool:
+        raise ConnectionResetError
+
+    async with pool_to(schema.dsn()) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(_pool, "is_pooled", fail)
+            with pytest.raises(InboxUnavailableError, match="is unavailable"):
+                await pool.fetch("SELECT 1")
+        await schema.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1)", schema.name)
+        assert await pool.fetch("SELECT 1")
+
+
+async def test_prepared_statements_survive_a_change_of_the_tables(schema, inbox):
+    """A process of a later version adds a column while this one runs."""
+    await inbox.append(Delivery(b"1"))
+    (lease,) = await inbox.claim(1, lease=LEASE)
+    await schema.fetchval("ALTER TABLE deliveries ADD COLUMN later text NOT NULL DEFAULT ''")
+
+    assert await inbox.release(lease)
+    assert await bodies_of(inbox) == [b"1"]
+    assert [entry.state for entry in await all_entries(inbox)] == ["leased"]
+
+
 # --- poolers --------------------------------------------------------------------------------------------
 
 
