@@ -36,7 +36,7 @@ INBOXES = {
     "postgres": "PostgresInbox",
     "jetstream": "JetStreamInbox",
     "spool": "SpoolingInbox",
-    "": "All inboxes that wait at their start",
+    "": "PostgresInbox and JetStreamInbox",
 }
 
 
@@ -172,10 +172,11 @@ class Metric(NamedTuple):
         return EXPLANATIONS["metrics"][self.name]
 
     @property
-    def row(self) -> str:
-        """The row of the table."""
+    def entry(self) -> str:
+        """The entry of the list: too much for the columns of a table."""
         attributes = ", ".join(f"`{name}`" for name in self.attributes)
-        return f"| `{self.name}` | {self.kind} | `{self.unit}` | {attributes} | {self.description} |"
+        listed = f"\n: Attributes: {attributes}" if attributes else ""
+        return f"`{self.name}`\n: {self.kind}, `{self.unit}`. {self.description}{listed}\n"
 
 
 class RecordingMeter(NoOpMeter):
@@ -228,12 +229,11 @@ async def instrument(provider: RecordingMeterProvider) -> None:
         instrument_client(callfire, meter_provider=provider)
 
 
-def metrics_table() -> str:
-    """Return the table of metrics."""
+def metrics_list() -> str:
+    """Return the list of metrics."""
     found = metrics()
     check_explanations("metrics", [metric.name for metric in found])
-    head = ["| metric | type | unit | attributes | meaning |", "| --- | --- | --- | --- | --- |"]
-    return "\n".join([*head, *(metric.row for metric in found)])
+    return "\n".join(metric.entry for metric in found)
 
 
 def attributes_table() -> str:
@@ -245,7 +245,7 @@ def attributes_table() -> str:
 
 #: What replaces each comment of the page.
 TABLES = {
-    "<!-- metrics -->": metrics_table,
+    "<!-- metrics -->": metrics_list,
     "<!-- attributes -->": attributes_table,
     "<!-- log messages -->": log_message_tables,
 }
