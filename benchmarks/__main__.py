@@ -22,15 +22,14 @@ def main() -> None:
     effort, runs = (QUICK, options.runs or 1) if options.quick else (FULL, options.runs or RUNS)
     path = report.RESULTS if options.docs else options.json
     measured = figures(options.module or MODULES, options.words, effort, runs)
-    table = report.table(measured)
     if options.docs and (options.words or options.module):
         measured = report.replaced(report.read(path)[1], measured)
     report.write(path, measured, runs=runs, quick=options.quick)
     options.table.parent.mkdir(parents=True, exist_ok=True)
-    options.table.write_text(table, encoding="utf-8")
+    options.table.write_text(report.all_tables(*report.read(path)), encoding="utf-8")
     if options.docs:
         report.write_docs()
-    sys.stdout.write(table)
+    sys.stdout.write(report.table(measured))
 
 
 def _options() -> argparse.Namespace:
@@ -43,7 +42,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, help=f"number of runs, each in a new process; default {RUNS}, quick 1")
     parser.add_argument("--json", type=Path, default=BUILD / "results.json", help="JSON file; default %(default)s")
     parser.add_argument("--table", type=Path, default=BUILD / "table.md", help="table file; default %(default)s")
-    parser.add_argument("--docs", action="store_true", help="store the figures, and write docs/performance.md")
+    parser.add_argument(
+        "--docs", action="store_true", help="store the figures, and write results.md and docs/performance.md"
+    )
     return parser.parse_args()
 
 

@@ -49,7 +49,7 @@ class Turn:
 def _turn(server: ServerProcess, count: int, numbers: itertools.count[int], format: Format) -> Turn:
     postbacks = Postbacks(*postback(format), itertools.islice(numbers, count))
     before = server.cpu_seconds()
-    elapsed = post_all(server.port, CONNECTIONS, postbacks)
+    elapsed = post_all([server.port], CONNECTIONS, postbacks)
     server.wait_until_handled()
     p99 = statistics.quantiles(postbacks.seconds, n=100)[98]
     return Turn(elapsed / count, (server.cpu_seconds() - before) / count, p99)

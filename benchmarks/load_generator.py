@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from typing import Literal
 
 from attrs import define, evolve, field
@@ -85,21 +86,21 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def _post_all(port: int, connections: int, postbacks: Postbacks) -> None:
+async def _post_all(ports: Sequence[int], connections: int, postbacks: Postbacks) -> None:
     loop = asyncio.get_running_loop()
     futures = [loop.create_future() for _ in range(connections)]
-    for future in futures:
+    for future, port in zip(futures, cycle(ports), strict=False):
         await loop.create_connection(lambda future=future: _Connection(postbacks, future), "127.0.0.1", port)
     await asyncio.gather(*futures)
 
 
-def post_all(port: int, connections: int, postbacks: Postbacks) -> float:
-    """Send all postbacks, expect 204 for each, and return the elapsed seconds."""
+def post_all(ports: Sequence[int], connections: int, postbacks: Postbacks) -> float:
+    """Send all postbacks to servers in turn, expect 204 for each, and return the elapsed seconds."""
     start = time.perf_counter()
     try:
         import uvloop  # noqa: PLC0415  # may not be installed
     except ImportError:
-        asyncio.run(_post_all(port, connections, postbacks))
+        asyncio.run(_post_all(ports, connections, postbacks))
     else:
-        uvloop.run(_post_all(port, connections, postbacks))
+        uvloop.run(_post_all(ports, connections, postbacks))
     return time.perf_counter() - start

@@ -1,7 +1,7 @@
 """
-Write the figures as a JSON file, a Markdown table, and a page of the documentation with a chart.
+Write the figures as a JSON file and Markdown tables, and six of them as a page of the documentation.
 
-``python -m benchmarks.report`` writes the page and its chart from the stored figures.
+``python -m benchmarks.report`` writes ``results.md`` and the page from the stored figures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,10 +24,11 @@ from benchmarks.rows import Row
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 RESULTS = HERE / "results.json"
+TABLES = HERE / "results.md"
 PEERS = HERE / "peers.json"
 
 _LIBRARIES = ("attrs", "cattrs", "httpx", "httpcore", "xmltodict", "pydantic-xml", "xsdata")
-_HEAD = "| operation | compared with | ratio | spread | target | met |\n| --- | --- | --- | --- | --- | --- |\n"
+_HEAD = "| operation | compared with | cost | spread | target | met |\n| --- | --- | --- | --- | --- | --- |\n"
 
 
 @frozen
@@ -47,16 +48,24 @@ class Figure:
     missing: str = ""
 
     @property
-    def ratio(self) -> float:
-        """The median ratio of the runs."""
-        return statistics.median(self.ratios)
+    def cost_ratios(self) -> tuple[float, ...]:
+        """Our cost divided by the baseline's, for each run, whatever the direction of the target."""
+        return self.ratios if self.better == "lower" else tuple(1 / ratio for ratio in self.ratios)
+
+    @property
+    def cost(self) -> float:
+        """Our cost divided by the baseline's: the median of the runs."""
+        return statistics.median(self.cost_ratios)
+
+    @property
+    def max_cost(self) -> float | None:
+        """The target as a ratio of costs."""
+        return self.target if self.target is None or self.better == "lower" else 1 / self.target
 
     @property
     def is_met(self) -> bool:
         """Whether the median reaches the target."""
-        if self.target is None:
-            return True
-        return self.ratio <= self.target if self.better == "lower" else self.ratio >= self.target
+        return self.max_cost is None or self.cost <= self.max_cost
 
 
 def figure(module: str, row: Row, runs: Sequence[Any]) -> Figure:
@@ -119,9 +128,9 @@ def write(path: Path, figures: Sequence[Figure], *, runs: int, quick: bool = Fal
 
 
 def replaced(stored: Iterable[Figure], measured: Iterable[Figure]) -> list[Figure]:
-    """Replace the figures of the rows that were measured again."""
-    by_row = {(figure.module, figure.operation, figure.baseline): figure for figure in measured}
-    return [by_row.get((figure.module, figure.operation, figure.baseline), figure) for figure in stored]
+    """Replace the figures of the rows that were measured again; add those of new rows."""
+    by_row = {(figure.module, figure.operation, figure.baseline): figure for figure in (*stored, *measured)}
+    return [*by_row.values()]
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Figure]]:
@@ -142,58 +151,37 @@ def table(figures: Iterable[Figure]) -> str:
 def _line(figure: Figure) -> str:
     if figure.missing:
         return f"| {figure.operation} | {figure.baseline} | not measured: {figure.missing} | | {_target(figure)} | |\n"
-    spread = f"{_number(min(figure.ratios))} to {_number(max(figure.ratios))}"
+    spread = f"{_number(min(figure.cost_ratios))} to {_number(max(figure.cost_ratios))}"
     met = "" if figure.target is None else "yes" if figure.is_met else "no"
-    cells = figure.operation, figure.baseline, f"**{_number(figure.ratio)}**", spread, _target(figure), met
+    cells = figure.operation, figure.baseline, f"**{_number(figure.cost)}**", spread, _target(figure), met
     return f"| {' | '.join(cells)} |\n"
 
 
 def _target(figure: Figure) -> str:
-    if figure.target is None:
-        return ""
-    return f"{'at most' if figure.better == 'lower' else 'at least'} {figure.target:g}"
+    return "" if figure.max_cost is None else _number(figure.max_cost)
 
 
 def _number(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.1f}"
 
 
-# --- documentation page -----------------------------------------------------------------------------------
+# --- all tables -------------------------------------------------------------------------------------------
 
-_PAGE = """\
-# Performance
+_ALL = """\
+# Results
 
-Each figure is a ratio that compares the cost of this library with that of a baseline for the same input, measured
-alternately in one run. A ratio depends less on the machine than a time in microseconds. 1.00 means equal cost. With a
-target of *at most*, the ratio is our cost divided by the baseline's, and lower is better; with *at least*, it is the
-baseline's cost divided by ours, and higher is better. Rows without a target are ratios of our cost to the baseline's,
-unless their figure counts events per second or compares several processes with one: then higher is better. Each figure
-is the median of {runs} runs, each in a new process; the spread is their minimum and maximum. `benchmarks/README.md`
-describes each baseline, and explains the targets that are not met.
+Each figure is the cost of this library divided by the cost of a baseline for the same input, measured alternately in
+one run: lower is better, and 1.00 means equal cost. It is the median of {runs} runs, each in a new process; the spread
+is their minimum and maximum. A target is the largest cost that meets it. [README.md](README.md) describes each
+baseline, and explains the targets that are not met.
 
-{quick}{tables}
-```{{image}} performance.png
-:alt: Each figure as a bar, relative to its target
-```
+{quick}{tables}## Measured on
 
-## Measured on
-
-{machine}
-## Measure it yourself
-
-```sh
-nox -s bench                # about 15 minutes; writes a table and a JSON file to build/bench
-nox -s bench -- --quick     # a few minutes: checks that everything runs; the figures are meaningless
-nox -s bench -- --docs      # also writes this page
-nox -s bench_peers          # compares with other libraries that parse and dispatch
-```
-"""
+{machine}"""
 
 _QUICK = """\
-:::{warning}
-These figures are from a quick run with a fiftieth of the bodies and postbacks. They only show that the benchmarks run;
-`nox -s bench -- --docs` replaces them.
-:::
+**These figures are from a quick run with a fiftieth of the bodies and postbacks. They only show that the benchmarks
+run; `nox -s bench -- --docs` replaces them.**
 
 """
 
@@ -201,11 +189,13 @@ _TITLES = {
     "parse": "Parsing",
     "dispatch": "Dispatch",
     "client": "Client",
+    "posting": "Posting events",
     "import_time": "Import time",
     "growth": "Growth with the input",
     "hostile_bodies": "Hostile bodies",
     "intake": "Intake with slow handlers",
     "http_intake": "Intake over HTTP",
+    "cores": "The whole job on one core and on two",
     "sqlite": "SQLite inbox",
     "postgres": "PostgreSQL inbox",
     "jetstream": "NATS JetStream inbox",
@@ -214,15 +204,14 @@ _TITLES = {
 }
 
 
-def page(about: dict[str, Any], figures: Sequence[Figure]) -> str:
-    """Return the page of the documentation."""
+def all_tables(about: dict[str, Any], figures: Sequence[Figure]) -> str:
+    """Return a page with the tables of all modules."""
     modules = dict.fromkeys(figure.module for figure in figures)
     tables = "".join(
         f"## {_TITLES[module]}\n\n{table(figure for figure in figures if figure.module == module)}\n"
         for module in modules
     )
-    quick = _QUICK if about["quick"] else ""
-    return _PAGE.format(quick=quick, runs=about["runs"], tables=tables, machine=_about(about))
+    return _ALL.format(quick=_QUICK if about["quick"] else "", runs=about["runs"], tables=tables, machine=_about(about))
 
 
 def _about(about: dict[str, Any]) -> str:
@@ -234,42 +223,131 @@ def _about(about: dict[str, Any]) -> str:
     )
 
 
-def chart(figures: Sequence[Figure], path: Path) -> None:
-    """Draw each figure as a bar, relative to its target."""
-    import matplotlib as mpl  # noqa: PLC0415  # only the chart needs it
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415  # after the choice of the backend
-
-    shown = [figure for figure in figures if figure.target and not figure.missing][::-1]
-    drawing, axes = plt.subplots(figsize=(10, 1 + 0.32 * len(shown)))
-    lengths = [_relative_to_target(figure) for figure in shown]
-    colors = ["#2a7f62" if figure.is_met else "#b5482a" for figure in shown]
-    axes.barh([f"{figure.operation}\nvs {figure.baseline}" for figure in shown], lengths, color=colors)
-    for index, (figure, length) in enumerate(zip(shown, lengths, strict=True)):
-        axes.text(length, index, f" {_number(figure.ratio)}", va="center", fontsize=8)
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_xlabel("cost relative to the target (shorter is better; the line is the target)")
-    axes.set_xlim(0, max([*lengths, 1.0]) * 1.1)
-    axes.tick_params(axis="y", labelsize=6)
-    drawing.tight_layout()
-    drawing.savefig(path, dpi=120)
-    plt.close(drawing)
+# --- documentation page -----------------------------------------------------------------------------------
 
 
-def _relative_to_target(figure: Figure) -> float:
-    target = figure.target or 1.0
-    return figure.ratio / target if figure.better == "lower" else target / figure.ratio
+@frozen
+class Headline:
+    """A figure for users: how it is shown, and the row that it comes from, by words that only its title contains."""
+
+    title: str
+    value: Callable[[Figure], str]
+    module: str
+    operation: str
+    #: Arguments of ``nox -s bench --`` that measure it.
+    words: str
+    baseline: str = ""
+
+    def line(self, figures: Iterable[Figure]) -> str:
+        """Return the row of the table; nothing if the row was not measured."""
+        return "".join(self._line(figure) for figure in figures if self._describes(figure))
+
+    def _line(self, figure: Figure) -> str:
+        compared = f"{_number(figure.cost)} times {self.baseline}" if self.baseline else ""
+        return f"| {self.title} | {self.value(figure)} | {compared} | `nox -s bench -- {self.words}` |\n"
+
+    def _describes(self, figure: Figure) -> bool:
+        return figure.module == self.module and self.operation in figure.operation and not figure.missing
+
+
+def _per_second(seconds: float) -> str:
+    return f"{_two_digits(1 / seconds):,.0f}"
+
+
+def _milliseconds(figure: Figure) -> str:
+    return f"{_two_digits(figure.our_cost * 1000):g} ms"
+
+
+def _two_digits(number: float) -> float:
+    return float(f"{number:.2g}")
+
+
+_CORES = "stored, parsed, dispatched and acked on 2 cores"
+_HEADLINES = (
+    Headline(
+        "postbacks received and handled per second, on one core",
+        lambda figure: _per_second(figure.baseline_cost),
+        *("cores", _CORES, "cores"),
+    ),
+    Headline(
+        "the same on two cores, with a process on each",
+        lambda figure: _per_second(figure.our_cost),
+        *("cores", _CORES, "cores", "the time on one core"),
+    ),
+    Headline(
+        "response time with 64 connections that post without a pause, 99th percentile",
+        _milliseconds,
+        *("http_intake", "99th percentile", "percentile"),
+    ),
+    Headline(
+        "requests of the client per second of CPU time, one at a time",
+        lambda figure: _per_second(figure.our_cost),
+        *("client", "`subscriptions.create`, one at a time", "client", "httpx alone"),
+    ),
+    Headline(
+        "CPU time of `import callfire_async, callfire_async.notifications`",
+        _milliseconds,
+        *("import_time", "callfire_async.notifications", "import_time", "the import of its dependencies"),
+    ),
+    Headline(
+        "memory of 100,000 pending deliveries",
+        lambda figure: f"{figure.our_cost / 1e6:.2g} MB",
+        *("sqlite", "memory of 100,000", "'memory of'"),
+    ),
+    Headline(
+        "storing one postback in an inbox with 1,000,000 done and 100,000 pending deliveries",
+        _milliseconds,
+        *("sqlite", "`append` with 1,000,000 done", "'1,000,000 done and'", "the time in an inbox with 1,000"),
+    ),
+)
+
+_PAGE = """\
+# Performance
+
+Figures of the client, and of a receiver behind uvicorn with a [`SqliteInbox`](inbox-in-sqlite.md) on a local disk, on
+the [machine below](#measured-on). A postback is *handled* when it has been stored, answered and parsed, a handler that
+does nothing has returned, and the delivery is acked.
+
+{quick}| | figure | compared | measure it |
+| --- | --- | --- | --- |
+{lines}
+The third column compares costs for the same input, measured alternately in the same run: lower is better, and 1.00
+means equal. Such a ratio depends less on the machine than a time. Each figure is the median of {runs} runs, each in a
+new process.
+
+{{download}}`All results <../benchmarks/results.md>` compare parsing, dispatch, the client, telemetry and each inbox
+with a minimal implementation or another library. `benchmarks/README.md` in the repository describes the method.
+
+## Measured on
+
+{machine}
+## Measure it yourself
+
+In a clone of the repository, on a machine that does nothing else:
+
+```sh
+nox -s bench                # about 20 minutes; writes a table and a JSON file to build/bench
+nox -s bench -- --quick     # a few minutes: checks that everything runs; the figures are meaningless
+nox -s bench -- --docs      # also writes this page
+nox -s bench_peers          # compares with other libraries that parse and dispatch
+```
+"""
+
+
+def page(about: dict[str, Any], figures: Sequence[Figure]) -> str:
+    """Return the page of the documentation."""
+    lines = "".join(headline.line(figures) for headline in _HEADLINES)
+    return _PAGE.format(quick=_QUICK if about["quick"] else "", lines=lines, runs=about["runs"], machine=_about(about))
 
 
 def write_docs() -> None:
-    """Write the page and its chart from the stored figures."""
+    """Write the tables and the page from the stored figures."""
     about, figures = read(RESULTS)
     if PEERS.exists():
         peers_about, peers_figures = read(PEERS)
         about, figures = about | {"peers": peers_about["date"]}, [*figures, *peers_figures]
+    TABLES.write_text(all_tables(about, figures), encoding="utf-8")
     (DOCS / "performance.md").write_text(page(about, figures), encoding="utf-8")
-    chart(figures, DOCS / "performance.png")
 
 
 if __name__ == "__main__":

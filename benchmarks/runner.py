@@ -14,7 +14,7 @@ from benchmarks.rows import Costs, Effort, Row, measure_once
 #: In the order of the table.
 MODULES = (
     *("parse", "dispatch", "client", "posting", "import_time", "growth", "hostile_bodies"),
-    *("intake", "http_intake", "sqlite", "postgres", "jetstream", "telemetry"),
+    *("intake", "http_intake", "cores", "sqlite", "postgres", "jetstream", "telemetry"),
 )
 
 

@@ -1,12 +1,14 @@
 """
-A server in a new process: ``python -m benchmarks.server SERVER APP PORT FILE``.
+A server in a new process: ``python -m benchmarks.server SERVER APP PORT FILE [CORE]``.
 
 SERVER is one of `SERVERS`. APP is ``bare`` (204 once the body is read), ``inline`` (a receiver without an inbox),
-``stored`` or ``full`` (a receiver with a `SqliteInbox` in FILE, and no worker), or ``handled`` (with a worker).
+``stored`` or ``full`` (a receiver with a `SqliteInbox` in FILE, and no worker), ``handled`` (with a worker), or
+``shared`` (with a worker, and a file of its own in the directory FILE). With CORE, the process runs on that core only.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 import subprocess
@@ -31,6 +33,8 @@ SERVERS: Mapping[str, tuple[str, ...]] = {
 }
 _START_TIMEOUT_SECONDS = 30.0
 _NANOSECOND = 1e-9
+#: Applications that handle what they store.
+_HANDLED = ("handled", "shared")
 
 
 class ServerProcess:
@@ -59,9 +63,8 @@ class ServerProcess:
     def wait_until_handled(self) -> None:
         """Wait until each delivery is done."""
         if self._file is not None:
-            with closing(sqlite3.connect(self._file)) as connection:
-                while connection.execute("SELECT 1 FROM deliveries WHERE state < 2 LIMIT 1").fetchone():
-                    time.sleep(0.01)
+            for file in self._file.glob("*.db") if self._file.is_dir() else [self._file]:
+                _wait_until_handled(file)
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of all its threads."""
@@ -69,20 +72,26 @@ class ServerProcess:
         return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) * _NANOSECOND
 
 
+def _wait_until_handled(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        while connection.execute("SELECT 1 FROM deliveries WHERE state < 2 LIMIT 1").fetchone():
+            time.sleep(0.01)
+
+
 @contextmanager
-def run_server(server: str, app: str, directory: str) -> Iterator[ServerProcess]:
-    """Run a server while the block runs."""
+def run_server(server: str, app: str, directory: str, *cores: int) -> Iterator[ServerProcess]:
+    """Run a server while the block runs; on one core, if it is given."""
     for library in SERVERS[server]:
         import_module(library)
     if not Path("/proc/self/schedstat").exists():
         raise UnavailableError("this system does not report the CPU time of another process")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    file = Path(directory) / f"{app}.db"
-    command = [sys.executable, "-m", __name__, server, app, str(port), str(file)]
+    file = Path(directory) if app == "shared" else Path(directory) / f"{app}.db"
+    command = [sys.executable, "-m", __name__, server, app, str(port), str(file), *map(str, cores)]
     with subprocess.Popen(command, cwd=Path(__file__).parent.parent) as process:  # noqa: S603  # fixed arguments
         try:
-            yield ServerProcess(process.pid, port, file if app == "handled" else None)
+            yield ServerProcess(process.pid, port, file if app in _HANDLED else None)
         finally:
             process.terminate()
 
@@ -100,7 +109,8 @@ def make_receiver(app: str, file: str) -> Receiver:
 
     if app == "inline":
         return Receiver(router, tokens=TOKEN)
-    return Receiver(router, tokens=TOKEN, inbox=SqliteInbox(file), concurrency=16 if app == "handled" else 0)
+    inbox = SqliteInbox.in_directory(file) if app == "shared" else SqliteInbox(file)
+    return Receiver(router, tokens=TOKEN, inbox=inbox, concurrency=16 if app in _HANDLED else 0)
 
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:
@@ -174,7 +184,9 @@ def _fastapi(app: str, port: int, file: str) -> None:
 
 def main() -> None:
     """Serve until the process is terminated."""
-    server, app, port, file = sys.argv[1:]
+    server, app, port, file, *cores = sys.argv[1:]
+    if cores:
+        os.sched_setaffinity(0, map(int, cores))
     servers = {"uvicorn": _uvicorn, "uvicorn with h11": _uvicorn_with_h11, "aiohttp": _aiohttp, "FastAPI": _fastapi}
     servers[server](app, int(port), file)
 
