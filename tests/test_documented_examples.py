@@ -21,7 +21,11 @@ from callfire_async.testing import FakeCallFire
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block on the page, or a file that several pages include.
+BLOCK = re.compile(
+    r"^```(?:python\n(?P<source>.*?)|\{literalinclude\} (?P<file>\S+)\n:language: python\n)```$",
+    re.MULTILINE | re.DOTALL,
+)
 CALLFIRE = r"https://(www\.callfire\.com/api/1\.1/rest|api\.callfire\.com/v2)"
 ENVIRONMENT = {
     "CALLFIRE_API_LOGIN": "login",
@@ -48,7 +52,11 @@ def examples(page: Path) -> Iterator[Example]:
     """Yield the Python blocks of *page*."""
     text = page.read_text(encoding="utf-8")
     for block in BLOCK.finditer(text):
-        yield Example(page, text.count("\n", 0, block.start(1)) + 1, block[1])
+        if block["file"]:
+            snippet = page.parent / block["file"]
+            yield Example(snippet, 1, snippet.read_text(encoding="utf-8"))
+        else:
+            yield Example(page, text.count("\n", 0, block.start("source")) + 1, block["source"])
 
 
 class PageSession:
