@@ -279,3 +279,49 @@ async def test_idle_waits_for_the_handlers_without_an_inbox():
         await receiver.idle(timeout=20)
 
         assert (receiving.done(), (await receiver.health()).healthy) == (True, True)
+
+
+async def test_failures_are_counted_without_an_inbox(receiver):
+    """Each attempt in which a handler failed."""
+    for _ in range(2):
+        assert await receiver.receive(postback(BODY.replace(b"1,", b"13,"))) == Reply(500)
+
+    assert (await receiver.stats()).failed == 2
+
+
+async def test_an_unreadable_body_without_an_inbox_is_logged_with_its_error(receiver, caplog):
+    """With the status of the response, and without the body."""
+    assert await receiver.receive(postback(b"secret words")) == Reply(400)
+
+    (message,) = caplog.messages
+    assert message.startswith("rejected an invalid notification with 400: neither XML nor JSON")
+    assert "secret" not in message
+
+
+async def test_a_handler_without_an_inbox_is_limited_in_time():
+    """The response is 500 after ``handler_timeout``."""
+    router = Router()
+
+    @router.on(TextFinished)
+    async def handler(event: TextFinished) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async with Receiver(router, tokens=TOKEN, handler_timeout=0.01) as receiver:
+        assert await receiver.receive(postback()) == Reply(500)
+
+
+@pytest.mark.parametrize("inbox", [None, MemoryInbox()], ids=["without an inbox", "with an inbox"])
+async def test_a_body_is_decoded_with_the_charset_of_its_content_type(inbox):
+    """With and without an inbox."""
+    router, messages = Router(), []
+
+    @router.on(TextFinished)
+    async def handler(event: TextFinished) -> None:
+        messages.append(event.text.message)
+
+    body = BODY.replace(b"secret words", "Grüße".encode("iso-8859-1"))
+    async with Receiver(router, tokens=TOKEN, inbox=inbox) as receiver:
+        await receiver.receive(postback(body, headers={"Content-Type": "application/json; charset=iso-8859-1"}))
+        await receiver.idle(timeout=20)
+
+    assert messages == ["Grüße"]
