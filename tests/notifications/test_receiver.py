@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from callfire_async import InboxUnavailableError
 from callfire_async.notifications import (
     Delivery,
     EndpointTokens,
+    InboxStats,
     MemoryInbox,
     Notification,
     Postback,
@@ -325,3 +327,45 @@ async def test_a_body_is_decoded_with_the_charset_of_its_content_type(inbox):
         await receiver.idle(timeout=20)
 
     assert messages == ["Grüße"]
+
+
+async def test_idle_waits_until_another_process_has_settled_its_delivery(router):
+    """The receiver polls, because only its own worker reports changes."""
+    inbox = MemoryInbox()
+    async with Receiver(router, tokens=TOKEN, inbox=inbox) as receiver:
+        await inbox.append(Delivery(BODY))
+        (lease,) = await inbox.claim(1, lease=60.0)
+        with pytest.raises(TimeoutError):
+            await receiver.idle(timeout=0.01)
+        idling = asyncio.create_task(receiver.idle(timeout=20))
+        await asyncio.sleep(0)
+        await inbox.ack(lease)
+
+        await idling
+
+
+async def test_idle_waits_until_the_inbox_can_be_read(router):
+    """An error does not mean that nothing is due."""
+
+    class UnreadableInbox(MemoryInbox):
+        async def stats(self) -> InboxStats:
+            raise InboxUnavailableError("no connection")
+
+    async with Receiver(router, tokens=TOKEN, inbox=UnreadableInbox()) as receiver:
+        with pytest.raises(TimeoutError):
+            await receiver.idle(timeout=0.01)
+
+
+async def test_unknown_events_are_counted_without_an_inbox():
+    """Each of them."""
+    router = Router()
+
+    @router.on(Notification)
+    async def handler(event: Notification) -> None:
+        pass
+
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        for content in (b'{"Unheard": {}}', b'{"Unheard": {"a": 1}}', BODY):
+            await receiver.receive(postback(content))
+
+        assert (await receiver.stats()).unknown == 2
