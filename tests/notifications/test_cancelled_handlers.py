@@ -369,7 +369,7 @@ class CancelledInbox(MemoryInbox):
     """
     An inbox some of whose operations raise CancelledError once, as a driver does whose task was cancelled.
 
-    Its time stands still, so that no lease expires however slow the machine is.
+    Its time does not pass, so no lease expires, however slow the machine is.
     """
 
     def __init__(self, operation: str) -> None:
