@@ -8,6 +8,7 @@ import typer
 from attrs import frozen
 
 from callfire_async.cli._exit import MISSING_CREDENTIALS, WRONG_USE, CliError
+from callfire_async.cli._help import ACCOUNT_PANEL
 from callfire_async.client import CallFire
 from callfire_async.client.connection import DEFAULT_BASE_URL, DEFAULT_WEBHOOKS_BASE_URL
 
@@ -16,14 +17,24 @@ __all__ = ["AsJson", "BaseUrl", "ClientOptions", "Login", "WebhooksBaseUrl", "Ye
 AsJson = Annotated[bool, typer.Option("--json", help="Output for scripts: one JSON document, or one per line.")]
 Login = Annotated[
     str | None,
-    typer.Option(help="API login. Default: CALLFIRE_API_LOGIN. The password is read from CALLFIRE_API_PASSWORD."),
+    typer.Option(
+        rich_help_panel=ACCOUNT_PANEL,
+        help="API login. Default: CALLFIRE_API_LOGIN. The password is read from CALLFIRE_API_PASSWORD.",
+    ),
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="API base URL, for example that of `callfire-async sandbox`.")
+    str | None,
+    typer.Option(
+        rich_help_panel=ACCOUNT_PANEL, metavar="URL", help="API base URL, for example that of `callfire-async sandbox`."
+    ),
 ]
 WebhooksBaseUrl = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Base URL of API v2, for example that of `callfire-async sandbox`."),
+    typer.Option(
+        rich_help_panel=ACCOUNT_PANEL,
+        metavar="URL",
+        help="Base URL of API v2, for example that of `callfire-async sandbox`.",
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation prompt.")]
 

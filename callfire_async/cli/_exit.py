@@ -22,6 +22,7 @@ from callfire_async.errors import AuthenticationError, CallFireError, Permission
 __all__ = [
     "FAILED",
     "MISSING_CREDENTIALS",
+    "REMEDIES",
     "WRONG_USE",
     "CliError",
     "ErrorHandlingGroup",
@@ -31,6 +32,12 @@ __all__ = [
 
 T = TypeVar("T")
 
+#: What to do about the response of an endpoint that should be a receiver, by HTTP status.
+REMEDIES = {
+    404: "wrong token or path: check CALLFIRE_TOKEN and the path",
+    405: "another application responds, which does not accept POST",
+    503: "the receiver is not running: start its application",
+}
 FAILED, WRONG_USE, MISSING_CREDENTIALS, INTERRUPTED = 1, 2, 3, 130
 
 

@@ -6,15 +6,25 @@ import typer
 
 from callfire_async.inspector import BindAddress
 
-__all__ = ["INSPECTOR_PORT", "InspectorHost", "InspectorPort", "bind_address"]
+__all__ = ["INSPECTOR_PANEL", "INSPECTOR_PORT", "InspectorHost", "InspectorPort", "bind_address"]
 
 INSPECTOR_PORT = 8485
+#: The group of the options of the inspector.
+INSPECTOR_PANEL = "Inspector"
 
 InspectorHost = Annotated[
-    str, typer.Option(metavar="HOST", help="Address of the inspector's page. Use a non-loopback address with care.")
+    str,
+    typer.Option(
+        rich_help_panel=INSPECTOR_PANEL,
+        metavar="HOST",
+        help="Address of the inspector's page. Use a non-loopback address with care.",
+    ),
 ]
 InspectorPort = Annotated[
-    int, typer.Option(min=0, max=65535, help="Port of the inspector's page; 0 for any free port.")
+    int,
+    typer.Option(
+        rich_help_panel=INSPECTOR_PANEL, min=0, max=65535, help="Port of the inspector's page; 0 for any free port."
+    ),
 ]
 
 

@@ -48,7 +48,10 @@ class AuditReport:
 
     def __str__(self) -> str:
         lines = [
-            *(f"no subscription for handler {handler.name}" for handler in self.handlers_without_subscription),
+            *(
+                f"no subscription or webhook for handler {handler.name}"
+                for handler in self.handlers_without_subscription
+            ),
             *(f"no handler for {_describe(item)} ({_posted(item)})" for item in self.subscriptions_without_handler),
             *(f"{_describe(item)} is disabled" for item in self.disabled),
             *(
@@ -56,7 +59,7 @@ class AuditReport:
                 for subscription in self.unsupported_format
             ),
         ]
-        return "\n".join(lines) or "all handlers and subscriptions match"
+        return "\n".join(lines) or "all handlers, subscriptions and webhooks match"
 
 
 def _describe(source: Subscription | Webhook) -> str:

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 
 import httpx
 import pytest
@@ -136,6 +137,36 @@ def test_commands_have_help_with_an_example(path):
     result = run_command(*path, "--help", env={"COLUMNS": "40", "TERM": "dumb"})
 
     assert (result.status, "Example:" in result.out) == (0, True)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_example_comes_before_the_details(path):
+    """The help begins with the usage, the summary and the example."""
+    command = COMMANDS[path]
+    shown = " ".join(run_command(*path, "-h", env={"COLUMNS": "200", "TERM": "dumb"}).out.split())
+    summary = command.help.splitlines()[0].replace("`", "")
+
+    assert shown.index(f"{summary} Example: callfire-async {' '.join(path)}") < shown.index("Options")
+    assert shown.count("Example:") == 1
+
+
+def test_commands_are_in_groups():
+    """The help of the program and of each group has a heading for each kind of command."""
+    groups = [(), *{path[:1] for path in COMMANDS if len(path) > 1}]
+    shown = {group: run_command(*group, "--help", env={"COLUMNS": "100"}).out for group in groups}
+
+    headings = {group: re.findall(r"^╭─ ([\w ]+?) ─", out, re.MULTILINE)[1:] for group, out in shown.items()}
+    assert headings == {
+        (): ["Development", "Service", "Account"],
+        ("inbox",): ["Inspect", "Change", "Back up"],
+        ("subscriptions",): ["Single subscriptions", "Files of subscriptions"],
+        ("webhooks",): ["Single webhooks", "Files of webhooks", "Migration"],
+    }
+
+
+def test_version():
+    """--version prints the version of the package."""
+    assert run_command("--version") == (0, f"callfire-async {version('callfire-async')}\n", "")
 
 
 def test_help_imports_no_heavy_modules():

@@ -115,6 +115,28 @@ async def test_several_events_in_a_postback(capsys, tmp_path, has_inbox):
     assert status == 204
 
 
+async def test_a_repeated_envelope_that_cannot_be_split(capsys, tmp_path):
+    """Its events are counted, although it is a dead letter: what is beside them would be stored for each of them."""
+    _, body = encode_envelope([make_text_received(id=7), make_text_sent(id=8)])
+    body = body.replace(b"{", b'{"extra": "' + b"x" * 5000 + b'", ', 1)
+
+    async with run_listen(capsys, inbox=str(tmp_path / "callfire.db")) as (screen, base):
+        await post(base, body)
+        await screen.wait_for("dead ")
+        await post(base, body)
+        await screen.wait_for("dup 2 events")
+
+
+async def test_a_single_event_that_cannot_be_read_is_a_repeat(capsys, tmp_path):
+    """It is no notification, as a body without events."""
+    body = b'{"webhookId": 7, "resourceType": "InboundText", "events": [{"eventType": "Finished", "resource": {}}]}'
+
+    async with run_listen(capsys, inbox=str(tmp_path / "callfire.db")) as (screen, base):
+        for _ in range(2):
+            await post(base, body)
+        await screen.wait_for("dup no notification")
+
+
 async def test_a_body_that_is_no_notification_is_a_repeat(capsys, tmp_path):
     """It has no event to name."""
     async with run_listen(capsys, inbox=str(tmp_path / "callfire.db"), as_json=True) as (screen, base):

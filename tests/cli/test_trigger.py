@@ -107,9 +107,31 @@ async def test_rejection_is_status_1(capsys):
 
 
 async def test_no_response_is_status_1(capsys):
-    """No response exits with status 1 and is printed."""
+    """No response exits with status 1 and is printed, with what to check."""
     assert await trigger_command.run(make()) == 1
-    assert "no answer in" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert ("no answer in" in shown.out, shown.err) == (
+        True,
+        "error: no response: check that a receiver is running at this address\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [(401, "--api v2"), (404, "check CALLFIRE_TOKEN"), (418, "see the log of the endpoint"), (503, "not running")],
+)
+async def test_rejection_is_explained(capsys, status, remedy):
+    """The last line on standard error is what to do about the first response that is not 2xx."""
+
+    async def respond(_, writer):
+        writer.write(response_bytes(b"", f"{status} No"))
+
+    async with serve_with(respond) as target:
+        await trigger_command.run(make(to=f"{target.url}/{TOKEN}", count=2))
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert remedy in line
 
 
 def test_command_returns_the_status(monkeypatch):

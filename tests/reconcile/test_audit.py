@@ -43,7 +43,7 @@ def test_report_is_empty_if_everything_matches():
 
     assert report == AuditReport()
     assert report.is_empty
-    assert str(report) == "all handlers and subscriptions match"
+    assert str(report) == "all handlers, subscriptions and webhooks match"
 
 
 def test_handler_without_subscription_is_reported():
@@ -143,7 +143,7 @@ def test_report_prints_one_line_for_each_mismatch():
     ]
 
     assert str(audit(router_of(TextReceived), subscriptions)).splitlines() == [
-        "no subscription for handler handler 0",
+        "no subscription or webhook for handler handler 0",
         "no handler for subscription 7 (CAMPAIGN_STARTED)",
         "subscription 7 is disabled",
         "subscription 7 has the unsupported format LEGACY",
@@ -201,7 +201,7 @@ def test_report_has_webhooks():
     listed = [webhook(7, "CallBroadcast", "Started", "Stopped", enabled=False)]
 
     assert str(audit(router_of(TextReceived), listed)).splitlines() == [
-        "no subscription for handler handler 0",
+        "no subscription or webhook for handler handler 0",
         "no handler for webhook 7 (CallBroadcast Started, Stopped)",
         "webhook 7 is disabled",
     ]

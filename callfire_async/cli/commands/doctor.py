@@ -18,7 +18,8 @@ import typer
 from attrs import frozen
 
 from callfire_async.cli._client_options import AsJson, BaseUrl, ClientOptions, Login, WebhooksBaseUrl
-from callfire_async.cli._exit import FAILED, MISSING_CREDENTIALS, CliError
+from callfire_async.cli._exit import FAILED, MISSING_CREDENTIALS, REMEDIES, CliError
+from callfire_async.cli._help import CommandApp
 from callfire_async.cli._output import echo, echo_json, escape_control_characters
 from callfire_async.cli._tokens import fill_in_token, signing_secrets_from_environment, tokens_from_environment
 from callfire_async.cli._validators import check_url
@@ -30,7 +31,7 @@ from callfire_async.notifications.inbox.sqlite._database import EPHEMERAL_FILE_S
 from callfire_async.notifications.security.signatures import SIGNATURE_HEADER, SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 
-app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = CommandApp()
 
 # Earlier versions can corrupt a file that has two connections.
 SQLITE_FIXED = (3, 51, 3)
@@ -46,13 +47,8 @@ _TEST_EVENT = (
     b'{"timestamp":0,"webhookId":0,"webhookName":"callfire-async doctor","resourceType":"CallFireAsyncDoctor",'
     b'"events":[{"timestamp":0,"resourceType":"CallFireAsyncDoctor","eventType":"Test","resource":{}}]}'
 )
-_STORED = "The receiver has stored a test event, CallFireAsyncDoctor"
+_ACCEPTED = "The receiver has accepted a test event, CallFireAsyncDoctor"
 _NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "glusterfs", "ceph", "lustre")
-_REMEDIES = {
-    404: "wrong token or path: check CALLFIRE_TOKEN and the path",
-    405: "another application responds, which does not accept POST",
-    503: "the receiver is not running: start its application",
-}
 
 
 @app.command(
@@ -77,7 +73,7 @@ def doctor(
         bool,
         typer.Option(
             "--post-event",
-            help="Also post a signed test event, which the receiver stores: a dead letter, unless a handler takes it.",
+            help="Also post a signed test event. In an inbox it becomes a dead letter, unless a handler takes it.",
         ),
     ] = False,
     inbox: Annotated[str | None, typer.Option(metavar="FILE", help="File or directory of your inbox.")] = None,
@@ -220,7 +216,7 @@ def _check_reachable(response: int | str) -> Check:
         return _passed("endpoint", "reachable, and accepts the token")
     if isinstance(response, str):
         return _failed("endpoint", f"no response ({response}): check that it is running and reachable from here")
-    remedy = _REMEDIES.get(response, "another application, or a proxy in front of the receiver, responds")
+    remedy = REMEDIES.get(response, "another application, or a proxy in front of the receiver, responds")
     return _failed("endpoint", f"response {response} to an empty postback, expected 400: {remedy}")
 
 
@@ -256,7 +252,7 @@ def _check_wrong_signature(response: int | str) -> Check | None:
         return None
     if not _is_accepted(response):
         return _failed("signature", f"response {response} to a wrong signature, expected 401")
-    return _failed("signature", f"not verified: pass signing_secrets= to the receiver. {_STORED}")
+    return _failed("signature", f"not verified: pass signing_secrets= to the receiver. {_ACCEPTED}")
 
 
 def _check_missing_signature(response: int | str) -> Check | None:
@@ -265,12 +261,12 @@ def _check_missing_signature(response: int | str) -> Check | None:
     if not _is_accepted(response):
         return _failed("signature", f"response {response} to a postback without a signature, expected 401")
     remedy = "remove require_signature=False once the subscriptions of API 1.1 are disabled"
-    return _failed("signature", f"postbacks without a signature are accepted: {remedy}. {_STORED}")
+    return _failed("signature", f"postbacks without a signature are accepted: {remedy}. {_ACCEPTED}")
 
 
 def _check_valid_signature(response: int | str) -> Check:
     if _is_accepted(response):
-        return _passed("signature", f"only valid signatures are accepted. {_STORED}")
+        return _passed("signature", f"only valid signatures are accepted. {_ACCEPTED}")
     remedy = "the receiver has another secret: compare it with CALLFIRE_SIGNING_SECRET"
     return _failed("signature", f"response {response} to a valid signature: {remedy}")
 

@@ -8,12 +8,13 @@ import typer
 
 from callfire_async.cli._client_options import AsJson
 from callfire_async.cli._exit import port_errors
+from callfire_async.cli._help import CommandApp
 from callfire_async.cli._inspector_options import INSPECTOR_PORT, InspectorHost, InspectorPort, bind_address
 from callfire_async.cli._output import echo, echo_json
 from callfire_async.inspector import BindAddress, FileSource, serve_inspector
 from callfire_async.inspector._server import LOOPBACK
 
-app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = CommandApp()
 
 
 @app.command(

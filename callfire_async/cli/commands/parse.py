@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from callfire_async.cli._exit import WRONG_USE, CliError
+from callfire_async.cli._help import CommandApp
 from callfire_async.cli._output import echo_json
 from callfire_async.errors import InvalidNotificationError, NotificationError
 from callfire_async.inspector.views import describe_event
 from callfire_async.notifications import parse_all
 
-app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = CommandApp()
 
 
 @app.command(

@@ -7,13 +7,14 @@ import typer
 
 from callfire_async.cli._client_options import AsJson
 from callfire_async.cli._exit import port_errors
+from callfire_async.cli._help import CommandApp
 from callfire_async.cli._output import echo, echo_json
 from callfire_async.inspector._server import serve
 from callfire_async.testing import FakeCallFire
 from callfire_async.testing.fake_callfire._api_1_1 import ListOfOne
 from callfire_async.testing.fake_callfire._postback_builder import PostbackShape
 
-app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = CommandApp()
 
 _READY = """\
 Ready! A fake CallFire: API 1.1 at {base_url}, API v2 at {webhooks_base_url}

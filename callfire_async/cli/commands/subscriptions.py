@@ -10,6 +10,7 @@ import typer
 
 from callfire_async.cli._client_options import AsJson, BaseUrl, ClientOptions, Login, Yes
 from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
+from callfire_async.cli._help import CommandApp
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table
 from callfire_async.cli._subscriptions_file import read_specs
 from callfire_async.cli._tokens import fill_in_token, tokens_from_environment
@@ -18,11 +19,8 @@ from callfire_async.client.plan import Plan
 from callfire_async.inspector.views import to_jsonable
 from callfire_async.models import NotificationFormat, Subscription, SubscriptionFilter, TriggerEvent
 
-app: typer.Typer = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="markdown",
-    no_args_is_help=True,
-    help="List and change an account's subscriptions.",
+app: typer.Typer = CommandApp(
+    panel="Single subscriptions", no_args_is_help=True, help="List and change an account's subscriptions."
 )
 
 Id = Annotated[int, typer.Argument(min=1, help="Subscription id.")]
@@ -211,6 +209,7 @@ async def _delete(options: ClientOptions, id: int, *, as_json: bool) -> None:
 
 
 @app.command(
+    rich_help_panel="Files of subscriptions",
     epilog="Example: `callfire-async subscriptions plan subscriptions.toml --prune`",
     help="Show the changes that `apply` would make, as a diff. Read-only.",
 )
@@ -222,6 +221,7 @@ def plan(
 
 
 @app.command(
+    rich_help_panel="Files of subscriptions",
     epilog="Example: `callfire-async subscriptions apply subscriptions.toml --yes`",
     help="Apply a subscriptions file: show the plan, ask, then make the changes. Idempotent.",
 )

@@ -13,7 +13,8 @@ import typer
 from attrs import evolve, frozen
 
 from callfire_async.cli._client_options import AsJson
-from callfire_async.cli._exit import FAILED, WRONG_USE, CliError
+from callfire_async.cli._exit import FAILED, REMEDIES, WRONG_USE, CliError
+from callfire_async.cli._help import CommandApp
 from callfire_async.cli._output import echo, echo_json, echo_table
 from callfire_async.cli._tokens import PLACEHOLDER, fill_in_token, listen_tokens, signing_secrets_from_environment
 from callfire_async.cli._validators import check_url
@@ -30,9 +31,15 @@ from callfire_async.notifications import Notification, SigningSecrets, UnknownNo
 from callfire_async.testing import encode, factories
 from callfire_async.testing.fake_callfire._sender import OutgoingPostback, PostbackResult, PostbackSender
 
-app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = CommandApp()
 
+_EVENT = "Event"
 _TIMEOUT_SECONDS = 30.0
+_REMEDIES = REMEDIES | {
+    None: "no response: check that a receiver is running at this address",
+    401: "wrong or missing signature: use --api v2, and the receiver's secret in CALLFIRE_SIGNING_SECRET",
+    500: "a handler failed: see the receiver's log",
+}
 
 
 class Api(StrEnum):
@@ -65,15 +72,21 @@ def trigger(
     *,
     to: Annotated[
         str,
-        typer.Option(metavar="URL", help="Endpoint to post to. {token} at the end is replaced with `listen`'s token."),
+        typer.Option(
+            metavar="URL",
+            help="Endpoint to post to. {token} at the end is replaced with CALLFIRE_TOKEN, or `listen`'s token.",
+        ),
     ] = "http://127.0.0.1:8484/callfire/{token}",
-    api: Annotated[Api, typer.Option(help="API generation of the postback.")] = Api.api_1_1,
+    api: Annotated[Api, typer.Option(rich_help_panel=_EVENT, help="API generation of the postback.")] = Api.api_1_1,
     format: Annotated[
-        Format | None, typer.Option(help="Payload format. Default: xml for API 1.1; API v2 has json only.")
+        Format | None,
+        typer.Option(rich_help_panel=_EVENT, help="Payload format. Default: xml for API 1.1; API v2 has json only."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Set a field, e.g. call.result=AM. Repeatable."),
+        typer.Option(
+            "--set", rich_help_panel=_EVENT, metavar="PATH=VALUE", help="Set a field, e.g. call.result=AM. Repeatable."
+        ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of different events to post.")] = 1,
     duplicate: Annotated[int, typer.Option(min=0, help="Number of times that each event is posted again.")] = 0,
@@ -307,15 +320,19 @@ def _print_bodies(options: TriggerOptions) -> None:
 async def run(options: TriggerOptions) -> int:
     """Post the events, print a line for each postback and return the exit status."""
     endpoint, secrets = _endpoint(options.to), _signing_secrets(options.api)
-    failed = 0
+    failed: list[int | None] = []
     async with aclosing(PostbackSender(None, concurrency=1, timeout=_TIMEOUT_SECONDS, clock=time.monotonic)) as sender:
         for event in _create_events(options):
             postback = _build_postback(event, endpoint, options, secrets)
             for repeat in range(1 + options.duplicate):
                 result = await sender.post(postback)
                 _print_result(options, result, is_repeat=repeat > 0)
-                failed += not _is_success(result)
-    return FAILED if failed else 0
+                if not _is_success(result):
+                    failed.append(result.status)
+    if not failed:
+        return 0
+    typer.echo(f"error: {_REMEDIES.get(failed[0], 'see the log of the endpoint')}", err=True)
+    return FAILED
 
 
 def _endpoint(to: str) -> str:

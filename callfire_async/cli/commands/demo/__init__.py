@@ -20,6 +20,7 @@ import typer
 from attrs import evolve
 from rich.console import Console
 
+from callfire_async.cli._help import CommandApp
 from callfire_async.cli.commands.demo._receiver_process import ReceiverOptions, journal_line, main, source_of
 from callfire_async.cli.commands.demo._report import DemoResults, ProgressDisplay, report
 from callfire_async.client import CallFire
@@ -48,7 +49,7 @@ from callfire_async.testing import (
     make_text_sent,
 )
 
-app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = CommandApp()
 
 BROADCAST_ID = 12345
 # IDs of texts and calls, of twelve digits as in CallFire's own.

@@ -11,6 +11,7 @@ import typer
 
 from callfire_async.cli._client_options import AsJson, ClientOptions, Login, Yes
 from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
+from callfire_async.cli._help import ACCOUNT_PANEL, CommandApp
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table
 from callfire_async.cli._tokens import fill_in_token, signing_secret, tokens_from_environment
 from callfire_async.cli._webhooks_file import read_webhook_specs
@@ -20,9 +21,8 @@ from callfire_async.client.webhook_plan import WebhookPlan
 from callfire_async.inspector.views import to_jsonable
 from callfire_async.models import Webhook, WebhookEvent, WebhookResource
 
-app: typer.Typer = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="markdown",
+app: typer.Typer = CommandApp(
+    panel="Single webhooks",
     no_args_is_help=True,
     help="List and change an account's webhooks, and replace its subscriptions by webhooks.",
 )
@@ -52,6 +52,7 @@ BaseUrl = Annotated[
     typer.Option(
         "--webhooks-base-url",
         "--base-url",
+        rich_help_panel=ACCOUNT_PANEL,
         metavar="URL",
         help="Base URL of API v2, for example that of `callfire-async sandbox`.",
     ),
@@ -302,6 +303,7 @@ async def _resources(options: ClientOptions, *, as_json: bool) -> None:
 
 
 @app.command(
+    rich_help_panel="Files of webhooks",
     epilog="Example: `callfire-async webhooks plan webhooks.toml --prune`",
     help="Show the changes that `apply` would make, as a diff. Read-only.",
 )
@@ -320,6 +322,7 @@ def plan(
 
 
 @app.command(
+    rich_help_panel="Files of webhooks",
     epilog="Example: `callfire-async webhooks apply webhooks.toml --yes`",
     help="Apply a webhooks file: show the plan, ask, then make the changes. Idempotent.",
 )
@@ -372,6 +375,7 @@ def _describe(subject: Mapping[str, Any]) -> str:
 # --- migration --------------------------------------------------------------------------------------------
 
 app.command(
+    rich_help_panel="Migration",
     epilog="Example: `callfire-async webhooks migrate`",
     help="""
     Show the webhooks that replace the account's subscriptions, and create them with --apply.

@@ -15,19 +15,19 @@ from attrs import asdict, astuple, evolve, frozen
 
 from callfire_async.cli._client_options import AsJson, Yes
 from callfire_async.cli._exit import FAILED, WRONG_USE, CliError
-from callfire_async.cli._inbox_backup import backup, restore
+from callfire_async.cli._help import CommandApp
 from callfire_async.cli._inbox_target import connect_to, inbox_files, open_for_writing, open_read_only
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table, escape_control_characters
 from callfire_async.cli._validators import load_router
+from callfire_async.cli.commands.inbox._inbox_backup import backup, restore
 from callfire_async.errors import InboxLockedError, NotificationError
 from callfire_async.inspector.views import describe_event
 from callfire_async.notifications import Receiver, Router
 from callfire_async.notifications.inbox.base import Inbox, InboxEntry
 from callfire_async.notifications.parsing import parse_each
 
-app: typer.Typer = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="markdown",
+app: typer.Typer = CommandApp(
+    panel="Inspect",
     no_args_is_help=True,
     help="Inspect, back up and restore an inbox; replay or delete its deliveries.",
 )
@@ -186,6 +186,7 @@ def _describe_events(entry: InboxEntry, *, masked: bool) -> list[dict[str, Any]]
 
 
 @app.command(
+    rich_help_panel="Change",
     epilog="Example: `callfire-async inbox replay callfire.db --router service:router`",
     help="""
     Make dead letters ready again.
@@ -315,6 +316,7 @@ def _print_results(results: Sequence[_ReplayResult], *, was_handled: bool, as_js
 
 
 @app.command(
+    rich_help_panel="Change",
     epilog="Example: `callfire-async inbox purge callfire.db --dead-before 90d --yes`",
     help="Permanently delete old deliveries: those that are done, dead letters, or both.",
 )
@@ -374,6 +376,7 @@ def parse_time(text: str) -> datetime:
 # --- backups ----------------------------------------------------------------------------------------------
 
 app.command(
+    rich_help_panel="Back up",
     epilog="Example: `callfire-async inbox backup callfire.db callfire-backup.db`",
     help="""
     Copy an inbox to one file, check the copy and sync it to disk. Safe while the service is running.
@@ -382,6 +385,7 @@ app.command(
     """,
 )(backup)
 app.command(
+    rich_help_panel="Back up",
     epilog="Example: `callfire-async inbox restore callfire.db backups/callfire.db`",
     help="""
     Replace an inbox by a backup. Stop the service first.

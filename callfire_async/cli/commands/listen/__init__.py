@@ -16,9 +16,16 @@ from starlette.routing import Mount
 
 from callfire_async.cli._client_options import AsJson
 from callfire_async.cli._exit import WRONG_USE, CliError, port_errors
+from callfire_async.cli._help import CommandApp
 from callfire_async.cli._http_forwarder import ForwardResult, HttpForwarder, open_forwarder
 from callfire_async.cli._inbox_target import LOCK_TIMEOUT_SECONDS
-from callfire_async.cli._inspector_options import INSPECTOR_PORT, InspectorHost, InspectorPort, bind_address
+from callfire_async.cli._inspector_options import (
+    INSPECTOR_PANEL,
+    INSPECTOR_PORT,
+    InspectorHost,
+    InspectorPort,
+    bind_address,
+)
 from callfire_async.cli._log_output import silenced
 from callfire_async.cli._output import echo, echo_json, escape_control_characters
 from callfire_async.cli._tokens import (
@@ -27,7 +34,7 @@ from callfire_async.cli._tokens import (
     token_file,
     tokens_from_environment,
 )
-from callfire_async.errors import NotificationError
+from callfire_async.cli.commands.listen._event_line import delivery_fields, event_fields, format_event
 from callfire_async.inspector import BindAddress, ReceiverSource, serve_inspector
 from callfire_async.inspector._server import LOOPBACK, serve
 from callfire_async.models import masked_endpoint
@@ -38,18 +45,17 @@ from callfire_async.notifications import (
     Router,
     SigningSecrets,
     SqliteInbox,
-    UnknownNotification,
 )
 from callfire_async.notifications import events as event_types
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.inbox.base import Delivery
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
-from callfire_async.notifications.parsing import parse_or_split
 
-app: typer.Typer = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+app: typer.Typer = CommandApp()
 
 LISTEN_PORT = 8484
 PREFIX = "/callfire"
+_FILTERS = "Filters"
 # Shorter than a service's: a developer waits for the retry.
 _RETRY = RetryPolicy(initial_delay=1.0, max_delay=60.0)
 _MAX_REMEMBERED_KEYS = 10_000
@@ -82,12 +88,18 @@ def listen(
         ),
     ] = None,
     events: Annotated[
-        list[str] | None, typer.Option(metavar="EVENT", help="Only events of this type, e.g. TextSent. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=_FILTERS, metavar="EVENT", help="Only events of this type, e.g. TextSent. Repeatable."
+        ),
     ] = None,
     subscription: Annotated[
-        int | None, typer.Option(min=1, metavar="ID", help="Only events of this subscription.")
+        int | None,
+        typer.Option(rich_help_panel=_FILTERS, min=1, metavar="ID", help="Only events of this subscription."),
     ] = None,
-    webhook: Annotated[int | None, typer.Option(min=1, metavar="ID", help="Only events of this webhook.")] = None,
+    webhook: Annotated[
+        int | None, typer.Option(rich_help_panel=_FILTERS, min=1, metavar="ID", help="Only events of this webhook.")
+    ] = None,
     allow_unsigned: Annotated[
         bool,
         typer.Option(
@@ -100,7 +112,12 @@ def listen(
         typer.Option(metavar="FILE", help="Store postbacks in this SQLite inbox first, and retry failed forwards."),
     ] = None,
     inspect: Annotated[
-        bool, typer.Option("--inspect", help="Serve a web page that shows deliveries and can replay them.")
+        bool,
+        typer.Option(
+            "--inspect",
+            rich_help_panel=INSPECTOR_PANEL,
+            help="Serve a web page that shows deliveries and can replay them.",
+        ),
     ] = False,
     inspect_host: InspectorHost = LOOPBACK,
     inspect_port: InspectorPort = INSPECTOR_PORT,
@@ -275,8 +292,8 @@ class _EventPrinter(Observer):
             self._print_repeat(record.delivery)
         yield
         if record.outcome == "split":
-            fields = _delivery_fields(record.delivery)
-            self._print_line("split", _format_event(fields), id=record.id, **fields)
+            fields = delivery_fields(record.delivery)
+            self._print_line("split", format_event(fields), id=record.id, **fields)
         if record.outcome == "dead":
             self._print_line("dead", record.reason, id=record.id, reason=record.reason)
 
@@ -297,8 +314,8 @@ class _EventPrinter(Observer):
         return is_repeat
 
     def _print_repeat(self, delivery: Delivery) -> None:
-        fields = _delivery_fields(delivery)
-        self._print_line("dup", _format_event(fields), **fields)
+        fields = delivery_fields(delivery)
+        self._print_line("dup", format_event(fields), **fields)
 
     # --- output -------------------------------------------------------------------------------------------
 
@@ -322,8 +339,8 @@ class _EventPrinter(Observer):
 
     def event(self, event: Notification, record: AttemptRecord) -> None:
         """Print an event."""
-        fields = _event_fields(event) | ({"attempt": record.attempt} if record.attempt > 1 else {})
-        self._print_line("event", _format_event(fields), sign="-->", **fields)
+        fields = event_fields(event) | ({"attempt": record.attempt} if record.attempt > 1 else {})
+        self._print_line("event", format_event(fields), sign="-->", **fields)
 
     def response(self, result: ForwardResult, record: AttemptRecord) -> None:
         """Print the response to a forwarded event."""
@@ -361,34 +378,3 @@ class _EventPrinter(Observer):
             yield
         except BrokenPipeError:
             self.output_closed.set()
-
-
-def _delivery_fields(delivery: Delivery) -> dict[str, Any]:
-    """Return the fields of the event; for several only their number, and for none the kind None."""
-    try:
-        parsed = parse_or_split(delivery.body, delivery.content_type)
-    except NotificationError:
-        return {"kind": None}
-    return {"kind": f"{len(parsed)} events"} if isinstance(parsed, tuple) else _event_fields(parsed)
-
-
-def _event_fields(event: Notification) -> dict[str, Any]:
-    return {
-        "kind": "unknown" if isinstance(event, UnknownNotification) else type(event).__name__,
-        "name": event.name,
-        "key": list(event.key),
-        "subscription_id": event.subscription_id,
-        "webhook_id": event.webhook_id,
-    }
-
-
-def _format_event(fields: dict[str, Any]) -> str:
-    if "key" not in fields:
-        return fields["kind"] or "no notification"
-    name = "" if fields["name"] == fields["kind"] else f" ({fields['name']})"
-    # The beginning of a fingerprint identifies an event.
-    key = ":".join(str(part)[:20] for part in fields["key"])
-    sources = {"subscription": fields["subscription_id"], "webhook": fields["webhook_id"]}
-    source = "".join(f" {name} {id}" for name, id in sources.items() if id is not None)
-    attempt = f" attempt {fields['attempt']}" if "attempt" in fields else ""
-    return f"{fields['kind']}{name} {key}{source}{attempt}"
