@@ -70,6 +70,18 @@ def test_configuration_files_can_be_parsed(page):
         assert parser.sections()
 
 
+def test_the_version_is_the_same_everywhere():
+    """The changelog's first release and the citation have the version and the date of the release."""
+    root = DOCS.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+
+    version, date = re.search(r"^## \[([\d.]+)\] - (\S+)$", changelog, re.MULTILINE).groups()
+    assert (version, citation["version"]) == (project["version"], project["version"])
+    assert date == citation["date-released"]
+
+
 def test_the_files_of_subscriptions_and_webhooks_are_accepted(tmp_path, monkeypatch):
     """The command line reads the examples of its page."""
     monkeypatch.delenv("CALLFIRE_SIGNING_SECRET", raising=False)
