@@ -102,6 +102,7 @@ def test_example_of_a_command_works(path, environment):
     assert (words[: len(path)], result.status) == ([*path], 1 if path == ("doctor",) else 0), result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", SERVERS)
 def test_example_of_a_server_works(command, tmp_path):
     """A server prints a line once it is ready, and exits with status 130 and no error on Ctrl-C."""

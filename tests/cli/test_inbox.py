@@ -299,6 +299,7 @@ async def run_beside(*arguments):
     return CommandResult(process.returncode, out.decode(), error.decode())
 
 
+@pytest.mark.slow
 async def test_dead_letters_of_a_running_service_are_replayed(tmp_path):
     """The service handles them at once and need not be stopped; output and status are those without a service."""
     path, handled = tmp_path / "a.db", []
@@ -334,6 +335,7 @@ async def test_dead_letters_of_a_running_and_a_stopped_process_are_replayed(dire
         assert (await inbox.stats()).ready == 1
 
 
+@pytest.mark.slow
 async def test_a_router_needs_the_file_of_a_running_service(tmp_path, service):
     """The handlers of two processes would run on the same deliveries."""
     await fill(tmp_path / "a.db", "one")

@@ -770,6 +770,7 @@ async def test_listen_prints_the_inspector_as_json(capsys, tmp_path):
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#[\w-]{32}", ready["inspector"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("inspect", "callfire.db"), ("listen", "--inspect", "--port", "0")])
 @pytest.mark.parametrize("as_json", [True, False])
 def test_ctrl_c_ends_open_streams(tmp_path, options, as_json):

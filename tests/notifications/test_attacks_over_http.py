@@ -10,7 +10,7 @@ from notifications.servers import ADAPTERS
 
 BODY = b'{"TextSent":{"Text":{"@id":42}}}'
 # One server gets all requests.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 MAX_BODY_BYTES = 1024 * 1024
 # The allocator keeps some memory of the first round, but later rounds must not add to it.
 MAX_GROWTH_BYTES = 8 * 1024 * 1024

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+# Each test runs a service and a server of Sentry.
+pytestmark = pytest.mark.slow
 PAGE = Path(__file__).parents[2] / "docs" / "error-trackers.md"
 EXAMPLES = re.findall(
     r"^```\{code-block\} python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL

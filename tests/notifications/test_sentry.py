@@ -10,7 +10,7 @@ from notifications.servers import ADAPTERS, connection
 BODY = b'{"TextSent":{"Text":{"@id":42}}}'
 WRONG = "wrong-wrong-wrong"
 # One server gets all requests.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=ADAPTERS)

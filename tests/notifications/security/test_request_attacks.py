@@ -150,6 +150,7 @@ async def own(adapter: str) -> AsyncIterator[OwnServer]:
         yield own
 
 
+@pytest.mark.slow
 async def test_a_gzip_bomb_is_refused_and_takes_no_memory(own):
     """415, even if the server decompresses bodies itself."""
     bomb = gzip.compress(bytes(BOMB_BYTES))

@@ -935,6 +935,7 @@ async with SpoolingInbox(Away(), spool, recovery_timeout=0.01) as inbox:
 """
 
 
+@pytest.mark.slow
 async def test_next_process_forwards_deliveries_of_a_killed_one(make, primary, tmp_path):
     """Each delivery once, in order of arrival, except that those being forwarded at the crash come last."""
     async with running(SPOOL_300_DELIVERIES, tmp_path / "spool.db") as child:
@@ -947,6 +948,7 @@ async def test_next_process_forwards_deliveries_of_a_killed_one(make, primary, t
     assert bodies == [*range(bodies[0], 300), *range(bodies[0])]
 
 
+@pytest.mark.slow
 async def test_running_process_forwards_deliveries_of_a_killed_one(primary, tmp_path, monkeypatch):
     """Processes with spools in one directory take over from each other."""
     monkeypatch.setattr("callfire_async.notifications.inbox.sqlite._directory._TAKE_OVER_SECONDS", 0.05)

@@ -308,6 +308,7 @@ async def leave_log(path: Path, size: int = 0) -> None:
         await service.kill()
 
 
+@pytest.mark.slow
 async def test_a_backup_with_the_log_of_another_file_is_refused(path):
     """As after ``cp backup.db inbox.db``; the words say how to repair it, and doing so works."""
     await leave_log(path)
@@ -326,6 +327,7 @@ async def test_a_backup_with_the_log_of_another_file_is_refused(path):
         assert (await inbox.stats()).ready >= 400
 
 
+@pytest.mark.slow
 async def test_a_directory_skips_a_backup_with_the_log_of_another_file(path, caplog):
     """And logs how to repair it."""
     await leave_log(path)
@@ -352,6 +354,7 @@ async def test_a_log_that_makes_a_complete_database_is_used(path):
         assert (await inbox.stats()).ready >= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["touched", "without a note", "with a damaged note"])
 async def test_a_healthy_file_is_used_after_a_crash(path, how, caplog):
     """Also if the note of the last checkpoint is lost, or the file has another time, as after a copy."""
@@ -368,6 +371,7 @@ async def test_a_healthy_file_is_used_after_a_crash(path, how, caplog):
         assert (await inbox.stats()).ready >= 2000
 
 
+@pytest.mark.slow
 async def test_a_file_is_not_checked_after_an_ordinary_crash(path, monkeypatch):
     """A check of a large file takes minutes: only a crash right after a checkpoint needs it."""
     await leave_log(path)
@@ -434,6 +438,7 @@ async def test_a_restored_file_gets_no_journal_of_the_old_one(path, tmp_path):
     assert await bodies_in(path) == [b"1"]
 
 
+@pytest.mark.slow
 async def test_another_error_of_the_check_is_raised(path, monkeypatch):
     """It says nothing about the log."""
 

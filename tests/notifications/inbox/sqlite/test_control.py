@@ -84,6 +84,7 @@ async def fake_owner(path: Path, *answers: bytes) -> AsyncIterator[None]:
 # --- requests -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_another_process_replays_dead_letters(path):
     """The owner makes them ready, counts them and continues."""
     async with running(OWNER, path) as owner:
@@ -279,6 +280,7 @@ def public_path() -> Iterator[Path]:
         yield Path(directory) / "inbox.db"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 async def test_another_user_is_refused(public_path):
     """Also if the mode of the socket was changed."""
@@ -330,6 +332,7 @@ async def test_without_an_owner_there_is_no_connection(path):
     assert await connect_to_owner(path, DEADLINE) is None
 
 
+@pytest.mark.slow
 async def test_a_stopped_owner_gets_no_request(path):
     """It would execute the request later, when its result is not expected any more."""
     async with running(OWNER, path) as owner:
@@ -375,6 +378,7 @@ async def test_an_answer_is_not_awaited_forever(path, monkeypatch):
 # --- the socket file ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_the_socket_of_a_killed_owner_is_replaced(path):
     """It stays on the disk; the next owner listens in its place."""
     async with running(OWNER, path) as owner:

@@ -178,6 +178,7 @@ async def test_four_workers_become_two(directory):
     assert sum(stats.ready + stats.leased + stats.delayed for stats in left) == 0
 
 
+@pytest.mark.slow
 async def test_files_of_a_stopped_process_are_taken_over_while_others_run(directory, short_take_over_interval):
     """A waiting worker wakes up; a running process keeps its file."""
     async with SqliteInbox.in_directory(directory) as inbox:

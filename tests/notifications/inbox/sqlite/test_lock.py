@@ -154,6 +154,7 @@ async def test_the_process_that_inherited_the_lock_is_named(path):
         child.communicate()
 
 
+@pytest.mark.slow
 async def test_an_owner_that_cannot_be_found(path, monkeypatch):
     """As in another container, or on a system that does not show it."""
     async with running(OWNER_SCRIPT, path) as owner:
@@ -167,6 +168,7 @@ async def test_an_owner_that_cannot_be_found(path, monkeypatch):
             await SqliteInbox(path, lock_timeout=0).__aenter__()
 
 
+@pytest.mark.slow
 async def test_a_process_of_another_user_is_running(path, monkeypatch):
     """It may not be signalled."""
 
@@ -308,6 +310,7 @@ async def test_the_steps_in_a_child_one_by_one(path, monkeypatch):
 # --- waiting ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_waiting_for_the_owner_is_logged_at_once(path, caplog):
     """With the owner's process ID; before, a rolling deployment looked like a process that hangs."""
     async with running(OWNER_SCRIPT, path) as owner:
@@ -335,6 +338,7 @@ async def test_a_file_that_is_open_in_this_process_is_named_as_such(path, caplog
         assert "SqliteInbox.in_directory()" in message
 
 
+@pytest.mark.slow
 async def test_a_process_with_the_same_id_in_another_container_is_not_this_process(path, monkeypatch):
     """Only the locks that this process holds count."""
     async with running(OWNER_SCRIPT, path) as owner:

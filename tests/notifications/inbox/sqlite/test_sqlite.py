@@ -248,6 +248,7 @@ async def test_a_file_on_tmpfs_is_logged(caplog):
 # --- the lock -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_the_error_of_a_second_owner_names_the_first(path):
     """And how to run several processes."""
     async with running(OWNER_SCRIPT, path) as owner:
@@ -257,6 +258,7 @@ async def test_the_error_of_a_second_owner_names_the_first(path):
             await SqliteInbox(path, lock_timeout=0.1).__aenter__()
 
 
+@pytest.mark.slow
 async def test_the_next_owner_waits_until_the_last_has_stopped(path):
     """As in a rolling deployment."""
 
@@ -413,6 +415,7 @@ async def test_opening_keeps_the_locks_of_readers_in_the_same_process(path):
 # --- reading only -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_it_can_be_read_while_another_process_owns_it(path):
     """Tools need no downtime of the service."""
     async with running(OWNER_SCRIPT, path) as owner:
@@ -738,12 +741,14 @@ async def assert_nothing_is_lost(child, free_space=None) -> None:
     assert [await child.read_line(), await child.read_line(), await child.wait()] == ["0", "ok", 0]
 
 
+@pytest.mark.slow
 async def test_a_file_size_limit_loses_nothing(path):
     """An I/O error during a group fails all of it; later appends succeed once there is space."""
     async with running(FULL_DISK_SCRIPT, path, "limit") as child:
         await assert_nothing_is_lost(child)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 async def test_a_full_disk_loses_nothing(tmp_path):
     """The same on a disk that is full."""
