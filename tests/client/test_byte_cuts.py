@@ -32,7 +32,7 @@ from callfire_async.models import (
 )
 from callfire_async.testing import FakeCallFire
 
-DEADLINE = 10
+DEADLINE = 60
 CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 SPEC = {
     "endpoint": "https://hooks.example.com/callfire/Tok3n",

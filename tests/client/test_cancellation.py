@@ -29,7 +29,7 @@ FORM = create_subscription({"endpoint": "https://h.example/1", "trigger_event": 
 CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 TASKS = 20
 CONNECTIONS = 10
-DEADLINE = 10
+DEADLINE = 60
 
 
 def sockets():

@@ -8,7 +8,7 @@ from typing import Any
 from callfire_async.notifications import Inbox, Notification, Postback, Receiver, RetryPolicy, Router
 from callfire_async.testing import make_text_sent
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 EVENT = make_text_sent(id=17)
 
 

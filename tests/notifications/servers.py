@@ -18,7 +18,7 @@ from callfire_async.notifications.aiohttp import add_notification_routes
 from callfire_async.notifications.asgi import NotificationApp
 from callfire_async.notifications.fastapi import notification_routes
 
-DEADLINE = 20
+DEADLINE = 60
 
 
 @frozen

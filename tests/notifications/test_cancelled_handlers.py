@@ -23,7 +23,7 @@ from callfire_async.notifications import (
     worker,
 )
 
-DEADLINE = 20
+DEADLINE = 60
 BODY = b'{"TextSent": {"SubscriptionId": 7, "Text": {"@id": 1}}}'
 SENT = TextSent(subscription_id=7, text=Text(1))
 POSTBACK = Postback("POST", None, {}, BODY)

@@ -30,7 +30,7 @@ from callfire_async.notifications import (
 )
 from callfire_async.notifications.worker import _envelope_splitter
 
-DEADLINE = 20
+DEADLINE = 60
 IMMEDIATE = RetryPolicy(max_attempts=3, initial_delay=0)
 REJECTED, FAILING = 13, 14
 UNREADABLE = {"eventType": "Finished", "resource": {"id": "no id"}}

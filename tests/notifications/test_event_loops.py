@@ -13,7 +13,7 @@ from callfire_async.notifications import MemoryInbox, Notification, Postback, Re
 from callfire_async.notifications.fastapi import notification_routes
 from callfire_async.notifications.intake import InlineIntake
 
-DEADLINE = 20
+DEADLINE = 60
 POSTBACK = Postback("POST", None, {}, b'{"TextSent": {"Text": {"@id": 1}}}')
 INBOXES = {"none": lambda: None, "memory": MemoryInbox, "SQLite": lambda: SqliteInbox("inbox.db")}
 

@@ -20,7 +20,7 @@ from callfire_async.notifications import (
     Router,
 )
 
-DEADLINE = 20
+DEADLINE = 60
 POSTBACK = Postback("POST", None, {}, b'{"TextSent": {"Text": {"@id": 1}}}')
 ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 FORMATTER = logging.Formatter()

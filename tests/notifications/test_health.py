@@ -29,7 +29,7 @@ from callfire_async.notifications.fastapi import health_routes
 from callfire_async.notifications.health import Health
 
 TOKEN = "0123456789abcdef"
-DEADLINE = 20
+DEADLINE = 60
 VALID = b'{"TextSent": {"Text": {"@id": 42}}}'
 
 

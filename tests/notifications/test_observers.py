@@ -24,7 +24,7 @@ from callfire_async.notifications import (
 )
 
 TOKEN = "0123456789abcdef"
-DEADLINE = 20
+DEADLINE = 60
 VALID = b'{"TextSent": {"SubscriptionId": 1, "Text": {"@id": 42}}}'
 FAILING = b'{"TextSent": {"SubscriptionId": 13, "Text": {"@id": 43}}}'
 WHERE_FAILS = b'{"CallFinished": {"SubscriptionId": 1, "Call": {"@id": 44}}}'

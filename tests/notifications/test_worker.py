@@ -25,12 +25,13 @@ from callfire_async.notifications import (
     UnknownNotification,
     worker,
 )
+from callfire_async.notifications.inbox import Clock
 from callfire_async.notifications.inbox._cancellation import StopProgress
 from callfire_async.notifications.security._allowlist import AllowList
 from callfire_async.notifications.worker import Worker, event_key
 from callfire_async.notifications.worker._known_sources import KnownSources
 
-DEADLINE = 20
+DEADLINE = 60
 IMMEDIATE = RetryPolicy(max_attempts=3, initial_delay=0.0)
 
 
@@ -830,6 +831,9 @@ class SlowFailingInbox(SlowInbox):
 # --- leases -----------------------------------------------------------------------------------------------
 
 
+LEASE_SECONDS = 0.03
+
+
 @pytest.fixture
 async def start_worker(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbox], Worker]]:
     """Return a function that starts workers with short leases."""
@@ -845,7 +849,7 @@ async def start_worker(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbo
             shutdown_timeout=0.0,
             known_sources=KnownSources(AllowList("known_subscriptions", None), AllowList("known_webhooks", None)),
             on_dead_letter=None,
-            lease_seconds=0.03,
+            lease_seconds=LEASE_SECONDS,
         )
         workers.append(new_worker)
         new_worker.start()
@@ -859,23 +863,26 @@ async def start_worker(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbo
 async def test_leases_are_extended_while_handlers_run(handlers, start_worker):
     """At each third of their duration, so that a slow handler does not count as a crash."""
     handlers.add_waiting("waits")
-    inbox = CountingInbox()
+    inbox = ThirdsInbox()
     await inbox.append(Delivery(body()))
     start_worker(inbox)
-    await until(lambda: inbox.extended >= 4)
+    await until(lambda: inbox.thirds >= 4)
     handlers.proceed.set()
     await until(lambda: inbox._rows[1].state == "done")
 
     assert (handlers.ran, inbox._rows[1].crashes) == (["waits"], 0)
 
 
-class CountingInbox(MemoryInbox):
-    """An inbox that counts extensions."""
+class ThirdsInbox(FailingInbox):
+    """An inbox in whose time each call of `extend` comes after a third of the lease, however busy the machine is."""
 
-    extended = 0
+    def __init__(self, error: Exception | None = None, **times: int) -> None:
+        super().__init__(error or InboxError("no space"), **times)
+        self.thirds = 0
+        self._clock = Clock(monotonic=lambda: self.thirds * LEASE_SECONDS / 3)
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
-        self.extended += 1
+        self.thirds += 1
         return await super().extend(lease, seconds)
 
 
@@ -941,10 +948,11 @@ class SlowExtend(MemoryInbox):
 async def test_a_failed_extension_is_retried(handlers, start_worker, caplog):
     """Two thirds of the lease are left."""
     handlers.add_waiting("waits")
-    inbox = FailingInbox(InboxError("no space"), extend=1)
+    inbox = ThirdsInbox(InboxError("no space"), extend=1)
     await inbox.append(Delivery(body()))
     start_worker(inbox)
     await until(lambda: "cannot extend the lease of delivery 1, retrying in 0.01 s: no space" in caplog.text)
+    await until(lambda: inbox.thirds >= 4)
     handlers.proceed.set()
     await until(lambda: inbox._rows[1].state == "done")
 

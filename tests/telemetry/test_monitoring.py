@@ -41,7 +41,7 @@ DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text(encodin
 RULES = yaml.safe_load((MONITORING / "prometheus-rules.yml").read_text(encoding="utf-8"))
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 TOKEN = "0123456789abcdef"
-DEADLINE = 20
+DEADLINE = 60
 
 
 class Sample(NamedTuple):

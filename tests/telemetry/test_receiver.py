@@ -31,7 +31,7 @@ from callfire_async.telemetry._inbox_metrics import InboxMetrics
 from callfire_async.telemetry._receiver import RequestSpanLinks
 
 TOKEN = "0123456789abcdef"
-DEADLINE = 20
+DEADLINE = 60
 NUMBER = "12135551212"
 
 

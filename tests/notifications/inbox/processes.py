@@ -8,7 +8,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-DEADLINE = 20
+DEADLINE = 60
 
 PRELUDE = """
 import asyncio, os, resource, sys

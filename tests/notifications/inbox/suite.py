@@ -25,7 +25,7 @@ from callfire_async.notifications.inbox import Delivery, Inbox, InboxEntry, Inbo
 CLOCK = "uses the clock that it is given"
 OWNER = "belongs to one process and ends its leases with it"
 
-DEADLINE = 10
+DEADLINE = 60
 LEASE = 60.0
 WINDOW = 3600.0
 

@@ -8,7 +8,7 @@ import pytest
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox._batching import Batcher
 
-DEADLINE = 20
+DEADLINE = 60
 
 
 class Recorder:

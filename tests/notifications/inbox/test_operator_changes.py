@@ -18,7 +18,7 @@ from callfire_async.notifications.inbox import Inbox
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 
-DEADLINE = 30
+DEADLINE = 60
 
 
 @frozen

@@ -12,7 +12,7 @@ from callfire_async.notifications import CallFinished, Notification, Router, Tex
 SENT = TextSent(subscription_id=7, text=Text(1))
 OTHER = TextSent(subscription_id=8, webhook_id=5, text=Text(2))
 CALL = CallFinished(subscription_id=8, call=Call(2))
-DEADLINE = 20
+DEADLINE = 60
 
 
 @pytest.fixture
