@@ -16,6 +16,7 @@ except ImportError as error:
 
 # isort: split
 from callfire_async.notifications.inbox.postgres._errors import DRIVER_ERRORS, map_error
+from callfire_async.notifications.inbox.postgres._hosts import HostConnector
 from callfire_async.notifications.inbox.postgres._source import server_name
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class PostgresPool:
         self._timeout = timeout
         self._pool: Pool | None = None
         self._is_pooled = False
+        self._connector = HostConnector(source, timeout)
 
     @property
     def timeout(self) -> float:
@@ -85,7 +87,7 @@ class PostgresPool:
     async def _connect(self, *arguments: Any, **options: Any) -> asyncpg.Connection[Any]:
         """Connect, with prepared statements unless a pooler may assign each transaction to another session."""
         options |= {"statement_cache_size": 0} if self._is_pooled else {}
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(*arguments, **options)
+        connection = await self._connector.connect(*arguments, **options)
         if self._is_pooled:
             return connection
         try:
@@ -173,7 +175,7 @@ class PostgresPool:
         """Yield a connection for the caller alone, then terminate it; None if the caller's pool has only one."""
         connection: Connection
         if isinstance(self._source, str):
-            connection = await asyncpg.connect(self._source, timeout=self._timeout, statement_cache_size=0)
+            connection = await self._connector.connect(self._source, timeout=self._timeout, statement_cache_size=0)
         elif self._source.get_max_size() > 1:
             connection = await self._source.acquire(timeout=self._timeout)
         else:

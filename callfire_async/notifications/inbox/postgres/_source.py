@@ -9,7 +9,7 @@ import asyncpg
 
 from callfire_async.notifications.inbox._addresses import AddressError, parse_address
 
-__all__ = ["check_source", "server_name"]
+__all__ = ["check_source", "list_hosts", "server_name"]
 
 _EXPECTED = (
     "postgresql://user:password@host/database, with special characters percent-encoded"
@@ -68,15 +68,35 @@ def server_name(source: object) -> str:
     """Return ``PostgreSQL at host:port`` for messages; without an address for a pool, whose address is unknown."""
     if not isinstance(source, str):
         return "PostgreSQL"
+    hosts, port = _hosts_and_port(source)
+    return f"PostgreSQL at {', '.join(_with_port(host, port) for host in hosts)}"
+
+
+def list_hosts(source: str) -> list[tuple[str, int]]:
+    """Return the hosts and ports of a URL with several hosts; empty if it has one, or a list of ports."""
+    hosts, default = _hosts_and_port(source)
+    return [_split_port(host, default) for host in hosts] if len(hosts) > 1 and "," not in default else []
+
+
+def _hosts_and_port(source: str) -> tuple[list[str], str]:
+    """Return the hosts of a URL, each with its port if it has one, and the port of the others."""
     parts = parse_address(source, _SCHEMES)
     hosts, query = unquote(parts.netloc.rpartition("@")[2]), _query(parts)
     # asyncpg ignores the port of the query if the host is not there too.
     port = _given({} if hosts else query, "port") or "5432"
-    hosts = hosts or _given(query, "host") or "localhost"
-    return f"PostgreSQL at {', '.join(_with_port(host, port) for host in hosts.split(','))}"
+    return (hosts or _given(query, "host") or "localhost").split(","), port
 
 
 def _with_port(host: str, port: str) -> str:
     host = host.removesuffix(":")
-    is_complete = host.startswith("/") or ":" in host.rpartition("]")[2]
-    return host if is_complete else f"{host}:{port}"
+    return host if host.startswith("/") or _has_port(host) else f"{host}:{port}"
+
+
+def _split_port(host: str, default: str) -> tuple[str, int]:
+    """Return a host without the brackets of an IPv6 address, and its port."""
+    name, _, port = host.rpartition(":") if _has_port(host) and not host.startswith("/") else (host, "", "")
+    return name.strip("[]"), int(port or default)
+
+
+def _has_port(host: str) -> bool:
+    return ":" in host.rpartition("]")[2]
