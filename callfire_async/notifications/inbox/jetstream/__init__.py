@@ -1,21 +1,26 @@
 """
 `JetStreamInbox`: an inbox on NATS JetStream, shared by processes on any number of machines.
 
-It has three streams. The *queue* (work-queue retention) has a message with the body of each delivery that is not
-settled; its pull consumer delivers each message to one process at a time. The *records* hold the state of each
-delivery that was ever leased: its lease, its attempts, its outcome. Each write of a record names the revision that it
-replaces, so of two concurrent writes one is refused. The *dead* letters have a stream of their own, with their bodies.
+It has three streams on disk. The *queue* (work-queue retention) has a message with the body of each delivery that is
+not settled; its pull consumer delivers each message to one process at a time. The *records* hold the state of each
+delivery: its lease, its attempts, its outcome. Each write of a record names the revision that it replaces, so of two
+concurrent writes one is refused. The *dead* letters have a stream of their own, with their bodies.
 
-The record is authoritative: a delivery is leased, done or dead if its record says so. The consumer only distributes
-messages. It redelivers a message that was not acknowledged when its lease would have expired, and the process that
-pulls the message acts on the record. If a process crashes between two writes:
+The first lease of a delivery is no record yet, but is kept in the servers' memory, in the stream of *leases*. It is
+written like a record, so of two processes one gets it. Its holder writes the first record, and another process cannot
+lease the delivery without one. If the servers have no memory for it, or a delivery is redelivered, the lease is a
+record.
+
+The record, or else the first lease, is authoritative: a delivery is leased, done or dead if it says so. The consumer
+only distributes messages. It redelivers a message that was not acknowledged when its lease would have expired, and the
+process that pulls the message acts on the record. If a process crashes between two writes:
 
 ===============  ====================================  ================================================================
 operation        crash after                           effect
 ===============  ====================================  ================================================================
 ``append``       the message is stored                 the delivery is handled; a retry in the window is a duplicate
 ``claim``        the message is pulled                 the message is redelivered after a minute; no crash is counted
-``claim``        the record is *leased*                the lease expires and counts as a crash
+``claim``        the lease is written                  the lease expires and counts as a crash
 ``extend``       the record has the new expiry         the message is redelivered early, and delayed until the expiry
 ``ack``          the record is *done*, and its event   the next process to pull the message deletes it, after it has
                  is marked for ``handled``             marked the event, if the two were not stored at once
@@ -41,6 +46,9 @@ Differences from the protocol:
 - ``entries``, ``stats`` and ``purge`` are no snapshot: a delivery that changes meanwhile may be counted in its old or
   new state, and replicas may be slightly behind.
 - If a machine crashes, its leases expire at their normal time.
+- If all servers restart, first leases are lost: their deliveries appear as ready and can be settled. No other process
+  gets them before the leases would have expired, unless the consumer is created again or a killed server has lost its
+  last changes; their crashes are not counted.
 """
 
 from __future__ import annotations
@@ -67,6 +75,7 @@ from callfire_async.notifications.inbox.jetstream._connection import NatsConnect
 from callfire_async.notifications.inbox.jetstream._admin import InboxAdmin
 from callfire_async.notifications.inbox.jetstream._config import HEAD_BYTES, InboxStreams, prepare, server_clock
 from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
+from callfire_async.notifications.inbox.jetstream._first_leases import FirstLeases
 from callfire_async.notifications.inbox.jetstream._guard import ConsumerGuard
 from callfire_async.notifications.inbox.jetstream._leases import LeaseManager
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, DeliveryRecord, Message
@@ -159,11 +168,14 @@ class JetStreamInbox:
             names = (self._streams.queue, self._streams.records, self._streams.dead)
             streams = [Stream(connection, name) for name in names]
             stack.push_async_callback(_close_all, streams)
+            first_leases = FirstLeases(connection, self._streams)
+            stack.push_async_callback(first_leases.close)
+            await first_leases.open()
             guard = ConsumerGuard(connection, self._streams)
             consumer = PullConsumer(connection, self._streams.queue, self._streams.consumer, guard)
             await stack.enter_async_context(consumer.opened())
             stack.push_async_callback(self._release_all)
-            self._store.state = OpenState(connection, clock, consumer, *streams)
+            self._store.state = OpenState(connection, clock, consumer, first_leases, *streams)
             self._exit_stack = stack.pop_all()
         return self
 

@@ -51,7 +51,7 @@ class InboxAdmin:
     async def _entry(self, id: int) -> InboxEntry | None:
         # In this order: a delivery that is settled meanwhile has left the queue and has a record.
         stored = await self._store.opened.queue.get(id)
-        record = await self._store.get_record(id)
+        record = await self._store.get_open_record(id)
         if record is not None:
             return self._build_entry(record, await self._store.get_delivery(record), self._entry_state(record))
         if stored is None or (message := Message.decode(stored)).id != id:
@@ -162,4 +162,4 @@ class InboxAdmin:
         return [record for record in records if record.is_open]
 
     async def _record_of(self, message: Message) -> DeliveryRecord:
-        return await self._store.get_record(message.id) or DeliveryRecord.new(message)
+        return await self._store.get_open_record(message.id) or DeliveryRecord.new(message)

@@ -17,18 +17,20 @@ from callfire_async.notifications.inbox.base import Clock
 from callfire_async.notifications.inbox.jetstream import _consumer
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 
-__all__ = ["InboxStreams", "consumer_config", "prepare", "server_clock"]
+__all__ = ["STREAM_EXISTS_ERROR", "InboxStreams", "consumer_config", "prepare", "server_clock"]
 
 _log = logging.getLogger("callfire_async.inbox")
 
 # The first version with atomic batch publish.
 _MIN_VERSION = (2, 12)
 # Error code of JetStream: a stream with this name exists with a different configuration.
-_STREAM_EXISTS_ERROR = 10058
+STREAM_EXISTS_ERROR = 10058
 # These settings must be the inbox's; the operator may choose all others.
 _REQUIRED_SETTINGS = ("subjects", "retention", "max_msgs_per_subject", "allow_direct", "allow_atomic", "allow_msg_ttl")
 # The deduplication window of streams without a setting of the user; longer than an append is retried.
 _WINDOW_SECONDS = 120.0
+# About 50,000 first leases. A delivery whose lease was dropped is redelivered, too.
+_MAX_LEASE_BYTES = 32 * 1024 * 1024
 # For the fields of a message, and for a dead letter's reason beside its body.
 HEAD_BYTES = 128 * 1024
 _MAX_BODY_BYTES = 1024 * 1024
@@ -82,8 +84,28 @@ class InboxStreams:
         """The stream of dead letters."""
         return f"{self.name}-dead"
 
+    @property
+    def leases(self) -> str:
+        """The stream of first leases, in memory."""
+        return f"{self.name}-leases"
+
+    def lease_config(self) -> StreamConfig:
+        """Return the configuration of the stream of first leases, which drops its oldest if it is full."""
+        return StreamConfig(
+            name=self.leases,
+            subjects=[f"{self.leases}.*"],
+            storage=StorageType.MEMORY,
+            num_replicas=self.replicas,
+            max_msgs_per_subject=1,
+            max_bytes=_MAX_LEASE_BYTES,
+            discard=DiscardPolicy.OLD,
+            duplicate_window=_WINDOW_SECONDS,
+            allow_direct=True,
+            allow_atomic=True,
+        )
+
     def configs(self) -> list[StreamConfig]:
-        """Return the configurations of the streams."""
+        """Return the configurations of the streams on disk."""
         common = StreamConfig(
             storage=StorageType.FILE,
             num_replicas=self.replicas,
@@ -142,7 +164,7 @@ async def _ensure_stream(connection: NatsConnection, config: StreamConfig) -> St
     try:
         info = await connection.jetstream.add_stream(config)
     except nats.js.errors.APIError as error:
-        if error.err_code != _STREAM_EXISTS_ERROR:
+        if error.err_code != STREAM_EXISTS_ERROR:
             raise
         info = await connection.jetstream.stream_info(name)
     for setting in _REQUIRED_SETTINGS:

@@ -39,6 +39,11 @@ class PulledMessage:
     #: Whether it was never delivered before.
     is_first: bool
 
+    @property
+    def is_new(self) -> bool:
+        """Whether its delivery was never delivered before."""
+        return self.is_first and not self.message.replays
+
 
 @define(eq=False)
 class _PullRequest:

@@ -69,7 +69,10 @@ class LeaseManager:
         return evolve(record, state=READY, due_at=self._store.now())
 
     async def _claim(self, pulled: Sequence[PulledMessage], lease: float) -> list[Lease]:
-        records = await gather_all([self._due_record(message) for message in pulled])
+        new = [message.message.id for message in pulled if message.is_new]
+        # A consumer that was created again delivers all messages as if for the first time.
+        recorded = await self._store.recorded_ids(new)
+        records = await gather_all([self._due_record(message, recorded) for message in pulled])
         due = [(record, message) for record, message in zip(records, pulled, strict=True) if record is not None]
         due.sort(key=lambda pair: (pair[0].due_at, pair[0].id))
         chosen = isolate_suspects(due, lambda pair: _crashes(pair[0]))
@@ -83,16 +86,19 @@ class LeaseManager:
             raise errors[0]
         return leases
 
-    async def _due_record(self, pulled: PulledMessage) -> DeliveryRecord | None:
+    async def _due_record(self, pulled: PulledMessage, recorded: set[int]) -> DeliveryRecord | None:
         """Return the record of a pulled message; None if the delivery cannot be leased now."""
         message = pulled.message
-        if pulled.is_first and not message.replays:
+        if pulled.is_new and message.id not in recorded:
             return DeliveryRecord.new(message)
         record = await self._store.get_record(message.id)
+        if record is None and not message.replays:
+            record = await self._store.opened.first_leases.get(message.id)
         if record is None:
             return DeliveryRecord.new(message)
         if not record.is_of(message):
-            return evolve(DeliveryRecord.new(message), revision=record.revision)
+            new = DeliveryRecord.new(message)
+            return evolve(new, revision=record.revision, lease_revision=record.lease_revision)
         if record.state == DEAD and record.revision == message.replays:
             return record.reset(message.sequence, message.crashes, self._store.now())
         return await self._check_due(record, pulled)
@@ -129,10 +135,10 @@ class LeaseManager:
         )
         # Read before the write: a process that crashed during a replay may have left this dead letter.
         dead_letter = await self._store.get_dead_letter(record.id) if pulled.message.replays else None
-        written = await self._store.write(leased)
+        written = await self._store.write_lease(leased, pulled)
         if written is None or written.write != leased.write:
             if pulled.is_first:
-                # A consumer that was created again delivers it as if for the first time; the next time it is not.
+                # The next time it is not the first time, and what is known of the delivery is read.
                 await self._store.opened.consumer.nak(pulled.reply, 0)
             return None
         self._held[written.id] = written
@@ -158,7 +164,7 @@ class LeaseManager:
                     return None
                 await self._store.write_event(record)
                 return record
-            record = await self._write(changed)
+            record = await self._write(changed, record)
             if record is not None and record.write == changed.write:
                 return self._settled(record)
         self._unanswered.pop(lease.token, None)
@@ -168,14 +174,20 @@ class LeaseManager:
         id = parse_row_id(lease.id)
         held = self._held.get(id)
         if held is None or held.token != lease.token:
-            return await self._store.get_record(id)
-        return self._held.pop(id)
+            return await self._store.get_open_record(id)
+        del self._held[id]
+        if held.revision or held.due_at > self._store.now():
+            return held
+        # Another process may have settled the delivery, and an operator have deleted its record.
+        return await self._store.get_open_record(id, held)
 
-    async def _write(self, changed: DeliveryRecord) -> DeliveryRecord | None:
+    async def _write(self, changed: DeliveryRecord, record: DeliveryRecord) -> DeliveryRecord | None:
         try:
             return await self._store.write(changed)
         except BaseException:
             self._unanswered.setdefault(changed.token, set()).add(changed.write)
+            # A first lease may be nowhere else, if the servers were restarted.
+            self._held.setdefault(record.id, record)
             raise
 
     def _settled(self, record: DeliveryRecord) -> DeliveryRecord:

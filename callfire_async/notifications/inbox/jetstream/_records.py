@@ -84,8 +84,10 @@ class DeliveryRecord:
     token: str = ""
     #: A random ID of the last write, which identifies a write that got no response.
     write: str = ""
-    #: The record's sequence in its stream; 0 if it was never written.
+    #: The record's sequence in its stream; 0 if it was never written there.
     revision: int = 0
+    #: The sequence of the first lease in the servers' memory; 0 without one.
+    lease_revision: int = 0
 
     @classmethod
     def new(cls, message: Message) -> DeliveryRecord:

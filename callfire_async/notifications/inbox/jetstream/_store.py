@@ -15,7 +15,8 @@ from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import Clock, Delivery
 from callfire_async.notifications.inbox.jetstream._config import InboxStreams
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
-from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
+from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer, PulledMessage
+from callfire_async.notifications.inbox.jetstream._first_leases import FirstLeases
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, DeliveryRecord, Message, StoredMessage
 from callfire_async.notifications.inbox.jetstream._stream import (
     EXPECTED_REVISION,
@@ -36,6 +37,7 @@ class OpenState:
     connection: NatsConnection
     clock: Clock
     consumer: PullConsumer
+    first_leases: FirstLeases
     queue: Stream
     records: Stream
     dead: Stream
@@ -70,9 +72,26 @@ class DeliveryStore:
     # --- records ------------------------------------------------------------------------------------------
 
     async def get_record(self, id: int) -> DeliveryRecord | None:
-        """Return a delivery's record; None if the delivery was never leased."""
+        """Return a delivery's record on disk; None if it has none."""
         stored = await self.opened.records.get_last(self.record_subject(id)) if id else None
         return None if stored is None else self.decode_record(stored)
+
+    async def get_open_record(self, id: int, held: DeliveryRecord | None = None) -> DeliveryRecord | None:
+        """Return a delivery's record; without one on disk its first lease, *held* or in memory, while it is queued."""
+        record = await self.get_record(id)
+        if record is not None or not id:
+            return record
+        lease = held or await self.opened.first_leases.get(id)
+        queued = None if lease is None else await self.opened.queue.get(id)
+        # Sequences start again if a stream is recreated.
+        is_current = lease is not None and queued is not None and lease.is_of(Message.decode(queued))
+        return lease if is_current else None
+
+    async def recorded_ids(self, ids: Sequence[int]) -> set[int]:
+        """Return which deliveries have a record on disk; recent ones may be missing."""
+        subjects = [[self.record_subject(id) for id in page] for page in pages(ids)]
+        found = [stored for page in subjects for stored in await self.opened.records.last_of(page)]
+        return {int(stored.subject.rpartition(".")[2]) for stored in found}
 
     @staticmethod
     def decode_record(stored: StoredMessage) -> DeliveryRecord:
@@ -100,6 +119,22 @@ class DeliveryStore:
         except RevisionConflictError:
             return await self.get_record(record.id)
         return evolve(record, revision=ack.sequence)
+
+    async def write_lease(self, record: DeliveryRecord, pulled: PulledMessage) -> DeliveryRecord | None:
+        """
+        Write the lease of a pulled message, unless another process has leased the delivery since it was read.
+
+        The lease of a delivery without a record is written in the servers' memory, and only there if it is the first.
+
+        Returns:
+            The record as it is then, or None. It is *record* if its ``write`` is the same.
+        """
+        try:
+            uses_memory = not (record.revision or pulled.message.replays)
+            is_in_memory = uses_memory and await self.opened.first_leases.write(record)
+        except RevisionConflictError:
+            return None
+        return record if is_in_memory and pulled.is_new else await self.write(record)
 
     async def write_event(self, record: DeliveryRecord) -> None:
         """Mark the event of a record that was written, in case its writer did not."""

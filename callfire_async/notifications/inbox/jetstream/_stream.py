@@ -197,6 +197,13 @@ class Stream:
                 return
             after = page[-1].sequence
 
+    async def last_of(self, subjects: Sequence[str]) -> list[StoredMessage]:
+        """Return the newest message of each of up to a thousand subjects; recent ones may be missing, as in a page."""
+        query = write_json({"multi_last": subjects})
+        # One more than messages, for the status at the end.
+        found, _ = await self._request(lambda seconds: self._request_page(query, len(subjects) + 1, seconds))
+        return found
+
     async def count(self, subject: str, *, after: int = 0) -> tuple[int, StoredMessage | None]:
         """Return the number of messages of a subject, and the first message."""
         page, remaining = await self._page(subject, after + 1, 1)

@@ -499,22 +499,22 @@ async def test_a_killed_server_is_reconnected(name, caplog):
 
 @pytest.mark.parametrize("when", ["before the write", "after the write"])
 async def test_a_cancelled_claim_counts_no_crash(inbox, monkeypatch, when):
-    """The record of its lease may be written already; the delivery is ready again at once."""
+    """Its lease may be written already; the delivery is ready again at once."""
     await inbox.append(Delivery(b"body"))
     store, reached = inbox._store, asyncio.Event()
-    write = store.write
+    write = store.write_lease
 
-    async def stopping(record: DeliveryRecord) -> DeliveryRecord | None:
-        monkeypatch.setattr(store, "write", write)
+    async def stopping(record: DeliveryRecord, pulled: _consumer.PulledMessage) -> DeliveryRecord | None:
+        monkeypatch.setattr(store, "write_lease", write)
         if when == "before the write":
             reached.set()
             await asyncio.sleep(0)
-        written = await write(record)
+        written = await write(record, pulled)
         reached.set()
         await asyncio.sleep(0)
         return written
 
-    monkeypatch.setattr(store, "write", stopping)
+    monkeypatch.setattr(store, "write_lease", stopping)
     claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
     await reached.wait()
     claiming.cancel()
@@ -526,19 +526,36 @@ async def test_a_cancelled_claim_counts_no_crash(inbox, monkeypatch, when):
     assert await inbox.ack(lease)
 
 
+async def test_a_claim_whose_only_lease_cannot_be_written_raises(inbox, monkeypatch):
+    """Of several, those that were written are returned, because they would count as crashes."""
+    await inbox.append_many([Delivery(b"%d" % number) for number in range(3)])
+    store = inbox._store
+    write = store.write_lease
+
+    async def fail_but_for_two(record: DeliveryRecord, pulled: _consumer.PulledMessage) -> DeliveryRecord | None:
+        if pulled.message.delivery.body != b"2":
+            raise InboxUnavailableError("no response")
+        return await write(record, pulled)
+
+    monkeypatch.setattr(store, "write_lease", fail_but_for_two)
+    with pytest.raises(InboxUnavailableError, match="no response"):
+        await inbox.claim(1, lease=LEASE)
+    assert [lease.delivery.body for lease in await inbox.claim(2, lease=LEASE)] == [b"2"]
+
+
 async def test_closing_waits_for_the_leases_of_a_cancelled_claim(new_inbox, monkeypatch):
     """Another process gets the delivery without a crash."""
     async with new_inbox() as inbox:
         await inbox.append(Delivery(b"body"))
         store, reached = inbox._store, asyncio.Event()
-        write = store.write
+        write = store.write_lease
 
-        async def stopping(record: DeliveryRecord) -> DeliveryRecord | None:
-            monkeypatch.setattr(store, "write", write)
+        async def stopping(record: DeliveryRecord, pulled: _consumer.PulledMessage) -> DeliveryRecord | None:
+            monkeypatch.setattr(store, "write_lease", write)
             reached.set()
-            return await write(record)
+            return await write(record, pulled)
 
-        monkeypatch.setattr(store, "write", stopping)
+        monkeypatch.setattr(store, "write_lease", stopping)
         claiming = asyncio.create_task(inbox.claim(1, lease=LEASE))
         await reached.wait()
         claiming.cancel()

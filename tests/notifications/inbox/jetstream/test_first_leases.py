@@ -1,0 +1,309 @@
+"""The first leases of a `JetStreamInbox`, which are in the servers' memory."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import nats
+import pytest
+from engines.nats import NatsServer, running_nats
+from nats.js.api import StorageType, StreamConfig
+from notifications.inbox.suite import DEADLINE, LEASE, all_entries, lease_of
+from notifications.inbox.waiting import until
+
+from callfire_async.errors import InboxUnavailableError
+from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats, Lease
+from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _first_leases
+from callfire_async.notifications.inbox.jetstream._records import DeliveryRecord, Message
+
+SHORT = 0.05
+LATER = datetime.now(UTC) + timedelta(days=1)
+
+# If a server dies during a handshake, nats-py drops the connection without closing it.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return f"first_{abs(hash(request.node.nodeid))}"
+
+
+@pytest.fixture
+async def inbox(nats_server: NatsServer, name: str) -> AsyncIterator[JetStreamInbox]:
+    async with JetStreamInbox(nats_server.url(), name=name) as inbox:
+        yield inbox
+
+
+@pytest.fixture
+async def other(nats_server: NatsServer, name: str) -> AsyncIterator[JetStreamInbox]:
+    """The same inbox, as another process opens it."""
+    async with JetStreamInbox(nats_server.url(), name=name) as other:
+        yield other
+
+
+@asynccontextmanager
+async def admin(server: NatsServer) -> AsyncIterator[nats.js.JetStreamContext]:
+    client = await nats.connect(server.url())
+    try:
+        yield client.jetstream()
+    finally:
+        await client.close()
+
+
+async def next_lease(inbox: Inbox, *, lease: float = LEASE) -> Lease:
+    async with asyncio.timeout(DEADLINE):
+        while not (leases := await inbox.claim(1, lease=lease)):
+            await inbox.wait(LEASE)
+    return leases[0]
+
+
+async def records_and_leases(inbox: JetStreamInbox) -> tuple[int, int]:
+    """Return the number of records on disk, and of leases in memory."""
+    store = inbox._store
+    records, _ = await store.opened.records.count(store.record_subject("*"))
+    leases, _ = await store.opened.first_leases._stream.count(f"{store.streams.leases}.*")
+    return records, leases
+
+
+async def lose_memory(server: NatsServer, name: str) -> None:
+    async with admin(server) as jetstream:
+        await jetstream.purge_stream(f"{name}-leases")
+
+
+async def test_a_first_lease_is_in_memory_only(nats_server, name, inbox, other):
+    """Every process sees it; the record is written with its end."""
+    await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
+    leases = await inbox.claim(2, lease=LEASE)
+    while_leased = await records_and_leases(inbox)
+    stats, states = await other.stats(), [entry.state for entry in await all_entries(other)]
+    assert [await inbox.ack(lease) for lease in leases] == [True, True]
+
+    async with admin(nats_server) as jetstream:
+        assert (await jetstream.stream_info(f"{name}-leases")).config.storage == StorageType.MEMORY
+    assert (while_leased, stats, states) == ((0, 2), InboxStats(leased=2), ["leased", "leased"])
+    assert (await other.stats(), (await records_and_leases(inbox))[0]) == (InboxStats(done=2), 2)
+
+
+async def test_the_lease_of_a_redelivery_is_a_record(inbox, other):
+    """The first lease has expired, which counts as a crash, and its holder cannot settle the delivery."""
+    await inbox.append(Delivery(b"body"))
+    late = await lease_of(inbox, lease=SHORT)
+
+    lease = await next_lease(other)
+
+    assert (lease.crashes, (await records_and_leases(inbox))[0]) == (1, 1)
+    assert not await inbox.ack(late)
+    assert await other.ack(lease)
+
+
+async def test_an_extended_lease_is_a_record(inbox):
+    """So that it survives the servers."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+
+    assert await inbox.extend(lease, LEASE)
+
+    assert (await records_and_leases(inbox))[0] == 1
+    assert await inbox.ack(lease)
+
+
+async def test_a_lease_that_was_lost_from_memory_can_be_settled(nats_server, name, inbox):
+    """Its delivery appears as ready, but no other process gets it."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    await lose_memory(nats_server, name)
+
+    assert (await inbox.stats(), await inbox.claim(1, lease=LEASE)) == (
+        InboxStats(ready=1, oldest_ready_age=pytest.approx(0, abs=DEADLINE)),
+        [],
+    )
+    assert await inbox.ack(lease)
+    assert await inbox.stats() == InboxStats(done=1)
+
+
+async def test_an_ack_that_failed_can_be_repeated_after_the_memory_was_lost(nats_server, name, inbox, monkeypatch):
+    """As the restart of a server causes both."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+
+    async def fail(record: DeliveryRecord) -> DeliveryRecord | None:
+        raise InboxUnavailableError("no response")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox._store, "write", fail)
+        with pytest.raises(InboxUnavailableError):
+            await inbox.ack(lease)
+    await lose_memory(nats_server, name)
+
+    assert await inbox.ack(lease)
+    assert not await inbox.ack(lease)
+
+
+async def test_a_delivery_that_is_redelivered_after_the_memory_was_lost_has_no_crash(nats_server, name, inbox, other):
+    """Its first lease is unknown, but cannot be settled any more."""
+    await inbox.append(Delivery(b"body"))
+    late = await lease_of(inbox, lease=SHORT)
+    await lose_memory(nats_server, name)
+
+    lease = await next_lease(other)
+
+    assert (lease.attempt, lease.crashes) == (1, 0)
+    assert not await inbox.ack(late)
+    assert await other.ack(lease)
+
+
+async def test_a_late_worker_cannot_settle_a_purged_delivery(inbox, other):
+    """It would leave a record without a body."""
+    await inbox.append(Delivery(b"body"))
+    late = await lease_of(inbox, lease=SHORT)
+    await other.ack(await next_lease(other))
+    await other.purge(done_before=LATER)
+
+    assert [await inbox.nack(late, delay=0), await inbox.ack(late), await all_entries(inbox)] == [False, False, []]
+
+
+async def test_a_restarted_server_has_the_stream_again(name, caplog):
+    """It has lost it; the claims after the restart use it without an error."""
+    caplog.set_level(logging.INFO)
+    with running_nats() as server:
+        async with JetStreamInbox(server.url(), name=name) as inbox:
+            await inbox.append(Delivery(b"1"))
+            first = await lease_of(inbox)
+            server.kill()
+            server.start()
+            server.wait()
+            await inbox.append(Delivery(b"2"))
+            second = await next_lease(inbox)
+
+            assert await records_and_leases(inbox) == (0, 1)
+            assert [await inbox.ack(lease) for lease in (first, second)] == [True, True]
+    assert "cannot keep leases" not in caplog.text
+
+
+async def test_without_memory_leases_are_on_disk(nats_server, name, caplog):
+    """For example if another stream has the subjects; that is logged once."""
+    caplog.set_level(logging.INFO)
+    async with admin(nats_server) as jetstream:
+        await jetstream.add_stream(StreamConfig(name=f"{name}-taken", subjects=[f"{name}-leases.*"]))
+
+    async with JetStreamInbox(nats_server.url(), name=name) as inbox, asyncio.timeout(DEADLINE):
+        await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
+        leases = await inbox.claim(2, lease=LEASE)
+
+        assert (await inbox.stats()).leased == 2
+        assert [await inbox.ack(lease) for lease in leases] == [True, True]
+    (message,) = [message for message in caplog.messages if "cannot keep leases" in message]
+    assert message.startswith(
+        f"cannot keep leases in memory in stream {name}-leases, writing them to disk for 30 s: NATS"
+    )
+
+
+async def test_a_deleted_stream_is_created_again(nats_server, name, inbox, monkeypatch):
+    """Until then, leases are on disk."""
+    async with admin(nats_server) as jetstream:
+        await jetstream.delete_stream(f"{name}-leases")
+    await inbox.append_many([Delivery(b"1"), Delivery(b"2"), Delivery(b"3")])
+    on_disk = await inbox.claim(1, lease=LEASE)
+    monkeypatch.setattr(_first_leases.time, "monotonic", _a_minute_later())
+    in_memory = await inbox.claim(2, lease=LEASE)
+
+    assert await records_and_leases(inbox) == (1, 2)
+    assert [await inbox.ack(lease) for lease in (*on_disk, *in_memory)] == [True] * 3
+
+
+def _a_minute_later():
+    monotonic = _first_leases.time.monotonic
+    return lambda: monotonic() + 60
+
+
+async def test_a_server_without_a_response_does_not_stop_claims(inbox, monkeypatch, caplog):
+    """The lease is written to disk after a moment."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(_first_leases, "_MAX_WAIT_SECONDS", SHORT)
+    monkeypatch.setattr(inbox._store.opened.first_leases, "_stream", _Silent())
+    await inbox.append(Delivery(b"body"))
+
+    assert await inbox.ack(await lease_of(inbox))
+    assert "to disk for 30 s: no response" in caplog.text
+
+
+class _Silent:
+    """A stream that does not respond."""
+
+    async def publish(self, message: object) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+async def test_an_existing_stream_may_have_other_settings(nats_server, name):
+    """The operator's."""
+    async with admin(nats_server) as jetstream:
+        await jetstream.add_stream(
+            StreamConfig(name=f"{name}-leases", subjects=[f"{name}-leases.*"], allow_direct=True)
+        )
+
+    async with JetStreamInbox(nats_server.url(), name=name) as inbox:
+        await inbox.append(Delivery(b"body"))
+        lease = await lease_of(inbox)
+        assert await records_and_leases(inbox) == (0, 1)
+        assert await inbox.ack(lease)
+
+
+async def test_leases_of_other_deliveries_with_these_ids_are_replaced(nats_server, name):
+    """The streams on disk were deleted and created again, so that their sequences start again."""
+    async with JetStreamInbox(nats_server.url(), name=name) as inbox:
+        await inbox.append_many([Delivery(b"1"), Delivery(b"2")])
+        await inbox.claim(2, lease=LEASE)
+        async with admin(nats_server) as jetstream:
+            for stream in (name, f"{name}-records", f"{name}-dead"):
+                await jetstream.delete_stream(stream)
+
+    async with JetStreamInbox(nats_server.url(), name=name) as inbox:
+        await inbox.append_many([Delivery(b"3"), Delivery(b"4")])
+        ready = await inbox.stats()
+        leases = [await next_lease(inbox), await next_lease(inbox)]
+
+        assert (ready.ready, [(lease.delivery.body, lease.crashes) for lease in leases]) == (2, [(b"3", 0), (b"4", 0)])
+        assert [await inbox.ack(lease) for lease in leases] == [True, True]
+
+
+async def test_processes_of_the_former_version_can_run_meanwhile(inbox, other):
+    """They know only records, and deliver what a process of this version did not settle, without its crash."""
+    await inbox.append(Delivery(b"body"))
+    late = await lease_of(inbox, lease=SHORT)
+    former = other._leases
+    (pulled,) = await _pull(other)
+    record = await other._store.get_record(pulled.message.id)
+    leased = DeliveryRecord.new(pulled.message)
+
+    assert record is None
+    assert await other._store.write(leased) is not None
+    assert not await inbox.ack(late)
+    assert former._held == {}
+
+
+async def _pull(inbox: JetStreamInbox):
+    pulled = []
+
+    async def has_pulled() -> bool:
+        pulled.extend(await inbox._store.opened.consumer.pull(1))
+        return bool(pulled)
+
+    await until(has_pulled, deadline=DEADLINE)
+    return pulled
+
+
+async def test_a_first_lease_is_read_only_while_its_message_is_queued(inbox):
+    """Another delivery with the same ID may have left it."""
+    appended = await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    found = await inbox._store.get_open_record(appended.id)
+    queued = await inbox._store.opened.queue.get(appended.id)
+    await inbox._store.opened.queue.delete(queued.sequence)
+
+    assert (found.token, found.revision, found.delivery.key) == (lease.token, 0, Message.decode(queued).delivery.key)
+    assert await inbox._store.get_open_record(appended.id) is None
