@@ -97,6 +97,13 @@ def torture(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """List changes of the code that no test notices: ``-- worker``, ``-- intake --sample 150``; this takes an hour."""
+    session.install("--editable", ".", *group("tests"), *group("mutation"))
+    session.run("python", "tests/mutation.py", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install("--editable", f".[{EXTRAS}]", *group("docs"))

@@ -2,6 +2,7 @@
 
 import copy
 import gzip
+import time
 import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -530,11 +531,12 @@ def test_an_unexpected_compression_is_decoded(encoding):
     [
         (gzip.compress(b" " * (MAX_BODY_BYTES + 1)), "gzip", "longer than"),
         (gzip.compress(b" " * 1000)[:-9], "gzip", "truncated"),
+        (gzip.compress(b" " * MAX_BODY_BYTES)[:-1], "gzip", "truncated"),
         (b"plain", "gzip", "does not match its content encoding"),
         (b"plain", "br", "unsupported content encoding"),
         (gzip.compress(gzip.compress(b"{}")), "gzip, gzip", "unsupported content encoding"),
     ],
-    ids=["too long", "cut short", "not compressed", "unknown", "twice"],
+    ids=["too long", "cut short", "longest and cut short", "not compressed", "unknown", "twice"],
 )
 def test_an_invalid_compression_is_an_error(body, encoding, reason):
     """Bombs, truncated streams and unsupported encodings."""
@@ -641,6 +643,9 @@ def test_an_error_with_a_corrupt_body_is_typed():
         ("path /callfire/hunter2 there", "path *** there"),
         ("token Abcdefgh12345678-_x", "token ***"),
         ("long " + "word " * 100, "long " + "word " * 58 + "..."),
+        ("words " + "word " * 59, "words " + "word " * 58 + "word"),
+        ("wordss " + "word " * 59, "wordss " + "word " * 58 + "..."),
+        ("word " * 57 + "Abcdefgh-Tok3n12345678", "word " * 57 + "..."),
         ("x" * 5000, "..."),
         ("https://[::1 is no URL", "*** is no URL"),
     ],
@@ -741,6 +746,18 @@ def test_a_date_in_retry_after_is_relative_to_now(moment):
     expected = min(max((moment - NOW) / timedelta(seconds=1), 0), 31536000)
 
     assert parse_retry_after(format_datetime(moment, usegmt=True), NOW) == expected
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone of a process cannot be set")
+def test_a_date_without_a_time_zone_is_in_utc(monkeypatch):
+    """Whatever the time zone of the machine is."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert parse_retry_after("Mon May  6 07:08:39 2024", NOW) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(

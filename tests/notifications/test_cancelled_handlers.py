@@ -4,6 +4,7 @@ import asyncio
 from contextlib import contextmanager
 
 import pytest
+from notifications.inbox.clocks import Clocks
 
 from callfire_async import HandlerErrors, Text
 from callfire_async.notifications import (
@@ -365,10 +366,14 @@ async def test_an_observer_that_raises_cancelled_error_changes_nothing(router, r
 
 
 class CancelledInbox(MemoryInbox):
-    """An inbox some of whose operations raise CancelledError once, as a driver does whose task was cancelled."""
+    """
+    An inbox some of whose operations raise CancelledError once, as a driver does whose task was cancelled.
+
+    Its time does not pass, so no lease expires, however slow the machine is.
+    """
 
     def __init__(self, operation: str) -> None:
-        super().__init__()
+        super().__init__(clock=Clocks().clock())
         self.left = {operation: 1}
 
     async def fail(self, operation: str) -> None:

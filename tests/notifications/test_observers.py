@@ -39,6 +39,7 @@ class RecordingObserver(Observer):
         self.requests: list[RequestRecord] = []
         self.attempts: list[AttemptRecord] = []
         self.calls: list[tuple[str, str | None]] = []
+        self.attempts_of_calls: list[AttemptRecord] = []
         self.lifespans: list[str] = []
 
     @asynccontextmanager
@@ -59,6 +60,7 @@ class RecordingObserver(Observer):
 
     @contextmanager
     def handler(self, record: AttemptRecord, handler: str) -> Iterator[None]:
+        self.attempts_of_calls.append(record)
         try:
             yield
         except Exception as error:
@@ -250,6 +252,19 @@ async def test_each_handler_call_is_recorded_with_its_exception(router, recorder
     assert recorder.attempts[2].reason == "call: AttributeError"
 
 
+@pytest.mark.parametrize("inbox", [None, MemoryInbox()], ids=["without an inbox", "with an inbox"])
+async def test_each_handler_call_has_the_record_of_its_attempt(router, recorder, inbox):
+    """It has the event, so that a trace of the call can name it."""
+    async with Receiver(router, tokens=TOKEN, inbox=inbox) as receiver:
+        receiver.observe(recorder)
+
+        await post(receiver, VALID)
+        await receiver.idle(timeout=DEADLINE)
+
+    assert recorder.attempts_of_calls == recorder.attempts
+    assert recorder.attempts[0].event.text.id == 42
+
+
 async def test_requests_and_attempts_are_recorded_without_an_inbox(router, recorder):
     """Outcomes that an inbox would dead-letter are ``unhandled`` and ``refused``."""
     async with Receiver(router, tokens=TOKEN) as receiver:
@@ -264,6 +279,7 @@ async def test_requests_and_attempts_are_recorded_without_an_inbox(router, recor
         (204, None),
         (400, "no notification"),
     ]
+    assert recorder.attempts[3].reason.startswith("neither XML nor JSON")
 
 
 async def test_the_lifespan_lasts_while_the_receiver_runs(router, recorder):

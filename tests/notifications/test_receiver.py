@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from callfire_async import InboxUnavailableError
 from callfire_async.notifications import (
     Delivery,
     EndpointTokens,
+    InboxStats,
     MemoryInbox,
     Notification,
     Postback,
@@ -279,3 +281,91 @@ async def test_idle_waits_for_the_handlers_without_an_inbox():
         await receiver.idle(timeout=20)
 
         assert (receiving.done(), (await receiver.health()).healthy) == (True, True)
+
+
+async def test_failures_are_counted_without_an_inbox(receiver):
+    """Each attempt in which a handler failed."""
+    for _ in range(2):
+        assert await receiver.receive(postback(BODY.replace(b"1,", b"13,"))) == Reply(500)
+
+    assert (await receiver.stats()).failed == 2
+
+
+async def test_an_unreadable_body_without_an_inbox_is_logged_with_its_error(receiver, caplog):
+    """With the status of the response, and without the body."""
+    assert await receiver.receive(postback(b"secret words")) == Reply(400)
+
+    (message,) = caplog.messages
+    assert message.startswith("rejected an invalid notification with 400: neither XML nor JSON")
+    assert "secret" not in message
+
+
+async def test_a_handler_without_an_inbox_is_limited_in_time():
+    """The response is 500 after ``handler_timeout``."""
+    router = Router()
+
+    @router.on(TextFinished)
+    async def handler(event: TextFinished) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async with Receiver(router, tokens=TOKEN, handler_timeout=0.01) as receiver:
+        assert await receiver.receive(postback()) == Reply(500)
+
+
+@pytest.mark.parametrize("inbox", [None, MemoryInbox()], ids=["without an inbox", "with an inbox"])
+async def test_a_body_is_decoded_with_the_charset_of_its_content_type(inbox):
+    """With and without an inbox."""
+    router, messages = Router(), []
+
+    @router.on(TextFinished)
+    async def handler(event: TextFinished) -> None:
+        messages.append(event.text.message)
+
+    body = BODY.replace(b"secret words", "Grüße".encode("iso-8859-1"))
+    async with Receiver(router, tokens=TOKEN, inbox=inbox) as receiver:
+        await receiver.receive(postback(body, headers={"Content-Type": "application/json; charset=iso-8859-1"}))
+        await receiver.idle(timeout=20)
+
+    assert messages == ["Grüße"]
+
+
+async def test_idle_waits_until_another_process_has_settled_its_delivery(router):
+    """The receiver polls, because only its own worker reports changes."""
+    inbox = MemoryInbox()
+    async with Receiver(router, tokens=TOKEN, inbox=inbox) as receiver:
+        await inbox.append(Delivery(BODY))
+        (lease,) = await inbox.claim(1, lease=60.0)
+        with pytest.raises(TimeoutError):
+            await receiver.idle(timeout=0.01)
+        idling = asyncio.create_task(receiver.idle(timeout=20))
+        await asyncio.sleep(0)
+        await inbox.ack(lease)
+
+        await idling
+
+
+async def test_idle_waits_until_the_inbox_can_be_read(router):
+    """An error does not mean that nothing is due."""
+
+    class UnreadableInbox(MemoryInbox):
+        async def stats(self) -> InboxStats:
+            raise InboxUnavailableError("no connection")
+
+    async with Receiver(router, tokens=TOKEN, inbox=UnreadableInbox()) as receiver:
+        with pytest.raises(TimeoutError):
+            await receiver.idle(timeout=0.01)
+
+
+async def test_unknown_events_are_counted_without_an_inbox():
+    """Each of them."""
+    router = Router()
+
+    @router.on(Notification)
+    async def handler(event: Notification) -> None:
+        pass
+
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        for content in (b'{"Unheard": {}}', b'{"Unheard": {"a": 1}}', BODY):
+            await receiver.receive(postback(content))
+
+        assert (await receiver.stats()).unknown == 2

@@ -24,6 +24,7 @@ from callfire_async.notifications import (
     Postback,
     Receiver,
     Reply,
+    RequestRecord,
     Router,
     SqliteInbox,
     TextFinished,
@@ -320,6 +321,8 @@ async def test_an_append_that_hangs_is_answered_503(caplog, stuck, ignores_cance
     inbox = MemoryInbox()
     inbox.append = stuck if ignores_cancellation else hang
     receiver = Receiver(make_router(succeed), tokens=None, inbox=inbox, shutdown_timeout=0.0)
+    refusals = Refusals()
+    receiver.observe(refusals)
     async with stopped_in_time(receiver):
         receiving = asyncio.create_task(receiver.receive(postback()))
         disconnected = asyncio.create_task(receiver.receive(postback()))
@@ -329,6 +332,19 @@ async def test_an_append_that_hangs_is_answered_503(caplog, stuck, ignores_cance
     assert await receiving == Reply(503, (("Retry-After", "5"),))
     assert unfinished(caplog) == ["postbacks that were not stored in time and got 503: 2"]
     assert (await receiver.stats()).refused["storage"] == 1
+    assert refusals.reasons == ["storage"]
+
+
+class Refusals(Observer):
+    """Keeps why requests were refused."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str | None] = []
+
+    @contextmanager
+    def request(self, record: RequestRecord) -> Iterator[None]:
+        yield
+        self.reasons.append(record.refused)
 
 
 async def test_an_append_that_ends_during_a_stop_is_answered_204():

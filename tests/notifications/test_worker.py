@@ -957,6 +957,7 @@ async def test_a_failed_extension_is_retried(handlers, start_worker, caplog):
     await until(lambda: inbox._rows[1].state == "done")
 
     assert inbox._rows[1].crashes == 0
+    assert "lost the lease" not in caplog.text
 
 
 async def test_a_worker_may_claim_a_delivery_again_whose_handler_still_runs(handlers, start_worker):
