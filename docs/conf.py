@@ -52,6 +52,8 @@ nitpick_ignore_regex = [
 ]
 
 html_theme = "furo"
+# The theme's own choice underlines the names of modules like links.
+pygments_dark_style = "github-dark"
 html_title = "callfire_async"
 
 # --- the commands, from the program itself ----------------------------------------------------------------
