@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import re
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -556,13 +558,11 @@ async def test_transactions_through_a_pooler_work(schema, pgbouncer, library: Li
 async def test_a_role_needs_few_rights(schema, inbox, lease):
     """The documented ones suffice."""
     role = f"role_{schema.name}"
-    for statement in (
-        f"CREATE ROLE {role}",
-        f"GRANT USAGE ON SCHEMA {schema.name} TO {role}",
-        f"GRANT SELECT, UPDATE (token) ON {schema.name}.deliveries TO {role}",
-        f"GRANT SELECT, INSERT ON {schema.name}.completions TO {role}",
-        f"GRANT SELECT ON {schema.name}.inbox_version TO {role}",
-    ):
+    page = (Path(__file__).parents[4] / "docs" / "exactly-once-effects.md").read_text(encoding="utf-8")
+    (documented,) = re.findall(r"^ *```sql\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
+    grants = documented.replace("app;", f"{role};").replace("callfire", schema.name).splitlines()
+    assert len(grants) == 4
+    for statement in (f"CREATE ROLE {role}", *grants):
         await schema.fetchval(statement)
     async with transaction(schema) as connection:
         await connection.execute(f"SET LOCAL ROLE {role}")
