@@ -105,7 +105,9 @@ HIDDEN_SETTINGS = {"clock", "sleep"}
 def settings_table(found: re.Match[str]) -> str:
     """Return a table of the parameters of a class; fail if one has no description."""
     described = [load(name) for name in found[1].split()]
-    descriptions = {name: text for cls in described for name, text in described_arguments(cls)}
+    descriptions = {
+        name: text for cls in described for name, text in (*described_arguments(cls), *commented_fields(cls))
+    }
     rows = [
         f"| `{name}` | {default_of(parameter)} | {descriptions[name]} |"
         for name, parameter in inspect.signature(described[0]).parameters.items()
@@ -126,6 +128,13 @@ def described_arguments(cls: type) -> Iterator[tuple[str, str]]:
     for argument in re.split(r"^    (?=\S)", section, flags=re.MULTILINE)[1:]:
         name, _, text = argument.partition(": ")
         yield name, " ".join(text.split()).replace("|", "\\|")
+
+
+def commented_fields(cls: type) -> Iterator[tuple[str, str]]:
+    """Yield the names and the comments of a class's fields."""
+    for (owner, name), lines in ModuleAnalyzer.for_module(cls.__module__).find_attr_docs().items():
+        if owner == cls.__name__:
+            yield name, " ".join(lines).strip()
 
 
 def default_of(parameter: inspect.Parameter) -> str:
@@ -155,8 +164,8 @@ def setup(app: Sphinx) -> None:
     """Register the commands, the settings, the tables and the corrections for attrs classes and docstrings."""
     app.connect("source-read", add_commands)
     app.connect("source-read", add_metrics_and_log_messages)
-    app.connect("builder-inited", add_settings)
     app.connect("builder-inited", share_attribute_comments)
+    app.connect("builder-inited", add_settings)
     # Before napoleon, whose priority is 500.
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
     app.connect("autodoc-process-signature", show_defaults)

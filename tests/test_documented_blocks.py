@@ -149,7 +149,7 @@ def program_of(command):
 
 @each_command
 def test_a_command_is_valid(command):
-    """The shell can parse it, and there is a check of the program's arguments, or a reason why there is none."""
+    """The shell can parse it, and the program's arguments are checked, or there is a reason for not doing so."""
     subprocess.run(["bash", "-n", "-c", command.text], check=True, timeout=TIMEOUT_SECONDS)
 
     assert program_of(command) in {*NOT_RUN, *CHECKS}, command.text
@@ -218,7 +218,7 @@ def check_nox(arguments, tmp_path):
 
 
 def check_pytest(arguments, tmp_path):
-    """Look up the file, or one that the page tells the reader to write."""
+    """Look up the file, or one that the reader has written."""
     paths = [argument.partition("::")[0] for argument in arguments if argument.partition("::")[0].endswith(".py")]
     assert all((ROOT / path).exists() or path == "test_service.py" for path in paths)
 

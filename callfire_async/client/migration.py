@@ -158,7 +158,7 @@ def match_existing(
 
     The spec keeps the events, the name and the certificate setting of the webhook. One that is not enabled keeps all of
     the webhook: its subscription may have been disabled because the webhook has replaced it. A webhook that posts once,
-    expires, or posts only some keys is no replacement.
+    expires, or posts only some keys cannot replace a subscription.
     """
     # The enabled one of several is the last one.
     suitable = sorted(filter(_can_replace, webhooks), key=lambda webhook: bool(webhook.enabled))

@@ -66,7 +66,7 @@ class WebhookSpec:
 
     Raises:
         TypeError: A value has the wrong type.
-        ValueError: The callback is no URL, a value is empty, or *events* is None for a resource whose events are not
+        ValueError: The callback is not a URL, a value is empty, or *events* is None for a resource whose events are not
             known.
 
     A secret that is empty or has fewer than 16 characters causes a `UserWarning`: it can be guessed.

@@ -43,9 +43,9 @@ class RetryPolicy:
         ValueError: *max_attempts* is less than 1, or a delay is negative or not finite.
     """
 
-    #: Including the first attempt.
+    #: Number of attempts, including the first.
     max_attempts: int = 12
-    #: Limit of the delay before the second attempt, in seconds.
+    #: Limit of the delay before the second attempt, in seconds; multiplied by five with each attempt.
     initial_delay: float = 5.0
     #: Limit of all delays, in seconds. Default: four hours.
     max_delay: float = 14400.0

@@ -27,7 +27,7 @@ _NO_TLS_REASONS = frozenset(["WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HT
 
 
 def describe_network_error(error: BaseException) -> str | None:
-    """Return the cause of a failed connection; None if *error* is no network error."""
+    """Return the cause of a failed connection; None if *error* is not a network error."""
     if isinstance(error, ssl.SSLError):
         return _describe_tls_error(error)
     if isinstance(error, socket.gaierror):

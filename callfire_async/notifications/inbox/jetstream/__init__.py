@@ -43,8 +43,8 @@ Differences from the protocol:
   repeated settlement of a lease returns True.
 - Deduplication uses the servers' memory of ``dedupe_window``, which loses handled deliveries if all servers restart. If
   the window is shorter than ``timeout``, an append that is retried may be stored twice.
-- ``entries``, ``stats`` and ``purge`` are no snapshot: a delivery that changes meanwhile may be counted in its old or
-  new state, and replicas may be slightly behind.
+- ``entries``, ``stats`` and ``purge`` do not use a snapshot: a delivery that changes meanwhile may be counted in its
+  old or new state, and replicas may be slightly behind.
 - If a machine crashes, its leases expire at their normal time.
 - If all servers restart, first leases are lost: their deliveries appear as ready and can be settled. No other process
   gets them before the leases would have expired, unless the consumer is created again or a killed server has lost its

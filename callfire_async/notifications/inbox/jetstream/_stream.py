@@ -161,7 +161,7 @@ class Stream:
         try:
             message = await self._request(lambda _: self._jetstream.get_msg(self.name, **query))
         except Exception as error:
-            # Any other error is no proof that the message does not exist: the stream may be missing.
+            # Any other error does not prove that the message is missing: the stream may be.
             if _error_code(error) in _NOT_FOUND_ERRORS:
                 return None
             raise

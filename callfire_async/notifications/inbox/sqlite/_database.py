@@ -186,7 +186,7 @@ def _check_version(connection: sqlite3.Connection, path: Path, *, minimum: int =
     if version > len(_MIGRATIONS):
         raise InboxError(f"{path} was written by a later version of callfire_async (schema {version})")
     if version < minimum:
-        raise InboxError(f"{path} is no inbox of this version; open it once without read_only")
+        raise InboxError(f"{path} is not an inbox of this version; open it once without read_only")
     return int(version)
 
 
