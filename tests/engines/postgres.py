@@ -89,6 +89,10 @@ class PostgresServer:
         """Execute statements as the administrator."""
         self._run("psql", self.dsn(), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--command", statements)
 
+    def query(self, statement: str) -> str:
+        """Return the result of a statement of the administrator, without headings."""
+        return self._run("psql", self.dsn(), "--no-psqlrc", "--tuples-only", "--no-align", "--command", statement)
+
     def initialise(self) -> None:
         """Create the data directory."""
         secret = self.folder / "password"

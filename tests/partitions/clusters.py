@@ -185,9 +185,6 @@ class PostgresHost(PostgresServer):
         self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         self.execute("SELECT pg_reload_conf()")
 
-    def query(self, statement: str) -> str:
-        return self._run("psql", self.dsn(), "--no-psqlrc", "--tuples-only", "--no-align", "--command", statement)
-
 
 class PostgresCluster:
     """A PostgreSQL server and its synchronous standby, which an operator makes the primary."""

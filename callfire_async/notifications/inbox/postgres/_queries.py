@@ -127,9 +127,10 @@ NACK = _SETTLE.format(
 )
 RELEASE = _SETTLE.format(change="state = 0, due_at = statement_timestamp(), completed = $3")
 DEAD_LETTER = _SETTLE.format(change="state = 3, reason = $3")
-# Whether a lease with this token led to the state $3.
+# Whether a lease with this token led to the state $3. The lock is a write, so that the commit waits for a synchronous
+# standby: the primary alone may have the settlement, and a failover would lose it.
 SETTLED = """
-    SELECT id FROM {schema}.deliveries WHERE id = $1 AND token = $2 AND state = $3::smallint"""
+    SELECT id FROM {schema}.deliveries WHERE id = $1 AND token = $2 AND state = $3::smallint FOR NO KEY UPDATE"""
 STATE_AFTER = {EXTEND: 1, ACK: DONE, NACK: 0, RELEASE: 0, DEAD_LETTER: DEAD}
 
 HANDLED = """
