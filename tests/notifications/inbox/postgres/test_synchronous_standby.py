@@ -46,7 +46,7 @@ async def end_waiting_commits(server: PostgresServer) -> None:
     """Terminate the sessions whose commits wait, as a restart does; the primary alone has these commits."""
     terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
     async with asyncio.timeout(DEADLINE):
-        while int(await asyncio.to_thread(server.query, terminate)):
+        while int(await asyncio.to_thread(server.query, terminate)):  # noqa: ASYNC110  # other processes end
             await asyncio.sleep(0.01)
 
 
