@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
+from simulation.directory import SharedDirectory
 from simulation.history import History
 from simulation.server import Server
 from simulation.settings import Settings
@@ -24,9 +26,21 @@ class Environment:
     rng: Random
     history: History = field(factory=History)
     server: Server = field(init=False)
+    directory: SharedDirectory = field(init=False)
+    _context: contextvars.Context = field(init=False, factory=contextvars.copy_context)
 
     def __attrs_post_init__(self) -> None:
-        self.server = Server("server", self.history, self.rng)
+        self.server = self.make_server("server")
+        self.directory = SharedDirectory(self.make_server)
+
+    def make_server(self, name: str) -> Server:
+        """Return a new server or file; it belongs to no process, even if one creates it."""
+        return self._context.run(Server, name, self.history, self.rng)
+
+    @property
+    def primaries(self) -> list[Server]:
+        """The servers or files from which deliveries are handled."""
+        return list(self.directory.files.values()) if self.settings.has_directory else [self.server]
 
     def happens(self, rate: float) -> bool:
         """Return whether something happens that has this rate."""

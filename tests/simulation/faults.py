@@ -31,6 +31,8 @@ class Faults:
             *[self._restart] * settings.restarts,
             *[self._cut] * settings.partitions,
             *[self._jump] * settings.clock_jumps,
+            *[self._stop_in_outage] * settings.outages,
+            *[self._lose] * settings.losses,
         ]
         await asyncio.gather(*(self._cause(fault) for fault in faults))
 
@@ -40,10 +42,18 @@ class Faults:
             process.network.error_rate = rng.uniform(0.0, settings.error_rate)
             process.network.lost_request_rate = rng.uniform(0.0, settings.lost_rate)
             process.network.lost_response_rate = rng.uniform(0.0, settings.lost_rate)
+            process.network.crash_rate = rng.uniform(0.0, settings.crash_rate)
 
     async def _cause(self, fault: Callable[[Process], Awaitable[None]]) -> None:
         await asyncio.sleep(self.env.rng.uniform(0.0, self.env.settings.duration))
         await fault(self.env.rng.choice(self.processes))
+
+    async def _lose(self, process: Process) -> None:
+        process.is_gone = True
+        if self.env.happens(0.5):
+            process.crash()
+        else:
+            await process.stop()
 
     async def _crash(self, process: Process) -> None:
         if process.is_ready:
@@ -53,13 +63,23 @@ class Faults:
         if process.is_ready:
             life = process.life
             await process.stop()
-            if process.life == life and not process.has_crashed:
+            if process.life == life and not (process.has_crashed or process.is_gone):
                 process.start()
 
     async def _cut(self, process: Process) -> None:
         process.network.is_cut = True
         await asyncio.sleep(self.env.rng.uniform(*PARTITION))
         process.network.is_cut = False
+
+    async def _stop_in_outage(self, _: Process) -> None:
+        """Cut off all processes; each may be stopped at any time, before the server is back or after that."""
+        cuts = asyncio.gather(*(self._cut(process) for process in self.processes))
+        await asyncio.gather(*(self._stop_soon(process) for process in self.processes if self.env.happens(0.6)))
+        await cuts
+
+    async def _stop_soon(self, process: Process) -> None:
+        await asyncio.sleep(self.env.rng.uniform(0.0, PARTITION[1]))
+        await self._restart(process)
 
     async def _jump(self, _: Process) -> None:
         self.env.server.clock.offset += self.env.rng.choice(CLOCK_JUMPS)
@@ -70,7 +90,7 @@ async def restart_crashed(processes: Sequence[Process]) -> None:
     while True:
         await asyncio.sleep(RESTART_INTERVAL)
         for process in processes:
-            if process.has_crashed:
+            if process.has_crashed and not process.is_gone and now() >= process.restart_at:
                 process.start()
 
 
@@ -96,5 +116,5 @@ async def _has_recovered(processes: Sequence[Process]) -> bool:
     """Return whether all processes are ready, and no postback and no delivery is pending."""
     if not all(process.is_ready and not process.has_requests for process in processes):
         return False
-    servers = [processes[0].env.server, *(server for process in processes for server in process.servers)]
+    servers = [*processes[0].env.primaries, *(server for process in processes for server in process.servers)]
     return not any([await server.count_pending() for server in servers])

@@ -30,7 +30,8 @@ class DeliveryId:
     """A delivery of one server."""
 
     server: str
-    id: int | str
+    #: A directory of files returns IDs as text.
+    id: str = field(converter=str)
 
 
 @define(eq=False)
@@ -42,7 +43,7 @@ class History:
     runs: list[Run] = field(factory=list)
     #: Why a handler may succeed more than once, by server and key of the delivery.
     excuses: dict[tuple[str, str], set[str]] = field(factory=lambda: defaultdict(set))
-    #: How often the lease of a delivery expired, by server and key.
+    #: How often the lease of a delivery expired or was ended, by server and key.
     expirations: Counter[tuple[str, str]] = field(factory=Counter)
     #: Promises that were broken.
     violations: list[str] = field(factory=list)
@@ -98,6 +99,7 @@ class History:
         """Record that a server has ended all leases."""
         for delivery in [each for each in self._tokens if each.server == server]:
             del self._tokens[delivery]
+            self.expirations[server, self._keys[delivery]] += 1
             self._excuse(delivery, "its lease was ended")
 
     def record_lost_response(self, server: str, operation: str, lease: Lease | None, result: Any) -> None:

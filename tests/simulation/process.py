@@ -6,8 +6,10 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 from contextvars import ContextVar
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from simulation.directory import FileInbox, disk
 from simulation.environment import Environment, now
 from simulation.handlers import make_router
 from simulation.postbacks import all_delivery_keys, make_postback
@@ -16,8 +18,9 @@ from simulation.server import Network, Server
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications import Inbox, Receiver, RetryPolicy
-from callfire_async.notifications.inbox.base import SUSPECT_CRASHES
+from callfire_async.notifications.inbox.base import SUSPECT_CRASHES, Lease
 from callfire_async.notifications.inbox.spool import SpoolingInbox
+from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
 
 if TYPE_CHECKING:
     import simloom
@@ -50,8 +53,11 @@ class Process:
     def __init__(self, env: Environment, name: str) -> None:
         self.env = env
         self.name = name
-        self.network = Network()
-        self.spool = Server(f"spool of {name}", env.history, env.rng) if env.settings.has_spool else None
+        self.network = disk() if env.settings.has_directory else Network()
+        self.network.crash = self.crash
+        #: Whether the process has ended for good.
+        self.is_gone = False
+        self.spool = env.make_server(f"spool of {name}") if env.settings.has_spool else None
         self.is_ready = False
         self._lives = 0
         self._keys = all_delivery_keys(env.settings)
@@ -78,7 +84,7 @@ class Process:
 
     def is_suspect(self, event: int) -> bool:
         """Return whether the current attempt began with the lease of a suspect; the event may have a newer one."""
-        lease = self._primary.leases[self._keys[event]]
+        lease = self._leases[self._keys[event]]
         return self._attempts.setdefault(asyncio.current_task(), lease.crashes >= SUSPECT_CRASHES)
 
     # --- lifecycle ----------------------------------------------------------------------------------------
@@ -90,8 +96,9 @@ class Process:
         self._requests: set[asyncio.Task[Any]] = set()
         self._attempts: dict[asyncio.Task[Any] | None, bool] = {}
         self.replies: Counter[int | str] = Counter()
-        self._primary = RemoteInbox(self.env.server, self.network)
-        self._inboxes = [self._primary]
+        self._leases: dict[str, Lease] = {}
+        self._confirmed: Counter[str] = Counter()
+        self._spooled: Counter[str] = Counter()
         self.receiver = self._make_receiver()
         self._host: simloom.Host = self.env.world.host(self.life)
         self._main = self._host.spawn(self._serve, name=self.life)
@@ -108,11 +115,24 @@ class Process:
         )
 
     def _make_inbox(self) -> Inbox:
+        if self.env.settings.has_directory:
+            return SqliteDirectoryInbox(self.env.directory, self._make_file)
+        primary = RemoteInbox(self.env.server, self.network, leases=self._leases, confirmed=self._confirmed)
         if self.spool is None:
-            return self._primary
-        local = RemoteInbox(self.spool, Network((0.0001, 0.002)), is_exclusive=True)
-        self._inboxes.append(local)
-        return SpoolingInbox(self._primary, local, drain_timeout=DRAIN_TIMEOUT)
+            return primary
+        local = RemoteInbox(self.spool, disk(), is_exclusive=True, confirmed=self._spooled)
+        return SpoolingInbox(primary, local, drain_timeout=DRAIN_TIMEOUT)
+
+    def _make_file(self, path: PurePath, *, read_only: bool) -> Inbox:
+        return FileInbox(
+            self.env.directory.file(path.stem),
+            self.network,
+            is_exclusive=not read_only,
+            leases=self._leases,
+            confirmed=self._confirmed,
+            directory=self.env.directory,
+            life=self.life,
+        )
 
     async def _serve(self) -> None:
         _LIFE.set(self.life)
@@ -153,8 +173,12 @@ class Process:
 
     def crash(self) -> None:
         """End the process at once, as SIGKILL does."""
+        if self.has_crashed:
+            return
         self.is_ready = False
         self._host.crash()
+        self.env.directory.unlock(self.life)
+        self.restart_at = now() + self.env.rng.uniform(*self.env.settings.restart_seconds)
         self._requests.clear()
         self.env.history.end_life(self.life)
 
@@ -193,8 +217,8 @@ class Process:
     async def check_counters(self) -> None:
         """Compare what the receiver has counted since its start with what it did; once it is idle."""
         await self.receiver.idle(IDLE_TIMEOUT)
-        stats, done = await self.receiver.stats(), self._primary.confirmed
-        duplicates = sum(inbox.confirmed["duplicate"] for inbox in self._inboxes)
+        stats, done = await self.receiver.stats(), self._confirmed
+        duplicates = self._confirmed["duplicate"] + self._spooled["duplicate"]
         counted = {"handled": stats.handled, "dead": stats.dead, "duplicates": stats.duplicates}
         if counted != {"handled": done["event"], "dead": done["dead_letter"], "duplicates": duplicates}:
             self._report(f"wrong counters: {counted}, and what happened: {dict(done)}, {duplicates} duplicates")

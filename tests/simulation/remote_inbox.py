@@ -15,8 +15,8 @@ from callfire_async.notifications.inbox.memory import MemoryInbox
 
 #: How long an inbox waits for the response of its server, in seconds.
 RESPONSE_TIMEOUT = 5.0
-#: How often an inbox asks for new work, in seconds: its server sends no notifications.
-POLL_INTERVAL = 1.0
+#: After which time an inbox asks for new work, at least and at most, in seconds: its server sends no notifications.
+POLL_SECONDS = (0.1, 5.0)
 
 
 @define(eq=False)
@@ -72,7 +72,7 @@ class RemoteInbox:
 
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         leases = await self._call("claim", lambda inbox: inbox.claim(limit, lease=lease))
-        self.leases |= {each.delivery.key: each for each in leases}
+        self.leases.update({each.delivery.key: each for each in leases})
         return leases
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
@@ -122,4 +122,8 @@ class RemoteInbox:
         return await self._call("stats", lambda inbox: inbox.stats())
 
     async def wait(self, timeout: float) -> None:
-        await asyncio.sleep(min(timeout, POLL_INTERVAL))
+        if self.is_exclusive:
+            # The deliveries come from this process.
+            await self.server.inbox.wait(timeout)
+        else:
+            await asyncio.sleep(min(timeout, self.server.rng.uniform(*POLL_SECONDS)))

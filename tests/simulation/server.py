@@ -30,10 +30,13 @@ class Network:
     lost_response_rate: float = 0.0
     #: All requests and responses are lost.
     is_cut: bool = False
+    #: The client crashes before the response to a request that had its effect.
+    crash_rate: float = 0.0
+    crash: Callable[[], None] = lambda: None
 
     def heal(self) -> None:
         """Remove all faults."""
-        self.error_rate = self.lost_request_rate = self.lost_response_rate = 0.0
+        self.error_rate = self.lost_request_rate = self.lost_response_rate = self.crash_rate = 0.0
         self.is_cut = False
 
 
@@ -105,7 +108,9 @@ class _Request:
         rng, network = self._server.rng, self._network
         is_rejected, is_response_lost = rng.random() < network.error_rate, rng.random() < network.lost_response_rate
         result, error = self._attempt(is_rejected=is_rejected)
-        if is_response_lost or network.is_cut:
+        if network.crash_rate and rng.random() < network.crash_rate:
+            network.crash()
+        elif is_response_lost or network.is_cut:
             self._server.history.record_lost_response(self._server.name, self._name, self._lease, result)
         else:
             self._server.call_later(rng.uniform(*network.latency), self._respond, result, error)

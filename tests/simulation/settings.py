@@ -18,11 +18,21 @@ class Settings:
     #: In this time, all postbacks are sent and all faults begin.
     duration: float = 60.0
     has_spool: bool = False
+    #: Whether each process appends to a file of its own, in a directory that all share.
+    has_directory: bool = False
+    #: Time after which a crashed process is started again, at least and at most.
+    restart_seconds: tuple[float, float] = (1.0, 1.0)
     #: Number of the events that crash their process at each attempt.
     crashing_events: int = 0
     crashes: int = 2
     restarts: int = 1
     partitions: int = 2
+    #: Processes that end for good, by a crash or a stop, so that others must do their work.
+    losses: int = 0
+    #: Maximum rate of the operations after which the process crashes before it has the result.
+    crash_rate: float = 0.0
+    #: Outages of the server for all processes, in which some of them are stopped.
+    outages: int = 0
     clock_jumps: int = 0
     #: Rate of the requests that are cancelled, as if the client disconnects.
     cancelled_rate: float = 0.1
@@ -42,4 +52,25 @@ SCENARIOS = {
         "the clock jumps, and answers are lost", clock_jumps=3, restarts=3, lost_rate=0.15, error_rate=0.1
     ),
     "envelopes": Settings("envelopes with three events", postbacks=8, events_per_postback=3, lost_rate=0.15),
+    "stops": Settings("three receivers are stopped while their inbox is unavailable", processes=3, outages=3),
+    "spooled-envelopes": Settings(
+        "envelopes with three events, and spools",
+        postbacks=8,
+        events_per_postback=3,
+        has_spool=True,
+        partitions=4,
+        restarts=2,
+    ),
+    "directory": Settings(
+        "three receivers with a file each take over the files of those that crashed or stopped",
+        processes=3,
+        postbacks=12,
+        events_per_postback=2,
+        has_directory=True,
+        restart_seconds=(1.0, 100.0),
+        losses=1,
+        crash_rate=0.02,
+        partitions=0,
+        lost_rate=0.0,
+    ),
 }

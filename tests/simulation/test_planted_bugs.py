@@ -4,13 +4,17 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 from simulation.run import simulate
 from simulation.settings import SCENARIOS
 
+from callfire_async.errors import InboxError
 from callfire_async.notifications import worker
 from callfire_async.notifications.inbox.memory import MemoryInbox
+from callfire_async.notifications.inbox.spool import SpoolingInbox
 from callfire_async.notifications.inbox.spool._forwarder import SpoolForwarder
+from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
+from callfire_async.notifications.inbox.sqlite._directory_files import DirectoryFiles
 from callfire_async.notifications.intake import QueuedIntake
 from callfire_async.notifications.retry import Outcome
 from callfire_async.notifications.routing.router import Router
@@ -100,6 +104,39 @@ def count_attempts_as_handled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Worker, "_settle", count_first)
 
 
+def settle_everything_before_a_stop_ends(patch: pytest.MonkeyPatch) -> None:
+    async def wait_until_settled(self):
+        await asyncio.wait({*self._tasks[:1], *self._work.running})
+
+    patch.setattr(Worker, "_give_up", wait_until_settled)
+
+
+def spool_one_event_of_an_envelope(patch: pytest.MonkeyPatch) -> None:
+    async def append_first(self, deliveries):
+        try:
+            return await self._breaker.call(lambda primary: primary.append_many(deliveries), self._timeout)
+        except InboxError:
+            return await self._spool.append_many(deliveries[:1]) * len(deliveries)
+
+    patch.setattr(SpoolingInbox, "append_many", append_first)
+
+
+def never_take_over(patch: pytest.MonkeyPatch) -> None:
+    async def do_nothing(self):
+        return False
+
+    patch.setattr(DirectoryFiles, "take_over", do_nothing)
+
+
+def split_an_envelope_into_the_own_file(patch: pytest.MonkeyPatch) -> None:
+    append_many = SqliteDirectoryInbox.append_many
+
+    async def append_to_own(self, deliveries):
+        return await append_many(self, [evolve(each, envelope_id=None) for each in deliveries])
+
+    patch.setattr(SqliteDirectoryInbox, "append_many", append_to_own)
+
+
 @frozen
 class PlantedBug:
     """A bug, and what finds it."""
@@ -113,7 +150,7 @@ class PlantedBug:
 
 
 BUGS = [
-    PlantedBug(ack_before_the_handlers_run, "shared", 0, "handler never succeeded"),
+    PlantedBug(ack_before_the_handlers_run, "shared", 0, "handler succeeded less often"),
     PlantedBug(ignore_the_token_of_a_lease, "clock", 0, "by a worker that had lost its lease"),
     PlantedBug(drop_what_cannot_be_forwarded, "spool", 20, "was acknowledged and lost"),
     PlantedBug(respond_before_the_append, "shared", 0, "was acknowledged and lost"),
@@ -122,6 +159,10 @@ BUGS = [
     PlantedBug(leave_tasks_after_a_stop, "shared", 0, "tasks remained after the stop"),
     PlantedBug(ack_an_envelope_whose_events_are_not_stored, "envelopes", 4, "was acknowledged and lost"),
     PlantedBug(count_attempts_as_handled, "shared", 0, "wrong counters"),
+    PlantedBug(settle_everything_before_a_stop_ends, "stops", 0, "the stop took"),
+    PlantedBug(spool_one_event_of_an_envelope, "spooled-envelopes", 0, "was acknowledged and lost"),
+    PlantedBug(never_take_over, "directory", 0, "pending after"),
+    PlantedBug(split_an_envelope_into_the_own_file, "directory", 0, "without a reason"),
 ]
 
 
