@@ -152,17 +152,17 @@ class PlantedBug:
 BUGS = [
     PlantedBug(ack_before_the_handlers_run, "shared", 0, "handler succeeded less often"),
     PlantedBug(ignore_the_token_of_a_lease, "clock", 0, "by a worker that had lost its lease"),
-    PlantedBug(drop_what_cannot_be_forwarded, "spool", 20, "was acknowledged and lost"),
+    PlantedBug(drop_what_cannot_be_forwarded, "spool", 0, "was acknowledged and lost"),
     PlantedBug(respond_before_the_append, "shared", 0, "was acknowledged and lost"),
     PlantedBug(run_suspects_beside_others, "suspects", 0, "one of them was a suspect"),
     PlantedBug(run_completed_handlers_again, "shared", 0, "without a reason"),
     PlantedBug(leave_tasks_after_a_stop, "shared", 0, "tasks remained after the stop"),
-    PlantedBug(ack_an_envelope_whose_events_are_not_stored, "envelopes", 4, "was acknowledged and lost"),
+    PlantedBug(ack_an_envelope_whose_events_are_not_stored, "envelopes", 2, "was acknowledged and lost"),
     PlantedBug(count_attempts_as_handled, "shared", 0, "wrong counters"),
-    PlantedBug(settle_everything_before_a_stop_ends, "stops", 0, "the stop took"),
+    PlantedBug(settle_everything_before_a_stop_ends, "stops", 14, "the stop took"),
     PlantedBug(spool_one_event_of_an_envelope, "spooled-envelopes", 0, "was acknowledged and lost"),
     PlantedBug(never_take_over, "directory", 0, "pending after"),
-    PlantedBug(split_an_envelope_into_the_own_file, "directory", 0, "without a reason"),
+    PlantedBug(split_an_envelope_into_the_own_file, "directory", 32, "without a reason"),
 ]
 
 

@@ -21,7 +21,7 @@ STOP_SECONDS = 60.0
 #: A failed entry is recorded with this number of lines.
 LAST_LINES = 40
 SUMMARY = re.compile(r"^=* ?((?:\d+ [a-z]+,? ?)+) in [\d.]+s", re.MULTILINE)
-FIGURES = re.compile(r"^=+ receivers killed, stopped and restarted.*\n+((?:test_.*\n)*)", re.MULTILINE)
+FIGURES = re.compile(r"^=+ figures of the randomized tests.*\n+((?:test_.*\n)*)", re.MULTILINE)
 
 
 @frozen

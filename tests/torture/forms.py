@@ -21,6 +21,7 @@ SCHEDULES = "tests/simulation/test_schedules.py::test_promises_hold_in_all_sched
 CRASH = "tests/notifications/crash"
 INBOX = "tests/notifications/inbox"
 CLIENT = "tests/client"
+PARTITIONS = "tests/partitions/test_partitions.py::test_promises_are_kept_in_partitions"
 LARGE = f"{CRASH}/exactly_once/test_exactly_once.py::test_every_effect_happens_exactly_once[torture]"
 
 
@@ -68,6 +69,19 @@ def _scenario(name: str, method: str) -> Form:
     )
 
 
+def _partition(setup: str, cluster: str, spool: str) -> Form:
+    return Form(
+        f"partitions-{setup}",
+        OUTAGES if spool else LOST,
+        f"a quarter of an hour of partitions, loss and delay between three receivers{spool} and {cluster}",
+        (f"{PARTITIONS}[{setup}]",),
+        1100.0,
+    )
+
+
+NATS = "three NATS servers"
+STANDBY = "PostgreSQL with a synchronous standby"
+
 FORMS = (
     *(_scenario(name, settings.description) for name, settings in SCENARIOS.items()),
     Form(
@@ -101,6 +115,10 @@ FORMS = (
         (f"{CRASH}/test_shutdown.py",),
         300.0,
     ),
+    _partition("jetstream-direct", NATS, ""),
+    _partition("jetstream-spooled", NATS, " with spools"),
+    _partition("postgres-direct", STANDBY, ""),
+    _partition("postgres-spooled", STANDBY, " with spools"),
     Form(
         "envelopes",
         LOST,

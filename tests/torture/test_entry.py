@@ -14,7 +14,7 @@ def pytest_addoption(parser):
     parser.addoption("--seed", type=int)
 
 def pytest_terminal_summary(terminalreporter):
-    terminalreporter.section("receivers killed, stopped and restarted, seed 3")
+    terminalreporter.section("figures of the randomized tests, seed 3")
     terminalreporter.write_line("test_kills: 5 kills")
 """
 TESTS = """
@@ -54,6 +54,11 @@ def test_an_entry_that_passes(run):
     assert (record.form, record.seed, record.count, record.result) == ("name", 3, 1, PASSED)
     assert (record.tests, record.figures, record.output) == ("1 passed", ["test_kills: 5 kills"], [])
     assert record.commit == "unknown"
+
+
+def test_figures_are_found_by_the_title_of_their_section():
+    """The title in the tests' own configuration."""
+    assert 'section(f"figures of the randomized tests' in (entry.ROOT / "tests" / "conftest.py").read_text()
 
 
 def test_an_entry_that_fails(run):
