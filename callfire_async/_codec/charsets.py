@@ -93,7 +93,7 @@ def decode_utf_8(body: bytes) -> str:
 
 
 def join_surrogates(text: str, errors: str = "strict") -> str:
-    """Return text with one character for each pair of surrogates; *errors* says what a lone one is, as in `decode`."""
+    """Return text with one character for each pair of surrogates; a lone one is handled by *errors*, as in `decode`."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", errors)
 
 

@@ -1,5 +1,5 @@
 """
-How a command ends: an exit status and, on failure, one line on standard error.
+Exit statuses of commands, and the line on standard error for a failure.
 
 The status is 0 on success, 1 on failure, 2 for wrong usage or unreadable input, 3 if the credentials are missing or
 rejected, and 130 after Ctrl-C.

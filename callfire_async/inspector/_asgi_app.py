@@ -234,7 +234,7 @@ def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Respons
 
 
 class _SecurityHeaders:
-    """Adds headers that forbid the browser everything that the page does not need."""
+    """Adds headers with which the browser denies everything that the page does not need."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -79,7 +79,7 @@ class IvrBroadcastConfig(BroadcastConfig):
 
 @frozen
 class CccBroadcastConfig(BroadcastConfig):
-    """The configuration of a cloud call center (CCC) broadcast, in which agents talk to the called."""
+    """The configuration of a cloud call center (CCC) broadcast, in which agents talk to the people who are called."""
 
     agent_group_id: int | None = None
     #: The sound that an agent can leave on an answering machine.

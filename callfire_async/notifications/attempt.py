@@ -1,4 +1,4 @@
-"""`current_attempt`: what a handler can find out about its attempt, and exactly-once effects."""
+"""`current_attempt`: the attempt of the running handler, and exactly-once effects."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress

@@ -1,4 +1,4 @@
-"""What becomes of a delivery after an attempt, and when a failed one is retried."""
+"""The outcome of an attempt, and the delay before a failed one is retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the instrumentation of the client and that of the receiver share."""
+"""Functions that the instrumentations of the client and the receiver share."""
 
 from __future__ import annotations
 

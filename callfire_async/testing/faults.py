@@ -64,7 +64,7 @@ class Fault:
 
 
 def with_fault(fault: Fault, application: ASGIApp, error: ASGIApp) -> ASGIApp:
-    """Return an application that answers one HTTP request with a fault; *error* returns the error response."""
+    """Return an application that responds to one HTTP request with a fault; *error* returns the error response."""
 
     async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
         response: list[Message] = []

@@ -16,7 +16,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}")
 
 
 class AddressError(ValueError):  # internal: raised to users as a ValueError that names the parameter
-    """Raised if an address is invalid; the message says what is wrong without quoting the address."""
+    """Raised if an address is invalid; the message names the problem without quoting the address."""
 
 
 def parse_address(address: str, schemes: Collection[str]) -> SplitResult:

@@ -41,7 +41,7 @@ class StopProgress:
     _cancellations: int = field(factory=count_cancellations)
 
     def begin(self) -> None:
-        """Begin the stop: cancellations until now were not meant for it."""
+        """Begin the stop: earlier cancellations do not count."""
         self._cancellations = count_cancellations()
 
     @property

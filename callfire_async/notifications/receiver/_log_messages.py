@@ -1,4 +1,4 @@
-"""What a receiver logs about its start and its stop."""
+"""Log messages about the start and the stop of a receiver."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""`ReceiverStats`: what a receiver has counted."""
+"""`ReceiverStats`: the counts of a receiver."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ __all__ = ["ReceiverStats"]
 
 @frozen
 class ReceiverStats:
-    """What a receiver has counted since it was created, and its inbox's counts."""
+    """The counts of a receiver since it was created, and those of its inbox."""
 
     #: Number of rejected requests, by reason: those of `RequestRecord.refused` except ``no notification``.
     refused: Mapping[str, int]

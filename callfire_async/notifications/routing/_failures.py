@@ -1,4 +1,4 @@
-"""Logs and summarizes what user code raises."""
+"""Logs and summarizes the exceptions of user code."""
 
 import logging
 import traceback

@@ -81,7 +81,7 @@ async def inbox_result(operation: Callable[[], Awaitable[T]]) -> T:
 
 
 def raise_exit(error: BaseException) -> None:
-    """Raise the KeyboardInterrupt or SystemExit that an exception is or, as a group, contains."""
+    """Raise the KeyboardInterrupt or SystemExit in an exception, which may be a group."""
     if isinstance(error, _EXITS):
         raise error
     if isinstance(error, BaseExceptionGroup):
@@ -99,6 +99,6 @@ def as_exception(error: BaseException, subject: str) -> Exception:
 
 
 def exceptions_by_name(errors: HandlerErrors) -> dict[str, BaseException]:
-    """Return what the handlers of a dispatch raised, by their names."""
+    """Return the exceptions of a dispatch's handlers, by the handlers' names."""
     raised = (error.__cause__ if isinstance(error, _HandlerRaised) else error for error in errors.exceptions)
     return {name: error for name, error in zip(errors.failed, raised, strict=True) if error is not None}

@@ -1,4 +1,4 @@
-"""Compare what the sender saw with what the handlers wrote, and print the result."""
+"""Compare the sender's results with the handlers' journal, and print the differences."""
 
 import json
 import time

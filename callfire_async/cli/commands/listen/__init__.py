@@ -263,7 +263,7 @@ def _create_router(
 
 
 class _EventPrinter(Observer):
-    """Prints a line for each thing that the receiver does."""
+    """Prints a line for each event, response and refused request."""
 
     def __init__(self, *, as_json: bool, has_inbox: bool) -> None:
         #: Set once standard output is closed.

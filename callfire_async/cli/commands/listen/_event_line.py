@@ -1,4 +1,4 @@
-"""What `listen` prints of an event: its type, name, key and source."""
+"""The fields of an event that `listen` prints: type, name, key and source."""
 
 from typing import Any
 

@@ -266,7 +266,7 @@ def _report(changes: _Changes, options: MigrationOptions, results: _Results) -> 
 
 
 def _notes(changes: _Changes, options: MigrationOptions, results: _Results) -> Iterator[str]:
-    """Yield what a person has to do before and after the changes."""
+    """Yield the manual steps before and after the changes."""
     if signing_secret() is None and changes.create:
         yield "CALLFIRE_SIGNING_SECRET is not set: the postbacks of new webhooks are not signed"
     if changes.unfiltered_ids and not options.apply:

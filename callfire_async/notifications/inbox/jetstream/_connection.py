@@ -164,7 +164,7 @@ class NatsConnection:
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
         """
-        Raise the errors of nats-py as errors of ours.
+        Raise the errors of nats-py as errors of this library.
 
         Raises:
             InboxUnavailableError: No response in time; the operation may have been executed.

@@ -1,4 +1,4 @@
-"""Maps the errors of PostgreSQL and asyncpg to errors of ours, which say why an operation failed."""
+"""Maps the errors of PostgreSQL and asyncpg to errors of this library, which name the cause."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _QUOTING_CLASSES = ("22", "23", "54")
 
 
 def map_error(error: Exception, server: str, timeout: float) -> InboxError:
-    """Return an error of ours, without the values of the statement and without the URL, which holds a password."""
+    """Return an error of this library, without the values of the statement and the URL, which has a password."""
     if isinstance(error, asyncpg.PostgresError):
         return _map_server_error(error, server)
     if isinstance(error, TimeoutError):

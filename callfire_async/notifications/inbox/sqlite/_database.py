@@ -157,7 +157,7 @@ def _check_log(path: Path) -> None:
 
 
 def find_damage(connection: sqlite3.Connection) -> str | None:
-    """Return what is wrong with a file and its indexes; None if nothing is."""
+    """Return the damage of a file and its indexes, or None."""
     try:
         (result,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.DatabaseError as error:

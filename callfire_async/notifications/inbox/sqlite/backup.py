@@ -91,7 +91,7 @@ async def restore(target: Path, source: Path, *, lock_timeout: float = 0.0) -> d
 
 
 def _pairs(source: Path, target: Path) -> dict[Path, Path]:
-    """Return each file to copy, and where to."""
+    """Return each file to copy with its target."""
     if not source.exists():
         raise InboxError(f"{source} does not exist")
     if target.exists() and source.is_dir() != target.is_dir():
