@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from attrs import define, field
 
 from callfire_async.errors import EventLoopError, HandlerErrors, InboxError, NotificationError
+from callfire_async.notifications._eager_start import start_task
 from callfire_async.notifications.attempt import around_attempt
 from callfire_async.notifications.events import Notification, UnknownNotification
 from callfire_async.notifications.inbox._cancellation import StopProgress, finish_within
@@ -32,6 +33,9 @@ _log = logging.getLogger("callfire_async.receiver")
 _RETRY_STORE_SECONDS = 30.0
 # How long closing the inbox may take, in addition to the `drain_timeout` of an inbox with a spool.
 CLOSE_SECONDS = 3.5
+
+_STORED = Reply(204)
+_NOT_STORED = Reply(503, (RETRY_AFTER_HEADER,))
 
 
 @define(eq=False)
@@ -91,7 +95,7 @@ class QueuedIntake:
     _worker: Worker
     _is_writable: bool = True
     _failed_at: float = float("-inf")
-    _storing: dict[asyncio.Task[Reply], _Append] = field(factory=dict)
+    _storing: dict[_Append, asyncio.Task[None]] = field(factory=dict)
 
     async def start(self) -> None:
         """Open the inbox and start the worker."""
@@ -115,12 +119,12 @@ class QueuedIntake:
         # The deadline of a cancelled stop is still far.
         seconds = min(deadline - asyncio.get_running_loop().time(), SETTLE_SECONDS)
         if self._storing:
-            await asyncio.wait(self._storing, timeout=max(0.0, seconds))
+            await asyncio.wait(self._storing.values(), timeout=max(0.0, seconds))
 
     def _abandon_appends(self, unfinished: list[str]) -> None:
         """Cancel the appends in progress, and respond 503 now: an append may ignore its cancellation."""
-        for task, append in self._storing.items():
-            task.cancel()
+        for append, storing in self._storing.items():
+            storing.cancel()
             self._refuse(append)
         if self._storing:
             unfinished.append(f"postbacks that were not stored in time and got 503: {len(self._storing)}")
@@ -139,37 +143,41 @@ class QueuedIntake:
     async def accept(self, delivery: Delivery, record: RequestRecord) -> Reply:
         """Store a delivery; return 204 once it is stored, or 503 if it cannot be stored."""
         # A server may cancel the request if its client disconnects; a body that was read completely is stored anyway.
-        storing = asyncio.create_task(self._store(delivery, record))
-        append = self._storing[storing] = _Append(record, asyncio.get_running_loop().create_future())
-        storing.add_done_callback(self._reply)
+        append = _Append(record, asyncio.get_running_loop().create_future())
+        storing = start_task(self._store_and_reply(delivery, append))
+        if not storing.done():
+            self._storing[append] = storing
         return await append.reply
 
-    def _reply(self, storing: asyncio.Task[Reply]) -> None:
-        append = self._storing.pop(storing)
-        if storing.cancelled():
-            self._refuse(append)
-        elif not append.reply.done():
-            append.reply.set_result(storing.result())
+    async def _store_and_reply(self, delivery: Delivery, append: _Append) -> None:
+        try:
+            reply = await self._store(delivery, append.record)
+            if not append.reply.done():
+                append.reply.set_result(reply)
+        finally:
+            self._storing.pop(append, None)
+            self._refuse(append)  # if this was cancelled
 
     def _refuse(self, append: _Append) -> None:
         """Respond 503 to a postback, unless it has its reply or its request was cancelled."""
         if not append.reply.done():
-            append.record.refused = "storage"
-            self.counts["not stored"] += 1
-            append.reply.set_result(Reply(503, (RETRY_AFTER_HEADER,)))
+            append.reply.set_result(self._count_refused(append.record))
+
+    def _count_refused(self, record: RequestRecord) -> Reply:
+        record.refused = "storage"
+        self.counts["not stored"] += 1
+        return _NOT_STORED
 
     async def _store(self, delivery: Delivery, record: RequestRecord) -> Reply:
         try:
             record.appended = await inbox_result(lambda: self._inbox.append(delivery))
         except Exception as error:  # noqa: BLE001  # a custom inbox may raise anything; nothing was stored
             self._is_writable, self._failed_at = False, time.monotonic()
-            record.refused = "storage"
-            self.counts["not stored"] += 1
             _log.error("cannot store a postback, responded 503: %s", safe_message(error))
-            return Reply(503, (RETRY_AFTER_HEADER,))
+            return self._count_refused(record)
         self._is_writable = True
         self.counts["duplicates"] += record.appended.duplicate
-        return Reply(204)
+        return _STORED
 
     @property
     def counts(self) -> Counter[str]:
