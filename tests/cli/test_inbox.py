@@ -262,8 +262,16 @@ def test_failed_handler_is_reported(tmp_path, service):
     assert "error: handler cli_service.handle failed: ValueError" in shown.err
 
 
-def test_timeout_reports_the_current_state(tmp_path, service):
+class ImpatientReceiver(Receiver):
+    """A receiver that does not wait ten seconds for its handlers when it stops."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options, shutdown_timeout=0.05)
+
+
+def test_timeout_reports_the_current_state(tmp_path, service, monkeypatch):
     """A delivery that is not done in time is reported in its current state."""
+    monkeypatch.setattr("callfire_async.cli.commands.inbox.Receiver", ImpatientReceiver)
     asyncio.run(fill(tmp_path / "a.db", "slow"))
 
     shown = run_command("inbox", "replay", "a.db", "--router", "cli_service:router", "--timeout", "0.2", "--json")

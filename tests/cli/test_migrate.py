@@ -19,6 +19,7 @@ from callfire_async import (
 from callfire_async.cli._exit import CliError
 from callfire_async.cli.commands.webhooks import _migrate
 from callfire_async.cli.commands.webhooks._migrate import MigrationOptions
+from callfire_async.client import _http
 from callfire_async.testing import FakeCallFire, Fault
 
 URL = f"https://hooks.example.com/callfire/{TOKEN}"
@@ -224,8 +225,9 @@ async def test_a_run_after_a_fault_completes_the_migration(number, fault):
 
 
 @pytest.mark.parametrize("number", range(REQUESTS))
-async def test_a_run_after_a_kill_completes_the_migration(number):
+async def test_a_run_after_a_kill_completes_the_migration(number, monkeypatch):
     """A run can be cancelled at every request."""
+    monkeypatch.setattr(_http, "ABANDONED_SECONDS", 0.01)  # the request that is held never finishes
     expected = await make_account()
     await migrate(expected)
     fake = await make_account()
