@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from engines.nats import NatsServer, running_nats
 from engines.postgres import PostgresServer, running_postgres
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# No deadline: the machine may be busy.
-settings.register_profile("untimed", settings.default, deadline=None)
+# No deadline, and no limit of the time to generate examples: the machine may be busy.
+settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 # The long form: pytest --hypothesis-profile=torture tests/notifications/inbox
-settings.register_profile("torture", max_examples=5_000, deadline=None)
+settings.register_profile("torture", settings.get_profile("untimed"), max_examples=5_000)
 
 HERE = Path(__file__).parent
 FIGURES = pytest.StashKey[list[str]]()
