@@ -51,7 +51,7 @@ class Server:
 
     async def wait_until(self, condition):
         """Wait until *condition* of this server is true."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not condition(self):
                 self._changed.clear()
                 await self._changed.wait()
