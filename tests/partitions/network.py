@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
 from attrs import frozen
+from engines.unprivileged import report_missing
 from partitions import switch
 
 _CLONE_NEWNET = 0x40000000
@@ -128,14 +128,12 @@ def running_network(names: Sequence[str], seed: int = 0) -> Iterator[Network]:
 
 
 def _require_privileges() -> None:
-    missing = {
-        "root, for network namespaces": os.geteuid() != 0,
-        "the command ip (apt-get install iproute2)": shutil.which("ip") is None,
-        f"the device {_DEVICE}": not _DEVICE.exists(),
-    }
-    if any(missing.values()):
-        message = "these tests need " + " and ".join(name for name, is_missing in missing.items() if is_missing)
-        pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
+    if os.geteuid() != 0:
+        report_missing("root", "run the tests as root to create network namespaces")
+    if shutil.which("ip") is None:
+        report_missing("ip", "apt-get install iproute2")
+    if not _DEVICE.exists():
+        report_missing(str(_DEVICE), "load the kernel module tun")
 
 
 def _new_namespace() -> int:
