@@ -24,7 +24,7 @@ __all__ = ["EXPECTED_REVISION", "PendingMessage", "PublishAck", "RevisionConflic
 
 T = TypeVar("T")
 
-# JetStream stores a batch atomically with one disk sync, which costs about as much as this many single messages.
+# JetStream stores a batch atomically in files of its own first, which costs about as much as this many single messages.
 _MIN_BATCH_MESSAGES = 16
 # The server's limit.
 _MAX_BATCH_MESSAGES = 1000
@@ -77,8 +77,7 @@ class Stream:
         """
         Store up to a thousand messages: all or none, unless one of them is a duplicate.
 
-        If the servers do not store several messages at once, and one names the revision that it replaces, they are
-        stored one after the other.
+        If one of them names the revision that it replaces, they may be stored one after the other.
 
         Raises:
             RevisionConflictError: Another process has written to the subject since it was read.
@@ -94,7 +93,9 @@ class Stream:
 
     async def _write(self, requests: Sequence[Sequence[PendingMessage]]) -> Sequence[PublishAck | BaseException]:
         messages = list(chain.from_iterable(requests))
-        if len(messages) >= _MIN_BATCH_MESSAGES or any(len(request) > 1 for request in requests):
+        # Without a batch, each message of a request waits for the one before.
+        cost = len(messages) * max(map(len, requests))
+        if cost >= _MIN_BATCH_MESSAGES or any(map(_is_atomic, requests)):
             last = await self._publish_batch(messages)
             if last is not None:
                 return [PublishAck(sequence) for sequence in range(last - len(messages) + 1, last + 1)]
@@ -222,6 +223,11 @@ class Stream:
             return await _read_page(responses, limit, seconds)
         finally:
             await responses.unsubscribe()
+
+
+def _is_atomic(messages: Sequence[PendingMessage]) -> bool:
+    """Return whether the messages of a request must be stored at once."""
+    return len(messages) > 1 and not any(EXPECTED_REVISION in message.headers for message in messages)
 
 
 def _error_code(error: Exception) -> int | None:

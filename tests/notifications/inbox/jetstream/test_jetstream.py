@@ -29,7 +29,7 @@ from notifications.inbox.waiting import until
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats, Lease
-from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _config, _connection, _consumer
+from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _config, _connection, _consumer, _stream
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, DeliveryRecord, Message
 from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, Stream
@@ -1096,6 +1096,7 @@ async def test_an_ack_whose_lease_was_lost_marks_no_event(monkeypatch, inbox, ot
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
     await other.release(lease)
+    monkeypatch.setattr(_stream, "_MIN_BATCH_MESSAGES", 1)
     if not are_stored_at_once:
         monkeypatch.setattr(Stream, "_publish_batch", _store_nothing)
 
@@ -1103,6 +1104,26 @@ async def test_an_ack_whose_lease_was_lost_marks_no_event(monkeypatch, inbox, ot
     assert await inbox.handled(["event"]) == frozenset()
     assert await inbox.ack(await lease_of(inbox), event_key="event")
     assert await inbox.handled(["event"]) == {"event"}
+
+
+async def test_only_concurrent_acks_are_stored_in_a_batch(inbox, monkeypatch):
+    """A batch costs as much as several single messages."""
+    batches = []
+    publish_batch = Stream._publish_batch
+
+    async def publish(self: Stream, messages: list[PendingMessage]) -> int | None:
+        batches.append((self.name, len(messages)))
+        return await publish_batch(self, messages)
+
+    monkeypatch.setattr(Stream, "_publish_batch", publish)
+    await inbox.append_many([Delivery(b"%d" % number) for number in range(9)])
+    first, *others = await inbox.claim(9, lease=LEASE)
+    batches.clear()
+
+    assert await inbox.ack(first, event_key="0")
+    assert all(await asyncio.gather(*(inbox.ack(lease, event_key=str(lease.id)) for lease in others)))
+    assert batches == [(inbox._streams.records, 16)]
+    assert len(await inbox.handled(["0", *(str(lease.id) for lease in others)])) == 9
 
 
 async def _store_nothing(self: Stream, messages: object) -> None:
