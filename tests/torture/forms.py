@@ -15,6 +15,7 @@ PARSE = "`parse` returns an event or raises a `NotificationError`, for any bytes
 CREATE = "A create is never doubled, and a failure at any byte leaves the client usable"
 CANCELLATION = "Cancellation is safe: each connection of the pool stays usable"
 STATUS = "The endpoint answers with the documented status codes only"
+SERVERS = "The documented servers run the receiver, and stop it"
 EVENTS = "Each event reaches its handler, from the API call to the handler"
 
 SCHEDULES = "tests/simulation/test_schedules.py::test_promises_hold_in_all_schedules"
@@ -197,6 +198,13 @@ FORMS = (
         "500 generated requests for each operation of the OpenAPI description",
         ("tests/notifications/test_openapi.py",),
         300.0,
+    ),
+    Form(
+        "servers",
+        SERVERS,
+        "each server command of the documentation: start, a postback, SIGTERM",
+        ("tests/test_documented_files.py",),
+        60.0,
     ),
     Form(
         "missed-postbacks",
