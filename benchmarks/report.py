@@ -255,7 +255,7 @@ def _per_second(seconds: float) -> str:
 
 
 def _milliseconds(figure: Figure) -> str:
-    return f"{_two_digits(figure.our_cost * 1000):g} ms"
+    return f"{_two_digits(figure.our_cost * 1000):g}&nbsp;ms"
 
 
 def _two_digits(number: float) -> float:
@@ -291,7 +291,7 @@ _HEADLINES = (
     ),
     Headline(
         "memory of 100,000 pending deliveries",
-        lambda figure: f"{figure.our_cost / 1e6:.2g} MB",
+        lambda figure: f"{figure.our_cost / 1e6:.2g}&nbsp;MB",
         *("sqlite", "memory of 100,000", "'memory of'"),
     ),
     Headline(
@@ -326,7 +326,7 @@ with a minimal implementation or another library. `benchmarks/README.md` in the 
 In a clone of the repository, on a machine that does nothing else:
 
 ```sh
-nox -s bench                # about 20 minutes; writes a table and a JSON file to build/bench
+nox -s bench                # up to an hour; writes a table and a JSON file to build/bench
 nox -s bench -- --quick     # a few minutes: checks that everything runs; the figures are meaningless
 nox -s bench -- --docs      # also writes this page
 nox -s bench_peers          # compares with other libraries that parse and dispatch

@@ -52,6 +52,8 @@ nitpick_ignore_regex = [
 ]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 # The theme's own choice underlines the names of modules like links.
 pygments_dark_style = "github-dark"
 html_title = "callfire_async"
