@@ -10,6 +10,7 @@ import asyncio
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,10 +65,11 @@ class LogMessage(NamedTuple):
         return f"| {self.level} | `{self.text}` | {self.explanation['when']} | {self.explanation.get('action', '')} |"
 
 
-def log_messages() -> list[LogMessage]:
+@cache
+def log_messages() -> tuple[LogMessage, ...]:
     """Return the messages of all modules, by logger and level."""
     found = {message for path in PACKAGE.rglob("*.py") for message in messages_of(path)}
-    return sorted(found, key=lambda message: (message.group, LEVELS.index(message.level), message.template))
+    return tuple(sorted(found, key=lambda message: (message.group, LEVELS.index(message.level), message.template)))
 
 
 def messages_of(path: Path) -> Iterator[LogMessage]:
