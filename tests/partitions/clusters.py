@@ -142,8 +142,8 @@ def running_nats_cluster(hosts: Sequence[Host]) -> Iterator[NatsCluster]:
 _CONFIGURATION = """
 synchronous_commit = on
 # A broken replication connection is given up after this, so that it is made again.
-wal_sender_timeout = 2s
-wal_receiver_timeout = 2s
+wal_sender_timeout = 6s
+wal_receiver_timeout = 3s
 wal_retrieve_retry_interval = 500ms
 """
 
@@ -178,7 +178,9 @@ class PostgresHost(PostgresServer):
         shutil.rmtree(self._data, ignore_errors=True)
         source = f"--dbname={primary.url}?connect_timeout=2"
         with self.host.entered():
-            self._run("pg_basebackup", source, f"--pgdata={self._data}", "--checkpoint=fast", "--write-recovery-conf")
+            # It reports more often than the timeout of the sender, which would end the copy.
+            options = ["--checkpoint=fast", "--status-interval=1", "--write-recovery-conf"]
+            self._run("pg_basebackup", source, f"--pgdata={self._data}", *options)
 
     def set(self, name: str, value: str) -> None:
         """Change a setting and reload the configuration."""
