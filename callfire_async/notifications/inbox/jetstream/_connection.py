@@ -41,6 +41,9 @@ _log = logging.getLogger("callfire_async.inbox")
 _RECONNECT_SECONDS = 0.25
 # After two pings without a response, the client connects to another server.
 _PING_SECONDS = 5
+# A server that is split off from the others answers pings, and nothing else, so the client connects to another one; not
+# more often than this, because there may be no server with a majority.
+_MIN_SECONDS_BETWEEN_LEAVES = 30.0
 # Messages kept while no server is connected; a message that does not fit is refused at once.
 _BUFFER_BYTES = 32 * 1024 * 1024
 # Limit for each of the four steps of closing an inbox: a server that does not respond must not delay a stop.
@@ -67,6 +70,9 @@ class NatsConnection:
         self._tls = tls
         self._reconnect_callbacks: list[Callable[[], None]] = []
         self._is_connecting = True
+        # When the client connected, and when it last left a server, by the monotonic clock.
+        self._connected_at = self._left_at = float("-inf")
+        self._leaving: asyncio.Future[None] | None = None
         # Why the attempts to connect failed; empty while connected.
         self._causes: dict[str, None] = {}
         # The last operation that the server did not permit, and when; it gets no response.
@@ -120,6 +126,8 @@ class NatsConnection:
         # CancelledError of one of its own tasks.
         with suppress(Exception):
             await finish_within(self.close_timeout, self.client.close())
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving])
 
     async def _log_error(self, error: Exception) -> None:
         if PERMISSIONS_ERROR in str(error):
@@ -155,6 +163,7 @@ class NatsConnection:
 
     def _end_connecting(self) -> None:
         self._is_connecting = False
+        self._connected_at = time.monotonic()
         self._causes.clear()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
@@ -178,6 +187,7 @@ class NatsConnection:
             reason = f"{error.description} ({error.err_code})" if error.description else "JetStream does not respond"
             raise kind(f"NATS at {self.address} refused the request: {reason}") from error
         except TimeoutError as error:
+            self._leave_isolated_server()
             raise InboxUnavailableError(self._timeout_message()) from error
         except (nats.errors.Error, OSError) as error:
             raise InboxUnavailableError(f"NATS at {self.address} is unavailable: {describe_error(error)}") from error
@@ -186,14 +196,25 @@ class NatsConnection:
             message = f"NATS at {self.address} sent a response that cannot be read ({type(error).__name__})"
             raise InboxUnavailableError(message) from None
 
+    def _leave_isolated_server(self) -> None:
+        """Connect to another server, if there is one and the operation that got no response began at this one."""
+        now = time.monotonic()
+        is_recent = now - self._connected_at < self.timeout or now - self._left_at < _MIN_SECONDS_BETWEEN_LEAVES
+        if is_recent or self._is_denied() or not self.client.is_connected or len(self.client.servers) < 2:
+            return
+        self._left_at = now
+        _log.warning("NATS at %s did not respond within %g s, connecting to another server", self.address, self.timeout)
+        self._leaving = asyncio.ensure_future(self.client.leave_server())
+
     def _timeout_message(self) -> str:
         if self._causes:
             return f"NATS at {self.address} is unavailable: {'; '.join(self._causes)}"
-        text, denied_at = self._denied
-        # The operation began shortly before the denial.
-        is_denied = time.monotonic() - denied_at <= self.timeout + _RECONNECT_SECONDS
-        reason = f"; it does not permit the operation: {text}" if is_denied else ""
+        reason = f"; it does not permit the operation: {self._denied[0]}" if self._is_denied() else ""
         return f"NATS at {self.address} did not respond within {self.timeout:g} s{reason}"
+
+    def _is_denied(self) -> bool:
+        """Return whether the server did not permit an operation that gets no response now: it began shortly before."""
+        return time.monotonic() - self._denied[1] <= self.timeout + _RECONNECT_SECONDS
 
     async def request(self, subject: str, payload: bytes) -> Msg:
         """Send a request and return its response."""

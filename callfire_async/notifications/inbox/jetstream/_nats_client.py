@@ -38,6 +38,10 @@ class NatsClient(Client):
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
 
+    async def leave_server(self) -> None:
+        """Connect to the next server, as after a lost connection."""
+        await self._process_op_err(nats.errors.StaleConnectionError())
+
     async def _process_err(self, err_msg: str) -> None:
         if PERMISSIONS_ERROR in err_msg:
             await super()._process_err(err_msg)
