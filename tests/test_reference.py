@@ -56,3 +56,18 @@ def test_the_row_of_an_event(event):
     assert trigger_is_named
     assert f"`{event.name}`" in root_cell or "that is neither" in root_cell
     assert parse(event.to_xml()).key[0] in key_cell or "…" in key_cell
+
+
+def test_every_environment_variable_has_a_row():
+    """The table has the variables of CallFire that the package names, and no others."""
+    package = Path(notifications.__file__).parents[1]
+    named = {
+        name
+        for module in package.rglob("*.py")
+        for name in re.findall(r"\bCALLFIRE_\w*[A-Z]\b", module.read_text(encoding="utf-8"))
+    }
+    documented = re.findall(
+        r"^\| `(CALLFIRE_\w+)` \|", (DOCS / "settings.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+    assert {*documented} == named
