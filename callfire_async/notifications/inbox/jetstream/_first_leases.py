@@ -30,7 +30,8 @@ _log = logging.getLogger("callfire_async.inbox")
 
 # A claim waits no longer for the servers' memory before it uses the disk.
 _MAX_WAIT_SECONDS = 2.0
-_PAUSE_SECONDS = 30.0
+# Long, because a server gives no response to a user who may not create the stream, and a claim waits for it.
+_PAUSE_SECONDS = 300.0
 
 
 class FirstLeases:
