@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 from engines.nats import NatsServer, free_port, program_and_folder, running_servers
 from engines.postgres import PostgresServer, programs_and_folder
 from engines.power import Disk, mounted_disk
@@ -61,6 +61,10 @@ class Machines:
                 disk.restore_power()
         for server in self.servers:
             server.start()
+
+    def first(self) -> "Machines":
+        """Return the first server alone, with the inbox of all."""
+        return evolve(self, servers=self.servers[:1], disks=self.disks[:1])
 
 
 def kill(server: NatsServer | PostgresServer) -> None:
@@ -127,7 +131,7 @@ async def opened(machines: Machines) -> AsyncIterator[Inbox]:
 
 
 async def lost_deliveries(machines: Machines, count: int, *, with_power_loss: bool) -> tuple[int, int]:
-    """Restart all servers under load; return how many deliveries were acknowledged before, and how many are lost."""
+    """Restart servers under load; return how many deliveries were acknowledged before, and how many are lost."""
     acknowledged: set[bytes] = set()
     enough = asyncio.Event()
 
@@ -196,3 +200,12 @@ async def test_nats_with_its_default_loses_deliveries_in_a_power_failure(deliver
 
     report_figure(f"{acknowledged} acknowledged, {lost} lost")
     assert lost > 0
+
+
+async def test_nats_with_its_default_and_replicas_survives_the_power_failure_of_a_server(deliveries, report_figure):
+    """The other two servers still have what it did not sync."""
+    with nats_machines(3, "2m", 3) as machines:
+        acknowledged, lost = await lost_deliveries(machines.first(), deliveries, with_power_loss=True)
+
+    report_figure(f"{acknowledged} acknowledged, {lost} lost")
+    assert lost == 0
