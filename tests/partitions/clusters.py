@@ -16,7 +16,7 @@ from partitions.network import Host
 
 DEADLINE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
-_STREAMS = ("callfire", "callfire-records", "callfire-dead")
+_QUEUE = "callfire"
 
 
 class Cluster(Protocol):
@@ -73,7 +73,7 @@ class NatsCluster:
         async def is_known() -> bool:
             with contextlib.suppress(Exception):
                 async with self._connected() as client:
-                    info = await client.jetstream().stream_info(_STREAMS[0])
+                    info = await client.jetstream().stream_info(_QUEUE)
                     found.append(info.cluster.leader or "")
             return any(found)
 
@@ -101,8 +101,7 @@ class NatsCluster:
     async def _is_current(self) -> bool:
         with contextlib.suppress(Exception):
             async with self._connected() as client:
-                infos = [await client.jetstream().stream_info(name) for name in _STREAMS]
-            clusters = [info.cluster for info in infos]
+                clusters = [info.cluster for info in await client.jetstream().streams_info()]
             return all(cluster.leader and all(replica.current for replica in cluster.replicas) for cluster in clusters)
         return False
 
