@@ -31,7 +31,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed:Reso
 DEADLINE = 60
 WRITERS = 8
 DELIVERIES = 400
-TORTURE_DELIVERIES = 5_000
 
 
 @pytest.fixture(autouse=True)
@@ -158,54 +157,49 @@ async def lost_deliveries(machines: Machines, count: int, *, with_power_loss: bo
     return len(acknowledged), len(acknowledged - stored)
 
 
-@pytest.fixture
-def deliveries(pytestconfig: pytest.Config) -> int:
-    return TORTURE_DELIVERIES if pytestconfig.getoption("--torture") else DELIVERIES
-
-
-async def test_postgres_loses_nothing_in_a_power_failure(deliveries, report_figure):
+async def test_postgres_loses_nothing_in_a_power_failure(report_figure):
     """With its default settings."""
     with postgres_machine() as machines:
-        acknowledged, lost = await lost_deliveries(machines, deliveries, with_power_loss=True)
+        acknowledged, lost = await lost_deliveries(machines, DELIVERIES, with_power_loss=True)
 
     report_figure(f"{acknowledged} acknowledged, {lost} lost")
     assert lost == 0
 
 
 @pytest.mark.parametrize(("count", "replicas"), [(1, 1), (3, 3)])
-async def test_nats_loses_nothing_if_it_syncs_each_write(deliveries, report_figure, count, replicas):
+async def test_nats_loses_nothing_if_it_syncs_each_write(report_figure, count, replicas):
     """If all servers lose their power at once, with ``sync_interval: always``."""
     with nats_machines(count, "always", replicas) as machines:
-        acknowledged, lost = await lost_deliveries(machines, deliveries, with_power_loss=True)
+        acknowledged, lost = await lost_deliveries(machines, DELIVERIES, with_power_loss=True)
 
     report_figure(f"{acknowledged} acknowledged, {lost} lost")
     assert lost == 0
 
 
 @pytest.mark.parametrize(("count", "replicas"), [(1, 1), (3, 3)])
-async def test_nats_with_its_default_loses_nothing_if_it_is_killed(deliveries, report_figure, count, replicas):
+async def test_nats_with_its_default_loses_nothing_if_it_is_killed(report_figure, count, replicas):
     """The kernel still has what was not synced."""
     with nats_machines(count, "2m", replicas) as machines:
-        acknowledged, lost = await lost_deliveries(machines, deliveries, with_power_loss=False)
+        acknowledged, lost = await lost_deliveries(machines, DELIVERIES, with_power_loss=False)
 
     report_figure(f"{acknowledged} acknowledged, {lost} lost")
     assert lost == 0
 
 
 @pytest.mark.parametrize(("count", "replicas"), [(1, 1), (3, 1), (3, 3)])
-async def test_nats_with_its_default_loses_deliveries_in_a_power_failure(deliveries, report_figure, count, replicas):
+async def test_nats_with_its_default_loses_deliveries_in_a_power_failure(report_figure, count, replicas):
     """Which is why the documentation requires ``sync_interval: always``; the figure is in it."""
     with nats_machines(count, "2m", replicas) as machines:
-        acknowledged, lost = await lost_deliveries(machines, deliveries, with_power_loss=True)
+        acknowledged, lost = await lost_deliveries(machines, DELIVERIES, with_power_loss=True)
 
     report_figure(f"{acknowledged} acknowledged, {lost} lost")
     assert lost > 0
 
 
-async def test_nats_with_its_default_and_replicas_survives_the_power_failure_of_a_server(deliveries, report_figure):
+async def test_nats_with_its_default_and_replicas_survives_the_power_failure_of_a_server(report_figure):
     """The other two servers still have what it did not sync."""
     with nats_machines(3, "2m", 3) as machines:
-        acknowledged, lost = await lost_deliveries(machines.first(), deliveries, with_power_loss=True)
+        acknowledged, lost = await lost_deliveries(machines.first(), DELIVERIES, with_power_loss=True)
 
     report_figure(f"{acknowledged} acknowledged, {lost} lost")
     assert lost == 0
