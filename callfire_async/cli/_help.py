@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 __all__ = ["ACCOUNT_PANEL", "CommandApp", "CommandWithExample"]
 
 #: The group of the options of the API client.
-ACCOUNT_PANEL = "Options of the account"
+ACCOUNT_PANEL = "Account"
 
 
 class CommandWithExample(TyperCommand):

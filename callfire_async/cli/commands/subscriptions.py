@@ -31,10 +31,14 @@ NonStrictSsl = Annotated[
     bool | None,
     typer.Option("--non-strict-ssl/--strict-ssl", help="Whether CallFire skips the check of the certificate."),
 ]
-BroadcastId = Annotated[int | None, typer.Option(min=1, help="Only events of this broadcast.")]
-BatchId = Annotated[int | None, typer.Option(min=1, help="Only events of this batch.")]
-FromNumber = Annotated[str | None, typer.Option(help="Only texts and calls from this number.")]
-ToNumber = Annotated[str | None, typer.Option(help="Only texts and calls to this number, or to SHORTCODE:KEYWORD.")]
+_FILTER = "Filter"
+BroadcastId = Annotated[int | None, typer.Option(rich_help_panel=_FILTER, min=1, help="Only events of this broadcast.")]
+BatchId = Annotated[int | None, typer.Option(rich_help_panel=_FILTER, min=1, help="Only events of this batch.")]
+FromNumber = Annotated[str | None, typer.Option(rich_help_panel=_FILTER, help="Only texts and calls from this number.")]
+ToNumber = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=_FILTER, help="Only texts and calls to this number, or to SHORTCODE:KEYWORD."),
+]
 Prune = Annotated[
     bool, typer.Option("--prune", help="Delete subscriptions with one of your tokens that are not in the file.")
 ]
