@@ -869,6 +869,18 @@ class InboxSuite(ABC):
                 (b"4", 1, 0),
             ]
 
+    async def test_reopening_the_inbox_does_not_postpone_a_delayed_delivery(self, world, clocks):
+        """A process that restarts often still makes its next attempts in time."""
+        async with self.make(world) as inbox:
+            await inbox.append(Delivery(b"body"))
+            await inbox.nack(await lease_of(inbox), delay=100)
+            clocks.advance(99)
+
+        async with self.make(world) as inbox:
+            assert await inbox.claim(1, lease=LEASE) == []
+            clocks.advance(1)
+            assert await bodies_of(inbox) == [b"body"]
+
     @settles
     async def test_a_lease_ends_with_its_process(self, world, settle):
         """The next owner claims the delivery."""

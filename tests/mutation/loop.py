@@ -1,0 +1,118 @@
+"""A pytest plugin that runs the tests once, then for each change the tests that call its functions, until one fails."""
+
+import os
+import pickle
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from attrs import define, field
+from mutation.changes import Change
+from mutmut.mutation.trampoline import set_mutant_under_test
+from mutmut.state import state
+
+# pytest-timeout ends a test that hangs. If that fails, its process is ended after this time.
+MAX_SECONDS = 120.0
+# Some processes wait for a timeout.
+PROCESSES = 2 * (os.cpu_count() or 1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--changes", type=Path, help="a file with changes whose code the modules contain")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    changes = pickle.loads(config.option.changes.read_bytes())
+    config.pluginmanager.register(Loop(config, changes))
+
+
+@define(eq=False)
+class Loop:
+    """Runs the tests of a session with each change."""
+
+    config: pytest.Config
+    changes: list[Change]
+    #: How long each test takes without a change.
+    seconds: dict[pytest.Item, float] = field(factory=dict)
+    #: The tests that call a function, by its name.
+    callers: dict[str, set[pytest.Item]] = field(factory=lambda: defaultdict(set))
+    running: dict[int, Change] = field(factory=dict)
+    results: list[str] = field(factory=list)
+
+    @property
+    def terminal(self) -> pytest.TerminalReporter:
+        return self.config.pluginmanager.getplugin("terminalreporter")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        set_mutant_under_test("stats")
+        for item, following in with_following(session.items):
+            self._measure(item, following)
+        set_mutant_under_test("none")
+        for change in self.changes:
+            self._start(change)
+            if len(self.running) == PROCESSES:
+                self._wait()
+        while self.running:
+            self._wait()
+        return True
+
+    def _measure(self, item: pytest.Item, following: pytest.Item | None) -> None:
+        """Run a test without a change, and store which functions it calls; a test that fails now is not used."""
+        state()._stats.clear()
+        start = time.monotonic()
+        if passes(item, following):
+            self.seconds[item] = time.monotonic() - start
+            for function in state()._stats:
+                self.callers[function].add(item)
+
+    def _start(self, change: Change) -> None:
+        items = sorted({item for name in change.functions for item in self.callers[name]}, key=self.seconds.__getitem__)
+        if not items:
+            self._report(change, "called by no test")
+        elif pid := os.fork():
+            self.running[pid] = change
+        else:
+            self._run(change, items)
+
+    def _run(self, change: Change, items: list[pytest.Item]) -> NoReturn:
+        """Run tests in a forked process until one fails."""
+        signal.alarm(int(MAX_SECONDS + 3 * sum(self.seconds[item] for item in items)))
+        self.config.pluginmanager.unregister(self.terminal)
+        has_passed = False
+        try:
+            change.make()
+            has_passed = all(passes(*pair) for pair in with_following(items))
+        finally:
+            os._exit(0 if has_passed else 1)
+
+    def _wait(self) -> None:
+        pid, status = os.wait()
+        if pid in self.running:
+            self._report(self.running.pop(pid), "noticed" if status else "not noticed")
+
+    def _report(self, change: Change, result: str) -> None:
+        self.results.append(result)
+        if result != "noticed":
+            self.terminal.write_line(f"\n{len(self.results)} of {len(self.changes)}, {result}: {change}", flush=True)
+
+    def pytest_terminal_summary(self) -> None:
+        noticed, total = self.results.count("noticed"), len(self.results)
+        self.terminal.write_line(f"{noticed} of {total} changes noticed: {noticed / max(1, total):.1%}")
+
+
+def with_following(items: Sequence[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
+    """Yield each test with the one that follows, for which pytest keeps fixtures."""
+    yield from pairwise([*items, None])
+
+
+def passes(item: pytest.Item, following: pytest.Item | None) -> bool:
+    """Run a test; return whether it passed or was skipped."""
+    failed = item.session.testsfailed
+    item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+    return item.session.testsfailed == failed
