@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+VERB = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE) ")
 # A pattern and its replacement.
 CHANGES = [
     (r"(?<![<>!])<(?!=)", "<="),
@@ -30,7 +31,7 @@ def changed_statements(module: ast.Module) -> Iterator[tuple[str, str, str]]:
     """Yield the name of a constant of the module, its statement, and a change of it that keeps the parameters."""
     for node in module.body:
         match node:
-            case ast.Assign([ast.Name(name)], ast.Constant(str(old))):
+            case ast.Assign([ast.Name(name)], ast.Constant(str(old))) if VERB.match(old):
                 yield from ((name, old, new) for new in _changes(old) if _parameters(new) == _parameters(old))
 
 

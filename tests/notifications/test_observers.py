@@ -241,6 +241,20 @@ async def test_an_attempt_whose_lease_was_lost_is_recorded(recorder):
     assert [attempt.outcome for attempt in recorder.attempts] == ["lost"]
 
 
+async def test_a_redelivery_is_recorded_with_its_delivery(router, recorder):
+    """Whether the receiver runs or not."""
+    delivery = Delivery(VALID)
+    receiver = Receiver(router, tokens=TOKEN, inbox=MemoryInbox())
+    receiver.observe(recorder)
+
+    await receiver.redeliver(delivery)
+    async with receiver:
+        await receiver.redeliver(delivery)
+
+    recorded = [(r.method, r.delivery, r.reply.status, r.refused) for r in recorder.requests]
+    assert recorded == [("POST", delivery, 503, "not running"), ("POST", delivery, 204, None)]
+
+
 async def test_each_handler_call_is_recorded_with_its_exception(router, recorder):
     """A handler whose ``where`` raised was not called; the attempt's reason names it."""
     async with Receiver(router, tokens=TOKEN) as receiver:
