@@ -5,7 +5,7 @@ import pickle
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
@@ -54,6 +54,7 @@ class Loop:
         for item, following in with_following(session.items):
             self._measure(item, following)
         set_mutant_under_test("none")
+        self._leave_out(self._failures_in_fork())
         for change in self.changes:
             self._start(change)
             if len(self.running) == PROCESSES:
@@ -71,8 +72,33 @@ class Loop:
             for function in state()._stats:
                 self.callers[function].add(item)
 
+    def _failures_in_fork(self) -> set[str]:
+        """Return the names of the tests that fail in a forked process without a change."""
+        reader, writer = os.pipe()
+        if not os.fork():
+            self.config.pluginmanager.unregister(self.terminal)
+            failed = [
+                item.nodeid
+                for item, following in with_following(self._sorted(self.seconds))
+                if not passes(item, following)
+            ]
+            os.write(writer, "\n".join(failed).encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as lines:
+            return set(lines.read().splitlines())
+
+    def _leave_out(self, failures: set[str]) -> None:
+        for name in sorted(failures):
+            self.terminal.write_line(f"not used, because it fails in a forked process: {name}")
+        for items in self.callers.values():
+            items -= {item for item in items if item.nodeid in failures}
+
+    def _sorted(self, items: Iterable[pytest.Item]) -> list[pytest.Item]:
+        return sorted(items, key=self.seconds.__getitem__)
+
     def _start(self, change: Change) -> None:
-        items = sorted({item for name in change.functions for item in self.callers[name]}, key=self.seconds.__getitem__)
+        items = self._sorted({item for name in change.functions for item in self.callers[name]})
         if not items:
             self._report(change, "called by no test")
         elif pid := os.fork():

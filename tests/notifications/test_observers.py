@@ -346,6 +346,19 @@ async def test_a_cancelled_start_stops_everything_that_has_started(router, recor
     assert all(task.done() for task in receiver._intake._worker._tasks)
 
 
+async def test_an_observer_can_be_removed(router):
+    """The others stay."""
+    removed, kept = RecordingObserver(), RecordingObserver()
+    async with Receiver(router, tokens=TOKEN) as receiver:
+        receiver.observe(removed)
+        receiver.observe(kept)
+        await post(receiver, VALID)
+        receiver.stop_observing(removed)
+        await post(receiver, VALID)
+
+    assert [len(observer.requests) for observer in (removed, kept)] == [1, 2]
+
+
 @pytest.mark.parametrize("failing", [FailingOnEntry, FailingOnExit])
 async def test_a_failing_observer_has_no_effect(router, recorder, caplog, failing):
     """Its exceptions are logged by type; responses, handlers and other observers are unchanged."""

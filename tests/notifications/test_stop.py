@@ -268,7 +268,7 @@ async def test_an_inbox_that_comes_back_during_the_stop_gets_the_outcome(faulty,
 
 @pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize("ignores_cancellation", [False, True])
-@pytest.mark.parametrize("operation", ["claim", "wait", "extend", "get"])
+@pytest.mark.parametrize("operation", ["claim", "wait", "extend", "get", "ack"])
 async def test_an_operation_that_hangs_does_not_delay_a_stop(
     caplog, monkeypatch, operation, stuck, ignores_cancellation
 ):
@@ -283,7 +283,7 @@ async def test_an_operation_that_hangs_does_not_delay_a_stop(
     inbox = MemoryInbox()
     setattr(inbox, operation, call)
     receiver = Receiver(
-        make_router(hang if operation == "extend" else _fail),
+        make_router({"extend": hang, "ack": succeed}.get(operation, _fail)),
         tokens=None,
         inbox=inbox,
         handler_timeout=None,
@@ -297,6 +297,7 @@ async def test_an_operation_that_hangs_does_not_delay_a_stop(
         await called.wait()
 
     listed = {
+        "ack": ["leases that expire on their own: 1"],
         "claim": ["calls that were interrupted: claim"],
         "get": [
             "functions still running, which may keep the process from exiting: on_dead_letter"
@@ -324,15 +325,14 @@ async def test_an_append_that_hangs_is_answered_503(caplog, stuck, ignores_cance
     refusals = Refusals()
     receiver.observe(refusals)
     async with stopped_in_time(receiver):
-        receiving = asyncio.create_task(receiver.receive(postback()))
-        disconnected = asyncio.create_task(receiver.receive(postback()))
-        await until(lambda: len(receiver._intake._storing) == 2)
+        *receiving, disconnected = [asyncio.create_task(receiver.receive(postback())) for _ in range(3)]
+        await until(lambda: len(receiver._intake._storing) == 3)
         disconnected.cancel()
 
-    assert await receiving == Reply(503, (("Retry-After", "5"),))
-    assert unfinished(caplog) == ["postbacks that were not stored in time and got 503: 2"]
-    assert (await receiver.stats()).refused["storage"] == 1
-    assert refusals.reasons == ["storage"]
+    assert [await reply for reply in receiving] == [Reply(503, (("Retry-After", "5"),))] * 2
+    assert unfinished(caplog) == ["postbacks that were not stored in time and got 503: 3"]
+    assert (await receiver.stats()).refused["storage"] == 2
+    assert refusals.reasons == ["storage"] * 2
 
 
 class Refusals(Observer):

@@ -879,11 +879,28 @@ class ThirdsInbox(FailingInbox):
     def __init__(self, error: Exception | None = None, **times: int) -> None:
         super().__init__(error or InboxError("no space"), **times)
         self.thirds = 0
+        self.extended: list[int | str] = []
         self._clock = Clock(monotonic=lambda: self.thirds * LEASE_SECONDS / 3)
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
         self.thirds += 1
+        self.extended.append(lease.id)
         return await super().extend(lease, seconds)
+
+
+async def test_the_lease_of_a_delivery_that_waits_for_isolation_is_extended(handlers, start_worker):
+    """Otherwise another worker would claim it, and its wait would count as a crash."""
+    handlers.add_waiting("waits")
+    inbox = ThirdsInbox()
+    await inbox.append(Delivery(body(1)))
+    suspect = await inbox.append(Delivery(body(2)))
+    inbox._rows[suspect.id].crashes = 2
+    start_worker(inbox)
+    await until(lambda: inbox.extended.count(suspect.id) >= 2)
+    handlers.proceed.set()
+    await until(lambda: inbox._rows[suspect.id].state == "done")
+
+    assert inbox._rows[suspect.id].crashes == 2
 
 
 async def test_a_lost_lease_is_logged(handlers, start_worker, caplog):
@@ -992,6 +1009,17 @@ async def test_the_stats_count_outcomes(handlers, inbox):
     assert (stats.handled, stats.failed, stats.dead) == (1, 0, 2)
     assert stats.inbox is not None
     assert (stats.inbox.done, stats.inbox.dead) == (1, 2)
+
+
+async def test_each_failed_attempt_is_counted(handlers, inbox):
+    """A delivery that succeeds in the end is counted as handled."""
+    handlers.add("fails", ValueError(), times=2)
+    async with make_receiver(handlers, inbox) as receiver:
+        await receiver.receive(postback(body()))
+        await receiver.idle(timeout=DEADLINE)
+        stats = await receiver.stats()
+
+    assert (stats.failed, stats.handled, stats.dead) == (2, 1, 0)
 
 
 async def test_idle_times_out(handlers, inbox):
