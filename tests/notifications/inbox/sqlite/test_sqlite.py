@@ -557,6 +557,23 @@ async def test_setting_the_clock_back_does_not_lengthen_the_dedupe_window(path):
     assert (within.duplicate, after.duplicate) == (True, False)
 
 
+async def test_setting_the_clock_back_does_not_lengthen_the_retention(path):
+    """A delivery is deleted when it has been done for that long, at the latest since the inbox was opened again."""
+    clocks = Clocks()
+    async with SqliteInbox(path, clock=clocks.clock()) as inbox:
+        appended = await inbox.append(Delivery(b"old"))
+        await inbox.ack(await lease_of(inbox))
+    clocks.set_back(DAY)
+
+    async with SqliteInbox(path, clock=clocks.clock(), dedupe_window=60, retention=3600) as inbox:
+        for seconds, state in ((3600, "done"), (1, None)):
+            clocks.advance(seconds)
+            await inbox.append(Delivery(b"new"))
+            await inbox.claim(1, lease=LEASE)
+            entry = await inbox.get(appended.id)
+            assert (entry and entry.state) == state
+
+
 # --- group commits ------------------------------------------------------------------------------------------------
 
 
