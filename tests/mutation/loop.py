@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +15,6 @@ from mutation.changes import Change
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
-# pytest-timeout ends a test that hangs. If that fails, its process is ended after this time.
-MAX_SECONDS = 120.0
 # Some processes wait for a timeout.
 PROCESSES = 2 * (os.cpu_count() or 1)
 
@@ -108,7 +105,6 @@ class Loop:
 
     def _run(self, change: Change, items: list[pytest.Item]) -> NoReturn:
         """Run tests in a forked process until one fails."""
-        signal.alarm(int(MAX_SECONDS + 3 * sum(self.seconds[item] for item in items)))
         self.config.pluginmanager.unregister(self.terminal)
         has_passed = False
         try:
