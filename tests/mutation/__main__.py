@@ -23,7 +23,6 @@ ROOT = Path(__file__).parent.parent.parent
 TIMEOUT = 30
 PYTEST = (
     *(sys.executable, "-m", "pytest", "-q", "-mnot slow", "--numprocesses=0", f"--timeout={TIMEOUT}"),
-    "--timeout-method=thread",  # ends the process
     *("-p", "no:cacheprovider", "-p", "mutation.loop"),
 )
 

@@ -105,9 +105,11 @@ class Loop:
 
     def _run(self, change: Change, items: list[pytest.Item]) -> NoReturn:
         """Run tests in a forked process until one fails."""
-        self.config.pluginmanager.unregister(self.terminal)
         has_passed = False
         try:
+            self.config.pluginmanager.unregister(self.terminal)
+            # A test that hangs ends its process; its fixtures may hang too.
+            self.config._env_timeout_method = "thread"
             change.make()
             has_passed = all(passes(*pair) for pair in with_following(items))
         finally:

@@ -266,10 +266,10 @@ async def test_each_handler_call_is_recorded_with_its_exception(router, recorder
     assert recorder.attempts[2].reason == "call: AttributeError"
 
 
-@pytest.mark.parametrize("inbox", [None, MemoryInbox()], ids=["without an inbox", "with an inbox"])
-async def test_each_handler_call_has_the_record_of_its_attempt(router, recorder, inbox):
+@pytest.mark.parametrize("make_inbox", [lambda: None, MemoryInbox], ids=["without an inbox", "with an inbox"])
+async def test_each_handler_call_has_the_record_of_its_attempt(router, recorder, make_inbox):
     """It has the event, so that a trace of the call can name it."""
-    async with Receiver(router, tokens=TOKEN, inbox=inbox) as receiver:
+    async with Receiver(router, tokens=TOKEN, inbox=make_inbox()) as receiver:
         receiver.observe(recorder)
 
         await post(receiver, VALID)

@@ -312,8 +312,8 @@ async def test_a_handler_without_an_inbox_is_limited_in_time():
         assert await receiver.receive(postback()) == Reply(500)
 
 
-@pytest.mark.parametrize("inbox", [None, MemoryInbox()], ids=["without an inbox", "with an inbox"])
-async def test_a_body_is_decoded_with_the_charset_of_its_content_type(inbox):
+@pytest.mark.parametrize("make_inbox", [lambda: None, MemoryInbox], ids=["without an inbox", "with an inbox"])
+async def test_a_body_is_decoded_with_the_charset_of_its_content_type(make_inbox):
     """With and without an inbox."""
     router, messages = Router(), []
 
@@ -322,7 +322,7 @@ async def test_a_body_is_decoded_with_the_charset_of_its_content_type(inbox):
         messages.append(event.text.message)
 
     body = BODY.replace(b"secret words", "Grüße".encode("iso-8859-1"))
-    async with Receiver(router, tokens=TOKEN, inbox=inbox) as receiver:
+    async with Receiver(router, tokens=TOKEN, inbox=make_inbox()) as receiver:
         await receiver.receive(postback(body, headers={"Content-Type": "application/json; charset=iso-8859-1"}))
         await receiver.idle(timeout=20)
 
