@@ -28,6 +28,7 @@ SLOW_FOLDERS = frozenset(
         "notifications/crash",
         "notifications/crash/exactly_once",
         "notifications/inbox/jetstream",
+        "notifications/inbox/postgres/power",
         "notifications/inbox/sqlite/power",
         "partitions",
         "simulation",

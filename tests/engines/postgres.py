@@ -6,7 +6,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
@@ -110,11 +110,18 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def start(self) -> None:
-        """Start the server, and wait until it accepts connections."""
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self._data
+
+    def start(self, variables: Mapping[str, str] | None = None) -> None:
+        """Start the server, with additional environment variables, and wait until it accepts connections."""
         with (self.folder / "log").open("ab") as log:
             command = [self._programs / "postgres", "-D", self._data, *self._options]
-            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **user_options())
+            self._process = subprocess.Popen(
+                command, cwd=self.folder, env=os.environ | (variables or {}), stdout=log, stderr=log, **user_options()
+            )
         deadline = time.monotonic() + _DEADLINE_SECONDS
         while not self._is_ready():
             assert self._process.poll() is None, self.log

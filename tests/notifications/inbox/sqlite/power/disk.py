@@ -130,13 +130,21 @@ class Name:
 
 
 class Disk:
-    """The files of one directory during a recording; `marks` are the lines of the file with that name."""
+    """
+    The files of one directory during a recording; `marks` are the lines of the file with that name.
 
-    def __init__(self, fate: random.Random) -> None:
+    Args:
+        fate: Decides what happens to unsynced changes.
+        before: A copy of the directory from before the recording; None if it was empty.
+    """
+
+    def __init__(self, fate: random.Random, before: Path | None = None) -> None:
         self.marks: list[str] = []
         self._fate = fate
+        self._before = before
         self._names: dict[str, Name] = {}
-        self._open: dict[int, File | None] = {}
+        #: Files, or the names of directories.
+        self._open: dict[int, File | str] = {}
         self._marking = 0
 
     def apply(self, record: Record) -> None:
@@ -165,8 +173,8 @@ class Disk:
         name = record.content.decode()
         if name == "marks":
             self._marking = record.handle
-        elif name == "":
-            self._open[record.handle] = None
+        elif name == "" or name.endswith("/"):
+            self._open[record.handle] = name
         # The first process that opens an inbox resets the shared memory.
         elif not name.endswith("-shm"):
             file = self._name(name).now
@@ -178,7 +186,13 @@ class Disk:
             self._open[record.handle] = file
 
     def _name(self, name: str) -> Name:
-        return self._names.setdefault(name, Name([(-1, None)]))
+        if name not in self._names:
+            self._names[name] = Name([(-1, self._file_before(name))])
+        return self._names[name]
+
+    def _file_before(self, name: str) -> File | None:
+        path = self._before and self._before / name
+        return File(bytearray(path.read_bytes())) if path and path.is_file() else None
 
     def _renamed(self, record: Record) -> None:
         old, _, new = record.content.decode().partition("\0")
@@ -189,9 +203,9 @@ class Disk:
 
     def _changed(self, record: Record) -> None:
         file = self._open[record.handle]
-        if file is None:
+        if isinstance(file, str):
             if record.operation == SYNCED:
-                self._settle_names(record.place)
+                self._settle_names(file, record.place)
         elif record.operation == WRITE:
             file.changes.append(Change(record.number, record.place, record.content))
         elif record.operation == TRUNCATE:
@@ -201,9 +215,15 @@ class Disk:
         elif record.operation == UNSYNCED:
             file.settle(_survivors(file.take_covered(record.place), self._fate))
 
-    def _settle_names(self, sync: int) -> None:
-        for name in self._names.values():
-            name.settle(sync)
+    def _settle_names(self, directory: str, sync: int) -> None:
+        for path, name in self._names.items():
+            if path[: path.rfind("/") + 1] == directory:
+                name.settle(sync)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all files that the recording concerns."""
+        return frozenset(self._names)
 
     def now(self) -> dict[str, bytes]:
         """Return the files as a process reads them."""

@@ -1,7 +1,7 @@
 """Compare an inbox after a power failure with the operations that it had acknowledged."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from attrs import define, field
@@ -67,9 +67,15 @@ async def examine(path: Path, promises: Promises) -> AuditReport:
             entries = [entry async for entry in inbox.entries()]
     except InboxError as error:
         return AuditReport(corrupt=[f"cannot open: {error}"])
+    findings = compare(entries, promises)
+    findings.corrupt += [str(line) for (line,) in integrity if line != "ok"]
+    return findings
+
+
+def compare(entries: Sequence[InboxEntry], promises: Promises) -> AuditReport:
+    """Compare the entries of an inbox with its acknowledgements."""
     by_key = {entry.delivery.key: entry for entry in entries}
-    corrupt = [str(line) for (line,) in integrity if line != "ok"]
-    corrupt += [problem for entry in entries for problem in _unexplained(entry, promises)]
+    corrupt = [problem for entry in entries for problem in _unexplained(entry, promises)]
     corrupt += ["a delivery is stored twice"] * (len(entries) - len(by_key))
     return AuditReport(list(_lost(by_key, promises)), corrupt)
 

@@ -4,7 +4,8 @@
  * Preloaded (LD_PRELOAD), it answers for the C library's calls, makes the same system calls, and writes a record of
  * each to a log. POWER_FOLDER is the folder (absolute, resolved), POWER_LOG the log (outside of it). With
  * POWER_FAIL="N M", the syncs in that folder from the Nth to before the (N + M)th fail with EIO; with POWER_DIE="N" the
- * process dies in place of the Nth.
+ * process dies in place of the Nth. Processes that run at once, as those of PostgreSQL, count together in the file
+ * POWER_SHARED (outside of the folder); it does not exist when the first of them starts.
  *
  * A change and its record are made under one lock, so that the log's order is that of the changes. A sync is two
  * records, since it covers only what was written before it began, and only once it has returned.
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -36,20 +38,26 @@ struct __attribute__((packed)) record {
 
 enum { MOST_FILES = 65536 };
 
-static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
+/* Of one process, or, in the file POWER_SHARED, of several at once. */
+struct shared {
+    pthread_mutex_t order;
+    uint32_t openings;
+    uint64_t records, syncs;
+};
+
+static struct shared own = {PTHREAD_MUTEX_INITIALIZER, 0, 0, 0};
+static struct shared *shared = &own;
 static uint32_t handles[MOST_FILES]; /* by file descriptor */
-static uint32_t openings;
-static uint64_t records;
-static uint64_t syncs, failing_from, failing_to, dying_at;
+static uint64_t failing_from, failing_to, dying_at;
 static char folder[PATH_MAX];
 static int journal = -1;
 
-static void lock(void) { pthread_mutex_lock(&order); }
+static void lock(void) { pthread_mutex_lock(&shared->order); }
 
 /* Unlocks, and leaves errno as it was. */
 static long unlock(long result) {
     int error = errno;
-    pthread_mutex_unlock(&order);
+    pthread_mutex_unlock(&shared->order);
     errno = error;
     return result;
 }
@@ -69,7 +77,26 @@ static uint64_t note(enum operation operation, uint32_t handle, uint64_t place, 
     put(&record, sizeof record);
     put(bytes, size);
     errno = error;
-    return records++;
+    return shared->records++;
+}
+
+/* Maps the state that processes share; returns whether this is the first of them. */
+static int share(const char *path) {
+    int file = syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    struct stat status;
+    if (file < 0 || fstat(file, &status) != 0) abort();
+    int is_first = status.st_size == 0;
+    if (is_first && syscall(SYS_ftruncate, file, sizeof own) != 0) abort();
+    shared = mmap(NULL, sizeof own, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (shared == MAP_FAILED) abort();
+    syscall(SYS_close, file);
+    if (is_first) {
+        pthread_mutexattr_t attributes;
+        pthread_mutexattr_init(&attributes);
+        pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+        pthread_mutex_init(&shared->order, &attributes);
+    }
+    return is_first;
 }
 
 __attribute__((constructor)) static void start(void) {
@@ -82,12 +109,20 @@ __attribute__((constructor)) static void start(void) {
     if (failing && sscanf(failing, "%lu %lu", &from, &many) == 2) failing_from = from, failing_to = from + many;
     journal = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (journal < 0) abort();
-    note(START, 0, 0, NULL, 0);
+    if (!getenv("POWER_SHARED") || share(getenv("POWER_SHARED"))) note(START, 0, 0, NULL, 0);
 }
 
-/* Returns a path's name in the folder, "" for the folder itself, NULL for what is elsewhere. */
+/*
+ * Returns a path's name in the folder, "" for the folder itself, NULL for what is elsewhere. Relative paths are those of
+ * a process that runs in the folder.
+ */
 static const char *name_in_folder(const char *path) {
     size_t length = strlen(folder);
+    char current[PATH_MAX];
+    if (journal >= 0 && path[0] != '/' && getcwd(current, sizeof current) && strcmp(current, folder) == 0) {
+        if (strcmp(path, ".") == 0) return "";
+        return strncmp(path, "./", 2) == 0 ? path + 2 : path;
+    }
     if (journal < 0 || strncmp(path, folder, length) != 0) return NULL;
     if (path[length] == '\0') return "";
     return path[length] == '/' ? path + length + 1 : NULL;
@@ -108,8 +143,13 @@ static int open_at(int directory, const char *path, int flags, mode_t mode) {
     int file = syscall(SYS_openat, directory, path, flags, mode);
     set_handle(file, 0);
     if (file >= 0 && name) {
-        set_handle(file, ++openings);
-        note(OPEN, openings, flags, name, strlen(name));
+        /* A "/" follows the name of a folder in the folder. */
+        struct stat status;
+        char label[PATH_MAX + 1];
+        int is_folder = name[0] && fstat(file, &status) == 0 && S_ISDIR(status.st_mode);
+        int size = snprintf(label, sizeof label, "%s%s", name, is_folder ? "/" : "");
+        set_handle(file, ++shared->openings);
+        note(OPEN, shared->openings, flags, label, size);
     }
     return unlock(file);
 }
@@ -273,6 +313,34 @@ int ftruncate(int file, off_t size) {
     return unlock(result);
 }
 
+int truncate(const char *path, off_t size) {
+    const char *name = name_in_folder(path);
+    lock();
+    int result = syscall(SYS_truncate, path, size);
+    if (result == 0 && name) {
+        note(OPEN, ++shared->openings, O_WRONLY, name, strlen(name));
+        note(TRUNCATE, shared->openings, size, NULL, 0);
+    }
+    return unlock(result);
+}
+
+int truncate64(const char *path, off64_t size) { return truncate(path, size); }
+
+/* Noted as a growth with zeros. */
+int fallocate(int file, int mode, off_t offset, off_t size) {
+    struct stat status;
+    lock();
+    int result = syscall(SYS_fallocate, file, mode, offset, size);
+    if (result == 0 && handle_of(file) && fstat(file, &status) == 0) note(TRUNCATE, handle_of(file), status.st_size, NULL, 0);
+    return unlock(result);
+}
+
+int fallocate64(int file, int mode, off64_t offset, off64_t size) { return fallocate(file, mode, offset, size); }
+
+int posix_fallocate(int file, off_t offset, off_t size) { return fallocate(file, 0, offset, size) == 0 ? 0 : errno; }
+
+int posix_fallocate64(int file, off64_t offset, off64_t size) { return posix_fallocate(file, offset, size); }
+
 int ftruncate64(int file, off64_t size) { return ftruncate(file, size); }
 
 static int synced(int file, long call) {
@@ -280,8 +348,8 @@ static int synced(int file, long call) {
     if (!handle) return syscall(call, file);
     lock();
     uint64_t sync = note(SYNC, handle, 0, NULL, 0);
-    if (++syncs == dying_at) _exit(0);
-    int failing = syncs >= failing_from && syncs < failing_to;
+    if (++shared->syncs == dying_at) _exit(0);
+    int failing = shared->syncs >= failing_from && shared->syncs < failing_to;
     unlock(0);
     int result = syscall(call, file);
     if (failing) result = -1, errno = EIO;

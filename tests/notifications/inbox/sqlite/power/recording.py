@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from attrs import frozen
 from notifications.inbox.sqlite.power.disk import START, Disk, Record, read_log
 from notifications.inbox.sqlite.power.promises import AuditReport, Promises, examine
@@ -21,7 +22,12 @@ DELIVERIES = 400
 OPENING_RECORDS = 60
 
 
-def compile_recorder(folder: Path, compiler: str) -> Path:
+def compile_recorder(folder: Path) -> Path:
+    """Compile the recorder in a folder; skip the test if that is impossible, except in CI."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if sys.platform != "linux" or compiler is None:
+        message = "recording the writes of a database needs Linux and a C compiler"
+        pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
     library = folder / "recorder.so"
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "recorder.c"), "-pthread"]
     subprocess.run(command, check=True, timeout=60)
