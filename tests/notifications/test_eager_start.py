@@ -83,18 +83,19 @@ async def test_a_body_that_has_arrived_sets_no_timer(monkeypatch, router: Router
 
 async def test_a_cancelled_request_stops_reading_its_body(router: Router, events):
     """Nothing reads the connection any more."""
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def chunks():
         try:
             yield BODY[:10]
+            begun.set()
             await asyncio.Event().wait()
         finally:
             ended.set()
 
     async with Receiver(router, tokens=None) as receiver:
         receiving = asyncio.create_task(receiver.receive(Postback("POST", None, {}, chunks())))
-        await asyncio.sleep(0)
+        await begun.wait()
         receiving.cancel()
         await asyncio.wait([receiving])
 
