@@ -100,7 +100,7 @@ def torture(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """List changes of the code that no test notices: ``-- worker``, ``-- intake --sample 150``; this takes an hour."""
     session.install("--editable", ".", *group("tests"), *group("mutation"))
-    session.run("python", "-m", "mutation", *session.posargs)
+    session.run("python", "-m", "mutation", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session

@@ -102,6 +102,15 @@ FORMS = (
         units_per_entry=10,
     ),
     Form(
+        "postgres-power-cuts",
+        LOST,
+        "10 recordings of the writes of a PostgreSQL server, each with 100 power failures",
+        (f"{INBOX}/postgres/power",),
+        150.0,
+        units=10,
+        units_per_entry=2,
+    ),
+    Form(
         "exactly-once",
         EXACTLY_ONCE,
         "20,000 events, 200 killed workers, 3 crashes of PostgreSQL, leases cut short and clock changes",
