@@ -149,7 +149,7 @@ async def test_another_file_is_no_backup(path, tmp_path):
         connection.execute("CREATE TABLE things (id)")
     before = {file.name for file in tmp_path.iterdir()}
 
-    for source, error in ((notes, "not a database"), (other, "is no inbox"), (missing, "does not exist")):
+    for source, error in ((notes, "not a database"), (other, "is not an inbox"), (missing, "does not exist")):
         with pytest.raises(InboxError, match=error):
             await restore(path, source)
     assert {file.name.removesuffix("-shm").removesuffix("-wal") for file in tmp_path.iterdir()} == before

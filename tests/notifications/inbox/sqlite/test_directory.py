@@ -406,7 +406,7 @@ async def test_a_file_whose_handled_events_cannot_be_read_is_logged(directory, c
         (directory / "empty.db").touch()
 
         assert await inbox.handled(["event"]) == frozenset()
-    assert "empty.db is no inbox" in caplog.text
+    assert "empty.db is not an inbox" in caplog.text
 
 
 async def test_an_empty_file_is_used(directory):
