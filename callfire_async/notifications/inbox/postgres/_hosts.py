@@ -29,7 +29,7 @@ class HostConnector:
     """
 
     def __init__(self, source: object, timeout: float) -> None:
-        self._hosts = list_hosts(source) if isinstance(source, str) else []
+        self._listed = self._hosts = list_hosts(source) if isinstance(source, str) else []
         self._seconds_each = timeout / (len(self._hosts) + 1)
 
     async def connect(self, *arguments: Any, **options: Any) -> asyncpg.Connection[Any]:
@@ -42,6 +42,10 @@ class HostConnector:
         # The last host has the rest of the time, which the caller limits.
         last = self._connect_to(hosts[-1], *arguments, **options) if hosts else _connect(*arguments, **options)
         return await last
+
+    def forget(self) -> None:
+        """Try the hosts in the order of the URL again, because the one that was suitable last is a standby."""
+        self._hosts = self._listed
 
     async def _connect_to(self, host: tuple[str, int], *arguments: Any, **options: Any) -> asyncpg.Connection[Any]:
         connection = await _connect(*arguments, host=[host[0]], port=[host[1]], **options)

@@ -163,9 +163,11 @@ class PostgresPool:
         connection = await pool.acquire()
         try:
             return await work(connection)
-        except (asyncio.CancelledError, asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError):
+        except (asyncio.CancelledError, asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError) as error:
             # A late response would be taken for the next statement's, and a replica's URL may lead to the new primary.
             connection.terminate()
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                self._connector.forget()
             raise
         finally:
             await pool.release(connection)

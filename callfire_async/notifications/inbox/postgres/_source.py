@@ -75,7 +75,11 @@ def server_name(source: object) -> str:
 def list_hosts(source: str) -> list[tuple[str, int]]:
     """Return the hosts and ports of a URL with several hosts; empty if it has one, or a list of ports."""
     hosts, default = _hosts_and_port(source)
-    return [_split_port(host, default) for host in hosts] if len(hosts) > 1 and "," not in default else []
+    # In the authority of a URL, a port may follow the encoded directory of a socket.
+    has_socket_port = any(host.startswith("/") and _has_port(host) for host in hosts)
+    if len(hosts) < 2 or "," in default or has_socket_port:
+        return []
+    return [_split_port(host, default) for host in hosts]
 
 
 def _hosts_and_port(source: str) -> tuple[list[str], str]:

@@ -1,18 +1,20 @@
 """A URL with several hosts, of which some do not respond, refuse connections or are standbys."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Iterator
-from contextlib import closing
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 from engines.postgres import PASSWORD, PostgresServer
 from notifications.inbox.postgres.schemas import Schema
 
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery
-from callfire_async.notifications.inbox.postgres import PostgresInbox
+from callfire_async.notifications.inbox.postgres import PostgresInbox, _hosts
+from callfire_async.notifications.inbox.postgres._pool import PostgresPool
 from callfire_async.notifications.inbox.postgres._source import list_hosts
 
 # Enough for a connection on a busy machine.
@@ -22,13 +24,13 @@ TIMEOUT_SECONDS = 6.0
 @pytest.fixture
 def silent() -> Iterator[str]:
     """Return the address of a server that accepts connections and never responds."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.fixture
 def refusing() -> str:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
@@ -64,6 +66,30 @@ async def test_the_host_that_responded_last_is_tried_first(schema, postgres, sil
             await asyncio.gather(*(inbox.get(1) for _ in range(8)))
 
 
+async def test_the_order_of_the_url_is_tried_again_if_the_host_is_read_only(postgres, refusing, monkeypatch):
+    """The primary was away when a standby responded, which would be tried first for good."""
+    tried: list[str] = []
+    connect = _hosts._connect
+
+    async def recorded(*arguments: object, host: list[str], **options: object) -> asyncpg.Connection:
+        tried.extend(host)
+        return await connect(*arguments, host=host, **options)
+
+    monkeypatch.setattr(_hosts, "_connect", recorded)
+    pool = PostgresPool(url(refusing, real(postgres)), timeout=TIMEOUT_SECONDS)
+    async with contextlib.AsyncExitStack() as stack:
+        await pool.open()
+        stack.push_async_callback(pool.close)
+        with pytest.raises(InboxUnavailableError, match="is read-only"):
+            await pool.run(write_in_a_read_only_transaction)
+
+    assert tried[:4] == ["127.0.0.1", str(postgres.folder)] * 2
+
+
+async def write_in_a_read_only_transaction(connection: asyncpg.Connection) -> None:
+    await connection.execute("BEGIN READ ONLY; CREATE TABLE never ()")
+
+
 async def test_if_no_host_responds_the_error_says_so(schema, silent, refusing):
     """Within the timeout; a refusal is reported if it is the last one."""
     with pytest.raises(InboxUnavailableError, match="no response within 6 s"):
@@ -94,6 +120,9 @@ async def test_no_primary_among_the_hosts_is_an_error(schema, postgres):
         ("postgresql:///d?host=one,two&port=5434", [("one", 5434), ("two", 5434)]),
         # A list of ports: asyncpg reads it.
         ("postgresql:///d?host=one,two&port=1,2", []),
+        # The ports of Unix sockets, too.
+        ("postgresql://u:p@%2Frun%2Fa:5433,%2Frun%2Fb:5434/d", []),
+        ("postgresql://u:p@%2Frun%2Fa:5433,h/d", []),
     ],
 )
 def test_hosts_are_listed_if_there_are_several(monkeypatch, source, hosts):
