@@ -86,13 +86,16 @@ class PostgresPool:
 
     async def _connect(self, *arguments: Any, **options: Any) -> asyncpg.Connection[Any]:
         """Connect, with prepared statements unless a pooler may assign each transaction to another session."""
-        options |= {"statement_cache_size": 0} if self._is_pooled else {}
+        # As it is now: another call may detect a pooler while this one connects with prepared statements.
+        if is_known := self._is_pooled:
+            options["statement_cache_size"] = 0
         connection = await self._connector.connect(*arguments, **options)
-        if self._is_pooled:
+        if is_known:
             return connection
         try:
-            self._is_pooled = await is_pooled(connection)
-            if not self._is_pooled:
+            if await is_pooled(connection):
+                self._is_pooled = True
+            else:
                 # By default PostgreSQL keeps plans that it made while the tables were empty.
                 await connection.execute("SET plan_cache_mode = force_custom_plan")
                 return connection

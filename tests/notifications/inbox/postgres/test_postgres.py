@@ -669,6 +669,27 @@ async def test_sessions_of_a_pooler_are_not_changed(schema, pgbouncer):
     assert {tuple(session) for (session,) in sessions} == {("auto", 0)}
 
 
+async def test_no_connection_prepares_statements_once_a_pooler_is_known(schema, pgbouncer, monkeypatch):
+    """Also one that was being opened when another detected it."""
+    async with pool_to(schema.server.dsn(folder=pgbouncer)) as pool:
+        connect, reached, detected = pool._connector.connect, asyncio.Event(), asyncio.Event()
+
+        async def late(*arguments: Any, **options: Any) -> asyncpg.Connection:
+            monkeypatch.setattr(pool._connector, "connect", connect)
+            reached.set()
+            await detected.wait()
+            return await connect(*arguments, **options)
+
+        monkeypatch.setattr(pool._connector, "connect", late)
+        first = asyncio.create_task(pool.fetch(SESSION))
+        await reached.wait()
+        second = await pool.fetch(SESSION)
+        detected.set()
+        sessions = [*second, *await first]
+
+    assert [tuple(session) for session in sessions] == [("auto", 0)] * 2
+
+
 async def test_a_connection_that_fails_its_check_is_closed(schema, monkeypatch):
     """The next operation opens another one."""
 
