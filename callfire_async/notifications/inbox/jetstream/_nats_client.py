@@ -30,6 +30,7 @@ class NatsClient(Client):
     def __init__(self, *, requires_tls: bool) -> None:
         super().__init__()
         self._requires_tls = requires_tls
+        self._left: Any = None
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002  # as in nats-py
         if self._requires_tls and initial_connection and not info.get("tls_required"):
@@ -39,8 +40,16 @@ class NatsClient(Client):
         await super()._process_info(info, initial_connection)
 
     async def leave_server(self) -> None:
-        """Connect to the next server, as after a lost connection."""
+        """Connect to another server, as after a lost connection."""
+        self._left = self._current_server
         await self._process_op_err(nats.errors.StaleConnectionError())
+
+    async def _select_next_server(self) -> None:
+        # nats-py has shuffled the servers, and would choose the one that was left as often as any other. Only once, so
+        # that it is tried if none of the others works.
+        left, self._left = self._left, None
+        self._server_pool.sort(key=lambda server: server is left)
+        await super()._select_next_server()
 
     async def _process_err(self, err_msg: str) -> None:
         if PERMISSIONS_ERROR in err_msg:

@@ -10,17 +10,19 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import nats.aio.client
 import pytest
 import trustme
 from engines.nats import PASSWORD, USER, NatsServer, free_port, running_nats
 from engines.unprivileged import unprivileged_folder
+from nats.aio.client import Srv
 from notifications.inbox.suite import DEADLINE, LEASE
 from notifications.inbox.waiting import until
 
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, _waiting
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
-from callfire_async.notifications.inbox.jetstream._nats_client import describe_error
+from callfire_async.notifications.inbox.jetstream._nats_client import NatsClient, describe_error
 
 TIMEOUT = 1.5
 LOG = "callfire_async.inbox"
@@ -332,6 +334,67 @@ async def test_a_server_that_is_gone_is_named(name, caplog):
     address = f"NATS at 127.0.0.1:{server.port}"
     assert warnings_in(caplog, "cannot connect") == [f"cannot connect to {address}, retrying: connection refused"]
     assert warnings_in(caplog, "lost the connection") == [f"lost the connection to {address}, reconnecting"]
+
+
+# --- leaving a server -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def current_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nats-py's shuffle put the server first to which the client was connected last."""
+
+    def shuffle(servers: list[Srv]) -> None:
+        servers.sort(key=lambda server: server.last_attempt or 0.0, reverse=True)
+        servers.sort(key=lambda server: not server.did_connect)
+
+    monkeypatch.setattr(nats.aio.client, "shuffle", shuffle)
+
+
+@contextlib.asynccontextmanager
+async def client_of(*ports: int) -> AsyncIterator[tuple[NatsClient, asyncio.Event]]:
+    """Yield a client that is connected to the first of these servers, and the event of its reconnect."""
+    client, reconnected = NatsClient(requires_tls=False), asyncio.Event()
+
+    async def set_reconnected() -> None:
+        reconnected.set()
+
+    async def ignore(error: Exception) -> None:
+        """Do nothing."""
+
+    urls = [f"nats://{USER}:{PASSWORD}@127.0.0.1:{port}" for port in ports]
+    options = {"reconnect_time_wait": 0.01, "dont_randomize": True, "max_reconnect_attempts": -1}
+    await client.connect(urls, reconnected_cb=set_reconnected, error_cb=ignore, **options)
+    client.options["dont_randomize"] = False
+    try:
+        yield client, reconnected
+    finally:
+        await client.close()
+
+
+@pytest.mark.usefixtures("current_first")
+async def test_a_client_that_leaves_a_server_connects_to_another(own_server, nats_server):
+    """nats-py would choose it again as often as the other one."""
+    async with client_of(own_server.port, nats_server.port) as (client, reconnected), asyncio.timeout(DEADLINE):
+        await client.leave_server()
+        await reconnected.wait()
+
+        assert client.connected_url.port == nats_server.port
+
+
+@pytest.mark.usefixtures("current_first")
+async def test_a_server_that_was_left_is_tried_after_the_others(own_server):
+    """If none of them works, for example because each closes the connection."""
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1") as closing, asyncio.timeout(DEADLINE):
+        port = closing.sockets[0].getsockname()[1]
+        async with client_of(own_server.port, port) as (client, reconnected):
+            await client.leave_server()
+            await reconnected.wait()
+
+            assert client.connected_url.port == own_server.port
 
 
 def test_other_errors_are_named_by_their_type():
