@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -31,6 +32,8 @@ class LeaseManager:
         self._held: dict[int, DeliveryRecord] = {}
         # IDs of writes without a response by lease token. The server may execute each while a later one is in flight.
         self._unanswered: dict[str, set[str]] = {}
+        # Calls that settle a lease, by its token.
+        self._settling: Counter[str] = Counter()
         # Claims whose caller was cancelled, until their leases are released.
         self._returning: set[asyncio.Future[None]] = set()
 
@@ -154,50 +157,61 @@ class LeaseManager:
 
     async def settle(self, lease: Lease, change: Callable[[DeliveryRecord], DeliveryRecord]) -> DeliveryRecord | None:
         """Change a delivery's record; return None if the lease was lost."""
+        self._settling[lease.token] += 1
+        try:
+            return await self._settle(lease, change)
+        finally:
+            self._settling -= Counter([lease.token])
+
+    async def _settle(self, lease: Lease, change: Callable[[DeliveryRecord], DeliveryRecord]) -> DeliveryRecord | None:
         record = await self._current(lease)
         while record is not None and record.token == lease.token:
             changed = evolve(change(record), updated_at=self._store.now(), write=secrets.token_hex(8))
             if record.state != LEASED:
-                # Settled by an earlier call of this operation that got no response?
-                writes = self._unanswered.pop(lease.token, ())
-                if record.write not in writes or record.state != changed.state:
-                    return None
-                await self._store.write_event(record)
-                return record
-            record = await self._write(changed, record)
+                return await self._settled_before(record, changed.state)
+            record = await self._write(changed)
             if record is not None and record.write == changed.write:
-                return self._settled(record)
-        self._unanswered.pop(lease.token, None)
+                self._update(record)
+                return record
+        self._forget(parse_row_id(lease.id), lease.token)
         return None
+
+    async def _settled_before(self, record: DeliveryRecord, state: str) -> DeliveryRecord | None:
+        """Return *record* if an earlier call of this operation, which got no response, has settled the lease."""
+        is_own = record.write in self._unanswered.get(record.token, ()) and record.state == state
+        if is_own:
+            await self._store.write_event(record)
+        self._forget(record.id, record.token)
+        return record if is_own else None
 
     async def _current(self, lease: Lease) -> DeliveryRecord | None:
         id = parse_row_id(lease.id)
         held = self._held.get(id)
         if held is None or held.token != lease.token:
             return await self._store.get_open_record(id)
-        del self._held[id]
+        # It is held until the outcome is known, because a first lease may be nowhere else.
         if held.revision or held.due_at > self._store.now():
             return held
         # Another process may have settled the delivery, and an operator have deleted its record.
         return await self._store.get_open_record(id, held)
 
-    async def _write(self, changed: DeliveryRecord, record: DeliveryRecord) -> DeliveryRecord | None:
+    async def _write(self, changed: DeliveryRecord) -> DeliveryRecord | None:
         try:
             return await self._store.write(changed)
         except BaseException:
             self._unanswered.setdefault(changed.token, set()).add(changed.write)
-            # A first lease may be nowhere else, if the servers were restarted.
-            self._held.setdefault(record.id, record)
             raise
 
-    def _settled(self, record: DeliveryRecord) -> DeliveryRecord:
-        self._unanswered.pop(record.token, None)
+    def _update(self, record: DeliveryRecord) -> None:
+        """Hold a lease as it was written, or forget it once it is settled."""
+        self._forget(record.id, record.token)
         if record.state == LEASED:
             self._held[record.id] = record
-        else:
-            # A concurrent `extend` may have put it back.
-            self._held.pop(record.id, None)
-        return record
+
+    def _forget(self, id: int, token: str) -> None:
+        self._unanswered.pop(token, None)
+        if (held := self._held.get(id)) is not None and held.token == token:
+            del self._held[id]
 
     async def nak(self, record: DeliveryRecord | None, lease: Lease, seconds: float) -> bool:
         """Have a message redelivered after *seconds*, if its lease was settled; return whether it was."""
@@ -230,7 +244,8 @@ class LeaseManager:
         if self._returning:
             await asyncio.wait(self._returning, timeout=timeout)
         # Due at one time, they are claimed in order of arrival.
-        held, now = list(self._held.values()), self._store.now()
+        now = self._store.now()
+        held = [record for record in self._held.values() if record.token not in self._settling]
         with suppress(InboxError, TimeoutError):
             async with asyncio.timeout(timeout):
                 await asyncio.gather(*(self._release(record, now) for record in held), return_exceptions=True)

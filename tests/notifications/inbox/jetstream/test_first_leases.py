@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -13,10 +14,11 @@ from nats.js.api import StorageType, StreamConfig
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, lease_of
 from notifications.inbox.waiting import until
 
-from callfire_async.errors import InboxUnavailableError
+from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats, Lease
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _first_leases
 from callfire_async.notifications.inbox.jetstream._records import DeliveryRecord, Message
+from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, PublishAck
 
 SHORT = 0.05
 LATER = datetime.now(UTC) + timedelta(days=1)
@@ -139,6 +141,92 @@ async def test_an_ack_that_failed_can_be_repeated_after_the_memory_was_lost(nats
 
     assert await inbox.ack(lease)
     assert not await inbox.ack(lease)
+
+
+async def test_an_ack_during_an_extend_holds_a_lease_that_was_lost_from_memory(nats_server, name, inbox, monkeypatch):
+    """The settlement that is in flight has not ended the lease."""
+    appended = await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    await lose_memory(nats_server, name)
+    extending, proceed = await start_and_pause(inbox, monkeypatch, inbox.extend(lease, LEASE))
+
+    assert await inbox.ack(lease)
+    proceed.set()
+    assert not await extending
+    assert (await inbox.get(appended.id)).state == "done"
+    assert inbox._leases._held == {}
+
+
+async def start_and_pause(
+    inbox: JetStreamInbox, monkeypatch: pytest.MonkeyPatch, call: Awaitable[bool]
+) -> tuple[asyncio.Future[bool], asyncio.Event]:
+    """Start a settlement, and stop before its record is written until the event is set."""
+    store, reached, proceed = inbox._store, asyncio.Event(), asyncio.Event()
+    write = store.write
+
+    async def stopping(record: DeliveryRecord) -> DeliveryRecord | None:
+        monkeypatch.setattr(store, "write", write)
+        reached.set()
+        await proceed.wait()
+        return await write(record)
+
+    monkeypatch.setattr(store, "write", stopping)
+    started = asyncio.ensure_future(call)
+    await reached.wait()
+    return started, proceed
+
+
+async def test_closing_does_not_release_a_lease_that_is_being_settled(inbox, monkeypatch):
+    """The delivery would be handled again although its ack follows."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    acking, proceed = await start_and_pause(inbox, monkeypatch, inbox.ack(lease))
+
+    await inbox._leases.release_all(DEADLINE)
+
+    proceed.set()
+    assert await acking
+
+
+async def test_an_ack_whose_lease_could_not_be_read_can_be_repeated(nats_server, name, inbox, monkeypatch):
+    """The lease has expired, and is held by this process only."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox, lease=0.0)
+    await lose_memory(nats_server, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox._store.opened.records, "get_last", _unavailable)
+        with pytest.raises(InboxUnavailableError):
+            await inbox.ack(lease)
+
+    assert await inbox.ack(lease)
+    assert not await inbox.ack(lease)
+
+
+async def _unavailable(*_: object) -> None:
+    raise InboxUnavailableError("no response")
+
+
+async def test_an_ack_without_a_response_can_be_repeated_until_its_event_is_marked(inbox, monkeypatch):
+    """The ack was executed, and the first repeat fails while it marks the event."""
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    records = inbox._store.opened.records
+    publish = records.publish
+
+    async def executed(*messages: PendingMessage) -> None:
+        await publish(*messages)
+        await _unavailable()
+
+    for attribute, failing in (("opened.records.publish", executed), ("write_event", _unavailable)):
+        with monkeypatch.context() as patch:
+            target = records if attribute.endswith("publish") else inbox._store
+            patch.setattr(target, attribute.rpartition(".")[2], failing)
+            with pytest.raises(InboxUnavailableError):
+                await inbox.ack(lease, event_key="event")
+
+    assert await inbox.ack(lease, event_key="event")
+    assert await inbox.handled(["event"]) == {"event"}
+    assert inbox._leases._unanswered == {}
 
 
 async def test_a_delivery_that_is_redelivered_after_the_memory_was_lost_has_no_crash(nats_server, name, inbox, other):
