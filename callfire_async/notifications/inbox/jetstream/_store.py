@@ -17,7 +17,7 @@ from callfire_async.notifications.inbox.jetstream._config import InboxStreams
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer, PulledMessage
 from callfire_async.notifications.inbox.jetstream._first_leases import FirstLeases
-from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, DeliveryRecord, Message, StoredMessage
+from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, DeliveryRecord, Message, StoredMessage
 from callfire_async.notifications.inbox.jetstream._stream import (
     EXPECTED_REVISION,
     PendingMessage,
@@ -131,7 +131,9 @@ class DeliveryStore:
         """
         try:
             uses_memory = not (record.revision or pulled.message.replays)
-            is_in_memory = uses_memory and await self.opened.first_leases.write(record)
+            # Of a later lease, only what it replaces: it would count as a crash if its record cannot be written.
+            kept = record if pulled.is_new else evolve(record, state=READY)
+            is_in_memory = uses_memory and await self.opened.first_leases.write(kept)
         except RevisionConflictError:
             return None
         return record if is_in_memory and pulled.is_new else await self.write(record)

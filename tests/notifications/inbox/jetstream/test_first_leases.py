@@ -229,6 +229,23 @@ async def test_an_ack_without_a_response_can_be_repeated_until_its_event_is_mark
     assert inbox._leases._unanswered == {}
 
 
+async def test_a_claim_that_fails_counts_no_crash(inbox, other, monkeypatch):
+    """For example while the disk is full; the crash before it counts once."""
+    appended = await inbox.append(Delivery(b"body"))
+    await lease_of(inbox, lease=0.0)
+    (pulled,) = await _pull(other)
+    with monkeypatch.context() as patch:
+        patch.setattr(other._store.opened.records, "publish", _unavailable)
+        for _ in range(3):
+            with pytest.raises(InboxUnavailableError):
+                await other._leases._claim([pulled], 0.0)
+    state = (await inbox.get(appended.id)).state
+
+    (lease,) = await other._leases._claim([pulled], LEASE)
+    assert (state, lease.crashes, lease.attempt) == ("ready", 1, 1)
+    assert await other.ack(lease)
+
+
 async def test_a_delivery_that_is_redelivered_after_the_memory_was_lost_has_no_crash(nats_server, name, inbox, other):
     """Its first lease is unknown, but cannot be settled any more."""
     await inbox.append(Delivery(b"body"))
