@@ -171,9 +171,13 @@ class NatsConnection:
         self._reconnect_callbacks.append(callback)
 
     @contextmanager
-    def translate_errors(self) -> Iterator[None]:
+    def translate_errors(self, *, is_optional: bool = False) -> Iterator[None]:
         """
         Raise the errors of nats-py as errors of this library.
+
+        Args:
+            is_optional: Whether the request is for a stream that the inbox can do without. If it gets no response, that
+                proves nothing about the server, which is not left then.
 
         Raises:
             InboxUnavailableError: No response in time; the operation may have been executed.
@@ -187,7 +191,8 @@ class NatsConnection:
             reason = f"{error.description} ({error.err_code})" if error.description else "JetStream does not respond"
             raise kind(f"NATS at {self.address} refused the request: {reason}") from error
         except TimeoutError as error:
-            self._leave_isolated_server()
+            if not is_optional:
+                self._leave_isolated_server()
             raise InboxUnavailableError(self._timeout_message()) from error
         except (nats.errors.Error, OSError) as error:
             raise InboxUnavailableError(f"NATS at {self.address} is unavailable: {describe_error(error)}") from error
@@ -228,26 +233,26 @@ class NatsConnection:
             async with asyncio.timeout(self.timeout):
                 await self.client.publish(subject, payload, reply=reply)
 
-    async def check_stream(self, name: str) -> None:
+    async def check_stream(self, name: str, *, is_optional: bool = False) -> None:
         """Raise `InboxUnavailableError` if a stream does not exist."""
         try:
             await self.jetstream.stream_info(name)
         except nats.js.errors.NotFoundError as error:
-            raise self._missing_stream(name) from error
+            raise self._missing_stream(name, is_optional=is_optional) from error
 
-    def _missing_stream(self, name: str) -> InboxUnavailableError:
-        return InboxUnavailableError(
-            f"stream {name} on NATS at {self.address} is missing: it was deleted, with its deliveries; restore it from"
-            " a backup, or restart to create an empty one"
-        )
+    def _missing_stream(self, name: str, *, is_optional: bool) -> InboxUnavailableError:
+        loss = ": it was deleted, with its deliveries; restore it from a backup, or restart to create an empty one"
+        return InboxUnavailableError(f"stream {name} on NATS at {self.address} is missing{'' if is_optional else loss}")
 
-    async def request_with_retry(self, request: Callable[[float], Awaitable[T]], *, stream: str | None = None) -> T:
+    async def request_with_retry(
+        self, request: Callable[[float], Awaitable[T]], *, stream: str | None = None, is_optional: bool = False
+    ) -> T:
         """
         Call *request* with the seconds for one attempt, until it succeeds or the timeout ends.
 
         Only for idempotent requests. If *stream* is missing, it fails at once.
         """
-        with self.translate_errors():
+        with self.translate_errors(is_optional=is_optional):
             async with asyncio.timeout(self.timeout):
                 while True:
                     try:
@@ -255,20 +260,20 @@ class NatsConnection:
                         return await request(self.timeout / 4)
                     except nats.js.errors.APIError as error:
                         if error.err_code == _MISSING_STREAM_ERROR and stream is not None:
-                            raise self._missing_stream(stream) from error
+                            raise self._missing_stream(stream, is_optional=is_optional) from error
                         if error.err_code is not None and error.err_code not in _TEMPORARY_ERRORS:
                             raise
                     except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError):
-                        await self._check_responder(stream)
+                        await self._check_responder(stream, is_optional=is_optional)
                     except (nats.errors.TimeoutError, nats.js.errors.Error):
                         pass
                     await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def _check_responder(self, stream: str | None) -> None:
+    async def _check_responder(self, stream: str | None, *, is_optional: bool) -> None:
         """Raise `InboxUnavailableError` if nothing responds because the stream is missing, and not for an election."""
         if stream is not None:
             with suppress(nats.errors.Error):
-                await self.check_stream(stream)
+                await self.check_stream(stream, is_optional=is_optional)
 
 
 def header(message: Msg, name: str) -> str | None:

@@ -48,7 +48,7 @@ class FirstLeases:
     def __init__(self, connection: NatsConnection, streams: InboxStreams) -> None:
         self._connection = connection
         self._streams = streams
-        self._stream = Stream(connection, streams.leases)
+        self._stream = Stream(connection, streams.leases, is_optional=True)
         self._creation = asyncio.Lock()
         self._is_created = False
         # By the monotonic clock.
@@ -104,7 +104,7 @@ class FirstLeases:
     async def _create(self) -> None:
         async with self._creation:
             if not self._is_created:
-                with self._connection.translate_errors():
+                with self._connection.translate_errors(is_optional=True):
                     await self._add_stream()
             self._is_created = True
 

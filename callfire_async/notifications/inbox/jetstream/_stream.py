@@ -65,10 +65,11 @@ class Stream:
     Messages that are published while a batch is in flight form the next batch and share a disk sync.
     """
 
-    def __init__(self, connection: NatsConnection, name: str) -> None:
+    def __init__(self, connection: NatsConnection, name: str, *, is_optional: bool = False) -> None:
         self._connection = connection
         self._jetstream = connection.jetstream
         self._batcher: Batcher[PendingMessage, PublishAck] = Batcher(self._write, max_items=_MAX_BATCH_MESSAGES)
+        self._is_optional = is_optional
         self.name = name
 
     # --- publish ------------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ class Stream:
             RevisionConflictError: Another process has written to the subject since it was read.
             InboxUnavailableError: No response in time; the messages may be stored.
         """
-        with self._connection.translate_errors():
+        with self._connection.translate_errors(is_optional=self._is_optional):
             async with asyncio.timeout(self._connection.timeout):
                 return await self._batcher.submit(messages)
 
@@ -146,7 +147,7 @@ class Stream:
         return PublishAck(ack.seq, bool(ack.duplicate))
 
     async def _request(self, request: Callable[[float], Awaitable[T]]) -> T:
-        return await self._connection.request_with_retry(request, stream=self.name)
+        return await self._connection.request_with_retry(request, stream=self.name, is_optional=self._is_optional)
 
     # --- get and delete -----------------------------------------------------------------------------------
 

@@ -305,8 +305,9 @@ async def test_without_memory_leases_are_on_disk(nats_server, name, caplog):
     )
 
 
-async def test_a_deleted_stream_is_created_again(nats_server, name, inbox, monkeypatch):
-    """Until then, leases are on disk."""
+async def test_a_deleted_stream_is_created_again(nats_server, name, inbox, monkeypatch, caplog):
+    """Until then, leases are on disk. The log does not call the deliveries lost, which are in another stream."""
+    caplog.set_level(logging.INFO)
     async with admin(nats_server) as jetstream:
         await jetstream.delete_stream(f"{name}-leases")
     await inbox.append_many([Delivery(b"1"), Delivery(b"2"), Delivery(b"3")])
@@ -316,6 +317,8 @@ async def test_a_deleted_stream_is_created_again(nats_server, name, inbox, monke
 
     assert await records_and_leases(inbox) == (1, 2)
     assert [await inbox.ack(lease) for lease in (*on_disk, *in_memory)] == [True] * 3
+    (message,) = [message for message in caplog.messages if "cannot keep leases" in message]
+    assert message.endswith(f"stream {name}-leases on NATS at 127.0.0.1:{nats_server.port} is missing")
 
 
 def _ten_minutes_later():
@@ -356,6 +359,49 @@ async def test_an_existing_stream_may_have_other_settings(nats_server, name):
         lease = await lease_of(inbox)
         assert await records_and_leases(inbox) == (0, 1)
         assert await inbox.ack(lease)
+
+
+@pytest.mark.parametrize("operation", ["write", "get", "create"])
+async def test_a_server_is_not_left_for_the_leases_in_memory(nats_server, name, monkeypatch, operation):
+    """The inbox can do without them, and a reconnect would end their pause."""
+    servers = [nats_server.url(), nats_server.url().replace("127.0.0.1", "localhost")]
+    async with JetStreamInbox(servers, name=name) as inbox:
+        left = _watch_leaving(inbox, monkeypatch)
+        opened = inbox._store.opened
+        operations: dict[str, Callable[[], Awaitable[object]]] = {
+            "write": lambda: opened.first_leases._stream.publish(PendingMessage(f"{name}-leases.1", b"", {})),
+            "get": lambda: opened.first_leases._stream.get(1),
+            "create": opened.first_leases._create,
+        }
+        opened.first_leases._reset()
+        with pytest.raises(InboxUnavailableError):
+            await operations[operation]()
+        await opened.first_leases.close()
+        assert left == []
+
+        with pytest.raises(InboxUnavailableError):
+            await opened.records.get(1)
+        assert left == [True]
+
+
+def _watch_leaving(inbox: JetStreamInbox, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Let requests get no response, long after the client has connected; return where it records that it leaves."""
+    left = []
+    connection = inbox._store.opened.connection
+
+    async def silent(*_: object, **options: object) -> None:
+        raise nats.errors.TimeoutError
+
+    def leave_server() -> Awaitable[None]:
+        left.append(True)
+        return asyncio.sleep(0)
+
+    for method in ("publish", "get_msg", "add_stream"):
+        monkeypatch.setattr(connection.jetstream, method, silent)
+    monkeypatch.setattr(connection, "_connected_at", -math.inf)
+    monkeypatch.setattr(connection, "timeout", SHORT)
+    monkeypatch.setattr(connection.client, "leave_server", leave_server)
+    return left
 
 
 async def test_leases_of_other_deliveries_with_these_ids_are_replaced(nats_server, name):
