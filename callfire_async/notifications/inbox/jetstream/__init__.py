@@ -167,9 +167,8 @@ class JetStreamInbox:
             clock = await server_clock(connection, self._streams)
             names = (self._streams.queue, self._streams.records, self._streams.dead)
             streams = [Stream(connection, name) for name in names]
-            stack.push_async_callback(_close_all, streams)
             first_leases = FirstLeases(connection, self._streams)
-            stack.push_async_callback(first_leases.close)
+            stack.push_async_callback(_close_all, [*streams, first_leases])
             await first_leases.open()
             guard = ConsumerGuard(connection, self._streams)
             consumer = PullConsumer(connection, self._streams.queue, self._streams.consumer, guard)
@@ -315,5 +314,5 @@ class JetStreamInbox:
         return await self._admin.stats()
 
 
-async def _close_all(streams: Sequence[Stream]) -> None:
+async def _close_all(streams: Sequence[Stream | FirstLeases]) -> None:
     await asyncio.gather(*(stream.close() for stream in streams))

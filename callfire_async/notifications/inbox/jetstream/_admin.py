@@ -14,6 +14,7 @@ from callfire_async.notifications.inbox.jetstream._records import (
     READY,
     DeliveryRecord,
     Message,
+    decode_record,
 )
 from callfire_async.notifications.inbox.jetstream._store import DeliveryStore, gather_all, pages
 
@@ -83,7 +84,7 @@ class InboxAdmin:
 
     async def _records(self) -> list[DeliveryRecord]:
         messages = self._store.opened.records.messages(self._store.record_subject("*"))
-        return [self._store.decode_record(stored) async for stored in messages]
+        return [decode_record(stored) async for stored in messages]
 
     # --- replay and purge ---------------------------------------------------------------------------------
 

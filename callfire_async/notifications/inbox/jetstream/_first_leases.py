@@ -15,12 +15,18 @@ from typing import TypeVar
 
 import nats.js.errors
 from attrs import evolve
+from nats.js.api import RetentionPolicy
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.jetstream._config import STREAM_EXISTS_ERROR, InboxStreams
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
-from callfire_async.notifications.inbox.jetstream._records import DeliveryRecord
-from callfire_async.notifications.inbox.jetstream._stream import EXPECTED_REVISION, PendingMessage, Stream
+from callfire_async.notifications.inbox.jetstream._records import DeliveryRecord, decode_record
+from callfire_async.notifications.inbox.jetstream._stream import (
+    EXPECTED_REVISION,
+    PendingMessage,
+    RevisionConflictError,
+    Stream,
+)
 
 __all__ = ["FirstLeases"]
 
@@ -77,14 +83,21 @@ class FirstLeases:
         """
         headers = {EXPECTED_REVISION: str(record.lease_revision)}
         message = PendingMessage(self._subject(record.id), record.encode(), headers)
-        return await self._attempt(lambda: self._stream.publish(message)) is not None
+        try:
+            return await self._attempt(lambda: self._stream.publish(message)) is not None
+        except RevisionConflictError:
+            # An earlier attempt of this write may have been executed without a response.
+            stored = await self.get(record.id)
+            if stored is None or stored.write != record.write:
+                raise
+            return True
 
     async def get(self, id: int) -> DeliveryRecord | None:
         """Return the lease of a delivery, without a revision on disk, or None."""
         stored = await self._attempt(lambda: self._stream.get_last(self._subject(id)))
         if stored is None:
             return None
-        return evolve(DeliveryRecord.decode(stored), revision=0, lease_revision=stored.sequence)
+        return evolve(decode_record(stored), revision=0, lease_revision=stored.sequence)
 
     def _subject(self, id: int) -> str:
         return f"{self._streams.leases}.{id}"
@@ -115,6 +128,10 @@ class FirstLeases:
             # The operator may have changed it.
             if error.err_code != STREAM_EXISTS_ERROR:
                 raise
+            info = await self._connection.jetstream.stream_info(self._streams.leases)
+            # Another inbox with this name would handle the leases as deliveries.
+            if info.config.retention == RetentionPolicy.WORK_QUEUE:
+                raise InboxError(f"it is the queue of inbox {self._streams.leases}") from error
 
     def _pause(self, error: Exception) -> None:
         self._is_created = False

@@ -8,9 +8,10 @@ from urllib.parse import parse_qs, urlencode
 
 from attrs import evolve, frozen
 
+from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox.base import Delivery
 
-__all__ = ["DEAD", "DELAYED", "DONE", "LEASED", "READY", "DeliveryRecord", "Message", "StoredMessage"]
+__all__ = ["DEAD", "DELAYED", "DONE", "LEASED", "READY", "DeliveryRecord", "Message", "StoredMessage", "decode_record"]
 
 # A record is never DELAYED: that is the state of an entry whose record is READY and not due yet.
 READY, DELAYED, LEASED, DONE, DEAD = "ready", "delayed", "leased", "done", "dead"
@@ -136,6 +137,16 @@ class DeliveryRecord:
     def reset(self, sequence: int, crashes: int, now: float) -> DeliveryRecord:
         """Return the record of a replay by the message *sequence*; completed handlers are kept."""
         return evolve(self, state=READY, message=sequence, attempt=1, crashes=crashes, due_at=now, updated_at=now)
+
+
+def decode_record(stored: StoredMessage) -> DeliveryRecord:
+    """Return a record; raise `InboxError` if it is invalid."""
+    try:
+        return DeliveryRecord.decode(stored)
+    except (KeyError, ValueError) as error:
+        id = stored.subject.rpartition(".")[2]
+        message = f"cannot read the record of delivery {id}; a later version may have written it"
+        raise InboxError(message) from error
 
 
 def _delivery_fields(delivery: Delivery) -> list[tuple[str, str]]:

@@ -17,7 +17,15 @@ from callfire_async.notifications.inbox.jetstream._config import InboxStreams
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
 from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer, PulledMessage
 from callfire_async.notifications.inbox.jetstream._first_leases import FirstLeases
-from callfire_async.notifications.inbox.jetstream._records import DEAD, DONE, READY, DeliveryRecord, Message, StoredMessage
+from callfire_async.notifications.inbox.jetstream._records import (
+    DEAD,
+    DONE,
+    READY,
+    DeliveryRecord,
+    Message,
+    StoredMessage,
+    decode_record,
+)
 from callfire_async.notifications.inbox.jetstream._stream import (
     EXPECTED_REVISION,
     PendingMessage,
@@ -74,7 +82,7 @@ class DeliveryStore:
     async def get_record(self, id: int) -> DeliveryRecord | None:
         """Return a delivery's record on disk; None if it has none."""
         stored = await self.opened.records.get_last(self.record_subject(id)) if id else None
-        return None if stored is None else self.decode_record(stored)
+        return None if stored is None else decode_record(stored)
 
     async def get_open_record(self, id: int, held: DeliveryRecord | None = None) -> DeliveryRecord | None:
         """Return a delivery's record; without one on disk its first lease, *held* or in memory, while it is queued."""
@@ -92,16 +100,6 @@ class DeliveryStore:
         subjects = [[self.record_subject(id) for id in page] for page in pages(ids)]
         found = [stored for page in subjects for stored in await self.opened.records.last_of(page)]
         return {int(stored.subject.rpartition(".")[2]) for stored in found}
-
-    @staticmethod
-    def decode_record(stored: StoredMessage) -> DeliveryRecord:
-        """Return a record; raise `InboxError` if it is invalid."""
-        try:
-            return DeliveryRecord.decode(stored)
-        except (KeyError, ValueError) as error:
-            id = stored.subject.rpartition(".")[2]
-            message = f"cannot read the record of delivery {id}; a later version may have written it"
-            raise InboxError(message) from error
 
     async def write(self, record: DeliveryRecord) -> DeliveryRecord | None:
         """

@@ -246,6 +246,33 @@ async def test_a_claim_that_fails_counts_no_crash(inbox, other, monkeypatch):
     assert await other.ack(lease)
 
 
+async def test_a_lease_whose_write_was_repeated_is_not_another_one(inbox, monkeypatch):
+    """The first write was executed without a response."""
+    await inbox.append(Delivery(b"body"))
+    stream = inbox._store.opened.first_leases._stream
+    publish = stream.publish
+
+    async def repeated(message: PendingMessage) -> list[PublishAck]:
+        await publish(message)
+        return await publish(message)
+
+    monkeypatch.setattr(stream, "publish", repeated)
+    (lease,) = await inbox.claim(1, lease=LEASE)
+
+    assert (await records_and_leases(inbox), lease.crashes) == ((0, 1), 0)
+    assert await inbox.ack(lease)
+
+
+async def test_a_lease_that_cannot_be_read_is_named(nats_server, name, inbox):
+    """As a record that cannot be read; a later version may have written it."""
+    appended = await inbox.append(Delivery(b"body"))
+    async with admin(nats_server) as jetstream:
+        await jetstream.publish(f"{name}-leases.{appended.id}", b"later")
+
+    with pytest.raises(InboxError, match=f"cannot read the record of delivery {appended.id}; a later version"):
+        await inbox.get(appended.id)
+
+
 async def test_a_delivery_that_is_redelivered_after_the_memory_was_lost_has_no_crash(nats_server, name, inbox, other):
     """Its first lease is unknown, but cannot be settled any more."""
     await inbox.append(Delivery(b"body"))
@@ -361,12 +388,26 @@ async def test_an_existing_stream_may_have_other_settings(nats_server, name):
         assert await inbox.ack(lease)
 
 
+async def test_the_queue_of_another_inbox_gets_no_leases(nats_server, name, caplog):
+    """It would handle them as deliveries."""
+    caplog.set_level(logging.INFO)
+    async with (
+        JetStreamInbox(nats_server.url(), name=f"{name}-leases") as leases,
+        JetStreamInbox(nats_server.url(), name=name) as inbox,
+    ):
+        await inbox.append(Delivery(b"body"))
+        lease = await lease_of(inbox)
+
+        assert (await inbox.stats(), await leases.stats()) == (InboxStats(leased=1), InboxStats())
+        assert await inbox.ack(lease)
+    assert f"to disk for 300 s: it is the queue of inbox {name}-leases" in caplog.text
+
+
 @pytest.mark.parametrize("operation", ["write", "get", "create"])
 async def test_a_server_is_not_left_for_the_leases_in_memory(nats_server, name, monkeypatch, operation):
     """The inbox can do without them, and a reconnect would end their pause."""
     servers = [nats_server.url(), nats_server.url().replace("127.0.0.1", "localhost")]
     async with JetStreamInbox(servers, name=name) as inbox:
-        left = _watch_leaving(inbox, monkeypatch)
         opened = inbox._store.opened
         operations: dict[str, Callable[[], Awaitable[object]]] = {
             "write": lambda: opened.first_leases._stream.publish(PendingMessage(f"{name}-leases.1", b"", {})),
@@ -374,14 +415,16 @@ async def test_a_server_is_not_left_for_the_leases_in_memory(nats_server, name, 
             "create": opened.first_leases._create,
         }
         opened.first_leases._reset()
-        with pytest.raises(InboxUnavailableError):
-            await operations[operation]()
-        await opened.first_leases.close()
-        assert left == []
+        with monkeypatch.context() as patch:
+            left = _watch_leaving(inbox, patch)
+            with pytest.raises(InboxUnavailableError):
+                await operations[operation]()
+            await opened.first_leases.close()
+            assert left == []
 
-        with pytest.raises(InboxUnavailableError):
-            await opened.records.get(1)
-        assert left == [True]
+            with pytest.raises(InboxUnavailableError):
+                await opened.records.get(1)
+            assert left == [True]
 
 
 def _watch_leaving(inbox: JetStreamInbox, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
@@ -402,6 +445,23 @@ def _watch_leaving(inbox: JetStreamInbox, monkeypatch: pytest.MonkeyPatch) -> li
     monkeypatch.setattr(connection, "timeout", SHORT)
     monkeypatch.setattr(connection.client, "leave_server", leave_server)
     return left
+
+
+async def test_all_streams_are_closed_at_once(nats_server, name, monkeypatch):
+    """One after the other, they would need more time than a stop leaves if the servers do not respond."""
+    steps = []
+
+    async def close() -> None:
+        steps.append("begin")
+        await asyncio.sleep(0)
+        steps.append("end")
+
+    async with JetStreamInbox(nats_server.url(), name=name) as inbox:
+        opened = inbox._store.opened
+        for stream in (opened.queue, opened.records, opened.dead, opened.first_leases._stream):
+            monkeypatch.setattr(stream, "close", close)
+
+    assert steps == ["begin"] * 4 + ["end"] * 4
 
 
 async def test_leases_of_other_deliveries_with_these_ids_are_replaced(nats_server, name):
