@@ -49,7 +49,7 @@ SCENARIOS = {
     "spool": Settings("two receivers with spools, more partitions", has_spool=True, partitions=4, restarts=2),
     "suspects": Settings("events that crash their process", crashing_events=2, crashes=0, restarts=0),
     "clock": Settings(
-        "the clock jumps, and answers are lost", clock_jumps=3, restarts=3, lost_rate=0.15, error_rate=0.1
+        "the clock jumps, and responses are lost", clock_jumps=3, restarts=3, lost_rate=0.15, error_rate=0.1
     ),
     "envelopes": Settings("envelopes with three events", postbacks=8, events_per_postback=3, lost_rate=0.15),
     "stops": Settings("three receivers are stopped while their inbox is unavailable", processes=3, outages=3),

@@ -6,7 +6,7 @@ from attrs import frozen
 from simulation.settings import SCENARIOS
 
 LOST = "204 means stored: nothing that was acknowledged is lost"
-ONCE = "A handler that succeeded runs again only after a crash, an expired lease or a lost answer"
+ONCE = "A handler that succeeded runs again only after a crash, an expired lease or a lost response"
 EXACTLY_ONCE = "Handlers that use `complete_in` take effect exactly once"
 OUTAGES = "With a spool, postbacks are accepted while the primary inbox is unavailable, and none is lost"
 SHUTDOWN = "A stop loses and repeats nothing, and another process takes over"
@@ -14,7 +14,7 @@ STATES = "All inboxes behave alike, in any order of operations"
 PARSE = "`parse` returns an event or raises a `NotificationError`, for any bytes"
 CREATE = "A create is never doubled, and a failure at any byte leaves the client usable"
 CANCELLATION = "Cancellation is safe: each connection of the pool stays usable"
-STATUS = "The endpoint answers with the documented status codes only"
+STATUS = "The endpoint responds with the documented status codes only"
 SERVERS = "The documented servers run the receiver, and stop it"
 EVENTS = "Each event reaches its handler, from the API call to the handler"
 
@@ -160,7 +160,7 @@ FORMS = (
     Form(
         "network-faults",
         LOST,
-        "latency, cuts and lost answers between a receiver and its PostgreSQL or NATS server, 20 of each",
+        "latency, cuts and lost responses between a receiver and its PostgreSQL or NATS server, 20 of each",
         (f"{INBOX}/test_faults.py",),
         600.0,
     ),
