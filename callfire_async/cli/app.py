@@ -31,7 +31,7 @@ _SUMMARIES = {
         "inspect": "Show the deliveries of a SQLite inbox on a local web page.",
     },
     "Account": {
-        "webhooks": "List and change an account's webhooks, and replace its subscriptions by webhooks.",
+        "webhooks": "List and change an account's webhooks, and replace its subscriptions with webhooks.",
         "subscriptions": "List and change an account's subscriptions.",
     },
 }

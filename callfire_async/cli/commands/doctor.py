@@ -73,7 +73,7 @@ def doctor(
         bool,
         typer.Option(
             "--post-event",
-            help="Also post a signed test event. In an inbox it becomes a dead letter, unless a handler takes it.",
+            help="Also post a signed test event. In an inbox it becomes a dead letter, unless a handler matches.",
         ),
     ] = False,
     inbox: Annotated[str | None, typer.Option(metavar="FILE", help="File or directory of your inbox.")] = None,
@@ -148,7 +148,7 @@ async def _check_webhooks(options: ClientOptions) -> Check:
 
     # Credentials for another server are not sent to CallFire.
     if options.base_url and not options.webhooks_base_url:
-        return _skipped("API v2", "skipped; give --webhooks-base-url beside --base-url")
+        return _skipped("API v2", "skipped; give --webhooks-base-url together with --base-url")
     return await _check_account(options, "API v2", query)
 
 
@@ -193,7 +193,7 @@ async def _check_endpoint(url: str | None) -> AsyncIterator[Check]:
         response = await _post(client, url)
         yield _check_reachable(response)
         if response != 400:
-            yield _skipped("token", "skipped, since the endpoint does not respond as expected")
+            yield _skipped("token", "skipped, because the endpoint does not respond as expected")
             return
         yield _check_wrong_token(await _post(client, f"{base}/{EndpointTokens.generate()}"))
 

@@ -34,7 +34,7 @@ To trigger a postback to the subscriptions to OUTBOUND_TEXT_FINISHED and the web
     help="""
     Serve an in-memory fake of CallFire's API on localhost.
 
-    Subscriptions and webhooks made there get postbacks for the texts that are sent there. No text is delivered.
+    Its subscriptions and webhooks get postbacks about the texts that are sent through it. No text is delivered.
     """,
 )
 def sandbox(
@@ -44,7 +44,7 @@ def sandbox(
         ListOfOne, typer.Option(help="JSON form of a list with one item in API 1.1; CallFire has sent both.")
     ] = "array",
     postback_shape: Annotated[
-        PostbackShape, typer.Option(help="Shape of API 1.1's postbacks: of today (since 2016), or of 2015.")
+        PostbackShape, typer.Option(help="Shape of API 1.1's postbacks: the current one (since 2016), or that of 2015.")
     ] = "2016",
     events_per_postback: Annotated[
         int, typer.Option(min=1, help="Maximum number of events in one postback of API v2.")

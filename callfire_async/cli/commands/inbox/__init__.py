@@ -104,7 +104,7 @@ async def _list_all(target: str, state: str | None, *, as_json: bool) -> None:
     help="""
     Show one delivery with masked numbers and messages. Safe while the service is running.
 
-    A postback of API v2 with several events shows each of them, until the service splits it.
+    For a postback of API v2 with several events, each event is shown, until the service splits the postback.
     """,
 )
 def show(
@@ -191,8 +191,8 @@ def _describe_events(entry: InboxEntry, *, masked: bool) -> list[dict[str, Any]]
     help="""
     Make dead letters ready again.
 
-    Without `--router`, the running service handles them, or else the service when it runs next. With `--router`, a
-    table shows the result of each, and the status is 0 only if all are done. A SQLite file has one owner at a time:
+    Without `--router`, the service handles them, at once or after its next start. With `--router`, a table shows the
+    result of each, and the status is 0 only if all are done. A SQLite file has one owner at a time:
     stop the service before you use `--router`. If an ID is not a dead letter, nothing is replayed.
     """,
 )
@@ -388,9 +388,9 @@ app.command(
     rich_help_panel="Back up",
     epilog="Example: `callfire-async inbox restore callfire.db backups/callfire.db`",
     help="""
-    Replace an inbox by a backup. Stop the service first.
+    Replace an inbox with a backup. Stop the service first.
 
-    The old file and its log are kept beside the new one, under another name. Deliveries that were pending when the
+    The old file and its log are kept next to the new one, under another name. Deliveries that were pending when the
     backup was made are handled again. Files of a directory that have no backup are not changed.
     """,
 )(restore)

@@ -329,8 +329,8 @@ class _EventPrinter(Observer):
         token = "" if tokens_from_environment() else f"CALLFIRE_TOKEN=$(cat {shlex.quote(str(token_file()))}) "
         forwarding = f" and forwards them to {target}" if forward_to else ""
         self._echo(
-            f"Ready! {endpoint} prints postbacks{forwarding}. To subscribe the endpoint, replace http://127.0.0.1 by a"
-            f" public https address (not needed for a sandbox):\n\n"
+            f"Ready! {endpoint} prints postbacks{forwarding}. To subscribe the endpoint, replace http://127.0.0.1 with"
+            f" a public https address (not needed for a sandbox):\n\n"
             f"  {token}callfire-async subscriptions create '{base}/{{token}}' OUTBOUND_TEXT_FINISHED\n"
             f"  {token}callfire-async webhooks create '{base}/{{token}}' OutboundText\n"
         )

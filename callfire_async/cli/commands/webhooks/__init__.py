@@ -1,4 +1,4 @@
-"""Manage the webhooks of an account, one by one or from a file, and replace its subscriptions by webhooks."""
+"""Manage the webhooks of an account, one by one or from a file, and replace its subscriptions with webhooks."""
 
 import asyncio
 import sys
@@ -24,7 +24,7 @@ from callfire_async.models import Webhook, WebhookEvent, WebhookResource
 app: typer.Typer = CommandApp(
     panel="Single webhooks",
     no_args_is_help=True,
-    help="List and change an account's webhooks, and replace its subscriptions by webhooks.",
+    help="List and change an account's webhooks, and replace its subscriptions with webhooks.",
 )
 
 
@@ -72,7 +72,7 @@ SingleUse = Annotated[
     bool | None, typer.Option("--single-use/--reusable", help="Whether CallFire deletes the webhook after one event.")
 ]
 ExpiresAt = Annotated[
-    datetime | None, typer.Option(metavar="TIME", help="Local time at which the webhook ends, e.g. 2026-01-31.")
+    datetime | None, typer.Option(metavar="TIME", help="Local time at which the webhook expires, e.g. 2026-01-31.")
 ]
 NonStrictSsl = Annotated[
     bool | None,

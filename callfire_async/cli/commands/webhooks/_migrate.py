@@ -1,5 +1,5 @@
 """
-Replace an account's subscriptions by webhooks.
+Replace an account's subscriptions with webhooks.
 
 No event is missed: all webhooks exist, and the account is read again to check it, before the first subscription is
 disabled. Every run computes its changes from the account, so that it continues where an interrupted run stopped.
@@ -47,7 +47,7 @@ def migrate(
     ] = False,
     allow_unfiltered: Annotated[
         bool,
-        typer.Option("--allow-unfiltered", help="Replace subscriptions with a filter by webhooks, which have none."),
+        typer.Option("--allow-unfiltered", help="Also replace subscriptions that have a filter. Webhooks have none."),
     ] = False,
     login: Login = None,
     base_url: BaseUrl = None,
@@ -152,7 +152,7 @@ def _differs(spec: WebhookSpec, webhook: Webhook) -> bool:
 def _check_filters(changes: _Changes, options: MigrationOptions) -> None:
     if changes.unfiltered_ids and not options.allow_unfiltered:
         raise CliError(
-            f"webhooks have no filter, and {len(changes.unfiltered_ids)} of the subscriptions have one: give the"
+            f"webhooks have no filter, and {len(changes.unfiltered_ids)} of the subscriptions have one: pass the"
             " filters to the handlers as where=, then use --allow-unfiltered"
         )
 

@@ -55,7 +55,7 @@ async def back_up(source: Path, target: Path, *, overwrite: bool = False) -> lis
 
 async def restore(target: Path, source: Path, *, lock_timeout: float = 0.0) -> dict[Path, Path | None]:
     """
-    Replace an inbox file by a backup, or files of a directory by those of a directory of backups.
+    Replace an inbox file with a backup, or files of a directory with those of a directory of backups.
 
     The old file and its log are kept beside the new one, under another name. Files of the directory that have no
     backup are not changed.
