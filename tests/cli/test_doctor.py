@@ -56,7 +56,7 @@ def test_missing_or_rejected_credentials_are_status_3(run, monkeypatch):
     missing = run("doctor", "--json")
 
     assert (accepted.status, rejected.status, missing.status) == (0, 3, 3)
-    assert [checks_by_name(result)["credentials"]["is_well"] for result in (accepted, rejected, missing)] == [
+    assert [checks_by_name(result)["credentials"]["ok"] for result in (accepted, rejected, missing)] == [
         True,
         False,
         False,
@@ -69,7 +69,7 @@ def test_unreachable_account_is_status_1(run, account):
 
     shown = run("doctor", "--json")
 
-    assert (shown.status, "500" in checks_by_name(shown)["credentials"]["words"]) == (1, True)
+    assert (shown.status, "500" in checks_by_name(shown)["credentials"]["message"]) == (1, True)
 
 
 def test_invalid_urls_are_wrong_usage():
@@ -236,9 +236,9 @@ def test_webhooks_are_counted(run, account):
     rejected = run("doctor", "--webhooks-base-url", account.webhooks_base_url, "--json")
 
     checks = [checks_by_name(result)["API v2"] for result in (skipped, counted, rejected)]
-    assert [check["is_well"] for check in checks] == [None, True, False]
-    assert "--webhooks-base-url" in checks[0]["words"]
-    assert "webhooks: 0" in checks[1]["words"]
+    assert [check["ok"] for check in checks] == [None, True, False]
+    assert "--webhooks-base-url" in checks[0]["message"]
+    assert "webhooks: 0" in checks[1]["message"]
 
 
 SECRETS = SigningSecrets("a-signing-secret-of-the-tests")

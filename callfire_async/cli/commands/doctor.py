@@ -111,7 +111,7 @@ async def _doctor(
         if check.is_ok is False:
             statuses.append(check.status)
         if as_json:
-            echo_json({"check": check.name, "is_well": check.is_ok, "words": check.message})
+            echo_json({"check": check.name, "ok": check.is_ok, "message": check.message})
         else:
             echo(escape_control_characters(f"{_SIGNS[check.is_ok]} {check.name}: {check.message}"))
     return min(statuses, default=0)
