@@ -28,7 +28,10 @@ TABLES = HERE / "results.md"
 PEERS = HERE / "peers.json"
 
 _LIBRARIES = ("attrs", "cattrs", "httpx", "httpcore", "xmltodict", "pydantic-xml", "xsdata")
-_HEAD = "| operation | compared with | cost | spread | target | met |\n| --- | --- | --- | --- | --- | --- |\n"
+_HEAD = (
+    "| operation | compared with | cost | spread | target | met | measured |\n"
+    "| --- | --- | --- | --- | --- | --- | --- |\n"
+)
 
 
 @frozen
@@ -46,6 +49,8 @@ class Figure:
     baseline_cost: float = 0.0
     unit: str = "s"
     missing: str = ""
+    #: The day of the measurement: a run of some rows keeps the figures of the others.
+    date: str = ""
 
     @property
     def cost_ratios(self) -> tuple[float, ...]:
@@ -76,6 +81,7 @@ def figure(module: str, row: Row, runs: Sequence[Any]) -> Figure:
         "baseline": row.baseline,
         "target": row.target,
         "better": row.better,
+        "date": _today(),
     }
     missing = [run for run in runs if isinstance(run, str)]
     if missing:
@@ -95,7 +101,7 @@ def figure(module: str, row: Row, runs: Sequence[Any]) -> Figure:
 def machine() -> dict[str, Any]:
     """Return the date, the machine and the versions of the measurement."""
     return {
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": _today(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "load": [round(load, 1) for load in os.getloadavg()],
@@ -103,6 +109,10 @@ def machine() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "versions": {"expat": expat.EXPAT_VERSION.removeprefix("expat_")} | dict(_versions()),
     }
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def _processor() -> str:
@@ -136,7 +146,8 @@ def replaced(stored: Iterable[Figure], measured: Iterable[Figure]) -> list[Figur
 def read(path: Path) -> tuple[dict[str, Any], list[Figure]]:
     """Read a JSON file; return the machine and the figures."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    figures = [Figure(**{**item, "ratios": tuple(item["ratios"])}) for item in content["figures"]]
+    date = {"date": content["machine"]["date"]}
+    figures = [Figure(**{**date, **item, "ratios": tuple(item["ratios"])}) for item in content["figures"]]
     return content["machine"] | {"runs": content["runs"], "quick": content["quick"]}, figures
 
 
@@ -150,10 +161,12 @@ def table(figures: Iterable[Figure]) -> str:
 
 def _line(figure: Figure) -> str:
     if figure.missing:
-        return f"| {figure.operation} | {figure.baseline} | not measured: {figure.missing} | | {_target(figure)} | |\n"
+        return (
+            f"| {figure.operation} | {figure.baseline} | not measured: {figure.missing} | | {_target(figure)} | | |\n"
+        )
     spread = f"{_number(min(figure.cost_ratios))} to {_number(max(figure.cost_ratios))}"
     met = "" if figure.target is None else "yes" if figure.is_met else "no"
-    cells = figure.operation, figure.baseline, f"**{_number(figure.cost)}**", spread, _target(figure), met
+    cells = figure.operation, figure.baseline, f"**{_number(figure.cost)}**", spread, _target(figure), met, figure.date
     return f"| {' | '.join(cells)} |\n"
 
 
@@ -176,6 +189,8 @@ is their minimum and maximum. A target is the largest cost that meets it. [READM
 baseline, and explains the targets that are not met.
 
 {quick}{tables}## Measured on
+
+The last column has the day of each measurement; those of earlier days used the versions of their day. The last one:
 
 {machine}"""
 
