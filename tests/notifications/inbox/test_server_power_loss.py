@@ -153,8 +153,21 @@ async def lost_deliveries(machines: Machines, count: int, *, with_power_loss: bo
             task.cancel()
         await asyncio.gather(*writing, return_exceptions=True)
     async with opened(machines) as inbox:
-        stored = {entry.delivery.body async for entry in inbox.entries()}
+        stored = await stored_bodies(inbox)
     return len(acknowledged), len(acknowledged - stored)
+
+
+async def stored_bodies(inbox: Inbox) -> set[bytes]:
+    """Return the bodies in an inbox; after a restart, a cluster may need some time to elect leaders."""
+    bodies: list[set[bytes]] = []
+
+    async def try_to_read() -> bool:
+        with contextlib.suppress(InboxError):
+            bodies.append({entry.delivery.body async for entry in inbox.entries()})
+        return bool(bodies)
+
+    await until(try_to_read, deadline=2 * DEADLINE)
+    return bodies[0]
 
 
 async def test_postgres_loses_nothing_in_a_power_failure(report_figure):
