@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import gc
 import random
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from engines.nats import NatsServer, running_cluster
@@ -21,13 +20,6 @@ WRITERS = 8
 
 # If a server dies during a handshake, nats-py drops the connection without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collect_garbage() -> Iterator[None]:
-    """Collect such connections during the test that left them."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")

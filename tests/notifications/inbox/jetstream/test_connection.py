@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import secrets
 import ssl
@@ -29,13 +28,6 @@ LOG = "callfire_async.inbox"
 
 # If a server dies during a handshake, nats-py drops the connection without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collect_garbage() -> Iterator[None]:
-    """Collect such connections during the test that left them."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture

@@ -3,19 +3,19 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import nats
 import pytest
 from engines.nats import NatsServer, running_nats
 from nats.js.api import StorageType, StreamConfig
+from notifications.inbox.jetstream.operations import admin, next_lease
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, lease_of
 from notifications.inbox.waiting import until
 
 from callfire_async.errors import InboxError, InboxUnavailableError
-from callfire_async.notifications.inbox import Delivery, Inbox, InboxStats, Lease
+from callfire_async.notifications.inbox import Delivery, InboxStats
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _first_leases
 from callfire_async.notifications.inbox.jetstream._records import DeliveryRecord, Message
 from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, PublishAck
@@ -25,40 +25,6 @@ LATER = datetime.now(UTC) + timedelta(days=1)
 
 # If a server dies during a handshake, nats-py drops the connection without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    return f"first_{abs(hash(request.node.nodeid))}"
-
-
-@pytest.fixture
-async def inbox(nats_server: NatsServer, name: str) -> AsyncIterator[JetStreamInbox]:
-    async with JetStreamInbox(nats_server.url(), name=name) as inbox:
-        yield inbox
-
-
-@pytest.fixture
-async def other(nats_server: NatsServer, name: str) -> AsyncIterator[JetStreamInbox]:
-    """The same inbox, as another process opens it."""
-    async with JetStreamInbox(nats_server.url(), name=name) as other:
-        yield other
-
-
-@asynccontextmanager
-async def admin(server: NatsServer) -> AsyncIterator[nats.js.JetStreamContext]:
-    client = await nats.connect(server.url())
-    try:
-        yield client.jetstream()
-    finally:
-        await client.close()
-
-
-async def next_lease(inbox: Inbox, *, lease: float = LEASE) -> Lease:
-    async with asyncio.timeout(DEADLINE):
-        while not (leases := await inbox.claim(1, lease=lease)):
-            await inbox.wait(LEASE)
-    return leases[0]
 
 
 async def records_and_leases(inbox: JetStreamInbox) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import json
 import logging
 import re
@@ -10,8 +9,6 @@ import runpy
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -24,6 +21,7 @@ from engines.unprivileged import unprivileged_folder
 from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, RawStreamMsg, StorageType
 from nats.js.errors import ServiceUnavailableError
+from notifications.inbox.jetstream.operations import admin, next_lease
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, dead_letter, lease_of
 from notifications.inbox.waiting import until
 
@@ -39,53 +37,6 @@ LOG = "callfire_async.inbox"
 
 # If a server dies during a handshake, nats-py drops the connection without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collect_garbage() -> Iterator[None]:
-    """Collect such connections during the test that left them."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    return f"own_{abs(hash(request.node.nodeid))}"
-
-
-@pytest.fixture
-def new_inbox(nats_server: NatsServer, name: str):
-    """Return a function that creates an inbox of this test's own."""
-    return lambda **options: JetStreamInbox(nats_server.url(), **({"name": name} | options))
-
-
-@pytest.fixture
-async def inbox(new_inbox) -> AsyncIterator[JetStreamInbox]:
-    async with new_inbox() as inbox:
-        yield inbox
-
-
-@pytest.fixture
-async def other(new_inbox) -> AsyncIterator[JetStreamInbox]:
-    """The same inbox, as another process opens it."""
-    async with new_inbox() as other:
-        yield other
-
-
-@asynccontextmanager
-async def admin(server: NatsServer) -> AsyncIterator[nats.js.JetStreamContext]:
-    client = await nats.connect(server.url())
-    try:
-        yield client.jetstream()
-    finally:
-        await client.close()
-
-
-async def next_lease(inbox: Inbox, *, lease: float = LEASE) -> Lease:
-    async with asyncio.timeout(DEADLINE):
-        while not (leases := await inbox.claim(1, lease=lease)):
-            await inbox.wait(LEASE)
-    return leases[0]
 
 
 async def messages_in(server: NatsServer, stream: str) -> int:
