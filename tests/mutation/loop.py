@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
@@ -107,6 +109,8 @@ class Loop:
         """Run tests in a forked process until one fails."""
         has_passed = False
         try:
+            # A group of its own, which ends with it: after a change, a test may leave processes that run more tests.
+            os.setpgid(0, 0)
             self.config.pluginmanager.unregister(self.terminal)
             # A test that hangs ends its process; its fixtures may hang too.
             self.config._env_timeout_method = "thread"
@@ -118,6 +122,8 @@ class Loop:
     def _wait(self) -> None:
         pid, status = os.wait()
         if pid in self.running:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
             self._report(self.running.pop(pid), "noticed" if status else "not noticed")
 
     def _report(self, change: Change, result: str) -> None:
