@@ -2,7 +2,8 @@
 The tables of metrics and log messages, from the code.
 
 Names, types, units, levels and messages come from the package; ``_explanations.toml`` has what code cannot say: when a
-message is logged, what to do, and the values of attributes. A missing or superfluous explanation is an error.
+message is logged, what to do, and the values of attributes. A missing explanation is an error, and so is one that
+explains nothing.
 """
 
 import ast
@@ -254,7 +255,7 @@ TABLES = {
 
 
 def insert_tables(page: str) -> str:
-    """Replace the comments of the page by tables."""
+    """Replace the comments of the page with tables."""
     for comment, table in TABLES.items():
         page = page.replace(comment, table())
     return page

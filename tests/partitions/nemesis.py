@@ -34,8 +34,8 @@ class Nemesis:
     report: Callable[[str], None] = field(default=print)
 
     def faults(self) -> Iterator[Callable[[], Awaitable[None]]]:
-        """Yield faults without an end: all in a random order, then again; the leader is split off first."""
-        kinds = [self.split_servers, self.split_minority, self.split_receiver, self.mute_leader, self.impair]
+        """Yield faults endlessly: a split of the leader, then all kinds in a random order, again and again."""
+        kinds = [self.split_servers, self.split_minority, self.split_receiver, self.block_leader_output, self.impair]
         kinds += [self.crash_leader_alone, self.split_leader_with_receiver]
         yield self.split_leader
         while True:
@@ -49,24 +49,24 @@ class Nemesis:
         self.network.heal()
         await self.cluster.recover()
 
-    async def _last(self, share: float = 1.0) -> None:
+    async def _hold(self, share: float = 1.0) -> None:
         await asyncio.sleep(share * self.rng.uniform(*self.seconds))
 
     @property
-    def _everybody(self) -> list[str]:
+    def _all_hosts(self) -> list[str]:
         return [*self.cluster.hosts, *self.receivers]
 
     def _others(self, *hosts: str) -> list[str]:
-        return [name for name in self._everybody if name not in hosts]
+        return [name for name in self._all_hosts if name not in hosts]
 
     # --- faults -------------------------------------------------------------------------------------------
 
-    async def split_leader(self, *companions: str) -> None:
-        """Split the leader off from all other servers and from the receivers, except *companions*."""
+    async def split_leader(self, *joined: str) -> None:
+        """Split the leader off from all other servers and from the receivers, except *joined*."""
         leader = await self.cluster.leader()
-        self.network.set_links(both_ways([leader, *companions], self._others(leader, *companions)))
+        self.network.set_links(both_ways([leader, *joined], self._others(leader, *joined)))
         await self.cluster.fail_over()
-        await self._last()
+        await self._hold()
 
     async def split_leader_with_receiver(self) -> None:
         """Split the leader off together with a receiver, which sees only the former leader."""
@@ -76,7 +76,7 @@ class Nemesis:
         """Split the leader off from the other servers; receivers reach all of them."""
         leader = await self.cluster.leader()
         self.network.set_links(both_ways([leader], self.cluster.hosts))
-        await self._last()
+        await self._hold()
 
     async def split_minority(self) -> None:
         """Split one other server off, together with a receiver."""
@@ -84,26 +84,26 @@ class Nemesis:
         server = self.rng.choice([name for name in self.cluster.hosts if name != leader])
         minority = [server, self.rng.choice(self.receivers)]
         self.network.set_links(both_ways(minority, self._others(*minority)))
-        await self._last()
+        await self._hold()
 
     async def split_receiver(self) -> None:
         """Split a receiver off from all servers."""
         self.network.set_links(both_ways([self.rng.choice(self.receivers)], self.cluster.hosts))
-        await self._last()
+        await self._hold()
 
-    async def mute_leader(self) -> None:
+    async def block_leader_output(self) -> None:
         """Lose all that the leader sends to the other servers, and nothing that they send to it."""
         leader = await self.cluster.leader()
         self.network.set_links({(leader, other): CUT for other in self.cluster.hosts if other != leader})
-        await self._last()
+        await self._hold()
 
     async def impair(self) -> None:
         """Lose, delay and reorder frames between all servers and receivers."""
-        self.network.set_links(both_ways(self._everybody, self._everybody, IMPAIRED))
-        await self._last()
+        self.network.set_links(both_ways(self._all_hosts, self._all_hosts, IMPAIRED))
+        await self._hold()
 
     async def crash_leader_alone(self) -> None:
         """Split the leader off from the other servers, then lose it."""
         await self.split_servers()
         await self.cluster.crash_leader()
-        await self._last(0.5)
+        await self._hold(0.5)
