@@ -18,12 +18,14 @@ from callfire_async.client._operations.api_1_1 import (
     matches_update,
     query_subscriptions,
     same_subscription,
+    send_text,
     update_subscription,
 )
 from callfire_async.client._operations.operation import Operation
 from callfire_async.client._operations.validation import checked_base_url, checked_count, checked_timeout
 from callfire_async.client._responses import (
     MAX_BODY_BYTES,
+    MAX_RETRY_AFTER_SECONDS,
     HttpResponse,
     RetrySafety,
     parse_response,
@@ -31,6 +33,7 @@ from callfire_async.client._responses import (
     redact,
     retry_delay,
     retry_safety_of,
+    should_retry,
 )
 from callfire_async.errors import (
     APIError,
@@ -544,6 +547,49 @@ def test_an_invalid_compression_is_an_error(body, encoding, reason):
         read(GET, body, content_encoding=encoding)
 
 
+def test_a_body_without_compression_may_say_so():
+    """As ``identity``."""
+    assert value(GET, '{"Resource": {"Subscription": {"@id": 1}}}', content_encoding="Identity") == Subscription(1)
+
+
+def test_the_longest_body_is_read():
+    """Up to and with the limit."""
+    body = b'{"Resource": {"Subscription": {"@id": 1}}}'
+
+    assert value(GET, body + b" " * (MAX_BODY_BYTES - len(body))) == Subscription(1)
+
+
+def test_the_charset_of_the_content_type_is_used():
+    """For a value and for the message of an error, which XML without a declaration does not name."""
+    word = "caf\N{LATIN SMALL LETTER E WITH ACUTE}"
+    found = f"<Resource><Subscription id='1'><Endpoint>{word}</Endpoint></Subscription></Resource>"
+    refused = f"<ResourceException><Message>{word}</Message></ResourceException>"
+    latin = {"content_type": "application/xml; charset=iso-8859-1"}
+
+    assert value(GET, found.encode("latin-1"), **latin).endpoint == word
+    with pytest.raises(BadRequestError) as caught:
+        read(GET, refused.encode("latin-1"), 400, **latin)
+    assert caught.value.message == word
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "retry_safety"),
+    [
+        (299, "unexpected status code", RetrySafety.UNKNOWN),
+        (300, "redirects are never followed", RetrySafety.POINTLESS),
+        (399, "redirects are never followed", RetrySafety.POINTLESS),
+        (600, "unexpected status code", RetrySafety.POINTLESS),
+    ],
+)
+def test_a_status_that_is_neither_success_nor_error_is_named(status, reason, retry_safety):
+    """Its request may have been executed if it is a success by its number."""
+    with pytest.raises(ResponseError) as caught:
+        read(GET, b"", status)
+
+    assert str(caught.value) == f"GET /subscription/42 returned {status} (attempt 2): {reason}"
+    assert retry_safety_of(caught.value) is retry_safety
+
+
 @given(body=st.binary(max_size=300), status=st.integers(100, 599), operation=st.sampled_from(OPERATIONS))
 def test_any_response_is_a_value_or_a_documented_error(body, status, operation):
     """For arbitrary bytes and statuses."""
@@ -646,6 +692,8 @@ def test_an_error_with_a_corrupt_body_is_typed():
         ("words " + "word " * 59, "words " + "word " * 58 + "word"),
         ("wordss " + "word " * 59, "wordss " + "word " * 58 + "..."),
         ("word " * 57 + "Abcdefgh-Tok3n12345678", "word " * 57 + "..."),
+        ("see 'https://h.example/callfire/Tok3n'", "see ***"),
+        ("number '12135551212' is wrong", "number '***12' is wrong"),
         ("x" * 5000, "..."),
         ("https://[::1 is no URL", "*** is no URL"),
     ],
@@ -653,6 +701,30 @@ def test_an_error_with_a_corrupt_body_is_typed():
 def test_callfires_message_is_masked_in_the_text_of_an_error(message, masked):
     """It may quote the request; the attribute is unmasked."""
     assert redact(message) == masked
+
+
+def test_an_error_has_the_request_and_the_number_of_attempts():
+    """So that a log of it says what failed."""
+    with pytest.raises(RateLimitError) as caught:
+        read(CREATE, b"", 429, retry_after="7")
+
+    error = caught.value
+    assert (error.method, error.path, error.request_id) == ("POST", "/subscription", "0123456789abcdef")
+    assert (error.status_code, error.attempts, error.retry_after, error.body) == (429, 2, 7.0, b"")
+
+
+@pytest.mark.parametrize("retry_after", [None, MAX_RETRY_AFTER_SECONDS, MAX_RETRY_AFTER_SECONDS + 1])
+def test_texts_and_calls_are_never_sent_again_after_a_response(retry_after):
+    """Not even after a 429; another operation is repeated after one, unless the wait is too long."""
+    with pytest.raises(RateLimitError) as caught:
+        read(CREATE, b"", 429, retry_after=None if retry_after is None else str(retry_after))
+
+    def is_repeated(operation):
+        return should_retry(operation, caught.value, RetrySafety.SAFE, is_recoverable=False)
+
+    sent = send_text({"to": ["12135551212"], "message": "hello"})
+    assert not is_repeated(sent)
+    assert is_repeated(CREATE) == ((retry_after or 0) <= MAX_RETRY_AFTER_SECONDS)
 
 
 @given(st.text(alphabet="0123456789+-(). /:@abcXYZ_", max_size=60))
