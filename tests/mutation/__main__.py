@@ -58,6 +58,7 @@ PARTS = {
         tests/notifications/test_worker.py
         tests/notifications/test_envelopes.py
         tests/notifications/test_health.py
+        tests/notifications/test_cancelled_handlers.py
         tests/notifications/test_event_loops.py
         tests/notifications/test_observers.py
         tests/notifications/test_attempt.py

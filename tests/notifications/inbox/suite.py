@@ -212,6 +212,7 @@ class InboxSuite(ABC):
             again = await inbox.append(Delivery(b"same"))
 
             assert [result.duplicate for result in (*appended, again)] == [False] * 3
+            assert {result.id for result in (*appended, again)} == {entry.id for entry in await all_entries(inbox)}
             assert await bodies_of(inbox) == [b"same"] * 3
 
     async def test_after_the_window_identical_bytes_are_new(self, inbox, clocks):
@@ -487,6 +488,15 @@ class InboxSuite(ABC):
             f"event {lease.id}" for lease in leases if lease is not leases[1]
         }
         assert await bodies_of(inbox) == [leases[1].delivery.body]
+
+    async def test_the_ack_of_a_lost_lease_does_not_affect_a_concurrent_one(self, inbox):
+        """Also if there are only two."""
+        await inbox.append_many([Delivery(b"lost"), Delivery(b"held")])
+        lost, held = await inbox.claim(2, lease=LEASE)
+        await inbox.release(lost)
+
+        assert await asyncio.gather(inbox.ack(lost), inbox.ack(held)) == [False, True]
+        assert await bodies_of(inbox) == [lost.delivery.body]
 
     @settles
     async def test_a_released_lease_is_lost(self, inbox, settle):
