@@ -19,6 +19,9 @@ from mutmut.state import state
 
 # Some processes wait for a timeout.
 PROCESSES = 2 * (os.cpu_count() or 1)
+# The tests of a change may take this long, and so many times as long as without the change.
+_MIN_LIMIT_SECONDS = 60
+_SLOWDOWN = 3
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -111,8 +114,11 @@ class Loop:
         try:
             # A group of its own, which ends with it: after a change, a test may leave processes that run more tests.
             os.setpgid(0, 0)
+            # Ends the process if a fixture hangs, which has no timeout.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(_MIN_LIMIT_SECONDS + round(_SLOWDOWN * sum(map(self.seconds.__getitem__, items))))
             self.config.pluginmanager.unregister(self.terminal)
-            # A test that hangs ends its process; its fixtures may hang too.
+            # A test that hangs ends its process.
             self.config._env_timeout_method = "thread"
             change.make()
             has_passed = all(passes(*pair) for pair in with_following(items))
