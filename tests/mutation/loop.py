@@ -19,7 +19,7 @@ from mutmut.state import state
 
 # Some processes wait for a timeout.
 PROCESSES = 2 * (os.cpu_count() or 1)
-# The tests of a change may take this long, and so many times as long as without the change.
+# The tests of a change may take at least this long, and this many times their time without the change.
 _MIN_LIMIT_SECONDS = 60
 _SLOWDOWN = 3
 
