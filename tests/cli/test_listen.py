@@ -222,7 +222,10 @@ async def closed_port():
 
 @pytest.mark.parametrize(
     ("server", "reason"),
-    [(partial(respond_with, "503 Away", b"secret"), "answered 503"), (closed_port, "no answer (connection refused)")],
+    [
+        (partial(respond_with, "503 Away", b"secret"), "responded 503"),
+        (closed_port, "no response (connection refused)"),
+    ],
 )
 async def test_inbox_has_the_reason_of_a_failed_forward(capsys, tmp_path, server, reason):
     """The reason of a failed attempt contains the response."""

@@ -206,7 +206,7 @@ REQUESTS = 2 + 5 + 2 + 4
 @pytest.mark.parametrize(
     "fault",
     [Fault(status=400), Fault(status=500, carried_out=True), Fault(cut="request"), Fault(cut="answer")],
-    ids=["refused", "carried out", "not carried out", "no answer"],
+    ids=["refused", "carried out", "not carried out", "no response"],
 )
 async def test_a_run_after_a_fault_completes_the_migration(number, fault):
     """At every request: nothing is disabled too early, and the second run leads to the same state."""

@@ -110,7 +110,7 @@ async def test_no_response_is_status_1(capsys):
     """No response exits with status 1 and is printed, with what to check."""
     assert await trigger_command.run(make()) == 1
     shown = capsys.readouterr()
-    assert ("no answer in" in shown.out, shown.err) == (
+    assert ("no response in" in shown.out, shown.err) == (
         True,
         "error: no response: check that a receiver is running at this address\n",
     )

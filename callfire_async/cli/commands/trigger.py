@@ -159,7 +159,7 @@ def _one_of(*values: WebhookResource | WebhookEvent) -> Reader:
     return read
 
 
-# What an event of each API generation has beside its text, call or other subject.
+# The fields of an event of each API generation, in addition to its text, call or other subject.
 _SOURCES: dict[Api, dict[str, Reader]] = {
     Api.api_1_1: {"subscription_id": int},
     Api.api_2: {"webhook_id": int, "webhook_name": str, "occurred_at": datetime.fromisoformat},
@@ -372,4 +372,4 @@ def _print_result(options: TriggerOptions, result: PostbackResult, *, is_repeat:
         return
     repeat = " again" if is_repeat else ""
     key = ":".join(map(str, result.key))
-    echo(f"{options.event} {key}{repeat}: {result.status or 'no answer'} in {milliseconds:.0f} ms")
+    echo(f"{options.event} {key}{repeat}: {result.status or 'no response'} in {milliseconds:.0f} ms")

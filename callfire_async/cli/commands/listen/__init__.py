@@ -162,7 +162,7 @@ class ForwardError(Exception):
     @classmethod
     def from_result(cls, result: ForwardResult) -> "ForwardError":
         """Return an instance of a class named after the response: an attempt's reason contains class names only."""
-        name = f"no answer ({result.message})" if result.status is None else f"answered {result.status}"
+        name = f"no response ({result.message})" if result.status is None else f"responded {result.status}"
         error: ForwardError = type(name, (cls,), {})()
         return error
 
@@ -320,7 +320,7 @@ class _EventPrinter(Observer):
     # --- output -------------------------------------------------------------------------------------------
 
     def ready(self, base: str, forward_to: str | None, inspector_url: str | None = None) -> None:
-        """Print the endpoint, how to subscribe it, and the URL of the inspector."""
+        """Print the endpoint, the commands that make CallFire post to it, and the URL of the inspector."""
         endpoint, target = f"{base}/***", masked_endpoint(forward_to).strip("'\"")
         if self._as_json:
             fields = {"type": "ready", "endpoint": endpoint, "forward_to": None if forward_to is None else target}
@@ -329,8 +329,8 @@ class _EventPrinter(Observer):
         token = "" if tokens_from_environment() else f"CALLFIRE_TOKEN=$(cat {shlex.quote(str(token_file()))}) "
         forwarding = f" and forwards them to {target}" if forward_to else ""
         self._echo(
-            f"Ready! {endpoint} prints postbacks{forwarding}. To subscribe the endpoint, replace http://127.0.0.1 with"
-            f" a public https address (not needed for a sandbox):\n\n"
+            f"Ready! {endpoint} prints postbacks{forwarding}. To make CallFire post to it, run one of these"
+            f" commands, with a public https address instead of http://127.0.0.1 (not needed for a sandbox):\n\n"
             f"  {token}callfire-async subscriptions create '{base}/{{token}}' OUTBOUND_TEXT_FINISHED\n"
             f"  {token}callfire-async webhooks create '{base}/{{token}}' OutboundText\n"
         )
@@ -348,7 +348,7 @@ class _EventPrinter(Observer):
         message = f": {result.message}" if result.message else ""
         self._print_line(
             "answer",
-            f"{result.status or 'no answer'} in {milliseconds:.0f} ms{message}",
+            f"{result.status or 'no response'} in {milliseconds:.0f} ms{message}",
             sign="<--",
             status=result.status,
             milliseconds=milliseconds,

@@ -1,9 +1,9 @@
 """
-The control socket of an inbox file: how another process asks the owner of the file to replay dead letters.
+The control socket of an inbox file, through which another process requests that the owner replay dead letters.
 
-The socket is beside the file, with mode 0600. Each message is a line of JSON. The owner begins with
-``{"process": ID}``, so that a request is sent only to an owner that responds; then ``{"replay": [ID, …]}`` is answered
-by ``{"replayed": COUNT}`` or ``{"error": MESSAGE}``.
+The socket is next to the file, with mode 0600. Each message is a line of JSON. The owner begins with
+``{"process": ID}``, so that a request is sent only to an owner that responds. The response to ``{"replay": [ID, …]}``
+is ``{"replayed": COUNT}`` or ``{"error": MESSAGE}``.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _MAX_LINE_BYTES = 64 * 1024
 # Fits into a line, and takes the connection for some milliseconds: postbacks do not wait longer.
 _MAX_IDS = 1000
 _MAX_CONNECTIONS = 8
-# For each request and its answer.
+# For each request and its response.
 _REQUEST_SECONDS = 10.0
-# More than the owner takes for an answer.
-_ANSWER_SECONDS = 15.0
+# Longer than the owner takes for a response.
+_RESPONSE_SECONDS = 15.0
 # Python's own removal logs an error if the directory is gone.
 _SERVER_OPTIONS: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _PEER_CREDENTIALS = struct.Struct("3i")
@@ -97,7 +97,7 @@ class ControlSocket:
         self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Create the socket, in the place of one that a killed owner has left."""
+        """Create the socket; replace one that a killed owner has left."""
         async with AsyncExitStack() as resources:
             try:
                 await self._listen(resources)
@@ -155,15 +155,15 @@ class ControlSocket:
         return self._is_open and len(self._connections) < _MAX_CONNECTIONS
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answer: dict[str, Any] | None = {"process": self._process_id}
-        while answer is not None:
+        response: dict[str, Any] | None = {"process": self._process_id}
+        while response is not None:
             async with asyncio.timeout(_REQUEST_SECONDS):
-                writer.write(_encode(answer))
+                writer.write(_encode(response))
                 await writer.drain()
-                answer = await self._answer(reader)
+                response = await self._respond(reader)
 
-    async def _answer(self, reader: asyncio.StreamReader) -> dict[str, Any] | None:
-        """Return the answer to the next request; None at the end."""
+    async def _respond(self, reader: asyncio.StreamReader) -> dict[str, Any] | None:
+        """Return the response to the next request; None at the end."""
         try:
             # A line that is too long is a ValueError too.
             line = await reader.readline()
@@ -197,7 +197,7 @@ def _remove(address: Path, status: os.stat_result) -> None:
 
 
 def _is_allowed(writer: asyncio.StreamWriter) -> bool:
-    """Return whether the other process is of this user or of root; where this is unknown, the mode must be enough."""
+    """Return whether the other process is of this user or of root; if that is unknown, the mode must be enough."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return True
@@ -243,26 +243,26 @@ class OwnerConnection:
 
     async def replay(self, ids: Sequence[str]) -> int:
         """
-        Let the owner make dead letters ready, a thousand at a time; return their number.
+        Request that the owner make dead letters ready, a thousand at a time; return their number.
 
         Raises:
             InboxError: The owner could not do it.
-            InboxUnavailableError: The owner did not answer; what it has done is unknown, and may be repeated.
+            InboxUnavailableError: The owner did not respond; some dead letters may have been replayed.
         """
         return sum([await self._request(ids[start : start + _MAX_IDS]) for start in range(0, len(ids), _MAX_IDS)])
 
     async def _request(self, ids: Sequence[str]) -> int:
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                answer = await self._exchange(ids)
-            if "error" not in answer:
-                return int(answer["replayed"])
+            async with asyncio.timeout(_RESPONSE_SECONDS):
+                response = await self._exchange(ids)
+            if "error" not in response:
+                return int(response["replayed"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise InboxUnavailableError(
-                f"{self._owner}, which owns the inbox, did not answer ({type(error).__name__}); it may have replayed"
+                f"{self._owner}, which owns the inbox, did not respond ({type(error).__name__}); it may have replayed"
                 " the dead letters: list them, then replay the rest"
             ) from error
-        raise InboxError(f"{self._owner}, which owns the inbox, cannot replay the dead letters: {answer['error']}")
+        raise InboxError(f"{self._owner}, which owns the inbox, cannot replay the dead letters: {response['error']}")
 
     async def _exchange(self, ids: Sequence[str]) -> dict[str, Any]:
         self._writer.write(_encode({"replay": list(ids)}))

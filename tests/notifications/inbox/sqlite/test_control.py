@@ -55,24 +55,24 @@ async def replay(path: Path, ids: list[str]) -> int:
 
 
 async def call(path: Path, *lines: bytes) -> list[dict]:
-    """Send lines to the owner, and return all its answers until it closes the connection."""
+    """Send lines to the owner, and return all its responses until it closes the connection."""
     reader, writer = await asyncio.open_unix_connection(control_path(path))
     async with asyncio.timeout(DEADLINE):
         writer.writelines(lines)
         writer.write_eof()
-        answers = (await reader.read()).splitlines()
+        responses = (await reader.read()).splitlines()
     writer.close()
-    return [json.loads(answer) for answer in answers]
+    return [json.loads(response) for response in responses]
 
 
 @asynccontextmanager
-async def fake_owner(path: Path, *answers: bytes) -> AsyncIterator[None]:
-    """Listen in the place of an owner; begin with the first answer, and send each other one for a request."""
+async def fake_owner(path: Path, *responses: bytes) -> AsyncIterator[None]:
+    """Listen as an owner would; send the first response at once, and each of the others after a request."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for answer in answers:
-            writer.write(answer)
-            if answer is not answers[-1]:
+        for response in responses:
+            writer.write(response)
+            if response is not responses[-1]:
                 await reader.readline()
         writer.close()
 
@@ -138,7 +138,7 @@ async def test_a_read_only_inbox_does_not_listen(path):
 
 
 async def test_each_file_of_a_directory_has_a_socket(tmp_path):
-    """Its own owner answers."""
+    """Its own owner responds."""
     async with SqliteInbox.in_directory(tmp_path) as one, SqliteInbox.in_directory(tmp_path) as other:
         for inbox in (one, other):
             await add_dead_letters(inbox, 1)
@@ -161,7 +161,7 @@ def test_uvloop(path):
     assert not control_path(path).exists()
 
 
-# --- what is not a request ----------------------------------------------------------------------------------------
+# --- invalid requests ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -184,15 +184,15 @@ def test_uvloop(path):
         json.dumps({"replay": ["1"] * 1001}).encode() + b"\n",
     ],
 )
-async def test_garbage_is_answered_with_an_error(path, line):
+async def test_garbage_gets_an_error(path, line):
     """Nothing is replayed, and the owner continues."""
     async with SqliteInbox(path) as inbox:
         await add_dead_letters(inbox, 1)
-        greeting, *answers = await call(path, line)
+        greeting, *responses = await call(path, line)
 
         assert greeting == {"process": os.getpid()}
-        assert answers
-        assert all("must be an object" in answer["error"] for answer in answers)
+        assert responses
+        assert all("must be an object" in response["error"] for response in responses)
         assert (await inbox.stats()).dead == 1
         assert await replay(path, ["1"]) == 1
 
@@ -211,8 +211,8 @@ async def test_an_error_of_the_inbox_is_reported(path, monkeypatch):
             await replay(path, ["1"])
 
 
-async def test_a_connection_during_the_close_gets_no_answer(path):
-    """The owner has stopped to serve, and a new task would outlive it."""
+async def test_a_connection_during_the_close_gets_no_response(path):
+    """The owner has stopped serving, and a new task would outlive it."""
     async with SqliteInbox(path) as inbox:
         listening = control.ControlSocket(path, inbox._lock, inbox.replay)
         async with listening:
@@ -233,7 +233,7 @@ async def test_a_slow_request_is_not_awaited_forever(path, monkeypatch):
 
 
 async def test_a_process_that_does_not_read_is_disconnected(path, monkeypatch):
-    """Its answers are not kept."""
+    """Its responses are not kept."""
     monkeypatch.setattr(control, "_REQUEST_SECONDS", 0.2)
     async with SqliteInbox(path) as inbox:
         with socket.socket(socket.AF_UNIX) as other:
@@ -264,7 +264,7 @@ async def test_closing_does_not_wait_for_connections(path):
         reader, writer = await asyncio.open_unix_connection(control_path(path))
         await reader.readline()
     async with owner:
-        with pytest.raises(InboxUnavailableError, match=r"did not answer .*list them, then replay the rest"):
+        with pytest.raises(InboxUnavailableError, match=r"did not respond .*list them, then replay the rest"):
             await owner.replay(["1"])
     writer.close()
 
@@ -320,7 +320,7 @@ async def test_a_system_that_does_not_name_the_user_relies_on_the_mode(path, mon
         assert await replay(path, await add_dead_letters(inbox, 1)) == 1
 
 
-# --- owners that do not answer ------------------------------------------------------------------------------------
+# --- owners that do not respond -----------------------------------------------------------------------------------
 
 
 async def test_without_an_owner_there_is_no_connection(path):
@@ -334,7 +334,7 @@ async def test_without_an_owner_there_is_no_connection(path):
 
 @pytest.mark.slow
 async def test_a_stopped_owner_gets_no_request(path):
-    """It would execute the request later, when its result is not expected any more."""
+    """It would execute the request later, when its result is no longer expected."""
     async with running(OWNER, path) as owner:
         await owner.read_line()
         os.kill(owner.pid, signal.SIGSTOP)
@@ -353,17 +353,17 @@ async def test_another_program_at_the_socket_is_not_an_owner(path, greeting):
         assert await connect_to_owner(path, 1) is None
 
 
-@pytest.mark.parametrize("answer", [b"", b"{}\n", b"[]\n", b"hello\n", b'{"replayed": []}\n', b'{"replayed": "x"}\n'])
-async def test_an_unreadable_answer_leaves_the_result_unknown(path, answer):
+@pytest.mark.parametrize("response", [b"", b"{}\n", b"[]\n", b"hello\n", b'{"replayed": []}\n', b'{"replayed": "x"}\n'])
+async def test_an_unreadable_response_leaves_the_result_unknown(path, response):
     """The error says so."""
-    async with fake_owner(path, b'{"process": 7}\n', answer):
-        with pytest.raises(InboxUnavailableError, match="process 7, which owns the inbox, did not answer"):
+    async with fake_owner(path, b'{"process": 7}\n', response):
+        with pytest.raises(InboxUnavailableError, match="process 7, which owns the inbox, did not respond"):
             await replay(path, ["1"])
 
 
-async def test_an_answer_is_not_awaited_forever(path, monkeypatch):
+async def test_a_response_is_not_awaited_forever(path, monkeypatch):
     """The result is unknown."""
-    monkeypatch.setattr(control, "_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(control, "_RESPONSE_SECONDS", 0.05)
     waiting = asyncio.Event()
 
     async def wait(inbox, ids) -> int:
