@@ -98,7 +98,7 @@ def torture(session: nox.Session) -> None:
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """List changes of the code that no test notices: ``-- worker``, ``-- intake --sample 150``; this takes an hour."""
+    """List changes of the code that no test detects: ``-- worker``, ``-- intake --sample 150``; this takes an hour."""
     session.install("--editable", ".", *group("tests"), *group("mutation"))
     session.run("python", "-m", "mutation", *session.posargs, env={"PYTHONPATH": "tests"})
 
@@ -119,7 +119,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_installed(session: nox.Session) -> None:
-    """Run the benchmarks of what depends on the installed packages, with those only that the extras bring."""
+    """Run the benchmarks that depend on the installed packages, with only those that the extras install."""
     session.install("--editable", ".[cli,httpx2]")
     session.run("python", "-m", "benchmarks", "--module", "client", "--module", "posting", *session.posargs)
 

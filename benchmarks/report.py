@@ -320,8 +320,8 @@ _PAGE = """\
 # Performance
 
 Figures of the client, and of a receiver behind uvicorn with a [`SqliteInbox`](inbox-in-sqlite.md) on a local disk, on
-the [machine below](#measured-on). A postback is *handled* when it has been stored, answered and parsed, a handler that
-does nothing has returned, and the delivery is acked.
+the [machine below](#measured-on). A postback is *handled* when it has been stored, acknowledged and parsed, a
+handler that does nothing has returned, and the delivery is acked.
 
 {quick}| | figure | compared | measure it |
 | --- | --- | --- | --- |

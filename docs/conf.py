@@ -145,7 +145,7 @@ def default_of(parameter: inspect.Parameter) -> str:
 
 
 def add_settings(app: Sphinx) -> None:
-    """Insert the tables of settings, before autodoc replaces the defaults in signatures by their source."""
+    """Insert the tables of settings, before autodoc replaces the defaults in signatures with their source."""
     page = SETTINGS.sub(settings_table, (Path(app.srcdir) / "settings.md").read_text(encoding="utf-8"))
     app.connect("source-read", lambda _, name, source: source.__setitem__(0, page) if name == "settings" else None)
 

@@ -104,5 +104,5 @@ def run(command, folder, **variables):
 
 
 def test_the_readme_is_short():
-    """Everything that is longer belongs into the documentation."""
+    """Longer explanations belong in the documentation."""
     assert len(README.splitlines()) < 150

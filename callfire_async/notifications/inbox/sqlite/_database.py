@@ -137,7 +137,7 @@ def _check_log(path: Path) -> None:
     Raises:
         OSError: The file is damaged if it is read with its log.
     """
-    _log.info("checking %s with its log, because the file has changed since the last checkpoint that was noted", path)
+    _log.info("checking %s with its log, because the file has changed since the last recorded checkpoint", path)
     # A connection that only reads does not copy the log into the file.
     with closing(connect(path, read_only=True)) as connection:
         try:
