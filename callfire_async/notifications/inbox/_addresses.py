@@ -26,7 +26,7 @@ def parse_address(address: str, schemes: Collection[str]) -> SplitResult:
     Several hosts, separated by commas, are accepted.
 
     Raises:
-        AddressError: The scheme is another, or a character must be percent-encoded.
+        AddressError: The scheme is not one of *schemes*, or a character must be percent-encoded.
     """
     _check_characters(address)
     scheme, separator, _ = address.partition("://")
@@ -48,7 +48,7 @@ def _scheme_problem(scheme: str, schemes: Collection[str]) -> str:
     if base != scheme and base.lower() in schemes:
         return f"the scheme names a driver, as SQLAlchemy's addresses do; write {base}://"
     # Quoted only if it is a scheme, because it may belong to a password.
-    return f"{scheme}:// is another scheme" if _SCHEME.fullmatch(scheme) else "the scheme is invalid"
+    return f"{scheme}:// is not a supported scheme" if _SCHEME.fullmatch(scheme) else "the scheme is invalid"
 
 
 def _check_characters(address: str) -> None:

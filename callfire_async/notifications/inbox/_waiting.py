@@ -11,8 +11,8 @@ __all__ = ["log_slow_start"]
 
 _log = logging.getLogger("callfire_async.inbox")
 
-# A start that takes less is nothing to report.
-_PATIENCE_SECONDS = 1.0
+# A shorter start is not worth a log line.
+_SLOW_SECONDS = 1.0
 
 
 @asynccontextmanager
@@ -21,11 +21,11 @@ async def log_slow_start(awaited: str, timeout: float) -> AsyncIterator[None]:
     Log one warning if the block takes longer than a second.
 
     Args:
-        awaited: What the block waits for.
+        awaited: The server or lock that the block waits for.
         timeout: Seconds after which the caller gives up.
     """
     loop = asyncio.get_running_loop()
-    timer = loop.call_later(_PATIENCE_SECONDS, _log.warning, "waiting for %s, up to %g s", awaited, timeout)
+    timer = loop.call_later(_SLOW_SECONDS, _log.warning, "waiting for %s, up to %g s", awaited, timeout)
     try:
         yield
     finally:

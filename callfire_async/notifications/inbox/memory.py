@@ -1,4 +1,4 @@
-"""`MemoryInbox`: an inbox that lives as long as its process, for tests and as the reference for the other engines."""
+"""`MemoryInbox`: an inbox in the memory of its process, for tests and as the reference for the other engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wrong server address is refused when the inbox is created, in words that say what is expected."""
+"""A wrong server address is refused when the inbox is created; the message says what is expected."""
 
 import pathlib
 import traceback
@@ -24,10 +24,10 @@ PASSWORD = "s3same"
         (f"postgresql+psycopg://u:{PASSWORD}@h/d", "write postgresql://"),
         (f"postgresql+psycopg2://u:{PASSWORD}@h/d", "write postgresql://"),
         (f"postgres+asyncpg://u:{PASSWORD}@h/d", "write postgres://"),
-        (f"mysql://u:{PASSWORD}@h/d", "mysql:// is another scheme"),
-        ("sqlite:///inbox.db", "sqlite:// is another scheme"),
-        ("sqlite+aiosqlite:///inbox.db", r"sqlite\+aiosqlite:// is another scheme"),
-        ("nats://h:4222", "nats:// is another scheme"),
+        (f"mysql://u:{PASSWORD}@h/d", "mysql:// is not a supported scheme"),
+        ("sqlite:///inbox.db", "sqlite:// is not a supported scheme"),
+        ("sqlite+aiosqlite:///inbox.db", r"sqlite\+aiosqlite:// is not a supported scheme"),
+        ("nats://h:4222", "nats:// is not a supported scheme"),
         (f"{PASSWORD}@x://h/d", "the scheme is invalid"),
         (f"host=h dbname=d password={PASSWORD}", "a string of keywords .* is not supported"),
         ("host=h", "'://' is missing; a string of keywords"),
@@ -137,10 +137,10 @@ EXPECTED_NATS = r"^servers must be nats://user:password@host:4222, .*percent-enc
 @pytest.mark.parametrize(
     ("servers", "problem"),
     [
-        (f"http://u:{PASSWORD}@h:4222", "http:// is another scheme"),
-        ("https://h", "https:// is another scheme"),
-        (f"postgresql://u:{PASSWORD}@h/d", "postgresql:// is another scheme"),
-        ("redis://h", "redis:// is another scheme"),
+        (f"http://u:{PASSWORD}@h:4222", "http:// is not a supported scheme"),
+        ("https://h", "https:// is not a supported scheme"),
+        (f"postgresql://u:{PASSWORD}@h/d", "postgresql:// is not a supported scheme"),
+        ("redis://h", "redis:// is not a supported scheme"),
         ("nats:h:4222", "the host or port cannot be read"),
         (f"nats://u:{PASSWORD}#1@h", "'#' must be %23"),
         (f"nats://u:{PASSWORD}@1@h", "'@' in a user name or password must be %40"),
@@ -178,7 +178,7 @@ def test_another_address_than_a_nats_servers_is_refused(servers, problem):
         ([f"nats://u:{PASSWORD}@one", f"nats://{PASSWORD}@two"], "must have the same user and password"),
     ],
 )
-def test_servers_that_are_no_cluster_are_refused(servers, problem):
+def test_servers_that_are_not_a_cluster_are_refused(servers, problem):
     """nats-py sends one pair of credentials to all servers of a cluster."""
     with pytest.raises(ValueError, match=f"^servers {problem}") as raised:
         JetStreamInbox(servers)

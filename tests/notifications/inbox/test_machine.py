@@ -1,4 +1,4 @@
-"""Random operations in random order: each inbox does what the model does."""
+"""Random operations in random order: each inbox behaves like the model."""
 
 import asyncio
 import secrets

@@ -52,7 +52,7 @@ def test_the_cause_of_a_failed_connection_is_described(error, cause):
         (asyncpg.InterfaceError("pool is closing"), "PostgreSQL at h:5432 is unavailable: pool is closing"),
         (
             asyncpg.CannotConnectNowError("the database system is starting up"),
-            "PostgreSQL at h:5432 accepts no connections yet, or not any more: the database system is starting up",
+            "PostgreSQL at h:5432 accepts no connections yet, or no longer: the database system is starting up",
         ),
         (
             asyncpg.DiskFullError("could not extend file"),
@@ -71,7 +71,7 @@ def test_an_outage_of_postgresql_is_described(error, message):
     assert (type(mapped), str(mapped), mapped.__cause__) == (InboxUnavailableError, message, error)
 
 
-def test_a_refused_statement_is_no_outage():
+def test_a_refused_statement_is_not_an_outage():
     """A repeat would fail too."""
     mapped = map_error(asyncpg.UndefinedColumnError("column x does not exist"), "PostgreSQL at h:5432", 10.0)
 

@@ -135,7 +135,7 @@ class Handled:
 
 
 async def test_an_unusable_inbox_is_reported_and_recovers(change, caplog):
-    """No postback is answered 204, and nothing that is stored is lost."""
+    """No postback gets 204, and no stored delivery is lost."""
     handled = Handled(change.inbox)
     async with handled.receiver:
         assert await handled.post(1) == 204

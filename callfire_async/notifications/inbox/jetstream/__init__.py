@@ -6,7 +6,7 @@ not settled; its pull consumer delivers each message to one process at a time. T
 delivery: its lease, its attempts, its outcome. Each write of a record names the revision that it replaces, so of two
 concurrent writes one is refused. The *dead* letters have a stream of their own, with their bodies.
 
-The first lease of a delivery is no record yet, but is kept in the servers' memory, in the stream of *leases*. It is
+The first lease of a delivery is not a record, but is kept in the servers' memory, in the stream of *leases*. It is
 written like a record, so of two processes one gets it. Its holder writes the first record, and another process cannot
 lease the delivery without one. If the servers have no memory for it, or a delivery is redelivered, the lease is a
 record.

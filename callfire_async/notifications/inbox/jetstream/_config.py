@@ -196,7 +196,7 @@ async def _sync_warnings(connection: NatsConnection, infos: Sequence[StreamInfo]
     if all(info.config.storage == StorageType.MEMORY for info in infos):
         return []
     try:
-        # Answered to the system account, and to accounts that import its service; the first server answers for all.
+        # Only the system account, and accounts that import its service, get a response. The first one counts for all.
         response = await connection.client.request("$SYS.REQ.SERVER.PING.JSZ", timeout=connection.timeout)
     except nats.errors.Error:
         return [_UNKNOWN_SYNC]

@@ -41,14 +41,14 @@ _log = logging.getLogger("callfire_async.inbox")
 _RECONNECT_SECONDS = 0.25
 # After two pings without a response, the client connects to another server.
 _PING_SECONDS = 5
-# A server that is split off from the others answers pings, and nothing else, so the client connects to another one; not
-# more often than this, because there may be no server with a majority.
+# A server that is split off from the others responds to pings, and to nothing else, so the client connects to another
+# one; not more often than this, because there may be no server with a majority.
 _MIN_SECONDS_BETWEEN_LEAVES = 30.0
 # Messages kept while no server is connected; a message that does not fit is refused at once.
 _BUFFER_BYTES = 32 * 1024 * 1024
 # Limit for each of the four steps of closing an inbox: a server that does not respond must not delay a stop.
 _MAX_CLOSE_SECONDS = 0.75
-# Error codes of JetStream that pass: the message is in flight already, no leader, no response from a peer.
+# Temporary errors of JetStream, by code: the message is in flight already, no leader, no response from a peer.
 _TEMPORARY_ERRORS = frozenset([10158, 10008, 10009, 10118])
 # Error codes of JetStream: the stream or the consumer does not exist.
 _MISSING_STREAM_ERROR = 10059
@@ -70,7 +70,7 @@ class NatsConnection:
         self._tls = tls
         self._reconnect_callbacks: list[Callable[[], None]] = []
         self._is_connecting = True
-        # When the client connected, and when it last left a server, by the monotonic clock.
+        # When the client connected, and when it last disconnected from an isolated server, by the monotonic clock.
         self._connected_at = self._left_at = float("-inf")
         self._leaving: asyncio.Future[None] | None = None
         # Why the attempts to connect failed; empty while connected.
@@ -176,8 +176,8 @@ class NatsConnection:
         Raise the errors of nats-py as errors of this library.
 
         Args:
-            is_optional: Whether the request is for a stream that the inbox can do without. If it gets no response, that
-                proves nothing about the server, which is not left then.
+            is_optional: Whether the request is for a stream that the inbox can do without. A missing response then
+                proves nothing about the server, so the connection is kept.
 
         Raises:
             InboxUnavailableError: No response in time; the operation may have been executed.
@@ -256,7 +256,7 @@ class NatsConnection:
             async with asyncio.timeout(self.timeout):
                 while True:
                     try:
-                        # Leaves time to ask another server if this one dies.
+                        # Leaves time to send the request to another server if this one crashes.
                         return await request(self.timeout / 4)
                     except nats.js.errors.APIError as error:
                         if error.err_code == _MISSING_STREAM_ERROR and stream is not None:

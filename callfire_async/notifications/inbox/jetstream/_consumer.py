@@ -23,7 +23,7 @@ __all__ = ["ACK_WAIT_SECONDS", "PullConsumer", "PulledMessage"]
 # The consumer's `ack_wait`; also the length of a receiver's leases.
 ACK_WAIT_SECONDS = 60.0
 _NANOSECONDS = 1_000_000_000
-# A consumer learns of a new message shortly after its ack, so an empty pull waits this long.
+# A new message is available to the consumer only shortly after its ack, so an empty pull waits this long.
 _PULL_EXPIRES_NANOSECONDS = 20_000_000
 # Statuses that end a pull request without an error: no messages, request expired.
 _EMPTY_STATUSES = frozenset(["404", "408"])
@@ -212,7 +212,7 @@ class PullConsumer:
         """
         Wait until a message can be pulled, or *timeout* seconds have passed.
 
-        A pull request stays open at the server meanwhile, and the next message answers it.
+        Meanwhile a pull request stays open at the server, which responds to it with the next message.
 
         Raises:
             InboxUnavailableError: The consumer does not respond.

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("callfire_async.inbox")
 
-# A claim waits no longer for the servers' memory before it uses the disk.
+# How long a claim waits for the servers' memory before it uses the disk.
 _MAX_WAIT_SECONDS = 2.0
 # Long, because a server gives no response to a user who may not create the stream, and a claim waits for it.
 _PAUSE_SECONDS = 300.0

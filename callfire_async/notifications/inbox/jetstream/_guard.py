@@ -15,9 +15,10 @@ __all__ = ["ConsumerGuard"]
 
 _log = logging.getLogger("callfire_async.inbox")
 
-# A changed setting may keep deliveries back without any error.
+# A changed setting may prevent deliveries without any error.
 _CHECK_SECONDS = 30.0
-# A consumer with another of these would deliver some messages never, without their bodies, or only a few times.
+# With other values of these settings, a consumer would deliver some messages never, without their bodies, or only a few
+# times.
 _SETTINGS = (
     *("ack_policy", "ack_wait", "backoff", "deliver_subject", "filter_subject", "filter_subjects", "headers_only"),
     *("inactive_threshold", "max_ack_pending", "max_deliver"),

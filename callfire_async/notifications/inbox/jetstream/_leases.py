@@ -107,7 +107,7 @@ class LeaseManager:
         return await self._check_due(record, pulled)
 
     async def _check_due(self, record: DeliveryRecord, pulled: PulledMessage) -> DeliveryRecord | None:
-        """Return *record* if its delivery is due; else bring the queue in line with it."""
+        """Return *record* if its delivery is due; else update the queue to match the record."""
         message, consumer = pulled.message, self._store.opened.consumer
         if record.message != message.sequence:
             # A later message has replaced this one, unless the record was read from a replica that is behind.
@@ -141,7 +141,7 @@ class LeaseManager:
         written = await self._store.write_lease(leased, pulled)
         if written is None or written.write != leased.write:
             if pulled.is_first:
-                # The next time it is not the first time, and what is known of the delivery is read.
+                # When the message is delivered again, the record of the delivery is read.
                 await self._store.opened.consumer.nak(pulled.reply, 0)
             return None
         self._held[written.id] = written
@@ -203,7 +203,7 @@ class LeaseManager:
             raise
 
     def _update(self, record: DeliveryRecord) -> None:
-        """Hold a lease as it was written, or forget it once it is settled."""
+        """Store a lease as it was written, or remove it once it is settled."""
         self._forget(record.id, record.token)
         if record.state == LEASED:
             self._held[record.id] = record

@@ -45,8 +45,8 @@ class NatsClient(Client):
         await self._process_op_err(nats.errors.StaleConnectionError())
 
     async def _select_next_server(self) -> None:
-        # nats-py has shuffled the servers, and would choose the one that was left as often as any other. Only once, so
-        # that it is tried if none of the others works.
+        # Sort the server that was left to the end, because nats-py has shuffled the servers. Only once, so that it is
+        # tried if none of the others works.
         left, self._left = self._left, None
         self._server_pool.sort(key=lambda server: server is left)
         await super()._select_next_server()

@@ -40,7 +40,7 @@ _MAX_CONCURRENCY = 64
 
 @frozen(eq=False)
 class OpenState:
-    """What exists only while an inbox is open."""
+    """The objects that exist only while an inbox is open."""
 
     connection: NatsConnection
     clock: Clock

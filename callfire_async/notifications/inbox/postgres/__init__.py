@@ -67,8 +67,8 @@ class PostgresInbox:
 
     Args:
         source: The server's URL (``postgresql://user:password@host/database``, with special characters
-            percent-encoded), or an `asyncpg.Pool` of the caller's. The inbox never closes that pool, and uses one of
-            its connections for notifications if it has several.
+            percent-encoded), or the caller's `asyncpg.Pool`. The inbox never closes that pool, and uses one of its
+            connections for notifications if it has several.
         dedupe_window: Seconds within which two deliveries with the same key count as one; 0 disables deduplication.
         retention: Seconds for which the keys of handled deliveries are kept. Default: 30 days.
         keep_bodies: Whether handled deliveries keep their bodies.
@@ -78,8 +78,8 @@ class PostgresInbox:
             acknowledged deliveries in a crash.
 
     Raises:
-        ValueError: *source* is another URL, or *schema* is longer than 40 characters, has others than a-z, 0-9 and _,
-            or starts with a digit.
+        ValueError: *source* is not a valid PostgreSQL URL, or *schema* is longer than 40 characters, has characters
+            other than a-z, 0-9 and _, or starts with a digit.
         TypeError: *source* is neither a URL nor a pool of asyncpg.
 
     Opening the inbox raises `InboxUnavailableError` if the server cannot be reached, and `InboxError` if the server is

@@ -1,5 +1,5 @@
 """
-Connections of the caller's with an open transaction: asyncpg's, psycopg's and SQLAlchemy's.
+The caller's connections with an open transaction: those of asyncpg, psycopg and SQLAlchemy.
 
 psycopg and SQLAlchemy are not imported: a connection of theirs exists only if the caller has imported them.
 """
@@ -116,7 +116,7 @@ async def _fetch_session(session: Any, statement: Statement) -> object:
 
 
 async def _fetch_sqlalchemy(connection: Any, statement: Statement) -> object:
-    """Execute the statement through SQLAlchemy, which logs it and wraps exceptions as those of other statements."""
+    """Execute the statement through SQLAlchemy, which logs it and wraps exceptions as it does for other statements."""
     driver = (await connection.get_raw_connection()).driver_connection
     if not (_is_asyncpg(driver) or _is_psycopg(driver)):
         raise TypeError(f"{_EXPECTED}, over asyncpg or psycopg, not over {type(driver).__module__.partition('.')[0]}")

@@ -55,6 +55,4 @@ async def _fetch_outcome(connection: object, statement: Statement, schema: str) 
 
 
 def _wrong_database(schema: str) -> str:
-    return (
-        f"connection must be to the database of the inbox; the inbox in its schema {schema} is another one or missing"
-    )
+    return f"connection must be to the database of the inbox; its schema {schema} has a different inbox, or none"

@@ -22,7 +22,7 @@ _PROBLEMS = {
     "53100": "has no disk space",
     "53300": "accepts no more connections",
     "55P03": "did not get a lock in time, for example because another process creates or migrates the tables",
-    "57P03": "accepts no connections yet, or not any more",
+    "57P03": "accepts no connections yet, or no longer",
 }
 # SQLSTATE classes of a refused statement on a healthy server: feature, data, constraint, syntax, limit.
 _STATEMENT_CLASSES = ("0A", "22", "23", "42", "54")

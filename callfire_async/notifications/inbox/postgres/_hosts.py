@@ -24,7 +24,7 @@ class HostConnector:
     machine of a lost primary, would use up the time for all.
 
     Args:
-        source: The URL, or a pool of the caller's, which connects by itself.
+        source: The URL, or the caller's pool, which connects by itself.
         timeout: Seconds for an operation on the server, in which each host is tried.
     """
 

@@ -43,7 +43,7 @@ class WorkNotifier:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start to send and receive notifications."""
+        """Start sending and receiving notifications."""
         # An event is bound to the loop in which it is first awaited.
         self._pending = asyncio.Event()
         self._tasks = [asyncio.create_task(loop()) for loop in (self._notify_loop, self._listen_loop)]

@@ -54,7 +54,7 @@ class PostgresPool:
     A pool of connections to a server.
 
     Args:
-        source: The server's URL, or a pool of the caller's, which is not closed here.
+        source: The server's URL, or the caller's pool, which is not closed here.
         timeout: Seconds for any operation, including the wait for a connection.
     """
 

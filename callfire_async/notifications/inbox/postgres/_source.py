@@ -1,4 +1,4 @@
-"""Checks what a `PostgresInbox` is given as its server, and names the server in messages."""
+"""Checks the source of a `PostgresInbox`, a URL or a pool, and names its server in messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_source(source: object) -> None:
 
     Raises:
         TypeError: *source* is of another type.
-        ValueError: *source* is another URL. The message does not quote it.
+        ValueError: *source* is not a valid PostgreSQL URL. The message does not quote it.
     """
     if isinstance(source, asyncpg.Pool):
         return
@@ -54,7 +54,7 @@ def _query(parts: SplitResult) -> dict[str, str]:
     try:
         fields = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
     except ValueError:  # its message quotes a field
-        raise AddressError("what follows '?' is not name=value; in a password, '?' must be %3F") from None
+        raise AddressError("the query after '?' is not name=value; in a password, '?' must be %3F") from None
     return {name: values[-1] for name, values in fields.items()}
 
 

@@ -59,7 +59,7 @@ class SqliteInbox:
     systems.
 
     If the file is deleted, moved or replaced while it is open, appends raise `InboxUnavailableError` until the same
-    file is back or the inbox is opened again; what is waiting in the open file can still be claimed and settled. A
+    file is back or the inbox is opened again; deliveries in the open file can still be claimed and settled. A
     process that is forked from the owner cannot use the inbox.
 
     While the file is open, ``callfire-async inbox replay`` can replay its dead letters through a Unix socket beside it,

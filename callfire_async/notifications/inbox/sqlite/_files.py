@@ -1,4 +1,4 @@
-"""The files that a connection has open: whether their paths still lead to them, and what the last owner left."""
+"""The files that a connection has open: checks that their paths lead to them, and of a log that the last owner left."""
 
 from __future__ import annotations
 

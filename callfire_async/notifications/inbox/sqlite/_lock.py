@@ -131,7 +131,7 @@ class FileLock:
         return self._listener
 
     def detach(self) -> None:
-        """Forget the socket, before it is closed."""
+        """Remove the socket from the lock, before it is closed."""
         with _fork_mutex:
             self._listener = None
 

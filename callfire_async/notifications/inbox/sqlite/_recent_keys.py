@@ -1,4 +1,4 @@
-"""`RecentKeys`: where the deliveries of the dedupe window are, by the hashes of their keys."""
+"""`RecentKeys`: the row numbers of the deliveries in the dedupe window, by the hashes of their keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _log = logging.getLogger("callfire_async.inbox")
 
 # About 130 MB.
 MAX_KEYS = 1_000_000
-# Keys are deleted by parts, of which one more than these is kept.
+# Each part has the keys of a quarter of the window or of the maximum. Whole parts are deleted, once all their keys are
+# too old or too many.
 _PARTS = 4
 
 
@@ -33,8 +34,8 @@ class RecentKeys:
     In the file, an index of keys would change another page for each delivery. Storing a postback over HTTP took 1.25
     times the CPU time, and 1.5 times in a file of a million rows.
 
-    A row that is found here need not exist, or have the key: its transaction was rolled back, it was deleted, or two
-    keys have the same hash. The caller reads the row, and only a row that has the key makes a delivery a duplicate.
+    A row that is found here may not exist, or may have another key: its transaction was rolled back, it was deleted, or
+    two keys have the same hash. The caller reads the row, and only a row that has the key makes a delivery a duplicate.
 
     Args:
         path: The file, for the log.
@@ -56,7 +57,7 @@ class RecentKeys:
         return [part.ids[key] for part in self._parts for key in hashes & part.ids.keys()]
 
     def add(self, keys: Iterable[object], ids: Iterable[int], now: float) -> None:
-        """Add rows that were inserted, in the order of their numbers; forget keys that are too old or too many."""
+        """Add rows that were inserted, in the order of their numbers; remove keys that are too old or too many."""
         newest = self._parts[-1]
         if now - newest.began_at >= self.window / _PARTS or len(newest.ids) >= MAX_KEYS // _PARTS:
             self._parts.append(_Part(now))

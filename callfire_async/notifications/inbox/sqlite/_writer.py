@@ -173,9 +173,9 @@ class WriterThread:
             )
         future: asyncio.Future[T] = self._loop.create_future()
         if not self._unsent:
-            # Everything that is submitted in two turns of the event loop shares a commit: tasks that a commit has woken
-            # submit in the first, and what follows from that in the second. With 64 concurrent postbacks and 16
-            # handlers this needs 27 % fewer commits than one turn; with 16 postbacks it is 13 % faster.
+            # Jobs that are submitted in two iterations of the event loop share a commit: tasks that a commit has woken
+            # submit theirs in the first, and the tasks that these wake in the second. With 64 concurrent postbacks and
+            # 16 handlers this needs 27 % fewer commits than one iteration; with 16 postbacks it is 13 % faster.
             self._loop.call_soon(self._loop.call_soon, self._send)
         self._unsent.append(_Job(work, item, future, is_append))
         return future
@@ -307,7 +307,7 @@ class WriterThread:
         if self._files is None:
             return open_database(path, read_only=True, check=check)
         if self._files.are_recorded:
-            # A new file in the place of one that is gone would hide the loss.
+            # A new file in place of the missing one would hide the loss.
             self._files.check()
             connection = open_database(path, check=check, create=False)
         else:

@@ -201,7 +201,7 @@ def _link(path: Path, other: Path) -> None:
 
 
 def _install(partial: Path, path: Path) -> None:
-    """Replace a file by a copy; SQLite would apply the log and the journal of the old file to the new one."""
+    """Replace a file with a copy; SQLite would apply the log and the journal of the old file to the new one."""
     with _errors(path):
         partial.replace(path)
         for suffix in ("-wal", "-shm", "-journal"):

@@ -153,7 +153,7 @@ async def test_a_missing_permission_is_named(own_server, name, caplog):
 
 async def test_waiting_for_a_silent_server_is_logged(caplog, monkeypatch):
     """Before the timeout ends."""
-    monkeypatch.setattr(_waiting, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(_waiting, "_SLOW_SECONDS", 0.1)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):

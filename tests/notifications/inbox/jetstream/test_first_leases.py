@@ -92,7 +92,7 @@ async def test_a_lease_that_was_lost_from_memory_can_be_settled(nats_server, nam
 
 
 async def test_an_ack_that_failed_can_be_repeated_after_the_memory_was_lost(nats_server, name, inbox, monkeypatch):
-    """As the restart of a server causes both."""
+    """The restart of a server can cause both."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
 
@@ -230,7 +230,7 @@ async def test_a_lease_whose_write_was_repeated_is_not_another_one(inbox, monkey
 
 
 async def test_a_lease_that_cannot_be_read_is_named(nats_server, name, inbox):
-    """As a record that cannot be read; a later version may have written it."""
+    """Like a record that cannot be read; a later version may have written it."""
     appended = await inbox.append(Delivery(b"body"))
     async with admin(nats_server) as jetstream:
         await jetstream.publish(f"{name}-leases.{appended.id}", b"later")
@@ -449,7 +449,7 @@ async def test_leases_of_other_deliveries_with_these_ids_are_replaced(nats_serve
 
 
 async def test_processes_of_the_former_version_can_run_meanwhile(inbox, other):
-    """They know only records, and deliver what a process of this version did not settle, without its crash."""
+    """They read records only: a delivery that this version did not settle is redelivered, and its crash not counted."""
     await inbox.append(Delivery(b"body"))
     late = await lease_of(inbox, lease=SHORT)
     former = other._leases

@@ -328,7 +328,7 @@ async def test_an_unreachable_server_raises_in_time():
 
 
 async def test_a_wrong_password_raises_without_the_password(nats_server):
-    """As an unavailable server."""
+    """It is reported like an unavailable server."""
     url = nats_server.url().replace(PASSWORD, "a-wrong-secret")
 
     with pytest.raises(InboxUnavailableError) as raised:
@@ -611,7 +611,7 @@ async def test_a_redelivered_message_whose_record_has_changed_is_not_leased(inbo
 
 
 async def test_a_consumer_that_cannot_be_restored_raises(inbox):
-    """For example because it fails for another reason than its deletion."""
+    """For example because the cause is not its deletion."""
     consumer = inbox._store.opened.consumer
     pulling = asyncio.create_task(inbox.claim(1, lease=LEASE))
     while consumer._request is None:  # noqa: ASYNC110  # there is no event for it
@@ -640,7 +640,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("setting", CHANGES)
 async def test_a_changed_consumer_is_restored(nats_server, inbox, name, caplog, setting):
-    """Such a setting keeps deliveries back without an error, so it is checked at intervals."""
+    """Such a setting prevents deliveries without an error, so it is checked at intervals."""
     value = f"{name}.again" if setting == "filter_subject" else CHANGES[setting]
     async with admin(nats_server) as jetstream:
         config = (await jetstream.consumer_info(name, "workers")).config
@@ -669,7 +669,7 @@ async def test_a_paused_consumer_is_logged_and_stays_paused(nats_server, inbox, 
 
 
 async def test_a_purged_queue_does_not_stop_the_inbox(nats_server, inbox, name):
-    """The operator has deleted what was pending; a running delivery can still be settled."""
+    """The operator has deleted the pending deliveries; a running one can still be settled."""
     await inbox.append_many([Delivery(b"running"), Delivery(b"pending")])
     lease = await next_lease(inbox)
     async with admin(nats_server) as jetstream:
@@ -723,7 +723,7 @@ async def test_a_deleted_record_stream_is_not_taken_for_an_empty_one(nats_server
                 await operation
 
 
-async def test_a_deleted_stream_of_dead_letters_costs_no_body(nats_server, inbox, name):
+async def test_no_body_is_lost_if_the_stream_of_dead_letters_is_deleted(nats_server, inbox, name):
     """A replay without the body would handle an empty delivery."""
     id = (await dead_letter(inbox)).id
     async with admin(nats_server) as jetstream:
@@ -987,7 +987,7 @@ async def test_a_late_nack_does_not_affect_the_next_lease(new_inbox, other):
 # --- crashes between two writes -------------------------------------------------------------------------
 
 
-async def test_a_message_that_was_pulled_but_not_leased_is_no_crash(inbox, other):
+async def test_a_message_that_was_pulled_but_not_leased_is_not_a_crash(inbox, other):
     """It is redelivered."""
     await inbox.append(Delivery(b"body"))
     (pulled,) = await inbox._store.opened.consumer.pull(1)
@@ -1014,7 +1014,7 @@ async def test_a_dead_letter_is_completed_by_the_next_process(nats_server, name,
 
 
 async def test_a_stored_dead_letter_is_deleted_from_the_queue_by_the_next_process(nats_server, name, inbox, other):
-    """The record is dead and the dead stored stored."""
+    """The record is dead, and the dead letter is stored."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
     record = await inbox._leases.settle(lease, lambda record: evolve(record, state=DEAD, reason="because"))
@@ -1205,7 +1205,7 @@ async def test_sequences_that_start_again_do_not_match_old_records(nats_server, 
 
 
 async def test_a_message_that_this_library_did_not_write_is_a_body(nats_server, inbox, name):
-    """It becomes a dead stored when it cannot be parsed."""
+    """It becomes a dead letter if it cannot be parsed."""
     async with admin(nats_server) as jetstream:
         await jetstream.publish(f"{name}.new", b"key=x&what is this")
         await jetstream.publish(f"{name}.new", b"\xff")

@@ -215,7 +215,7 @@ isolated = pytest.mark.parametrize("isolation", ["repeatable read", "serializabl
 async def test_an_isolated_transaction_may_last_longer_than_an_extension(
     schema, inbox, lease, library: Library, isolation
 ):
-    """An extension after its snapshot is no conflict, before or after the completion."""
+    """An extension after its snapshot is not a conflict, before or after the completion."""
     async with library.begin(schema.dsn(), isolation=isolation) as connection:
         await library.execute(connection, "SELECT 1 FROM pg_catalog.pg_class")
         await inbox.extend(lease, LEASE)
@@ -507,7 +507,7 @@ async def test_a_library_is_not_needed(schema, inbox, lease, monkeypatch, name):
 
 
 async def test_an_exception_of_the_driver_is_raised_unchanged(schema, inbox, lease):
-    """The connection is the caller's, and so is what it raises."""
+    """The connection belongs to the caller, who expects the exceptions of its driver."""
     async with asyncpg_transaction(schema.dsn()) as connection:
         await connection.execute("SET TRANSACTION READ ONLY")
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):

@@ -47,13 +47,13 @@ def inbox_at(schema: Schema, *hosts: str, attributes: str = "any") -> PostgresIn
 
 
 @pytest.mark.parametrize("attributes", ["any", "primary", "read-write"])
-async def test_a_host_that_does_not_respond_is_passed_over(schema, postgres, silent, attributes):
-    """As the machine of a primary that is lost, until it is replaced."""
+async def test_a_host_that_does_not_respond_is_skipped(schema, postgres, silent, attributes):
+    """Like the machine of a lost primary, until it is replaced."""
     async with inbox_at(schema, silent, real(postgres), attributes=attributes) as inbox:
         assert not (await inbox.append(Delivery(b"body"))).duplicate
 
 
-async def test_a_host_that_refuses_connections_is_passed_over(schema, postgres, refusing):
+async def test_a_host_that_refuses_connections_is_skipped(schema, postgres, refusing):
     """At once."""
     async with inbox_at(schema, refusing, real(postgres)) as inbox:
         await inbox.append(Delivery(b"body"))
@@ -67,7 +67,7 @@ async def test_the_host_that_responded_last_is_tried_first(schema, postgres, sil
 
 
 async def test_the_order_of_the_url_is_tried_again_if_the_host_is_read_only(postgres, refusing, monkeypatch):
-    """The primary was away when a standby responded, which would be tried first for good."""
+    """The primary was unavailable when a standby responded, which would always be tried first from then on."""
     tried: list[str] = []
     connect = _hosts._connect
 

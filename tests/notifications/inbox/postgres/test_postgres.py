@@ -93,7 +93,7 @@ async def test_processes_that_start_together_create_the_tables_once(schema):
 
 async def test_waiting_for_another_processs_migration_is_logged(schema, caplog, monkeypatch):
     """At once, not when the timeout ends; then the error says that it was a lock."""
-    monkeypatch.setattr(_waiting, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(_waiting, "_SLOW_SECONDS", 0.05)
     async with schema.admin() as other, other.transaction():
         await other.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"callfire_async.{schema.name}")
         with pytest.raises(InboxUnavailableError, match=r"^PostgreSQL at .* did not get a lock in time"):
@@ -257,7 +257,7 @@ async def test_a_duplicate_of_an_uncommitted_delivery_waits_for_its_commit(schem
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 async def test_a_database_in_any_encoding_stores_any_text(schema, encoding):
-    """Characters that a sender chose never cost the body."""
+    """No character that a sender chooses prevents the delivery from being stored."""
     name = f"db_{secrets.token_hex(4)}"
     await schema.fetchval(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
 

@@ -20,7 +20,7 @@ def test_a_database_in_memory_is_refused(make, path):
 
 
 @pytest.mark.parametrize("path", ["sqlite:///inbox.db", "postgresql://host/database", "in\0box.db"])
-def test_a_url_is_no_path(path):
+def test_a_url_is_not_a_path(path):
     """An inbox on a server has another class."""
     with pytest.raises(ValueError, match=r"^path must be the path of a file, without"):
         SqliteInbox(path)

@@ -140,7 +140,7 @@ async def test_a_file_is_not_backed_up_to_itself(path, target):
     assert await bodies_in(path) == [b"1"]
 
 
-async def test_another_file_is_no_backup(path, tmp_path):
+async def test_another_file_is_not_a_backup(path, tmp_path):
     """Nothing is replaced, and no partial copy is left."""
     await fill(path, b"1")
     notes, other, missing = tmp_path / "notes", tmp_path / "other.db", tmp_path / "missing.db"
@@ -156,7 +156,7 @@ async def test_another_file_is_no_backup(path, tmp_path):
     assert await bodies_in(path) == [b"1"]
 
 
-async def test_a_damaged_file_is_no_backup(path, tmp_path):
+async def test_a_damaged_file_is_not_a_backup(path, tmp_path):
     """Its copy is checked before anything is replaced."""
     await fill(path, *(b"%d" % number * 3000 for number in range(50)))
     damaged = tmp_path / "damaged.db"
@@ -310,7 +310,7 @@ async def leave_log(path: Path, size: int = 0) -> None:
 
 @pytest.mark.slow
 async def test_a_backup_with_the_log_of_another_file_is_refused(path):
-    """As after ``cp backup.db inbox.db``; the words say how to repair it, and doing so works."""
+    """As after ``cp backup.db inbox.db``; the message says how to repair it, and that works."""
     await leave_log(path)
     shutil.copy(path.with_name("backup.db"), path)
     files = {name: path.with_name(name).read_bytes() for name in ("inbox.db", "inbox.db-wal")}
@@ -454,7 +454,7 @@ async def test_another_error_of_the_check_is_raised(path, monkeypatch):
         await SqliteInbox(path, lock_timeout=0).__aenter__()
 
 
-def test_a_file_that_is_no_database_is_damaged(path):
+def test_a_file_that_is_not_a_database_is_damaged(path):
     """SQLite raises for it."""
     path.write_bytes(b"Not a database. " * 1000)
     with closing(sqlite3.connect(path)) as connection:

@@ -384,7 +384,7 @@ async def test_a_failure_of_its_own_file_is_raised(directory, monkeypatch):
         assert await bodies_of(inbox) == [b"body"]
 
 
-async def test_a_file_that_is_being_created_is_no_error(directory, caplog):
+async def test_a_file_that_is_being_created_is_not_an_error(directory, caplog):
     """Its owner has locked it, but has not created the tables yet."""
     caplog.set_level(logging.ERROR)
     directory.mkdir()

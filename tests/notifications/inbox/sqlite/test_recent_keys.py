@@ -106,7 +106,7 @@ async def test_the_next_owner_knows_the_keys_of_the_window(path, age, is_duplica
 
 
 async def test_the_next_owner_reads_the_newest_keys_only(path, few_keys):
-    """Older ones are no duplicates."""
+    """Deliveries with older keys are not duplicates."""
     async with SqliteInbox(path) as inbox:
         await inbox.append_many([Delivery(b"%d" % number) for number in range(12)])
 

@@ -163,7 +163,7 @@ async def test_a_file_of_a_later_version_is_refused(path, read_only):
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-async def test_a_file_that_is_no_database_is_refused(path, read_only):
+async def test_a_file_that_is_not_a_database_is_refused(path, read_only):
     """It is not changed."""
     path.write_bytes(b"Plain text, " * 1000)
 
@@ -193,7 +193,7 @@ async def test_a_missing_directory_is_named_in_the_error(tmp_path, read_only):
     assert not path.parent.exists()
 
 
-async def test_a_directory_is_no_inbox(path):
+async def test_a_directory_is_not_an_inbox(path):
     """The error is an `InboxUnavailableError`."""
     path.mkdir()
 
@@ -462,7 +462,7 @@ async def test_a_read_only_inbox_refuses_writes(path, write):
 
 
 async def test_a_read_only_inbox_does_not_create_its_file(path):
-    """And is not made by looking for it."""
+    """It is not created by looking for it."""
     with pytest.raises(InboxUnavailableError, match=r"inbox\.db cannot be used: unable to open database file"):
         await SqliteInbox(path, read_only=True).__aenter__()
 
@@ -578,7 +578,7 @@ async def test_setting_the_clock_back_does_not_lengthen_the_retention(path):
 
 
 def count_commits(path: Path) -> int:
-    """Count the count_commits in a write-ahead log: the frames that have the size of the database."""
+    """Count the commits in a write-ahead log: the frames that have the size of the database."""
     log = path.with_name(f"{path.name}-wal").read_bytes()
     (page_size,) = struct.unpack_from(">8xI", log)
     frames = range(32, len(log), 24 + page_size)

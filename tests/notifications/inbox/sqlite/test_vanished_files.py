@@ -76,7 +76,7 @@ def replace_directory_with_file(path: Path) -> None:
     path.parent.touch()
 
 
-DISASTERS = [
+CHANGES = [
     delete_all,
     delete_file,
     delete_log,
@@ -95,13 +95,13 @@ def files_below(directory: Path) -> dict[Path, int]:
     return {path: path.stat().st_ino for path in directory.rglob("*")}
 
 
-@pytest.mark.parametrize("disaster", DISASTERS)
-async def test_appends_fail_and_waiting_deliveries_are_handled(path, caplog, disaster: Callable[[Path], None]):
-    """One error with the number of deliveries at risk; no file is created in the place of the old one."""
+@pytest.mark.parametrize("change", CHANGES)
+async def test_appends_fail_and_waiting_deliveries_are_handled(path, caplog, change: Callable[[Path], None]):
+    """One error with the number of deliveries at risk; no file is created in place of the old one."""
     async with SqliteInbox(path) as inbox:
         await inbox.append_many([Delivery(b"1"), Delivery(b"2"), Delivery(b"3")])
         (leased,) = await inbox.claim(1, lease=LEASE)
-        disaster(path)
+        change(path)
         left = files_below(path.parent.parent)
         for number in range(3):
             with pytest.raises(
@@ -120,7 +120,7 @@ async def test_appends_fail_and_waiting_deliveries_are_handled(path, caplog, dis
     assert "data/inbox.db" in error
 
 
-async def test_a_group_that_was_committed_during_the_disaster_fails(path):
+async def test_a_group_that_was_committed_after_the_file_vanished_fails(path):
     """The check after the commit, not only the one before it."""
     async with SqliteInbox(path) as inbox:
 
@@ -133,7 +133,7 @@ async def test_a_group_that_was_committed_during_the_disaster_fails(path):
             await inbox._writer.submit_batched(deleting_append, Delivery(b"body"), is_append=True)
 
 
-async def test_an_operation_that_is_no_append_finds_that_the_file_is_gone(path, caplog):
+async def test_an_operation_that_is_not_an_append_finds_that_the_file_is_gone(path, caplog):
     """An idle service logs it as soon as the worker looks for deliveries."""
     async with SqliteInbox(path) as inbox:
         delete_all(path)
@@ -143,7 +143,7 @@ async def test_an_operation_that_is_no_append_finds_that_the_file_is_gone(path, 
 
 
 @pytest.mark.parametrize("what", ["file", "directory"])
-async def test_it_recovers_if_the_same_file_comes_back(path, caplog, what):
+async def test_it_recovers_if_the_same_file_is_restored(path, caplog, what):
     """Without a restart."""
     place = path if what == "file" else path.parent
     async with SqliteInbox(path) as inbox:
@@ -159,15 +159,15 @@ async def test_it_recovers_if_the_same_file_comes_back(path, caplog, what):
     assert "is back, accepting postbacks" in caplog.text
 
 
-@pytest.mark.parametrize("disaster", DISASTERS[:5])
-async def test_a_restart_creates_a_new_inbox(path, disaster):
+@pytest.mark.parametrize("change", CHANGES[:5])
+async def test_a_restart_creates_a_new_inbox(path, change):
     """The lock of the old owner does not matter, and its close does not touch the new files."""
     old = await SqliteInbox(path).__aenter__()
     await old.append(Delivery(b"old"))
-    disaster(path)
+    change(path)
     with pytest.raises(InboxUnavailableError):
         await old.append(Delivery(b"refused"))
-    if disaster in (delete_file, delete_log):
+    if change in (delete_file, delete_log):
         await old.__aexit__(None, None, None)
     path.parent.mkdir(exist_ok=True)
 
@@ -177,7 +177,7 @@ async def test_a_restart_creates_a_new_inbox(path, disaster):
         await new.append(Delivery(b"newer"))
     async with SqliteInbox(path) as again:
         # If only the log was deleted, closing copies what is in the open log into the file.
-        assert await bodies_of(again) == [b"old"] * (disaster is delete_log) + [b"new", b"newer"]
+        assert await bodies_of(again) == [b"old"] * (change is delete_log) + [b"new", b"newer"]
 
 
 async def test_a_symbolic_link_that_leads_elsewhere(path):
@@ -215,8 +215,8 @@ async def test_the_working_directory_may_change(path, monkeypatch):
         await inbox.append(Delivery(b"body"))
 
 
-@pytest.mark.parametrize("disaster", [delete_all, replace_file, delete_directory])
-async def test_an_error_of_the_disk_does_not_close_a_file_that_is_gone(path, disaster, monkeypatch):
+@pytest.mark.parametrize("change", [delete_all, replace_file, delete_directory])
+async def test_an_error_of_the_disk_does_not_close_a_file_that_is_gone(path, change, monkeypatch):
     """What waits in it can still be handled."""
 
     def failing(_: object) -> None:
@@ -224,7 +224,7 @@ async def test_an_error_of_the_disk_does_not_close_a_file_that_is_gone(path, dis
 
     async with SqliteInbox(path) as inbox:
         await inbox.append(Delivery(b"waiting"))
-        disaster(path)
+        change(path)
         left = files_below(path.parent.parent)
         with pytest.raises(InboxUnavailableError, match="Input/output"):
             await inbox._write(failing)
@@ -272,7 +272,7 @@ async def ignore(event: TextFinished) -> None:
     """Handle an event."""
 
 
-async def test_a_receiver_answers_503_and_is_not_ready(path, caplog):
+async def test_a_receiver_responds_503_and_is_not_ready(path, caplog):
     """Also if no postback arrives: the health check looks at the file."""
     router = Router()
     router.on(TextFinished)(ignore)
@@ -307,7 +307,7 @@ async def test_a_file_of_a_directory(path):
 
 
 async def test_a_file_that_was_taken_over(path, caplog):
-    """It is handled to its end, and logged; the own file is not affected."""
+    """It is handled to its end, and logged; the process's own file is not affected."""
     async with SqliteInbox(path) as left:
         await left.append(Delivery(b"left"))
     (path.parent / "inbox.db").rename(path.parent / "zzz.db")

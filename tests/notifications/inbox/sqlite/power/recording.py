@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 # Enough for several checkpoints of the log, each after a thousand pages.
 LIVES = 5
 DELIVERIES = 400
-# Within this number of records a process has opened the file and answered repeated posts.
+# Within this number of records a process has opened the file and acknowledged repeated posts.
 OPENING_RECORDS = 60
 
 
