@@ -15,7 +15,7 @@ All exceptions that public calls raise.
     │   └── RequestTimeoutError      no complete response was received in time
     ├── ResponseError                a response that does not match the API specification
     ├── ClientClosedError            the client is closed, or belongs to another event loop or process
-    ├── EventLoopError               a receiver is used in another event loop than its own (also a RuntimeError)
+    ├── EventLoopError               a running receiver is used in another event loop (also a RuntimeError)
     ├── NotificationError            the body of a postback is not a notification
     │   ├── MalformedNotificationError   neither XML nor JSON, or beyond a limit
     │   └── InvalidNotificationError     well-formed, but not a notification
@@ -187,7 +187,7 @@ class ClientClosedError(CallFireError):
 
 
 class EventLoopError(CallFireError, RuntimeError):
-    """Raised if a receiver that is running is used in another event loop than the one that started it."""
+    """Raised if a running receiver is used in an event loop other than the one that started it."""
 
 
 class NotificationError(CallFireError):

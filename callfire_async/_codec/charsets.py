@@ -29,8 +29,8 @@ _ENCODINGS = {
 _MAX_DECLARATION_LENGTH = 256
 _DECLARED = re.compile(rb"\sencoding\s*=\s*[\"']([^\"']*)")
 _CHARSET = re.compile(rb"charset=[\"']?([\w-]+)", re.IGNORECASE)
-# The first byte of an encoded surrogate, and of some characters. Python decodes surrogates slowly, and no text has so
-# many.
+# The first byte of an encoded surrogate, and of some characters. Python decodes surrogates slowly, and no real text
+# has this many.
 _SURROGATE_LEAD = 0xED
 _MAX_SURROGATES = 20_000
 
@@ -57,7 +57,7 @@ def decode(body: bytes | str, content_type: str | None) -> bytes | str:
         return _decode(body, "utf-16").lstrip()
     document = body.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE_SPACE.encode())
     utf_16 = _UTF_16.get(document[:2])
-    # The declaration is ASCII in UTF-16 too, but for the zero bytes.
+    # The declaration is ASCII in UTF-16 too, except for the zero bytes.
     head = document[:_MAX_DECLARATION_LENGTH].replace(b"\0", b"") if utf_16 else document[:_MAX_DECLARATION_LENGTH]
     declared = _declared_encoding(head.partition(b"?>")[0]) if head.startswith(b"<?xml") else None
     if body.startswith(codecs.BOM_UTF8):

@@ -190,7 +190,7 @@ class _GuardedExpat:
 
 
 def _create_parser(separator: str | None = None, local_names: dict[str, str] | None = None) -> expat.XMLParserType:
-    # With an encoding given, expat ignores the one in the declaration and looks no codec up.
+    # With an encoding given, expat ignores the one in the declaration and does not look up a codec.
     parser = expat.ParserCreate("utf-8", separator, local_names)
     parser.StartDoctypeDeclHandler = _reject_doctype
     return parser

@@ -21,7 +21,7 @@ from callfire_async._codec.document_limits import (
 from callfire_async._codec.repairs import UNESCAPED, Repair, Tree
 
 # A thousand real texts have 7,000 objects and lists and 45,000 commas. A call with recordings and answers has twice as
-# many, but a megabyte has fewer of these.
+# many as a text, but fewer calls fit into a megabyte.
 _MAX_ENVELOPE_VALUES = 12_000
 _MAX_ENVELOPE_COMMAS = 64_000
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 Reader = Callable[[Any, str, list[str]], Any]
 Prepare = Callable[[dict[str, Any]], dict[str, Any]]
 
-# More than a call of a hundred records has fields; reporting them takes a few milliseconds.
+# More fields than a call with a hundred records has; reporting this many takes a few milliseconds.
 _MAX_PROBLEMS = 1_000
 # A message ends up in logs and in the reason of a dead letter.
 _MAX_LISTED_PROBLEMS = 10

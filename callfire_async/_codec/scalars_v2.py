@@ -1,4 +1,4 @@
-"""Convert the values that API v2 writes in another form than API 1.1: attributes, hours and amounts."""
+"""Convert the values whose form in API v2 differs from API 1.1: attributes, hours and amounts."""
 
 from __future__ import annotations
 

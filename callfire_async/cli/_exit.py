@@ -35,7 +35,7 @@ T = TypeVar("T")
 #: What to do about the response of an endpoint that should be a receiver, by HTTP status.
 REMEDIES = {
     404: "wrong token or path: check CALLFIRE_TOKEN and the path",
-    405: "another application responds, which does not accept POST",
+    405: "a different application responds, which does not accept POST",
     503: "the receiver is not running: start its application",
 }
 FAILED, WRONG_USE, MISSING_CREDENTIALS, INTERRUPTED = 1, 2, 3, 130

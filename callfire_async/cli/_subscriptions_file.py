@@ -119,7 +119,7 @@ def read_boolean(node: Node) -> bool:
 
 def _read_enum(kind: type[E]) -> Callable[[Node], E]:
     def read(node: Node) -> E:
-        # A value that the library does not know is probably a typing error.
+        # An unknown value is probably a typing error.
         value = kind(read_text(node) or "(empty)")
         if not value.is_known:
             node.fail(f"must be one of {', '.join(kind)}")

@@ -29,7 +29,7 @@ class CallFire:
     Args:
         login: The API login; default: the environment variable ``CALLFIRE_API_LOGIN``.
         password: The API password; default: the environment variable ``CALLFIRE_API_PASSWORD``.
-        base_url: See `Connection`, as for all further parameters.
+        base_url: See `Connection`, also for all further parameters.
 
     Attributes:
         subscriptions: The account's subscriptions.

@@ -193,7 +193,7 @@ _BYTES_REPR = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"[^"]*")""")
 
 
 def _scrub_exception(error: BaseException) -> None:
-    """Mask what protocol errors and their causes quote of a response: it can be a phone number."""
+    """Mask the parts of a response that protocol errors and their causes quote: they can contain a phone number."""
     for cause in causes(error):
         cause.args = tuple(_BYTES_REPR.sub("***", arg) if isinstance(arg, str) else arg for arg in cause.args)
 

@@ -14,7 +14,8 @@ __all__ = ["MAX_LISTED", "PageDelta", "iter_pages"]
 # Ten times the maximum of an account's subscriptions; a longer list is an error of the server.
 MAX_LISTED = 100_000
 
-# Items that are added before the current page shift known items into it. More of those in a row is an endless list.
+# Items that are added before the current page shift known items into it. With more known items in a row, the list is
+# endless.
 _MAX_STALE = 100
 # Items that are added meanwhile shift the others by a few pages only; 100,000 IDs take 10 MB.
 _MAX_REMEMBERED = 100_000
@@ -73,7 +74,7 @@ async def iter_pages(
 
 
 def _remember_ids(remembered: dict[int, None], new: dict[int, I]) -> None:
-    """Add IDs, and forget the oldest ones above the limit."""
+    """Add IDs, and remove the oldest ones above the limit."""
     remembered.update(dict.fromkeys(new))
     while len(remembered) > _MAX_REMEMBERED:
         del remembered[next(iter(remembered))]

@@ -38,7 +38,7 @@ T = TypeVar("T")
 # The longest list, 1000 subscriptions, takes half a megabyte at most.
 MAX_BODY_BYTES = 16 * 1024 * 1024
 
-# A caller expects a call to return within minutes, so a longer Retry-After is raised instead of obeyed.
+# A caller expects a call to return within minutes, so with a longer Retry-After the error is raised instead.
 MAX_RETRY_AFTER_SECONDS = 60.0
 _INITIAL_DELAY_SECONDS = 0.5
 _MAX_DELAY_SECONDS = 16.0

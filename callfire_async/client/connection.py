@@ -148,7 +148,7 @@ class Connection:
             operation: The operation to send.
             recover: Looks up whether an attempt of unknown outcome was executed, and returns its value, or None. With
                 it, an operation that is not idempotent is repeated if nothing is found. It is also called if CallFire
-                rejects a repetition, because its RequestId is known for example.
+                rejects a repetition, for example because of its RequestId.
 
         Raises:
             APIError: CallFire returned an error.

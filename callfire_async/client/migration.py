@@ -53,7 +53,7 @@ class MigrationStep:
         subscription: The subscription of API 1.1.
         specs: The webhooks that send the same events: three for a ``CAMPAIGN_*`` trigger, none for an e-mail address
             or an unknown trigger. They are disabled if the subscription is.
-        limitations: What API v2 cannot express, in sentences for a person; phone numbers are masked.
+        limitations: What API v2 cannot express, in readable sentences; phone numbers are masked.
     """
 
     subscription: Subscription

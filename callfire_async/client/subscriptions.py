@@ -94,7 +94,7 @@ class Subscriptions:
             request_id: CallFire's protection against duplicates, the same in all attempts; default: a random one.
 
         Returns:
-            The subscription's ID and URL; the URL is None if it was found after an unknown outcome.
+            The subscription's ID and URL; the URL is None if a lookup after an unknown outcome found the subscription.
         """
         operation = create_subscription(
             {
@@ -211,7 +211,7 @@ class Subscriptions:
         Apply a plan, four changes at a time, deletions last; continue after an error.
 
         If there is something to create, the account is read again first, so that an outdated plan, or one that is
-        applied twice, creates no duplicates. A subscription that does not exist any more counts as deleted.
+        applied twice, creates no duplicates. A subscription that no longer exists counts as deleted.
 
         Returns:
             The IDs, and the errors of the changes that failed. To retry those, plan and apply again.

@@ -98,7 +98,7 @@ class Webhooks:
             enabled: Whether CallFire posts to the callback.
             secret: The key with which CallFire signs each postback, best created with `SigningSecrets.generate`.
             single_use: Whether CallFire deletes the webhook after its first event; default: CallFire's.
-            expires_at: An aware time; CallFire publishes no description of it.
+            expires_at: An aware time; CallFire does not document its effect.
             non_strict_ssl: Whether CallFire skips certificate checks when it posts; default: CallFire's.
             fields: Limits the keys that CallFire posts, in CallFire's syntax for partial responses.
 
@@ -140,12 +140,12 @@ class Webhooks:
         Args:
             limit: Maximum number of webhooks, 1 to 1000.
             offset: Index of the first webhook, from 0.
-            name: Only webhooks with this name. CallFire does not publish whether a part of the name is enough.
+            name: Only webhooks with this name. CallFire does not document whether a part of the name is enough.
             resource: Only webhooks of this resource.
             event: Only webhooks with this event.
-            callback: Only webhooks with this callback. CallFire does not publish whether a part of it is enough.
+            callback: Only webhooks with this callback. CallFire does not document whether a part of it is enough.
             enabled: Only webhooks that are enabled, or only those that are not.
-            fields: Limits what CallFire returns, for example ``items(id,name)``; the IDs must be part of it.
+            fields: Limits what CallFire returns, for example ``items(id,name)``; must include the IDs.
         """
         filters = {
             "name": name,
@@ -217,8 +217,8 @@ class Webhooks:
         """
         Change the given fields of a webhook; the parameters are those of `create`.
 
-        None is not sent. CallFire does not publish whether it keeps the fields that are not sent: give all that the
-        webhook should have if that matters, as `apply` does.
+        None is not sent. CallFire does not document whether it keeps fields that are not sent: if that matters, pass
+        all fields that the webhook should have, as `apply` does.
         """
         operation = update_webhook(
             webhook_id,
@@ -286,7 +286,7 @@ class Webhooks:
         Apply a plan, four changes at a time, deletions last; continue after an error.
 
         If there is something to create, the account is read again first, so that an outdated plan, or one that is
-        applied twice, creates no duplicates. A webhook that does not exist any more counts as deleted.
+        applied twice, creates no duplicates. A webhook that no longer exists counts as deleted.
 
         Returns:
             The IDs, and the errors of the changes that failed. To retry those, plan and apply again.
@@ -328,7 +328,7 @@ class Webhooks:
     async def _find(self, operation: Operation[ResourceReference]) -> ResourceReference | None:
         """Return the webhook that a create would make, if it exists."""
         # Without retries: the lookup is part of an attempt, which is retried as a whole. Without filters: CallFire does
-        # not publish how they compare.
+        # not document how it compares them.
         webhooks = Webhooks(self._connection.with_options(max_retries=0))
         async for webhook in webhooks.all():
             if same_webhook(operation.json or {}, webhook):

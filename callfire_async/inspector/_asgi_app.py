@@ -189,7 +189,7 @@ class InspectorApp:
         stored, known = view_of(entry), self._source.history.by_id(entry.id)
         if known is None:
             return stored
-        # The history knows each attempt; the inbox keeps the body for longer.
+        # The history has each attempt; the inbox keeps the body for longer.
         return known if known.body or not stored.body else evolve(stored, attempts=known.attempts)
 
 
@@ -234,7 +234,7 @@ def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Respons
 
 
 class _SecurityHeaders:
-    """Adds headers with which the browser denies everything that the page does not need."""
+    """Adds headers that make the browser deny everything that the page does not need."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Webhooks of API v2: what they watch, and the resources of the REST API that describe them."""
+"""Webhooks of API v2: their resources and events, and the values of the REST API that describe them."""
 
 from collections.abc import Mapping
 from datetime import datetime

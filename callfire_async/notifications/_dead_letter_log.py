@@ -15,7 +15,7 @@ _MAX_LOGGED_PER_MINUTE = 10
 
 
 class DeadLetterLog:
-    """Logs each dead letter, at most ten a minute, and knows when the last one was recorded."""
+    """Logs each dead letter, at most ten a minute, and records the time of the last one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -1,5 +1,5 @@
 """
-Coroutines that start at once, so that one that does not have to wait needs no turn of the event loop and no timer.
+Coroutines that start at once: one that does not have to wait needs neither an iteration of the event loop nor a timer.
 
 Reading and storing a postback in this way takes about a tenth less of the CPU time of the whole request over uvicorn.
 """
@@ -23,7 +23,7 @@ def start_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """
     Create a task, and run it until it waits for something or is done.
 
-    On Python 3.11, and in an event loop with a task factory, it starts in the next turn of the event loop.
+    On Python 3.11, and in an event loop with a task factory, it starts in the next iteration of the event loop.
     """
     loop = asyncio.get_running_loop()
     if loop.get_task_factory() is not None:

@@ -90,7 +90,7 @@ def encode(
     soap_version: SoapVersion = "1.1",
 ) -> tuple[str, bytes]:
     """
-    Encode an event as the body of a postback of either API generation, whichever one the event came from.
+    Encode an event as the body of a postback of either API generation, whether or not the event came from it.
 
     API 1.1 has the event's ``name`` as the root, or its class if the event came from API v2. XML and SOAP have U+FFFD
     for each character that XML 1.0 forbids, such as a control character or a lone surrogate.

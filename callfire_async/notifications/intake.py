@@ -116,7 +116,7 @@ class QueuedIntake:
             await self._worker.stop(progress)
 
     async def _wait_for_appends(self, deadline: float) -> None:
-        # The deadline of a cancelled stop is still far.
+        # A cancelled stop is long before its deadline, and must not wait for that.
         seconds = min(deadline - asyncio.get_running_loop().time(), SETTLE_SECONDS)
         if self._storing:
             await asyncio.wait(self._storing.values(), timeout=max(0.0, seconds))

@@ -47,7 +47,7 @@ class RequestRecord:
 @define(eq=False)
 class AttemptRecord:
     """
-    One attempt at a delivery. The attributes are set as they become known, as those of a `RequestRecord`.
+    One attempt at a delivery. The attributes are set as they become known, like those of a `RequestRecord`.
 
     Without an inbox, each event of an envelope has an attempt of its own.
     """

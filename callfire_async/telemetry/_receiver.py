@@ -268,7 +268,7 @@ def _age_seconds(record: AttemptRecord) -> float:
 @define(eq=False)
 class RequestSpanLinks:
     """
-    Remember the request spans of unhandled deliveries, by the deliveries' keys.
+    Store the request spans of unhandled deliveries, by the deliveries' keys.
 
     Only requests of this process are known, and only the most recent *limit* of them.
     """
@@ -303,5 +303,5 @@ class RequestSpanLinks:
         return next(matching, None)
 
     def discard(self, key: str) -> None:
-        """Forget the span of a delivery that has been handled."""
+        """Remove the span of a delivery that has been handled."""
         self._stored.pop(key, None)

@@ -19,7 +19,7 @@ class PostbackRecorder(httpx.AsyncBaseTransport):
 
     Args:
         app: ASGI application that receives every postback, whatever the endpoint's host. Without one, each postback
-            is answered 204.
+            gets 204.
     """
 
     def __init__(self, app: ASGIApp | None = None) -> None:

@@ -33,7 +33,7 @@ def echo_result(
     Args:
         plan: The plan.
         result: Its result.
-        describe: Returns what a change that failed is about, from a spec or a resource as a JSON object.
+        describe: Describes the subject of a failed change, given a spec or a resource as a JSON object.
         as_json: Whether to print one JSON document.
     """
     errors = [(to_jsonable(failed), str(error)) for failed, error in result.errors.items()]

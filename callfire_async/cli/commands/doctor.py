@@ -1,4 +1,4 @@
-"""Check what a service needs: credentials, endpoint and machine. Nothing is changed."""
+"""Check the requirements of a service: credentials, endpoint and machine. Nothing is changed."""
 
 import asyncio
 import platform
@@ -267,7 +267,7 @@ def _check_missing_signature(response: int | str) -> Check | None:
 def _check_valid_signature(response: int | str) -> Check:
     if _is_accepted(response):
         return _passed("signature", f"only valid signatures are accepted. {_ACCEPTED}")
-    remedy = "the receiver has another secret: compare it with CALLFIRE_SIGNING_SECRET"
+    remedy = "the receiver has a different secret: compare it with CALLFIRE_SIGNING_SECRET"
     return _failed("signature", f"response {response} to a valid signature: {remedy}")
 
 

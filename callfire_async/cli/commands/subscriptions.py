@@ -268,5 +268,5 @@ async def _apply(options: ClientOptions, plan: Plan, *, as_json: bool) -> int:
 
 
 def _describe(subject: Mapping[str, Any]) -> str:
-    """Return what a spec or a subscription is about."""
+    """Return the trigger event and the endpoint of a spec or a subscription."""
     return f"{subject['trigger_event']} to {subject['endpoint']}"

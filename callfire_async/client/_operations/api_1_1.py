@@ -49,7 +49,7 @@ A = TypeVar("A", Text, Call)
 MAX_RESULTS = 1000
 # A call with ten records has a hundred elements, each with two tags.
 _MAX_TAGS = 200 * MAX_RESULTS
-# Each problem takes 0.1 ms to describe. A full page with five unreadable fields per item is not API 1.1 any more.
+# Each problem takes 0.1 ms to describe. A full page with five unreadable fields per item is no longer API 1.1.
 _MAX_PROBLEMS = 5 * MAX_RESULTS
 
 _CREATED = frozenset([200, 201])

@@ -166,10 +166,10 @@ class BaseApplyResult(Generic[S, R]):
 @frozen
 class ResourceKind(Generic[S, M, R, P]):
     """
-    What the rules for subscriptions and for webhooks depend on.
+    The differences between the rules for subscriptions and those for webhooks.
 
     Attributes:
-        noun: How messages call one of the resources.
+        noun: The name of one of the resources in messages.
         spec_class: The class of specs.
         key_of: Returns the identity of a spec or an existing resource; tokens are not part of it.
         match: Creates a match.
@@ -243,9 +243,9 @@ class ResourceKind(Generic[S, M, R, P]):
         Args:
             specs: The specs, from `index_specs`.
             existing: All resources of the account.
-            tokens: See `Subscriptions.plan`, as for all further parameters.
-            prune: See there.
-            owned: See there.
+            tokens: See `Subscriptions.plan`.
+            prune: See `Subscriptions.plan`.
+            owned: See `Subscriptions.plan`.
         """
         keyed = [(self.key_of(item, tokens), item) for item in existing]
         owned_ids = frozenset(

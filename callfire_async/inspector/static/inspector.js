@@ -166,7 +166,7 @@ function reset(history) {
   rows.clear();
   state.dirty.clear();
   state.deadLetterCount = -1;
-  // The numbers of another history start at 1 again: the selected number would mean another delivery.
+  // The numbers of a new history start at 1 again: the selected number would mean a different delivery.
   if (state.selected?.startsWith("deliveries/")) clearSelection();
 }
 

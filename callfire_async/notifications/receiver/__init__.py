@@ -62,10 +62,10 @@ class Receiver:
 
     Without an inbox the handlers run before the response: 204 if all succeeded or the event matched none, 500 if one
     failed or timed out, 400 or 422 for a body that is not a notification. CallFire does not document retries, so an
-    event with any other response than 204 is lost.
+    event with any response other than 204 is lost.
 
-    An envelope of API v2 with several events is one delivery, which the worker replaces by one for each event. Without
-    an inbox all events are handled before the response: 500 if one of them failed or cannot be read, 422 if none can.
+    An envelope of API v2 with several events is one delivery, which the worker replaces with one for each event.
+    Without an inbox all events are handled before the response: 500 if one failed or cannot be read, 422 if none can.
 
     ``async with receiver`` starts it at the first entry and stops it at the last exit. Otherwise it responds 503.
 
@@ -75,7 +75,7 @@ class Receiver:
         signing_secrets: The secrets of the webhooks of API v2; a string is one secret, None ignores signatures. A
             postback whose ``X-CallFire-Signature`` is wrong, repeated or missing is rejected with 401.
         require_signature: Whether a postback must have a signature. If not, one without it is accepted on its token
-            alone, as those of API 1.1 on the same endpoint. False requires *signing_secrets*.
+            alone, like those of API 1.1 on the same endpoint. False requires *signing_secrets*.
         inbox: Stores the deliveries; the receiver opens and closes it.
         max_body_bytes: A larger body is rejected with 413.
         body_timeout: Seconds to read the whole body; a slower sender gets 408.

@@ -42,7 +42,7 @@ class CallingTask:
     def _is_running(self) -> bool:
         try:
             return asyncio.current_task() is self._task
-        except RuntimeError:  # there is no event loop any more
+        except RuntimeError:  # there is no longer an event loop
             return False
 
 

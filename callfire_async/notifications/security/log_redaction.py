@@ -47,7 +47,7 @@ class RedactTokenFilter(logging.Filter):
                 record.exc_info, record.exc_text = None, masked
 
     def _masked(self, value: Any) -> Any:
-        """Mask strings and containers; replace any other object by its masked string only if it shows a token."""
+        """Mask strings and containers; replace any other object with its masked string only if it shows a token."""
         if isinstance(value, str):
             return self._tokens.masked(value)
         if type(value) in (tuple, list):

@@ -38,7 +38,7 @@ _log = logging.getLogger("callfire_async.worker")
 # Up to two crashes may be caused by another delivery; later attempts run in isolation, so those crashes are its own.
 _MAX_CRASHES = 4
 _MIN_LEASE_SECONDS = 60.0
-# How long to wait for an inbox that reports no new work before it is asked again.
+# How long to wait for an inbox that reports no new work before the next claim.
 _MAX_WAIT_SECONDS = 30.0
 _RETRY_INTERVAL_SECONDS = 1.0
 # How long a stop waits, after the shutdown timeout, until each delivery is settled or released.
@@ -89,7 +89,7 @@ class Worker:
     # --- lifecycle ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start to claim and handle deliveries."""
+        """Start claiming and handling deliveries."""
         self._stopping = False
         # An event belongs to one event loop; a restart may run in another.
         self._changed, self._giving_up = asyncio.Event(), asyncio.Event()
@@ -101,7 +101,7 @@ class Worker:
 
     async def stop(self, progress: StopProgress) -> None:
         """
-        Stop to claim, wait for running handlers up to the shutdown timeout, then settle or release each delivery.
+        Stop claiming, wait for running handlers up to the shutdown timeout, then settle or release each delivery.
 
         The last step takes up to ``SETTLE_SECONDS``; a lease that remains expires on its own. A cancelled stop does not
         wait for handlers.

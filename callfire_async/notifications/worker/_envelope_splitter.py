@@ -1,4 +1,4 @@
-"""Replaces the delivery of an envelope with several events by one delivery for each event."""
+"""Replaces the delivery of an envelope that has several events with one delivery for each event."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The deliveries that a worker has claimed and not settled yet: extends their leases, and describes what remains."""
+"""The deliveries that a worker has claimed and not settled yet: extends their leases, and describes unfinished work."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class FakeCallFire:
         update_status: Status of an update's response: 204, or 200 with an empty body.
         max_subscriptions: Maximum number of subscriptions.
         webhook_update: What an update of a webhook does to keys that it leaves out: ``merge`` keeps them, ``replace``
-            gives them their defaults. CallFire does not publish which.
+            gives them their defaults. CallFire does not document which.
         returns_secrets: Return the secrets of webhooks.
         counts_webhooks: Return the number of webhooks as ``totalCount`` of a list; if false, -1, as CallFire may.
         finishes_texts: Finish sent texts after the response to the send; if false, when `finish_texts` is called.

@@ -112,7 +112,7 @@ class MessageStore:
         return query_number(form, "BroadcastId", 0) or next(self._broadcast_ids)
 
     def _unused_id(self) -> int:
-        """Return a new ID; the account may have texts and calls with IDs of the caller's."""
+        """Return a new ID; the account may have texts and calls whose IDs the caller has chosen."""
         return next(id for id in self._action_ids if not any(id in actions for actions in self._actions.values()))
 
     def finish(self, kind: type[Text | Call] = Text) -> Iterator[TextSent | CallFinished]:

@@ -61,7 +61,7 @@ class SubscriptionStore:
         del self.subscriptions[self.get(subscription_id).id]
 
     def _find_earlier(self, operation: str, form: Mapping[str, str]) -> int | None:
-        """Return the subscription ID of an earlier request with the same ``RequestId``, if it answers this one."""
+        """Return the subscription ID of an earlier request with the same ``RequestId``, if its response is repeated."""
         earlier_id = self._request_ids.get((operation, form.get("RequestId", "")))
         if earlier_id is not None and self._repeated_request_id == "refused":
             raise ApiErrorResponse(400, "RequestId was used before")

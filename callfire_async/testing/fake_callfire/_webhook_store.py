@@ -1,8 +1,8 @@
 """
 The fake account's webhooks, and the rules of API v2 for changing them.
 
-CallFire does not publish which keys are required, what a second update does to keys that it leaves out, or how a wrong
-pair of resource and event is refused: the rules here are the most plausible ones.
+CallFire does not document which keys are required, what an update does to keys that it leaves out, or how a wrong pair
+of resource and event is refused: the rules here are the most plausible ones.
 """
 
 from collections.abc import Callable, Mapping

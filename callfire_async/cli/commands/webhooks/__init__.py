@@ -59,7 +59,7 @@ BaseUrl = Annotated[
 ]
 Id = Annotated[int, typer.Argument(min=1, help="Webhook id.")]
 File = Annotated[Path, typer.Argument(help="TOML file with the desired webhooks.")]
-Name = Annotated[str | None, typer.Option(help="Name of the webhook, which each postback has.")]
+Name = Annotated[str | None, typer.Option(help="Name of the webhook. Each postback includes it.")]
 Resource = Annotated[
     WebhookResource | None, typer.Option(**_resource_options, metavar="RESOURCE", help="Resource, e.g. OutboundText.")
 ]
@@ -368,7 +368,7 @@ async def _apply(options: ClientOptions, plan: WebhookPlan, *, as_json: bool) ->
 
 
 def _describe(subject: Mapping[str, Any]) -> str:
-    """Return what a spec or a webhook is about."""
+    """Return the resource and the callback of a spec or a webhook."""
     return f"{subject['resource']} to {subject['callback']}"
 
 

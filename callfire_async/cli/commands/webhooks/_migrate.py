@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 # Leaves most of the pool, and of CallFire's unpublished limit of requests, to others.
 _MAX_CONCURRENT_CHANGES = 4
-# With more, something other than a single change is wrong.
+# With more errors, the cause is probably not a single change.
 _MAX_ERRORS = 10
 # At the speed of a remote server, a line of progress every half a minute.
 _PROGRESS_STEP = 500
@@ -98,7 +98,7 @@ async def run(callfire: CallFire, options: MigrationOptions) -> int:
 
 @frozen
 class _Changes:
-    """What is missing in an account, so that webhooks replace its subscriptions."""
+    """The changes that an account needs, so that webhooks replace its subscriptions."""
 
     plan: MigrationPlan
     create: tuple[WebhookSpec, ...]
