@@ -336,7 +336,7 @@ async def test_a_wrong_argument_of_dispatch_is_refused():
 
 
 def test_where_may_have_no_signature():
-    """As some functions that are written in C."""
+    """Some functions that are written in C have none."""
     Router().on(TextSent, where=type)(handler)
 
 

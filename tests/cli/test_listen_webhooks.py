@@ -116,7 +116,7 @@ async def test_several_events_in_a_postback(capsys, tmp_path, has_inbox):
 
 
 async def test_a_repeated_envelope_that_cannot_be_split(capsys, tmp_path):
-    """Its events are counted, although it is a dead letter: what is beside them would be stored for each of them."""
+    """Its events are counted, although it is a dead letter: its other members would be stored for each of them."""
     _, body = encode_envelope([make_text_received(id=7), make_text_sent(id=8)])
     body = body.replace(b"{", b'{"extra": "' + b"x" * 5000 + b'", ', 1)
 
@@ -128,7 +128,7 @@ async def test_a_repeated_envelope_that_cannot_be_split(capsys, tmp_path):
 
 
 async def test_a_single_event_that_cannot_be_read_is_a_repeat(capsys, tmp_path):
-    """It is no notification, as a body without events."""
+    """It is not a notification, like a body without events."""
     body = b'{"webhookId": 7, "resourceType": "InboundText", "events": [{"eventType": "Finished", "resource": {}}]}'
 
     async with run_listen(capsys, inbox=str(tmp_path / "callfire.db")) as (screen, base):
@@ -137,7 +137,7 @@ async def test_a_single_event_that_cannot_be_read_is_a_repeat(capsys, tmp_path):
         await screen.wait_for("dup no notification")
 
 
-async def test_a_body_that_is_no_notification_is_a_repeat(capsys, tmp_path):
+async def test_a_body_that_is_not_a_notification_is_a_repeat(capsys, tmp_path):
     """It has no event to name."""
     async with run_listen(capsys, inbox=str(tmp_path / "callfire.db"), as_json=True) as (screen, base):
         for _ in range(2):

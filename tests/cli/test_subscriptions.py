@@ -192,7 +192,7 @@ def test_apply_asks(run, account, file, answer, created):
 
 
 def test_prune_deletes_by_token(run, account, file, monkeypatch):
-    """--prune deletes only subscriptions with one of the own tokens."""
+    """--prune deletes only subscriptions with one of your tokens."""
     monkeypatch.setenv("CALLFIRE_TOKEN", f"{TOKEN} {OLD_TOKEN}")
     run("subscriptions", "create", f"https://hooks.example.com/callfire/{OLD_TOKEN}", "CAMPAIGN_STARTED")
     run("subscriptions", "create", "https://hooks.example.com/callfire/another-one", "CAMPAIGN_STARTED")

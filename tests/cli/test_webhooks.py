@@ -240,7 +240,7 @@ def test_apply_asks(run, account, file, answer, created):
 
 
 def test_secrets_are_sent_again_on_request(run, account, file, monkeypatch):
-    """A new secret is no difference, because CallFire is not known to return it."""
+    """A new secret is not a difference, because CallFire is not known to return it."""
     monkeypatch.setenv("CALLFIRE_SIGNING_SECRET", "an-older-signing-secret")
     run("apply", str(file), "--yes")
     monkeypatch.setenv("CALLFIRE_SIGNING_SECRET", SECRET)
@@ -253,7 +253,7 @@ def test_secrets_are_sent_again_on_request(run, account, file, monkeypatch):
 
 
 def test_prune_deletes_by_token(run, account, file, monkeypatch):
-    """--prune deletes only webhooks with one of the own tokens."""
+    """--prune deletes only webhooks with one of your tokens."""
     monkeypatch.setenv("CALLFIRE_TOKEN", f"{TOKEN} {OLD_TOKEN}")
     run("create", f"https://hooks.example.com/callfire/{OLD_TOKEN}", "InboundCall")
     run("create", "https://hooks.example.com/callfire/another-one", "InboundCall")

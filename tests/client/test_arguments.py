@@ -135,7 +135,7 @@ def ids(case):
 
 @pytest.fixture
 async def server():
-    """A server that answers; after the test it has received nothing."""
+    """A server that would respond; after the test it has received nothing."""
     async with serve_with(respond_success) as server:
         yield server
         assert server.requests == []
@@ -198,7 +198,7 @@ def test_a_spec_refuses_wrong_values(values, kind, message):
 
 @pytest.mark.parametrize(("values", "kind", "message"), WRONG_FILTERS, ids=ids)
 def test_a_filter_refuses_wrong_values(values, kind, message):
-    """An empty field of a form is no filter, so CallFire would post everything."""
+    """An empty field of a form is not a filter, so CallFire would post everything."""
     with pytest.raises(kind, match=message) as caught:
         SubscriptionFilter(**values)
 
@@ -211,7 +211,7 @@ async def test_an_update_cannot_remove_a_filter(callfire):
         await callfire.subscriptions.update(42, filter=SubscriptionFilter())
 
 
-def test_a_filter_without_fields_is_no_filter():
+def test_a_filter_without_fields_is_not_a_filter():
     """In a spec, and in a create."""
     assert SubscriptionSpec(ENDPOINT, TRIGGER, filter=SubscriptionFilter()).filter == SubscriptionFilter()
 
@@ -619,7 +619,7 @@ def test_a_synchronous_http_client_is_refused(library):
     ],
 )
 async def test_wrong_options_of_a_view_are_refused(callfire, options, kind, message):
-    """As those of the constructor."""
+    """Like those of the constructor."""
     with pytest.raises(kind, match=message):
         callfire.with_options(**options)
 

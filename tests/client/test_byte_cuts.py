@@ -48,7 +48,7 @@ WEBHOOK = {
 
 
 def existing(fake: FakeCallFire) -> tuple[Subscription | Webhook, ...]:
-    """Return what the account has."""
+    """Return the contents of the account."""
     return (*fake.subscriptions, *fake.webhooks)
 
 

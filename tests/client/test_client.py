@@ -40,7 +40,7 @@ def sent_credentials(route):
 
 
 async def test_credentials_can_be_passed(route):
-    """As the first two arguments."""
+    """They are the first two arguments."""
     async with CallFire("login", "password", **SETTINGS) as callfire:
         assert await callfire.subscriptions.get(42) == Subscription(42)
 

@@ -195,7 +195,7 @@ async def test_an_untrusted_certificate(failure, authority, case):
 
 
 async def test_https_to_a_plain_http_port(failure, authority):
-    """The server answers in HTTP instead of a handshake."""
+    """The server responds in HTTP instead of with a handshake."""
 
     async def plain(reader, writer):
         await reader.read(1)

@@ -108,7 +108,7 @@ def test_no_webhook_replaces_it(details, reason):
     assert "someone" not in limitation
 
 
-def test_an_endpoint_that_is_no_callback_costs_only_its_step():
+def test_an_endpoint_that_is_not_a_callback_affects_only_its_step():
     """CallFire's own list may have an endpoint that this library would not create."""
     broken, good = plan_migration([subscription(1, endpoint="http://["), subscription(2)]).steps
 
@@ -163,7 +163,7 @@ def test_a_field_that_an_event_does_not_have_is_named_only():
 
 
 @pytest.mark.parametrize("filter", [None, {}, {"inbound": False}])
-def test_a_filter_that_excludes_nothing_is_no_limitation(filter):
+def test_a_filter_that_excludes_nothing_is_not_a_limitation(filter):
     """It is empty, or has the direction of the trigger."""
     step = step_of(filter=None if filter is None else SubscriptionFilter(**filter))
 
@@ -254,7 +254,7 @@ def test_nothing_is_taken_from_an_existing_webhook(spec, existing, kept):
         {"fields": "id"},
     ],
 )
-def test_a_webhook_that_is_no_replacement(existing):
+def test_a_webhook_that_is_not_a_replacement(existing):
     """It watches something else, or does not post every event in full."""
     assert list(match_existing([text_spec()], [webhook(**existing)])) == [(text_spec(), None)]
 

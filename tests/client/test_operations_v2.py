@@ -42,7 +42,7 @@ CREATE = create_webhook(VALID | {"name": "texts"})
 
 
 def read(operation, content, *, status=200, maybe_executed=False, content_type="application/json", **details):
-    """Return what a response is read as: the value, and the problems."""
+    """Read a response; return the value and the problems."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     response = HttpResponse(status, body, content_type, **details)
     return parse_response(operation, response, attempts=1, maybe_executed=maybe_executed, now=NOW)
@@ -320,7 +320,7 @@ def test_an_unreadable_total_is_a_problem():
         {"items": [{"id": 1, "enabled": "x", "singleUse": "x", "createdAt": "x", "nonStrictSsl": "x"}] * 1300},
     ],
 )
-def test_a_response_that_is_no_page_is_an_error(content):
+def test_a_response_that_is_not_a_page_is_an_error(content):
     """Anything else that CallFire, or a proxy, returns with status 200."""
     with pytest.raises(ResponseError):
         read(query_webhooks({}, limit=100, offset=0), content)
@@ -341,7 +341,7 @@ def test_resources_are_read(key):
 
 
 @pytest.mark.parametrize("content", [{}, {"items": ["InboundText"]}, [], b""])
-def test_a_response_that_is_no_list_of_resources_is_an_error(content):
+def test_a_response_that_is_not_a_list_of_resources_is_an_error(content):
     """Anything else with status 200."""
     with pytest.raises(ResponseError):
         read(list_resources(), content)

@@ -167,7 +167,7 @@ def test_a_different_field_is_an_update(desired, existing):
     assert plan.update[0].changed == tuple(desired)
 
 
-def test_a_missing_value_is_no_difference():
+def test_a_missing_value_is_not_a_difference():
     """A format that the spec leaves open, and fields that CallFire did not return."""
     left_open = plan_of([spec()], [found(notification_format=NotificationFormat.JSON)])
     not_returned = plan_of(

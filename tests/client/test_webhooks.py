@@ -334,7 +334,7 @@ async def test_a_huge_response_is_an_error(network, edge):
 
 
 async def test_the_list_of_a_proxy_creates_nothing_twice(network, edge):
-    """A lookup whose response is no list is an error of the create."""
+    """A lookup whose response is not a list is an error of the create."""
     network.post("/webhooks").respond(503)
     network.get("/webhooks").respond(json={"status": "maintenance"})
 

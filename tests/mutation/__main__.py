@@ -1,7 +1,7 @@
 """
-Mutation tests: change the code in small ways, one at a time, and list the changes that no test notices.
+Mutation tests: change the code in small ways, one at a time, and list the changes that no test detects.
 
-``nox -s mutation -- worker`` makes all changes of a part; with ``--sample 150``, as many that are chosen at random.
+``nox -s mutation -- worker`` makes all changes of a part; with ``--sample 150``, only 150 that are chosen at random.
 They are made in a copy of the checkout.
 """
 

@@ -94,7 +94,7 @@ async def test_another_method_with_a_wrong_token_is_not_found(endpoint, method):
 
 
 async def test_a_web_socket_is_refused(endpoint):
-    """As any request that is not a POST."""
+    """Like any request that is not a POST."""
     async with connection(endpoint) as sender:
         upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
         sender.head(endpoint.path(TOKEN), *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", method="GET")

@@ -136,7 +136,7 @@ async def test_a_dispatch_raises_handler_errors(router, ran, name):
 
 
 async def test_a_fallback_that_is_cancelled_has_failed(router):
-    """As any other handler."""
+    """Like any other handler."""
     router.fallback(await_a_cancelled_task)
 
     with pytest.raises(HandlerErrors):
@@ -170,7 +170,7 @@ async def test_a_waiter_whose_where_raises_cancelled_error_is_not_cancelled(rout
 # --- the receiver's own task ------------------------------------------------------------------------------
 
 
-async def test_the_cancellation_of_the_own_task_propagates(router, ran):
+async def test_the_cancellation_of_the_current_task_propagates(router, ran):
     """Although the handler raises the CancelledError of another task."""
 
     @router.on(TextFinished)
@@ -192,7 +192,7 @@ async def test_the_cancellation_of_the_own_task_propagates(router, ran):
 
 
 async def test_a_cancellation_that_was_caught_before_does_not_count(router, ran):
-    """A server may use a task further after it was cancelled; only new cancellations are the receiver's own."""
+    """A server may continue to use a cancelled task; only later cancellations cancel the request."""
     router.on(TextFinished, name="fails")(await_a_cancelled_task)
     add_last(router, ran)
 

@@ -1,4 +1,4 @@
-"""Rate-limited logging of dead log."""
+"""Rate-limited logging of dead letters."""
 
 import logging
 

@@ -21,7 +21,7 @@ async def double(number: int, steps: list[str], turns: int = 0) -> int:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has no eager start")
 async def test_a_coroutine_that_does_not_wait_is_done_at_once():
-    """It needs no turn of the event loop."""
+    """It needs no iteration of the event loop."""
     assert start_task(double(21, [])).result() == 42
 
 

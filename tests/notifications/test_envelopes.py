@@ -99,7 +99,7 @@ def make_receiver(router: Router, attempts: Attempts) -> Callable[..., Receiver]
 
 @pytest.fixture
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retry to store the events of an envelope three times, without a pause, and the envelope after no delay."""
+    """Try to store the events of an envelope three times, without a pause, and retry the envelope without a delay."""
     monkeypatch.setattr(_envelope_splitter, "_RETRY_INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr(_envelope_splitter, "_MAX_TRIES", 3)
     monkeypatch.setattr(_envelope_splitter, "_NEXT_ATTEMPT_SECONDS", 0.0)

@@ -63,7 +63,7 @@ def run_elsewhere(receiver) -> Iterator[Callable[[Coroutine], object]]:
 
 @pytest.mark.parametrize("use", [use, use_twice_at_once])
 async def test_a_running_receiver_cannot_be_entered_in_another_event_loop(receiver, run_elsewhere, use):
-    """The error says what to do, and the first event loop can use the receiver further."""
+    """The error says what to do, and the receiver can still be used in the first event loop."""
     with pytest.raises(EventLoopError, match=r"^the receiver is running in another event loop: .* one receiver"):
         await use(receiver)
     with pytest.raises(EventLoopError):

@@ -82,7 +82,7 @@ class FailingOnEntry(Observer):
 
 
 class FailingOnExit(Observer):
-    """Fails when it is over; keeps back what it may not."""
+    """Fails on exit, and suppresses an exception that it must not suppress."""
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

@@ -111,7 +111,7 @@ async def test_a_delivery_may_be_redelivered_with_a_new_key(router):
 
 
 async def test_a_redelivery_without_an_inbox_is_handled_before_the_reply(receiver):
-    """As a postback."""
+    """Like a postback."""
     failing = BODY.replace(b'"SubscriptionId": 1', b'"SubscriptionId": 13')
 
     assert [(await receiver.redeliver(Delivery(body))).status for body in (BODY, failing, b"{")] == [204, 500, 400]

@@ -20,7 +20,7 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[OwnServer]:
 
 
 async def test_a_notification_is_handled(server):
-    """JSON, which Sentry parses, and XML, which it takes for a form or for nothing."""
+    """JSON, which Sentry parses, and XML, which it parses as a form or not at all."""
     kinds = ("application/json", "application/xml", "application/x-www-form-urlencoded")
 
     assert [await server.post(BODY, f"Content-Type: {kind}") for kind in kinds] == [204] * 3

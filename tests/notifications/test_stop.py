@@ -317,7 +317,7 @@ async def _fail(event: Notification) -> None:
 
 @pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize("ignores_cancellation", [False, True])
-async def test_an_append_that_hangs_is_answered_503(caplog, stuck, ignores_cancellation):
+async def test_an_append_that_hangs_gets_503(caplog, stuck, ignores_cancellation):
     """It may have been stored, but 204 means that it is."""
     inbox = MemoryInbox()
     inbox.append = stuck if ignores_cancellation else hang
@@ -347,7 +347,7 @@ class Refusals(Observer):
         self.reasons.append(record.refused)
 
 
-async def test_an_append_that_ends_during_a_stop_is_answered_204():
+async def test_an_append_that_ends_during_a_stop_gets_204():
     """The stop waits for it."""
     appending, proceed = asyncio.Event(), asyncio.Event()
 
@@ -366,7 +366,7 @@ async def test_an_append_that_ends_during_a_stop_is_answered_204():
     assert await receiving == Reply(204)
 
 
-async def test_an_append_whose_driver_raises_cancelled_error_is_answered_503():
+async def test_an_append_whose_driver_raises_cancelled_error_gets_503():
     """The request is not cancelled."""
 
     class CancellingInbox(MemoryInbox):

@@ -208,7 +208,7 @@ def handlers_with_one(handlers: Handlers) -> Handlers:
 
 
 async def test_a_receiver_without_concurrency_may_be_restarted(handlers, inbox):
-    """As any other receiver."""
+    """Like any other receiver."""
     receiver = make_receiver(handlers_with_one(handlers), inbox, concurrency=0)
     for number in range(2):
         async with receiver:

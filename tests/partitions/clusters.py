@@ -24,7 +24,7 @@ class Cluster(Protocol):
 
     #: The names of the servers' hosts.
     hosts: Sequence[str]
-    #: What a receiver's inbox connects to.
+    #: The URLs that a receiver's inbox connects to.
     urls: Sequence[str]
 
     async def leader(self) -> str:
@@ -40,7 +40,7 @@ class Cluster(Protocol):
         ...
 
     async def fence(self) -> None:
-        """Stop a former leader that would take itself for the leader once the network is whole."""
+        """Stop a former leader that would still act as the leader once the network has healed."""
         ...
 
     async def recover(self) -> None:

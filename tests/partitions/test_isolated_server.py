@@ -1,4 +1,4 @@
-"""A client of a NATS server that is split off from the other servers, and that it reaches itself."""
+"""A client of a NATS server that is split off from the other servers, but not from the client."""
 
 import contextlib
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ async def open_inbox(stack: contextlib.AsyncExitStack, cluster: NatsCluster) -> 
 
 
 async def test_a_client_leaves_a_server_that_is_split_off(network, cluster, caplog):
-    """The server still answers pings, so the client would stay for as long as the split lasts."""
+    """The server still responds to pings, so the client would stay connected for as long as the split lasts."""
     async with contextlib.AsyncExitStack() as stack:
         inbox = await open_inbox(stack, cluster)
         await inbox.append(Delivery(b"before"))

@@ -38,7 +38,7 @@ class DeliveryId:
 class History:
     """Everything that the simulated parts report."""
 
-    #: Numbers of the postbacks that were answered 204.
+    #: Numbers of the postbacks that got 204.
     acknowledged: set[int] = field(factory=set)
     runs: list[Run] = field(factory=list)
     #: Why a handler may succeed more than once, by server and key of the delivery.

@@ -128,7 +128,7 @@ def never_take_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DirectoryFiles, "take_over", do_nothing)
 
 
-def split_an_envelope_into_the_own_file(patch: pytest.MonkeyPatch) -> None:
+def split_an_envelope_into_the_wrong_file(patch: pytest.MonkeyPatch) -> None:
     append_many = SqliteDirectoryInbox.append_many
 
     async def append_to_own(self, deliveries):
@@ -139,7 +139,7 @@ def split_an_envelope_into_the_own_file(patch: pytest.MonkeyPatch) -> None:
 
 @frozen
 class PlantedBug:
-    """A bug, and what finds it."""
+    """A bug, and the run that finds it."""
 
     plant: Callable[[pytest.MonkeyPatch], None]
     scenario: str
@@ -162,7 +162,7 @@ BUGS = [
     PlantedBug(settle_everything_before_a_stop_ends, "stops", 14, "the stop took"),
     PlantedBug(spool_one_event_of_an_envelope, "spooled-envelopes", 0, "was acknowledged and lost"),
     PlantedBug(never_take_over, "directory", 0, "pending after"),
-    PlantedBug(split_an_envelope_into_the_own_file, "directory", 32, "without a reason"),
+    PlantedBug(split_an_envelope_into_the_wrong_file, "directory", 32, "without a reason"),
 ]
 
 

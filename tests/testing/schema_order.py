@@ -1,7 +1,7 @@
 """
 A compact table of CallFire's XML schema: the order of the elements of each type, and the required ones.
 
-Its source are the complex types of ``callfire-data.xsd`` and ``callfire-notification.xsd``, as published with
+Its sources are the complex types of ``callfire-data.xsd`` and ``callfire-notification.xsd``, as published with
 CallFire's clients of API 1.1. ``!`` marks a required element, ``|`` a choice. Elements after ``...`` are not in the
 schema: production sends them, or a later client reads them. They come last, because a reader that was generated from
 the schema stops at the first of them.

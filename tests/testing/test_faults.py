@@ -65,7 +65,7 @@ async def test_a_status(http, fake, ending, start):
 
 
 async def test_an_error_after_the_request_was_carried_out(http, fake):
-    """A proxy may respond so after a timeout."""
+    """A proxy may respond like this after a timeout."""
     fake.fail_next(Fault(status=504, carried_out=True, html=True))
 
     response = await http.post("/subscription", data=FORM)

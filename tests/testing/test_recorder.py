@@ -15,7 +15,7 @@ URL = "https://hooks.example.com/callfire/a-token-for-tests-only"
 
 
 async def test_postbacks_are_recorded(callfire, fake_callfire, postbacks):
-    """No endpoint is needed; each postback is answered 204."""
+    """No endpoint is needed; each postback gets 204."""
     for trigger in (TriggerEvent.OUTBOUND_TEXT_FINISHED, TriggerEvent.OUTBOUND_CALL_FINISHED):
         await callfire.subscriptions.create(URL, trigger)
     text, call = make_text_sent(), make_call_finished()

@@ -267,7 +267,7 @@ async def answers(form: dict[str, str], path: str, kind: str) -> tuple[list[ET.E
 
 
 def models_in(body: bytes, kind: str) -> list[object]:
-    """Return the models in an answer."""
+    """Return the models in a response."""
     content = documents.read(body).content[kind]
     items = content if isinstance(content, list) else [content]
     return [converters.structure(getattr(models, kind), item, kind)[0] for item in items]

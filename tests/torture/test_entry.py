@@ -77,7 +77,7 @@ def test_an_entry_whose_tests_do_not_exist(run):
 
 
 def test_an_entry_without_time(run):
-    """It is stopped, which is no failure."""
+    """It is stopped, which is not a failure."""
     assert run("test_hangs", 3.0).result == STOPPED
 
 

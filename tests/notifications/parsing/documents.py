@@ -64,7 +64,7 @@ def objects(node: Any) -> Iterator[Tree]:
 
 
 def locate(tree: Any, path: str) -> tuple[Any, Any]:
-    """Return the parent of the node locate a dotted path, and the last step of the path."""
+    """Return the parent of the node at a dotted path, and the last step of the path."""
     *steps, last = (int(step) if step.isdigit() else step for step in path.split("."))
     for step in steps:
         tree = tree[step]

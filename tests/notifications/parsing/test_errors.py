@@ -108,7 +108,7 @@ def test_a_missing_subject_or_id_is_an_error(write, root, content, problem):
     ["[]", "1", '"TextSent"', "null", "{}", '{"a": {}, "b": {}}', '{"TextSent": []}', '{"TextSent": 1}', "[{}]"],
 )
 def test_json_that_is_not_one_named_object_is_invalid(body):
-    """It asks for status 422."""
+    """Its status hint is 422."""
     with pytest.raises(InvalidNotificationError) as caught:
         parse(body)
 
@@ -137,7 +137,7 @@ def test_html_pages_and_empty_envelopes_are_invalid(body):
 
 @pytest.mark.parametrize("body", [b"", "", " ", "hello", "<", "{", "<a>", b"\xff", b"\x00", "<a></b>", '{"a": }'])
 def test_a_body_that_is_neither_xml_nor_json_is_malformed(body):
-    """It asks for status 400."""
+    """Its status hint is 400."""
     with pytest.raises(MalformedNotificationError) as caught:
         parse(body)
 

@@ -317,7 +317,7 @@ def test_the_hours_of_a_campaign_may_end_at_midnight(text, end):
 
 
 @pytest.mark.parametrize("amount", ["INF", "-INF", "NaN"])
-def test_an_amount_that_is_no_number_is_a_problem(amount):
+def test_an_amount_that_is_not_a_number_is_a_problem(amount):
     """It would make every sum of amounts meaningless."""
     event = parse(call_with("BilledAmount", amount))
 

@@ -568,7 +568,7 @@ def test_subscription_id_must_be_an_id_or_a_container(router, source, error):
     ],
 )
 def test_webhook_id_must_be_an_id_or_a_container(router, source, error):
-    """A subscription is no webhook."""
+    """A subscription is not a webhook."""
     with pytest.raises(error, match=r"^webhook_id must "):
         router.on(TextSent, webhook_id=source)
 

@@ -112,7 +112,7 @@ async def test_a_gzip_behind_another_header_is_refused(endpoint, events):
     "encodings", [["utf-8, gzip"], ["gzip, none"], ["none", "gzip"], [", gzip"], ["deflate", "UTF-8"], ["gzip", ""]]
 )
 async def test_one_encoding_in_a_list_is_refused(endpoint, events, encodings):
-    """Values that are no encoding do not hide it."""
+    """Other values in the list do not hide it."""
     headers = [f"Content-Encoding: {encoding}" for encoding in encodings]
     status = await post(endpoint, endpoint.path(CURRENT), *headers, body=gzip.compress(BODY))
 
@@ -127,15 +127,15 @@ NO_ENCODINGS = ["utf-8", "UTF-8", "utf8", '"utf-8"', "none", "None", "identity",
     [[encoding] for encoding in [*NO_ENCODINGS, "utf-8,none", " , ", "ISO-8859-1", "8bit"]]
     + [["identity", "utf-8"], ["", ""], ["none", "none"]],
 )
-async def test_a_content_encoding_that_is_no_encoding_is_accepted(endpoint, events, encodings):
-    """Some senders put the charset or a word for nothing there; the body is as it is."""
+async def test_a_content_encoding_that_is_not_an_encoding_is_accepted(endpoint, events, encodings):
+    """Some senders put a charset, or a word such as none, into this header; the body is not encoded."""
     headers = [f"Content-Encoding: {encoding}" for encoding in encodings]
 
     assert (await post(endpoint, endpoint.path(CURRENT), *headers), len(events)) == (204, 1)
 
 
 async def test_an_encoded_postback_is_logged(endpoint, caplog):
-    """With a valid token an event is lost, and the sender cannot say why."""
+    """With a valid token an event is lost, and CallFire does not report why."""
     for _ in range(2):
         await post(endpoint, endpoint.path(CURRENT), "Content-Encoding: gzip", body=b"x")
 

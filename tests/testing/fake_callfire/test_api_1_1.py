@@ -180,7 +180,7 @@ async def test_a_list_in_json(number, kind):
 
 
 async def test_a_list_of_one_may_be_a_bare_object():
-    """Some servers sent it so."""
+    """Some servers sent it in this form."""
     fake = FakeCallFire(list_of_one="object")
     await client_of(fake).post("/subscription", data=FORM)
 

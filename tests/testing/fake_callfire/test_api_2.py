@@ -114,7 +114,7 @@ async def test_an_update_may_replace_all_keys():
 
 
 async def test_a_webhook_as_read_can_be_sent_back():
-    """CallFire's Java client updates so."""
+    """CallFire's Java client updates webhooks in this way."""
     fake = FakeCallFire()
     id = await create(fake)
     content = (await client_of(fake).get(f"/webhooks/{id}")).json()

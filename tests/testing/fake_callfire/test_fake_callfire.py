@@ -278,7 +278,7 @@ async def test_the_results_of_postbacks():
 
 
 async def test_the_root_is_the_name_of_the_event(fake, endpoint):
-    """Another name than that of real postbacks is posted too."""
+    """A name that differs from that of real postbacks is posted too."""
     await subscribe(fake)
 
     await fake.emit(samples.EVENTS["TextSent"])

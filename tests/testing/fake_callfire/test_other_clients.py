@@ -1,5 +1,5 @@
 """
-The requests of CallFire's Java client of API 1.1, byte for byte, and the parts of the answers that it reads.
+The requests of CallFire's Java client of API 1.1, byte for byte, and the parts of the responses that it reads.
 
 The client was run against the fake once; these are the requests that it sent.
 """
@@ -33,7 +33,7 @@ async def fake() -> FakeCallFire:
 
 @pytest.fixture
 async def request_fake(fake) -> AsyncIterator[Request]:
-    """Yield a function that sends a request as the Java client does, and returns the status and the JSON answer."""
+    """Yield a function that sends a request as the Java client does, and returns the status and the JSON response."""
     async with uvicorn_server(fake) as port:
 
         async def send(method: str, path: str, form: str | None = None) -> tuple[int, Any]:
@@ -59,7 +59,7 @@ async def _read_response(reader: asyncio.StreamReader) -> tuple[int, Any]:
 
 
 async def created(request_fake: Request, path: str, form: str) -> int:
-    """Send a form, and return the ID of the answer."""
+    """Send a form, and return the ID in the response."""
     status, answer = await request_fake("POST", path, form)
     reference = answer["ResourceReference"]
     assert (status, isinstance(reference["Id"], int), isinstance(reference["Location"], str)) == (201, True, True)
@@ -70,7 +70,7 @@ async def created(request_fake: Request, path: str, form: str) -> int:
 
 
 async def test_the_life_cycle_of_a_subscription(request_fake):
-    """An update sends the whole subscription; the answer to it and to a delete has no body."""
+    """An update sends the whole subscription; the response to it and to a delete has no body."""
     form = (
         "Endpoint=test_endpoint&NotificationFormat=JSON&TriggerEvent=CAMPAIGN_STARTED&BroadcastId=1&FromNumber=123"
         "&ToNumber={}"

@@ -346,7 +346,7 @@ async def test_what_does_not_exist(http, path):
 )
 @pytest.mark.parametrize("in_body", [False, True])
 async def test_repeated_parameters_of_a_query(http, fake, query, expected, in_body):
-    """All values count; of a parameter that is no list, the last. CallFire accepts them in the body as well."""
+    """All values count; of a parameter that is not a list, the last. CallFire accepts them in the body as well."""
     results = {"a": "CARRIER_ERROR", "b": "DNT", "c": "SENT"}
     for number, (name, result) in enumerate(results.items(), 1):
         text = make_text_sent(to_number=f"1213555014{number}", labels=(name,)).text
@@ -419,7 +419,7 @@ async def test_a_form_that_is_not_in_its_charset(http, charset, body):
     assert message_of(response) == f"The form is not {charset}"
 
 
-async def test_a_body_that_is_no_form(http):
+async def test_a_body_that_is_not_a_form(http):
     """It has no parameters."""
     response = await http.post("/text.json", json=TEXTS)
 

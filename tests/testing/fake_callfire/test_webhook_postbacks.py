@@ -451,7 +451,7 @@ async def test_the_shape_of_2015(endpoint, event, format):
 
 
 async def test_json_of_2015(endpoint):
-    """A single record is a bare object, and numbers are numbers; API 2 is not concerned."""
+    """A single record is a bare object, and numbers are numbers; API v2 is not affected."""
     fake = FakeCallFire(transport=endpoint, postback_shape="2015")
     await subscribe(fake, notification_format="JSON")
     await create(fake)
