@@ -35,6 +35,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_snippets"]
+# Sphinx would show the -- of options in the help of commands as a dash, which a shell does not accept.
+smartquotes = False
 
 # Docstrings put names of this project in single backquotes.
 default_role = "py:obj"

@@ -25,7 +25,9 @@ Login = Annotated[
 BaseUrl = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=ACCOUNT_PANEL, metavar="URL", help="API base URL, for example that of `callfire-async sandbox`."
+        rich_help_panel=ACCOUNT_PANEL,
+        metavar="URL",
+        help="Base URL of API 1.1, for example that of `callfire-async sandbox`.",
     ),
 ]
 WebhooksBaseUrl = Annotated[

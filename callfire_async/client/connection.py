@@ -89,7 +89,7 @@ class Connection:
         login: The API login, without a colon.
         password: The API password.
         base_url: The URL of API 1.1: https, or http on loopback; without credentials, query or fragment.
-        webhooks_base_url: The URL of API v2, which has the webhooks. It does not follow from *base_url*.
+        webhooks_base_url: The URL of API v2, which has the webhooks. It is not derived from *base_url*.
         response_format: ``"json"`` or ``"xml"``: the format of API 1.1's responses.
         timeout: Seconds for one attempt as a whole, from waiting for a connection to the last byte of the response;
             above 0.
@@ -98,7 +98,7 @@ class Connection:
         trust_env: Whether to use proxies and certificates from environment variables.
         ssl_context: Replaces the default context, which trusts certifi's authorities; must verify certificates.
         http_client: Your own ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, for proxies, event hooks or other
-            transports. It is never closed here.
+            transports. `CallFire` never closes it.
 
     Raises:
         ValueError: A setting is missing or out of range.

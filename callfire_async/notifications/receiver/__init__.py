@@ -85,7 +85,7 @@ class Receiver:
         handler_timeout: Seconds for each handler; None for no limit.
         log_exceptions: Whether the exceptions of handlers are logged with their messages, causes and notes. If not,
             only their types and the lines of code are logged.
-        concurrency: Deliveries handled at once. Default: 16; 0 only stores deliveries. Requires an inbox.
+        concurrency: Deliveries handled concurrently. Default: 16; with 0 they are only stored. Requires an inbox.
         retry: When deliveries are retried. Requires an inbox.
         shutdown_timeout: Seconds for running handlers when the receiver stops. Default: 10. Requires an inbox. The stop
             ends within 10 more seconds, and the ``drain_timeout`` of a `SpoolingInbox`, even if a server or a function
