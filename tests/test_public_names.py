@@ -58,7 +58,9 @@ OPTIONAL_LIBRARIES = "aiohttp asyncpg fastapi nats starlette uvicorn sqlite3 typ
 
 # Every package that documents classes, the most general one last: a class belongs to the last one that exports it.
 PACKAGES = """
-callfire_async.inspector
+callfire_async.inspector callfire_async.client callfire_async.telemetry callfire_async.testing.factories
+callfire_async.testing.samples callfire_async.notifications.inbox
+callfire_async.notifications.aiohttp callfire_async.notifications.asgi callfire_async.notifications.fastapi
 callfire_async.notifications.inbox.jetstream callfire_async.notifications.inbox.memory
 callfire_async.notifications.inbox.postgres callfire_async.notifications.inbox.spool
 callfire_async.notifications.inbox.sqlite callfire_async.notifications.health callfire_async.reconcile

@@ -83,6 +83,13 @@ __all__ = [
     "make_text_sent",
 ]
 
+# As for the other public classes: the path that users import.
+for _fields in (
+    *(ActionFields, CampaignFields, ContactListFields, DeliveryReportFields),
+    *(OriginFields, TextFields, WebhookFields),
+):
+    _fields.__module__ = __name__
+
 T = TypeVar("T", bound=Notification)
 
 # 555-01xx numbers are reserved for fiction.

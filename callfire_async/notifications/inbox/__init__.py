@@ -30,3 +30,6 @@ then of arrival. A delivery with two crashes is claimed alone, so that a third c
 from callfire_async.notifications.inbox.base import AppendResult, Clock, Delivery, Inbox, InboxEntry, InboxStats, Lease
 
 __all__ = ["AppendResult", "Clock", "Delivery", "Inbox", "InboxEntry", "InboxStats", "Lease"]
+
+# As for the other public classes; this one is not in `callfire_async.notifications`.
+Clock.__module__ = __name__
