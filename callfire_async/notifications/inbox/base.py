@@ -11,6 +11,7 @@ from typing import Protocol, Self, TypeVar
 
 from attrs import Factory, field, frozen
 
+from callfire_async._arguments import type_name
 from callfire_async.errors import InboxError
 
 __all__ = ["AppendResult", "Clock", "Delivery", "Inbox", "InboxEntry", "InboxStats", "Lease"]
@@ -21,12 +22,21 @@ T = TypeVar("T")
 SUSPECT_CRASHES = 2
 
 
+def _default_key(delivery: "Delivery") -> str:
+    """Return the SHA-256 of the body."""
+    try:
+        return hashlib.sha256(delivery.body).hexdigest()
+    except TypeError:
+        raise TypeError(f"body must be bytes, not {type_name(delivery.body)}") from None
+
+
 @frozen(slots=False)
 class Delivery:
     """
     A postback as it was received.
 
     Raises:
+        TypeError: *received_at* is not a datetime, or there is no *key* and *body* is not bytes.
         ValueError: *received_at* has no UTC offset.
     """
 
@@ -37,14 +47,13 @@ class Delivery:
     #: A time with a UTC offset. Default: now.
     received_at: datetime = field(factory=lambda: datetime.now(UTC))
     #: Within ``dedupe_window``, deliveries with the same key are one delivery. Default: the SHA-256 of the body.
-    key: str = field(default=Factory(lambda self: hashlib.sha256(self.body).hexdigest(), takes_self=True))
+    key: str = field(default=Factory(_default_key, takes_self=True))
     #: The ID of the delivery of an envelope of API v2 of which this is one event. For `Inbox.append_many`; not stored.
     envelope_id: int | str | None = field(default=None, eq=False, repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Check that the time has an offset."""
-        if self.received_at.tzinfo is None:
-            raise ValueError("received_at must have a UTC offset; pass an aware datetime")
+        _check_aware("received_at", self.received_at)
 
 
 @frozen(slots=False)
@@ -133,13 +142,6 @@ class Clock:
         return self._monotonic() + self._offset
 
 
-def check_positive(**values: float | None) -> None:
-    """Raise `ValueError` for the first value that is not more than 0; None passes."""
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be more than 0")
-
-
 def parse_row_id(id: int | str) -> int:
     """Return the row number in an ID, or 0, which no delivery has."""
     text = str(id)
@@ -192,13 +194,23 @@ def purge_limits(done_before: datetime | None, dead_before: datetime | None) -> 
     Return the time limits of a purge by state.
 
     Raises:
-        TypeError: Both are None.
+        TypeError: Both are None, or one is not a datetime.
+        ValueError: One has no UTC offset.
     """
     limits = {"done": done_before, "dead": dead_before}
     given = {state: before for state, before in limits.items() if before is not None}
     if not given:
         raise TypeError("pass done_before, dead_before or both")
+    for state, before in given.items():
+        _check_aware(f"{state}_before", before)
     return given
+
+
+def _check_aware(name: str, moment: object) -> None:
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{name} must be a datetime, not {type_name(moment)}")
+    if moment.utcoffset() is None:
+        raise ValueError(f"{name} must have a UTC offset; pass an aware datetime")
 
 
 async def wait_any(*awaitables: Awaitable[object], timeout: float | None = None) -> set[asyncio.Future[object]]:
@@ -313,7 +325,12 @@ class Inbox(Protocol):
         ...
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
-        """Make these dead letters ready again, by default all; return their number."""
+        """
+        Make these dead letters ready again, by default all; return their number.
+
+        Raises:
+            TypeError: *ids* is a single ID.
+        """
         ...
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
@@ -321,7 +338,8 @@ class Inbox(Protocol):
         Delete deliveries that were done, or became dead letters, before a time; return their number.
 
         Raises:
-            TypeError: Neither time is given.
+            TypeError: Neither time is given, or one is not a datetime.
+            ValueError: A time has no UTC offset.
         """
         ...
 

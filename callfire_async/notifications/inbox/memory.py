@@ -12,7 +12,14 @@ from typing import Self
 
 from attrs import define, evolve
 
+from callfire_async._arguments import check_integer
 from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox._inbox_arguments import (
+    check_clock,
+    check_flags,
+    check_seconds,
+    checked_list,
+)
 from callfire_async.notifications.inbox.base import (
     AppendResult,
     Clock,
@@ -71,6 +78,9 @@ class MemoryInbox:
         retention: Seconds for which done deliveries are kept. Default: 30 days.
         keep_bodies: Whether done deliveries keep their bodies.
         clock: The source of time.
+
+    Raises:
+        TypeError, ValueError: An argument has the wrong type or is out of range.
     """
 
     def __init__(
@@ -82,6 +92,10 @@ class MemoryInbox:
         keep_bodies: bool = False,
         clock: Clock | None = None,
     ) -> None:
+        check_integer("max_deliveries", max_deliveries)
+        check_seconds(dedupe_window=dedupe_window, retention=retention)
+        check_flags(keep_bodies=keep_bodies)
+        check_clock(clock)
         self._max_deliveries = max_deliveries
         self._dedupe_window = dedupe_window
         self._retention = retention
@@ -241,7 +255,7 @@ class MemoryInbox:
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
-        wanted = self._rows.keys() if ids is None else {parse_row_id(id) for id in ids}
+        wanted = self._rows.keys() if ids is None else {parse_row_id(id) for id in checked_list("ids", ids)}
         dead = [item for item in self._rows.values() if item.state == "dead" and item.id in wanted]
         now = self._clock.seconds()
         for item in dead:

@@ -11,16 +11,19 @@ from callfire_async._arguments import (
     check_number,
     type_name,
 )
+from callfire_async.notifications.inbox._inbox_arguments import check_inbox
 from callfire_async.notifications.retry import RetryPolicy
 from callfire_async.notifications.routing.router import Router
 from callfire_async.notifications.security.signatures import SignaturePolicy, SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 
-# The methods that a receiver and its worker call.
-_INBOX_METHODS = (
-    *("__aenter__", "__aexit__", "append", "append_many", "claim", "extend", "ack", "nack", "release"),
-    *("dead_letter", "get", "stats", "wait"),
-)
+# Those that the adapters call.
+_RECEIVER_METHODS = ("__aenter__", "receive", "redact", "health")
+
+
+def check_receiver(receiver: object) -> None:
+    """Raise a `TypeError` if a value is a class, or lacks a method of a receiver."""
+    check_methods("receiver", receiver, _RECEIVER_METHODS, "a Receiver, such as Receiver(router, tokens=tokens)")
 
 
 def to_endpoint_tokens(tokens: object) -> EndpointTokens | None:
@@ -96,7 +99,7 @@ def check_worker_arguments(
     if unhandled not in (None, "dead_letter", "ignore"):
         raise ValueError('unhandled must be "dead_letter" or "ignore"')
     if inbox is not None:
-        check_methods("inbox", inbox, _INBOX_METHODS, 'an inbox, such as SqliteInbox("callfire.db")')
+        check_inbox("inbox", inbox)
         return
     arguments = {
         "concurrency": concurrency,

@@ -607,6 +607,15 @@ class InboxSuite(ABC):
         assert await inbox.get(id) is None
         assert await inbox.replay([id]) == 0
 
+    async def test_a_single_id_is_refused_by_replay(self, inbox):
+        """The characters of a text are not ids."""
+        await dead_letter(inbox)
+
+        for wrong in ("1", b"1", 1):
+            with pytest.raises(TypeError, match=r"^ids must "):
+                await inbox.replay(wrong)
+        assert len(await all_entries(inbox, "dead")) == 1
+
     async def test_an_id_may_be_given_as_text(self, inbox):
         """As on a command line."""
         lease = await dead_letter(inbox)
@@ -693,6 +702,14 @@ class InboxSuite(ABC):
         await inbox.replay([lease.id for lease in reversed(leases)])
 
         assert await bodies_of(inbox) == [b"1", b"2", b"3"]
+
+    @pytest.mark.parametrize("limit", ["done_before", "dead_before"])
+    async def test_the_limits_of_purge_have_a_utc_offset(self, inbox, limit):
+        """A time without one has another meaning on each machine."""
+        with pytest.raises(ValueError, match=f"^{limit} must have a UTC offset"):
+            await inbox.purge(**{limit: datetime(2026, 1, 31)})  # noqa: DTZ001  # under test
+        with pytest.raises(TypeError, match=f"^{limit} must be a datetime"):
+            await inbox.purge(**{limit: "2026-01-31"})
 
     async def test_purge_requires_a_limit(self, inbox):
         """Nothing is deleted by mistake."""

@@ -65,7 +65,9 @@ from typing import Self
 
 from attrs import evolve
 
+from callfire_async._arguments import check_integer, type_name
 from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox._inbox_arguments import check_flags, check_positive, check_seconds
 from callfire_async.notifications.inbox.base import AppendResult, Delivery, InboxEntry, InboxStats, Lease
 
 # First, because it reports a missing nats-py.
@@ -108,8 +110,8 @@ class JetStreamInbox:
         tls: Requires TLS, with these certificates. Default: the system's, if the servers require TLS.
 
     Raises:
-        ValueError: *servers* has an invalid URL, or *name* has other characters.
-        TypeError: *servers* is neither a string nor a list of strings.
+        ValueError: *servers* has an invalid URL, *name* has other characters, or a number is out of range.
+        TypeError: *servers* is neither a string nor a list of strings, or another argument has the wrong type.
 
     Opening the inbox raises `InboxUnavailableError` if no server responds in time, and `InboxError` if the server is
     too old or a stream with this name has a different configuration.
@@ -128,8 +130,13 @@ class JetStreamInbox:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         ServerList.parse(servers)
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ValueError("name must be letters, digits, '-' and '_'")
+        _check_name(name)
+        check_integer("replicas", replicas, minimum=1)
+        check_seconds(dedupe_window=dedupe_window, retention=retention)
+        check_flags(keep_bodies=keep_bodies)
+        check_positive(timeout=timeout)
+        if tls is not None and not isinstance(tls, ssl.SSLContext):
+            raise TypeError(f"tls must be an ssl.SSLContext, not {type_name(tls)}")
         self._servers = servers if isinstance(servers, str) else tuple(servers)
         self._streams = InboxStreams(name, replicas, dedupe_window)
         self._dedupe_window = dedupe_window
@@ -316,3 +323,10 @@ class JetStreamInbox:
 
 async def _close_all(streams: Sequence[Stream | FirstLeases]) -> None:
     await asyncio.gather(*(stream.close() for stream in streams))
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {type_name(name)}")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError("name must be letters, digits, '-' and '_'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 
+from callfire_async.notifications.inbox._inbox_arguments import checked_list
 from callfire_async.notifications.inbox.base import Delivery, InboxEntry, InboxStats, parse_row_id, purge_limits
 from callfire_async.notifications.inbox.jetstream._records import (
     DEAD,
@@ -93,7 +94,7 @@ class InboxAdmin:
         if ids is None:
             numbers = sorted(record.id for record in await self._records() if record.state == DEAD)
         else:
-            numbers = sorted({id for id in map(parse_row_id, ids) if id})
+            numbers = sorted({id for id in map(parse_row_id, checked_list("ids", ids)) if id})
         now = self._store.now()
         return sum([await self._replay(id, now) for id in numbers])
 

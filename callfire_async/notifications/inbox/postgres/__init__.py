@@ -19,6 +19,12 @@ from typing import Self, TypeAlias
 
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox._batching import Batcher
+from callfire_async.notifications.inbox._inbox_arguments import (
+    check_flags,
+    check_positive,
+    check_seconds,
+    checked_list,
+)
 from callfire_async.notifications.inbox.base import (
     AppendResult,
     Delivery,
@@ -78,9 +84,9 @@ class PostgresInbox:
             acknowledged deliveries in a crash.
 
     Raises:
-        ValueError: *source* is not a valid PostgreSQL URL, or *schema* is longer than 40 characters, has characters
-            other than a-z, 0-9 and _, or starts with a digit.
-        TypeError: *source* is neither a URL nor a pool of asyncpg.
+        ValueError: *source* is not a valid PostgreSQL URL, *schema* is longer than 40 characters, has characters
+            other than a-z, 0-9 and _, or starts with a digit, or a number of seconds is out of range.
+        TypeError: *source* is neither a URL nor a pool of asyncpg, or another argument has the wrong type.
 
     Opening the inbox raises `InboxUnavailableError` if the server cannot be reached, and `InboxError` if the server is
     refused or a later version of this library created the tables.
@@ -98,6 +104,9 @@ class PostgresInbox:
         allow_lossy_commits: bool = False,
     ) -> None:
         check_source(source)
+        check_seconds(dedupe_window=dedupe_window, retention=retention)
+        check_flags(keep_bodies=keep_bodies, allow_lossy_commits=allow_lossy_commits)
+        check_positive(timeout=timeout)
         self._schema = check_name(schema)
         self._dedupe_window = dedupe_window
         self._retention = retention
@@ -305,7 +314,8 @@ class PostgresInbox:
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
-        ((count,),) = await self._fetch(sql.REPLAY, None if ids is None else [parse_row_id(id) for id in ids])
+        row_ids = None if ids is None else [parse_row_id(id) for id in checked_list("ids", ids)]
+        ((count,),) = await self._fetch(sql.REPLAY, row_ids)
         self._notify_work()
         return int(count)
 

@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 
+from callfire_async._arguments import type_name
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox._waiting import log_slow_start
 from callfire_async.notifications.inbox.postgres._pool import Connection, PostgresPool
@@ -69,7 +70,9 @@ _MIGRATIONS = (
 
 
 def check_name(schema: str) -> str:
-    """Return *schema*; raise ValueError if it is invalid."""
+    """Return *schema*, or raise TypeError if it is not a string and ValueError if it is invalid."""
+    if not isinstance(schema, str):
+        raise TypeError(f"schema must be a string, not {type_name(schema)}")
     if not _NAME.fullmatch(schema):
         raise ValueError("schema must be 1 to 40 characters of a-z, 0-9 and _, and must not start with a digit")
     return schema

@@ -12,7 +12,15 @@ from typing import Self, TypeVar
 
 from attrs import evolve
 
+from callfire_async._arguments import check_integer
 from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox._inbox_arguments import (
+    check_inbox,
+    check_positive,
+    check_primary,
+    check_seconds,
+    checked_list,
+)
 from callfire_async.notifications.inbox.base import (
     AppendResult,
     Delivery,
@@ -20,7 +28,6 @@ from callfire_async.notifications.inbox.base import (
     InboxEntry,
     InboxStats,
     Lease,
-    check_positive,
     complete_in,
     purge_limits,
     wait_any,
@@ -66,7 +73,8 @@ class SpoolingInbox:
         sleep: Called to wait between probes.
 
     Raises:
-        ValueError: An argument is not positive; *drain_timeout* may be 0.
+        TypeError: An argument has the wrong type.
+        ValueError: A number is not positive; *drain_timeout* may be 0.
     """
 
     def __init__(
@@ -81,14 +89,11 @@ class SpoolingInbox:
         drain_timeout: float = 5.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        check_positive(
-            timeout=timeout,
-            operation_timeout=operation_timeout,
-            failure_threshold=failure_threshold,
-            recovery_timeout=recovery_timeout,
-        )
-        if not drain_timeout >= 0:
-            raise ValueError("drain_timeout must not be negative")
+        check_primary(primary)
+        check_inbox("spool", spool)
+        check_positive(timeout=timeout, operation_timeout=operation_timeout, recovery_timeout=recovery_timeout)
+        check_integer("failure_threshold", failure_threshold, minimum=1)
+        check_seconds(drain_timeout=drain_timeout)
         self._breaker = CircuitBreaker(
             primary, failure_threshold=failure_threshold, operation_timeout=operation_timeout
         )
@@ -287,7 +292,7 @@ class SpoolingInbox:
         """Make dead letters ready again; those of the spool are forwarded again."""
         if ids is None:
             return await self._call(lambda primary: primary.replay()) + await self._spool.replay()
-        requested = list(ids)
+        requested = checked_list("ids", ids)
         primary_ids = [id for id in requested if _spool_id(id) is None]
         spool_ids = [spool_id for spool_id in map(_spool_id, requested) if spool_id is not None]
         replayed = await self._call(lambda primary: primary.replay(primary_ids)) if primary_ids else 0

@@ -20,6 +20,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from callfire_async.errors import InboxError
+from callfire_async.notifications.inbox._inbox_arguments import (
+    check_clock,
+    check_flags,
+    check_seconds,
+    checked_list,
+)
 from callfire_async.notifications.inbox.base import (
     AppendResult,
     Clock,
@@ -36,7 +42,7 @@ from callfire_async.notifications.inbox.sqlite import _queries as queries
 from callfire_async.notifications.inbox.sqlite._database import warn_if_ephemeral
 from callfire_async.notifications.inbox.sqlite._directory import SqliteDirectoryInbox
 from callfire_async.notifications.inbox.sqlite._lock import FileLock
-from callfire_async.notifications.inbox.sqlite._options import check_flags, check_place, check_seconds, to_path
+from callfire_async.notifications.inbox.sqlite._options import check_place, to_path
 from callfire_async.notifications.inbox.sqlite._recent_keys import RecentKeys
 from callfire_async.notifications.inbox.sqlite._writer import Work, WriterThread
 from callfire_async.notifications.inbox.sqlite.control import ControlSocket
@@ -95,8 +101,7 @@ class SqliteInbox:
         self._path = to_path(path)
         check_seconds(lock_timeout=lock_timeout, dedupe_window=dedupe_window, retention=retention)
         check_flags(keep_bodies=keep_bodies, read_only=read_only)
-        if clock is not None and not callable(getattr(clock, "seconds", None)):
-            raise TypeError(f"clock must be a Clock, not {type(clock).__name__}")
+        check_clock(clock)
         self._lock_timeout = lock_timeout
         self._dedupe_window = dedupe_window
         self._retention = retention
@@ -324,7 +329,7 @@ class SqliteInbox:
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again."""
-        row_ids = None if ids is None else [parse_row_id(id) for id in ids]
+        row_ids = None if ids is None else [parse_row_id(id) for id in checked_list("ids", ids)]
         count = await self._write(lambda connection: queries.replay(connection, row_ids, self._clock.seconds()))
         self._work_added.set()
         return count

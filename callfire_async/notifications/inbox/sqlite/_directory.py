@@ -16,6 +16,7 @@ from attrs import evolve
 
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox._cancellation import cancel_repeatedly
+from callfire_async.notifications.inbox._inbox_arguments import checked_list
 from callfire_async.notifications.inbox.base import (
     AppendResult,
     Delivery,
@@ -204,7 +205,7 @@ class SqliteDirectoryInbox:
         if ids is None:
             return sum(await files.call_all(lambda inbox: inbox.replay()))
         wanted: dict[str, list[str]] = {}
-        for name, row_id in map(_split, ids):
+        for name, row_id in map(_split, checked_list("ids", ids)):
             wanted.setdefault(name, []).append(row_id)
         return sum([await files.call(name, partial(_replay, row_ids)) or 0 for name, row_ids in wanted.items()])
 

@@ -1,14 +1,13 @@
-"""Checks of the arguments of `SqliteInbox`, and of the place of its file."""
+"""Checks of the path of a `SqliteInbox`, and of the place of its file."""
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
 from callfire_async.errors import InboxUnavailableError
 
-__all__ = ["check_flags", "check_place", "check_seconds", "to_path"]
+__all__ = ["check_place", "to_path"]
 
 
 def to_path(path: object) -> Path:
@@ -30,22 +29,6 @@ def to_path(path: object) -> Path:
     if "://" in text or "\0" in text:
         raise ValueError("path must be the path of a file, without '://' and null characters; it is not a URL")
     return Path(text)
-
-
-def check_seconds(**values: object) -> None:
-    """Raise `TypeError` for the first value that is not a number, `ValueError` for one that is negative or NaN."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-        if math.isnan(value) or value < 0:
-            raise ValueError(f"{name} must be 0 or more seconds, not {value}")
-
-
-def check_flags(**values: object) -> None:
-    """Raise `TypeError` for the first value that is not a bool."""
-    for name, value in values.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
 
 
 def check_place(path: Path) -> None:
