@@ -5,6 +5,7 @@ import functools
 import math
 import typing
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
@@ -12,9 +13,12 @@ from types import MappingProxyType
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
+from aiohttp import web
+from fastapi import FastAPI
 
 from callfire_async import Subscription
 from callfire_async._arguments import is_async
+from callfire_async.inspector import InspectorApp, ReceiverSource, serve_inspector
 from callfire_async.notifications import (
     AttemptRecord,
     Delivery,
@@ -25,12 +29,22 @@ from callfire_async.notifications import (
     Observer,
     Postback,
     Receiver,
+    RedactTokenFilter,
     RetryPolicy,
     Router,
+    SigningSecrets,
     SqliteInbox,
     TextFinished,
     TextSent,
+    parse,
+    parse_all,
 )
+from callfire_async.notifications.aiohttp import add_health_routes, add_notification_routes
+from callfire_async.notifications.asgi import HealthApp, NotificationApp
+from callfire_async.notifications.fastapi import health_routes, notification_routes
+from callfire_async.reconcile import audit, broadcast_results, reconcile
+from callfire_async.telemetry import instrument_client, instrument_receiver
+from callfire_async.testing import FakeCallFire, deliver
 
 TOKEN = "0123456789abcdef"
 WRONG = (TypeError, ValueError)
@@ -555,3 +569,91 @@ async def test_on_dead_letter_may_be_an_object():
         await receiver.idle(timeout=20)
 
     assert reported == [1]
+
+
+# --- the other classes and functions ----------------------------------------------------------------------
+
+NAIVE = datetime(2026, 1, 31)  # noqa: DTZ001  # under test
+SINCE = datetime(2026, 1, 31, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("create", "name"),
+    [
+        (lambda: Delivery("body"), "body"),
+        (lambda: Delivery(b"", received_at="2026-01-31"), "received_at"),
+        (lambda: Delivery(b"", received_at=NAIVE), "received_at"),
+        (lambda: parse(None), "body"),
+        (lambda: parse(bytearray(b"<TextSent/>")), "body"),
+        (lambda: parse_all(7), "body"),
+        (lambda: SigningSecrets(2 * TOKEN).sign("body"), "body"),
+        (lambda: SigningSecrets(2 * TOKEN).verify("body", ""), "body"),
+        (lambda: RedactTokenFilter(None), "tokens"),
+        (lambda: RedactTokenFilter([TOKEN]), "tokens"),
+        (lambda: NotificationApp(make_router()), "receiver"),
+        (lambda: NotificationApp(Receiver), "receiver"),
+        (lambda: HealthApp(make_receiver(), max_age="300"), "max_age"),
+        (lambda: notification_routes(make_router()), "receiver"),
+        (lambda: health_routes(make_router()), "receiver"),
+        (lambda: health_routes(make_receiver(), max_age=-1), "max_age"),
+        (lambda: add_notification_routes(FastAPI(), make_receiver()), "app"),
+        (lambda: add_notification_routes(web.Application(), make_router()), "receiver"),
+        (lambda: add_notification_routes(web.Application(), make_receiver(), "callfire"), "prefix"),
+        (lambda: add_notification_routes(web.Application(), make_receiver(), None), "prefix"),
+        (lambda: add_health_routes(web.Application(), make_router()), "receiver"),
+        (lambda: add_health_routes(web.Application(), make_receiver(), "health"), "path"),
+        (lambda: add_health_routes(web.Application(), make_receiver(), max_age=math.nan), "max_age"),
+        (lambda: instrument_client(make_receiver()), "callfire"),
+        (lambda: instrument_receiver(make_router()), "receiver"),
+        (lambda: audit(make_receiver(), []), "router"),
+        (lambda: audit(make_router(), Subscription(1)), "subscriptions"),
+        (lambda: audit(make_router(), [Subscription(1), "2"]), r"subscriptions\[1\]"),
+        (lambda: InspectorApp(make_receiver()), "source"),
+        (lambda: ReceiverSource(make_receiver(), MemoryInbox()), "inbox"),
+        (lambda: ReceiverSource(None, make_router()), "receiver"),
+        (lambda: FakeCallFire(drop_rate=1.5), "drop_rate"),
+        (lambda: FakeCallFire(drop_rate=-1), "drop_rate"),
+        (lambda: FakeCallFire(duplicate_rate="1"), "duplicate_rate"),
+        (lambda: FakeCallFire(events_per_postback=0), "events_per_postback"),
+        (lambda: FakeCallFire(events_per_postback=1.5), "events_per_postback"),
+        (lambda: FakeCallFire(repeated_request_id="second"), "repeated_request_id"),
+        (lambda: FakeCallFire(list_of_one="list"), "list_of_one"),
+        (lambda: FakeCallFire(update_status=201), "update_status"),
+        (lambda: FakeCallFire(webhook_update="keep"), "webhook_update"),
+        (lambda: FakeCallFire(postback_shape=2016), "postback_shape"),
+    ],
+)
+def test_a_wrong_argument_of_another_class_or_function_is_refused(create, name):
+    """With the parameter's name first, before anything is called."""
+    with pytest.raises(WRONG, match=f"^{name} must "):
+        create()
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda callfire, inbox: reconcile(callfire.texts, inbox, [], since=SINCE), "callfire"),
+        (lambda callfire, inbox: reconcile(callfire, make_receiver(), [], since=SINCE), "inbox"),
+        (lambda callfire, inbox: reconcile(callfire, inbox, Subscription(1), since=datetime.now(UTC)), "subscriptions"),
+        (lambda callfire, inbox: reconcile(callfire, inbox, [], since="2026-01-31"), "since"),
+        (lambda callfire, inbox: reconcile(callfire, inbox, [], since=SINCE, until="now"), "until"),
+        (lambda callfire, inbox: reconcile(callfire, inbox, [], since=SINCE, retention=86400), "retention"),
+        (lambda callfire, inbox: anext(broadcast_results("7", texts=callfire.texts, router=Router())), "broadcast"),
+        (lambda callfire, inbox: anext(broadcast_results(7, texts=callfire.texts, router=Router(), poll="1")), "poll"),
+        (lambda callfire, inbox: deliver(make_receiver(), "TextSent"), "event"),
+        (lambda callfire, inbox: make_receiver().health(max_age="300"), "max_age"),
+        (lambda callfire, inbox: make_receiver().health(max_age=-1), "max_age"),
+        (lambda callfire, inbox: serve_inspector(inbox).__aenter__(), "source"),
+        (lambda callfire, inbox: serve_inspector(ReceiverSource(None, make_receiver()), 8485).__aenter__(), "place"),
+    ],
+)
+async def test_a_wrong_argument_of_a_coroutine_is_refused(call, name):
+    """With the parameter's name first, before anything is sent."""
+    with pytest.raises(WRONG, match=f"^{name} must "):
+        await call(FakeCallFire().client(), MemoryInbox())
+
+
+async def test_a_receiver_without_a_limit_for_the_backlog_is_healthy():
+    """Infinity is a number of seconds."""
+    async with make_receiver() as receiver:
+        assert (await receiver.health(max_age=math.inf)).healthy

@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from callfire_async._arguments import check_instance, check_methods
 from callfire_async.errors import InboxError
 from callfire_async.inspector._server import LOOPBACK, serve
 from callfire_async.inspector.history import DeliveryView
@@ -39,6 +40,7 @@ __all__ = ["BindAddress", "InspectorApp", "serve_inspector"]
 _BATCH_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 1.0
 
+_SOURCE_METHODS = ("counts", "dead_letters", "get", "replay", "replay_dead_letters")
 _STATIC_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/inspector.js": ("inspector.js", "text/javascript; charset=utf-8"),
@@ -68,9 +70,13 @@ class InspectorApp:
         source: The deliveries to show.
         key: The key that clients must send; a random one by default.
         host: The host name of the page, in addition to those of loopback; ``*`` for any.
+
+    Raises:
+        TypeError: *source* is not a source.
     """
 
     def __init__(self, source: Source, *, key: str | None = None, host: str = LOOPBACK) -> None:
+        check_methods("source", source, _SOURCE_METHODS, "a source, such as ReceiverSource(inbox, receiver)")
         self.key: str = key or secrets.token_urlsafe(24)
         self._source = source
         self._stopped = False
@@ -306,8 +312,10 @@ async def serve_inspector(
         The URL to open, including the key.
 
     Raises:
+        TypeError: *source* or *place* has the wrong type.
         OSError: The port is not available.
     """
+    check_instance("place", place, BindAddress, "BindAddress(port=8485)")
     inspector = InspectorApp(source, key=key, host=place.host)
     async with serve(inspector, place.port, host=place.host, on_shutdown=inspector.stop) as port:
         host = f"[{place.host}]" if ":" in place.host else place.host

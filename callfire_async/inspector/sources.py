@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from attrs import define, evolve, field
 
+from callfire_async._arguments import check_instance
 from callfire_async.errors import InboxError, InvalidNotificationError, NotificationError
 from callfire_async.inspector.history import Attempt, DeliveryHistory, DeliveryView, HandlerRun
 from callfire_async.notifications import (
@@ -26,6 +28,7 @@ from callfire_async.notifications import (
     RequestRecord,
     SqliteInbox,
 )
+from callfire_async.notifications.inbox._inbox_arguments import check_inbox
 from callfire_async.notifications.inbox.base import parse_row_id
 from callfire_async.notifications.parsing import parse_each, parse_or_split
 
@@ -168,6 +171,9 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
         inbox: The receiver's inbox; None if it has none.
         receiver: The receiver. Pass the source to its `Receiver.observe`.
         title: The title of the page.
+
+    Raises:
+        TypeError: *inbox* or *receiver* has the wrong type.
     """
 
     receiver: Receiver
@@ -176,6 +182,12 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
     read_only: str | None = None
     #: The running attempts within a request (without an inbox).
     _inline: dict[AttemptRecord, DeliveryView] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        """Check the inbox and the receiver."""
+        if self.inbox is not None:
+            check_inbox("inbox", self.inbox)
+        check_instance("receiver", self.receiver, Receiver, "Receiver(router, tokens=tokens)")
 
     # --- observation --------------------------------------------------------------------------------------
 
@@ -296,7 +308,7 @@ class FileSource(_InboxReader[SqliteInbox]):
 
     @classmethod
     @asynccontextmanager
-    async def watching(cls, path: Path) -> AsyncIterator["FileSource"]:
+    async def watching(cls, path: str | os.PathLike[str]) -> AsyncIterator["FileSource"]:
         """
         Open a file and poll it.
 
@@ -304,7 +316,7 @@ class FileSource(_InboxReader[SqliteInbox]):
             InboxError: The file does not exist, or is not an inbox of this version.
         """
         async with SqliteInbox(path, read_only=True) as inbox:
-            source = cls(inbox, path.name)
+            source = cls(inbox, Path(path).name)
             await source.refresh()
             polling = asyncio.create_task(source._poll())
             try:

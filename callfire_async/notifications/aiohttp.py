@@ -8,8 +8,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from attrs import frozen
 
+from callfire_async._arguments import check_instance, type_name
 from callfire_async.notifications.health import HealthCheck, health_reply
+from callfire_async.notifications.inbox._inbox_arguments import check_seconds
 from callfire_async.notifications.receiver import Postback, Receiver
+from callfire_async.notifications.receiver._receiver_arguments import check_receiver
 from callfire_async.notifications.security.request_validation import BodyConsumedError
 
 __all__ = ["add_health_routes", "add_notification_routes"]
@@ -40,7 +43,12 @@ def add_notification_routes(app: web.Application, receiver: Receiver, prefix: st
         app: The application, before it is started.
         receiver: The receiver of the postbacks.
         prefix: A path that starts with a slash, or an empty string.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: *prefix* does not start with a slash.
     """
+    _check_arguments(app, receiver, prefix=prefix)
 
     async def run_receiver(_: web.Application) -> AsyncIterator[None]:
         async with receiver:
@@ -67,7 +75,13 @@ def add_health_routes(
         receiver: The receiver; it is not started by these routes.
         path: A path that starts with a slash.
         max_age: Seconds that a due delivery may wait before the receiver is unhealthy.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: *path* does not start with a slash, or *max_age* is negative.
     """
+    _check_arguments(app, receiver, path=path)
+    check_seconds(max_age=max_age)
 
     def make_handler(check: HealthCheck) -> Handler:
         async def handle(_: web.Request) -> web.StreamResponse:
@@ -79,6 +93,16 @@ def add_health_routes(
     app.router.add_get(path, make_handler(None))
     app.router.add_get(f"{path}/live", make_handler("live"))
     app.router.add_get(f"{path}/ready", make_handler("ready"))
+
+
+def _check_arguments(app: object, receiver: object, **paths: object) -> None:
+    check_instance("app", app, web.Application, "web.Application()")
+    check_receiver(receiver)
+    for name, path in paths.items():
+        if not isinstance(path, str):
+            raise TypeError(f"{name} must be a string, not {type_name(path)}")
+        if path and not path.startswith("/"):
+            raise ValueError(f"{name} must start with a slash, as in /callfire")
 
 
 async def _body(request: web.Request) -> AsyncIterator[bytes]:

@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from callfire_async.notifications.health import HealthCheck, health_reply
+from callfire_async.notifications.inbox._inbox_arguments import check_seconds
 from callfire_async.notifications.receiver import Postback, Receiver, Reply
+from callfire_async.notifications.receiver._receiver_arguments import check_receiver
 from callfire_async.notifications.security.request_validation import RELEVANT_HEADERS
 
 __all__ = ["HealthApp", "NotificationApp"]
@@ -41,9 +43,13 @@ class NotificationApp:
     Served directly, it starts and stops the receiver itself. A mounted application gets no lifespan events: pass
     ``lifespan`` to the outer application. Starlette redirects the bare path of a mount, so the URL of a mounted
     endpoint without a token must end with a slash.
+
+    Raises:
+        TypeError: *receiver* is not a `Receiver`.
     """
 
     def __init__(self, receiver: Receiver) -> None:
+        check_receiver(receiver)
         #: The receiver of the postbacks.
         self.receiver = receiver
         receiver.redact("uvicorn.access")
@@ -93,9 +99,13 @@ class HealthApp:
     Args:
         receiver: The receiver.
         max_age: Seconds that a due delivery may wait before the receiver is unhealthy.
+
+    Raises:
+        TypeError, ValueError: *max_age* is not a number, or is negative.
     """
 
     def __init__(self, receiver: Receiver, *, max_age: float = 300.0) -> None:
+        check_seconds(max_age=max_age)
         self._receiver = receiver
         self._max_age = max_age
 

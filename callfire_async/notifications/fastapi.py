@@ -11,7 +11,9 @@ from fastapi.routing import APIRoute
 
 from callfire_async.notifications.asgi import NO_LIFESPAN_EVENTS, Message, Receive, Scope, Send, send_reply, to_postback
 from callfire_async.notifications.health import HealthCheck, health_reply
+from callfire_async.notifications.inbox._inbox_arguments import check_seconds
 from callfire_async.notifications.receiver import Receiver, Reply
+from callfire_async.notifications.receiver._receiver_arguments import check_receiver
 from callfire_async.notifications.security.signatures import SIGNATURE_HEADER
 
 __all__ = ["health_routes", "notification_routes"]
@@ -116,7 +118,11 @@ def notification_routes(receiver: Receiver) -> APIRouter:
     Return a router for postbacks at ``/{token}``, which starts and stops the receiver with the application.
 
     If the receiver requires no token, the router also accepts postbacks at its bare prefix: include it with one.
+
+    Raises:
+        TypeError: *receiver* is not a `Receiver`.
     """
+    check_receiver(receiver)
 
     @asynccontextmanager
     async def run_receiver(_: FastAPI) -> AsyncIterator[None]:
@@ -145,7 +151,12 @@ def health_routes(receiver: Receiver, *, max_age: float = 300.0) -> APIRouter:
     Args:
         receiver: The receiver; it is not started by these routes.
         max_age: Seconds that a due delivery may wait before the receiver is unhealthy.
+
+    Raises:
+        TypeError, ValueError: An argument has the wrong type, or *max_age* is negative.
     """
+    check_receiver(receiver)
+    check_seconds(max_age=max_age)
 
     def make_endpoint(check: HealthCheck) -> Callable[[], Awaitable[Response]]:
         async def respond() -> Response:

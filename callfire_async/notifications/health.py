@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
+from callfire_async.notifications.inbox._inbox_arguments import check_seconds
 from callfire_async.notifications.intake import InlineIntake, QueuedIntake
 from callfire_async.notifications.security.request_validation import Reply
 
@@ -32,7 +33,8 @@ class Health:
 
 
 async def intake_health(intake: QueuedIntake | InlineIntake | None, max_age: float) -> Health:
-    """Return the health of a running receiver's intake; None is a receiver that is not running. Never raises."""
+    """Return the health of a running receiver's intake; None is a receiver that is not running. Check *max_age*."""
+    check_seconds(max_age=max_age)
     if intake is None:
         return Health(live=True, ready=False, healthy=False, reasons=("the receiver is not running",))
     # First, because reading an inbox finds that its file is gone.

@@ -5,13 +5,15 @@ from typing import TypeGuard
 
 from attrs import astuple, frozen
 
-from callfire_async.models import NotificationFormat, Subscription, Webhook
+from callfire_async._arguments import check_instance
+from callfire_async.models import NotificationFormat, Subscription, Webhook, wrong_type
 from callfire_async.notifications.events import (
     AccountNotification,
     ContactListNotification,
     DeliveryReportReceived,
     UnknownNotification,
 )
+from callfire_async.notifications.inbox._inbox_arguments import checked_list
 from callfire_async.notifications.routing.router import Handler, Router
 
 __all__ = ["AuditReport", "audit"]
@@ -85,8 +87,12 @@ def audit(router: Router, subscriptions: Iterable[Subscription | Webhook]) -> Au
             contents of the set.
         subscriptions: The subscriptions and webhooks that post to this receiver, such as
             ``[subscription async for subscription in callfire.subscriptions.all()]``.
+
+    Raises:
+        TypeError: An argument has the wrong type.
     """
-    listed = list(subscriptions)
+    check_instance("router", router, Router, "Router()")
+    listed = _checked_sources(subscriptions)
     active = [item for item in listed if item.enabled is not False and not _has_unsupported_format(item)]
     served = {handler.name for item in active for handler in router.handlers_of(item)}
     has_webhooks = any(isinstance(item, Webhook) for item in listed)
@@ -100,6 +106,14 @@ def audit(router: Router, subscriptions: Iterable[Subscription | Webhook]) -> Au
         disabled=tuple(item for item in listed if item.enabled is False),
         unsupported_format=tuple(item for item in listed if _has_unsupported_format(item)),
     )
+
+
+def _checked_sources(sources: Iterable[Subscription | Webhook]) -> list[Subscription | Webhook]:
+    listed = checked_list("subscriptions", sources)
+    for index, item in enumerate(listed):
+        if not isinstance(item, Subscription | Webhook):
+            raise wrong_type(f"subscriptions[{index}]", "a Subscription or a Webhook", item)
+    return listed
 
 
 def _has_unsupported_format(source: Subscription | Webhook) -> TypeGuard[Subscription]:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from attrs import define, evolve, frozen
 
+from callfire_async._arguments import check_instance, check_methods, type_name
 from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import A
 from callfire_async.client._pagination import iter_pages
@@ -16,6 +17,7 @@ from callfire_async.client.webhooks import Webhooks
 from callfire_async.models import NotificationFormat, Subscription, Webhook
 from callfire_async.notifications.encoding import encode
 from callfire_async.notifications.events import CallFinished, Notification, TextNotification, event_key, is_final
+from callfire_async.notifications.inbox._inbox_arguments import checked_list
 from callfire_async.notifications.inbox.base import Delivery, Inbox
 from callfire_async.notifications.parsing import parse
 from callfire_async.notifications.routing.subscription_filters import matches, matches_webhook
@@ -95,9 +97,11 @@ async def reconcile(
     Raises:
         ValueError: *since* is older than the inbox's retention, so that events would be handled again; or the window is
             invalid.
-        TypeError: The inbox has no ``retention``, and none was passed.
+        TypeError: An argument has the wrong type; or the inbox has no ``retention``, and none was passed.
         CallFireError: A page could not be listed, or not be appended; the run can be resumed.
     """
+    check_instance("callfire", callfire, CallFire, "CallFire()")
+    check_methods("inbox", inbox, ("handled", "append_many", "stats"), "an inbox, such as that of the receiver")
     now = datetime.now(UTC)
     start = _start_of(since, until or (resume.until if resume else now), resume)
     _check_retention(start.since, now - _retention_of(inbox, retention))
@@ -114,6 +118,9 @@ async def reconcile(
 
 
 def _start_of(since: datetime, until: datetime, resume: Progress | None) -> Progress:
+    for name, moment in (("since", since), ("until", until)):
+        if not isinstance(moment, datetime):
+            raise TypeError(f"{name} must be a timezone-aware datetime, not {type_name(moment)}")
     if since.tzinfo is None or until.tzinfo is None:
         raise ValueError("since and until must be timezone-aware")
     if since > until:
@@ -128,6 +135,8 @@ def _start_of(since: datetime, until: datetime, resume: Progress | None) -> Prog
 
 
 def _retention_of(inbox: Inbox, given: timedelta | None) -> timedelta:
+    if not isinstance(given, timedelta | None):
+        raise TypeError(f"retention must be a timedelta, not {type_name(given)}")
     seconds = getattr(inbox, "retention", None)
     if given is None and seconds is None:
         raise TypeError("retention is required: the inbox has no attribute retention")
@@ -144,7 +153,10 @@ def _check_retention(since: datetime, oldest: datetime) -> None:
 
 async def _postback_sources(sources: Sources) -> list[Source]:
     listed = sources.all() if isinstance(sources, Subscriptions | Webhooks) else sources
-    items = [item async for item in listed] if isinstance(listed, AsyncIterable) else listed
+    if isinstance(listed, AsyncIterable):
+        items = [item async for item in listed]
+    else:
+        items = checked_list("subscriptions", listed)
     return [item for item in items if item.enabled is not False and not _is_email(item)]
 
 

@@ -8,8 +8,9 @@ from attrs import define, field
 
 from callfire_async.client.texts_and_calls import Texts
 from callfire_async.errors import RateLimitError, ServerError, TransportError
-from callfire_async.models import ActionState, ResourceReference, Text
+from callfire_async.models import ActionState, ResourceReference, Text, checked_integer
 from callfire_async.notifications.events import TextFinished, is_final
+from callfire_async.notifications.inbox._inbox_arguments import check_positive
 from callfire_async.notifications.routing.event_waiter import EventWaiter
 from callfire_async.notifications.routing.router import Router
 
@@ -49,12 +50,12 @@ async def broadcast_results(
         poll: Seconds between polls.
 
     Raises:
+        TypeError: *broadcast* is not an id, or *poll* is not a number.
         ValueError: *poll* is not positive.
         CallFireError: A poll failed and is not repeated.
     """
-    if not poll > 0:
-        raise ValueError("poll must be greater than 0")
-    broadcast_id = broadcast if isinstance(broadcast, int) else broadcast.id
+    check_positive(poll=poll)
+    broadcast_id = checked_integer("broadcast", getattr(broadcast, "id", broadcast))
     tracker = _BroadcastTracker(texts, broadcast_id)
     async with router.expect(TextFinished, where=lambda event: event.text.broadcast_id == broadcast_id) as waiter:
         while not tracker.is_settled:

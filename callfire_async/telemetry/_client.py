@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from opentelemetry.metrics import Meter, MeterProvider
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
 
+from callfire_async._arguments import check_instance
 from callfire_async.client import CallFire
 from callfire_async.client._operations.operation import ResponseFormat
 from callfire_async.client.connection import Connection, RequestAttempt
@@ -40,7 +41,11 @@ def instrument_client(
             the providers of the first.
         tracer_provider: Provider for spans. Default: OpenTelemetry's global provider.
         meter_provider: Provider for metrics. Default: OpenTelemetry's global provider.
+
+    Raises:
+        TypeError: *callfire* is not a `CallFire`.
     """
+    check_instance("callfire", callfire, CallFire, "CallFire()")
     connection = callfire._connection  # noqa: SLF001  # of this package
     telemetry = _ClientTelemetry(connection, create_tracer(tracer_provider), create_meter(meter_provider))
     connection._watch = telemetry.observe  # noqa: SLF001  # of this package

@@ -28,6 +28,7 @@ from opentelemetry.trace import (
     use_span,
 )
 
+from callfire_async._arguments import check_instance
 from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
 from callfire_async.notifications.receiver import Receiver
 from callfire_async.telemetry._common import Attributes, create_histogram, create_meter, create_tracer, error_type
@@ -70,8 +71,10 @@ def instrument_receiver(
         meter_provider: Provider for metrics. Default: OpenTelemetry's global provider.
 
     Raises:
+        TypeError: *receiver* is not a `Receiver`.
         RuntimeError: The receiver is running.
     """
+    check_instance("receiver", receiver, Receiver, "Receiver(router, tokens=tokens)")
     if receiver.is_running:
         raise RuntimeError("receiver is already running: call instrument_receiver before it is started")
     meter = create_meter(meter_provider)

@@ -14,6 +14,7 @@ import httpx
 from asgi_lifespan import LifespanManager
 from attrs import define, field
 
+from callfire_async._arguments import check_instance
 from callfire_async.errors import HandlerErrors
 from callfire_async.models import NotificationFormat
 from callfire_async.notifications.encoding import ApiGeneration, encode, generation_of
@@ -63,11 +64,13 @@ async def deliver(
         The endpoint's response.
 
     Raises:
+        TypeError: *event* is not an event.
         HandlerErrors: Handlers raised exceptions.
         AssertionError: The event became a dead letter for another reason, given in the message.
         LookupError: The endpoint cannot be determined.
         TimeoutError: The handlers did not finish in time.
     """
+    check_instance("event", event, Notification, "make_text_received()")
     endpoint = Endpoint(target, "") if isinstance(target, Receiver) else find_endpoint(target, path, receiver)
     content_type, body = encode(event, format, api=api or generation_of(event))
     attempts = _AttemptRecorder(Delivery(body).key)

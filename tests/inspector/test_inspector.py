@@ -625,6 +625,13 @@ async def test_attempt_of_a_removed_item():
 # --- a file -----------------------------------------------------------------------------------------------
 
 
+async def test_the_path_of_a_file_may_be_a_text(tmp_path):
+    """As for `SqliteInbox`."""
+    path = str(tmp_path / "inbox.db")
+    async with SqliteInbox(path), FileSource.watching(path) as source:
+        assert source.title == "inbox.db"
+
+
 async def test_file_is_polled(tmp_path):
     """Changes in the file are shown, including a second attempt."""
     path = tmp_path / "callfire.db"

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from attrs import evolve
 
+from callfire_async._arguments import type_name
 from callfire_async._codec import documents
 from callfire_async._codec.document_limits import InvalidDocumentError, UnexpectedDocumentError
 from callfire_async._codec.model_reader import ConversionError
@@ -37,6 +38,7 @@ def parse(body: bytes | str, content_type: str | None = None) -> Notification:
         characters that the format forbids, which are repaired.
 
     Raises:
+        TypeError: *body* is neither bytes nor a string.
         MalformedNotificationError: The body is neither XML nor JSON, or exceeds a limit for hostile input.
         InvalidNotificationError: The body is well-formed, but it is not one named object or an envelope of one event,
             its text, call or other subject is missing, or an id is missing or invalid.
@@ -101,6 +103,8 @@ def parse_or_split(body: bytes | str, content_type: str | None = None) -> Notifi
 
 
 def _read(body: bytes | str, content_type: str | None, convert: Callable[[Source], T]) -> T:
+    if not isinstance(body, bytes | str):
+        raise TypeError(f"body must be bytes or a string, not {type_name(body)}")
     try:
         return convert(documents.read_postback(body, content_type))
     except UnexpectedDocumentError as error:

@@ -289,7 +289,7 @@ class Receiver:
 
     async def health(self, *, max_age: float = 300.0) -> Health:
         """
-        Return the receiver's liveness, readiness and health. Never raises.
+        Return the receiver's liveness, readiness and health. Only a wrong *max_age* raises.
 
         Args:
             max_age: Seconds that a due delivery may wait before the receiver is unhealthy.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from callfire_async._arguments import check_instance
 from callfire_async.notifications.security.tokens import EndpointTokens
 
 __all__ = ["RedactTokenFilter"]
@@ -25,11 +26,15 @@ class RedactTokenFilter(logging.Filter):
 
     Args:
         tokens: The tokens to mask; a string is one token.
+
+    Raises:
+        TypeError: *tokens* is neither a string nor an `EndpointTokens`.
     """
 
     def __init__(self, tokens: EndpointTokens | str) -> None:
         super().__init__()
         self._tokens = EndpointTokens(tokens) if isinstance(tokens, str) else tokens
+        check_instance("tokens", self._tokens, EndpointTokens, "EndpointTokens(EndpointTokens.generate())")
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Mask the tokens in a record; always return True."""

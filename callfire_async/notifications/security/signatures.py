@@ -8,7 +8,7 @@ import warnings
 
 from attrs import frozen
 
-from callfire_async._arguments import MIN_SECRET_LENGTH, is_weak_secret
+from callfire_async._arguments import MIN_SECRET_LENGTH, is_weak_secret, type_name
 
 __all__ = ["SIGNATURE_HEADER", "SignaturePolicy", "SigningSecrets"]
 
@@ -47,7 +47,12 @@ class SigningSecrets:
         return secrets.token_urlsafe(32)
 
     def sign(self, body: bytes) -> str:
-        """Return the signature of *body* with the current secret."""
+        """
+        Return the signature of *body* with the current secret.
+
+        Raises:
+            TypeError: *body* is not bytes.
+        """
         return _signature(self._signers[0], body).decode()
 
     def verify(self, body: bytes, signature: str | None) -> bool:
@@ -81,6 +86,8 @@ class SignaturePolicy:
 
 
 def _signature(signer: hmac.HMAC, body: bytes) -> bytes:
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError(f"body must be bytes, not {type_name(body)}")
     copy = signer.copy()
     copy.update(body)
     return base64.b64encode(copy.digest())

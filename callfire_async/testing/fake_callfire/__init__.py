@@ -10,11 +10,12 @@ from functools import partial
 from itertools import islice
 from random import Random
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import httpx
 from starlette.types import Receive, Scope, Send
 
+from callfire_async._arguments import check_integer, check_number
 from callfire_async.client import CallFire
 from callfire_async.models import Call, Subscription, Text, Webhook
 from callfire_async.notifications.events import Key, Notification
@@ -69,6 +70,10 @@ class FakeCallFire:
         concurrency: Maximum number of concurrent postbacks.
         postback_timeout: Seconds to wait for an endpoint.
         clock: Monotonic clock in seconds, for the latency of postbacks.
+
+    Raises:
+        TypeError: A number has the wrong type.
+        ValueError: A number is out of range, or an option has another value than those above.
     """
 
     def __init__(
@@ -95,6 +100,16 @@ class FakeCallFire:
         postback_timeout: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        for name, rate in (("drop_rate", drop_rate), ("duplicate_rate", duplicate_rate)):
+            check_number(name, rate)
+            if rate > 1:
+                raise ValueError(f"{name} must be from 0 to 1")
+        check_integer("events_per_postback", events_per_postback, minimum=1)
+        _check_choice("repeated_request_id", repeated_request_id, RepeatedRequestId)
+        _check_choice("list_of_one", list_of_one, ListOfOne)
+        _check_choice("update_status", update_status, UpdateStatus)
+        _check_choice("webhook_update", webhook_update, WebhookUpdate)
+        _check_choice("postback_shape", postback_shape, PostbackShape)
         self.login = login
         self.password = password
         #: Faults of the next postbacks, in order; None sends a postback without a fault.
@@ -103,8 +118,6 @@ class FakeCallFire:
             max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id
         )
         self._message_store = MessageStore()
-        if events_per_postback < 1:
-            raise ValueError("events_per_postback must be at least 1")
         self._events_per_postback = events_per_postback
         self._postback_shape: PostbackShape = postback_shape
         self._finishes: dict[type[Text | Call], bool] = {Text: finishes_texts, Call: finishes_calls}
@@ -284,6 +297,11 @@ class FakeCallFire:
     async def _lifespan(self, _: object) -> AsyncIterator[None]:
         async with self:
             yield
+
+
+def _check_choice(name: str, value: object, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be {' or '.join(map(repr, get_args(choices)))}")
 
 
 async def _post_all(sender: PostbackSender, due: list[tuple[OutgoingPostback, bool]]) -> list[PostbackResult]:
