@@ -28,7 +28,7 @@ class SubscriptionFilter:
     from_number: str | None = phone_number_field()
     #: A phone number, or ``SHORTCODE:KEYWORD`` as in ``67076:KEYWORD``.
     to_number: str | None = phone_number_field()
-    #: Deprecated by CallFire in favor of the trigger event.
+    #: Deprecated by CallFire in favour of the trigger event.
     inbound: bool | None = None
 
     def __attrs_post_init__(self) -> None:

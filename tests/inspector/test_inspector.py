@@ -434,7 +434,7 @@ async def test_dropped_body_is_read_from_the_inbox(service):
 
 
 async def test_older_dead_letters_are_listed(service, monkeypatch):
-    """The newest dead letters are listed, even if the history does not know them."""
+    """The newest dead letters are listed, even if the history does not have them."""
     monkeypatch.setattr(inspector_sources, "_MAX_DEAD_LETTERS", 2)
     await service.post(*(text(number, "fail") for number in (41, 42, 43)))
     service.source.history = DeliveryHistory()

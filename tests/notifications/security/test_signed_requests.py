@@ -249,7 +249,7 @@ def test_a_wrong_argument_is_refused(make_receiver, name, value):
     assert CURRENT not in str(caught.value)
 
 
-async def test_the_observer_learns_the_reason(make_receiver):
+async def test_the_observer_gets_the_reason(make_receiver):
     """`RequestRecord.refused` is `signature`."""
     records = []
 

@@ -285,7 +285,7 @@ async def test_a_lease_can_be_extended_by_ack_wait(inbox):
     assert await inbox.ack(lease)
 
 
-async def test_a_lease_that_is_settled_during_an_extend_is_forgotten(inbox):
+async def test_a_lease_that_is_settled_during_an_extend_is_removed(inbox):
     """So that an inbox does not grow while it is open."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox)
@@ -294,7 +294,7 @@ async def test_a_lease_that_is_settled_during_an_extend_is_forgotten(inbox):
     assert inbox._leases._held == {}
 
 
-async def test_a_lost_lease_leaves_no_unanswered_write(inbox, other, monkeypatch):
+async def test_a_lost_lease_leaves_no_write_without_a_response(inbox, other, monkeypatch):
     """An ack gets no response, and another process has the delivery when it is repeated."""
     await inbox.append(Delivery(b"body"))
     lease = await lease_of(inbox, lease=SHORT)

@@ -81,7 +81,7 @@ async def test_deliveries_of_the_first_release_are_kept(version_1):
 
 
 async def test_processes_that_start_together_migrate_once(version_1):
-    """All of them use the migrated tables, and know the inbox by the same id."""
+    """All of them use the migrated tables, and the inbox has one id."""
     async with AsyncExitStack() as stack:
         inboxes = [version_1.inbox() for _ in range(8)]
         await asyncio.gather(*(stack.enter_async_context(inbox) for inbox in inboxes))
@@ -94,7 +94,7 @@ async def test_processes_that_start_together_migrate_once(version_1):
 
 
 async def test_the_tables_are_migrated_while_an_old_process_uses_them(version_1):
-    """It does not know completions, and the migration waits only for its current statement."""
+    """It has no completions, and the migration waits only for its current statement."""
     async with version_1.admin() as old, AsyncExitStack() as stack:
         async with old.transaction():
             await old.execute("UPDATE deliveries SET updated_at = now()")

@@ -55,7 +55,7 @@ def connect_with(monkeypatch: pytest.MonkeyPatch, commit: Callable[[sqlite3.Conn
 
 
 def test_each_key_of_the_window_is_kept(path):
-    """Whatever the rate; older keys are forgotten."""
+    """Whatever the rate; older keys are removed."""
     keys = RecentKeys(path, WINDOW)
     for number in range(1000):
         now = 60.0 * number
@@ -92,7 +92,7 @@ def test_two_keys_may_have_the_same_hash(path):
 
 
 @pytest.mark.parametrize(("age", "is_duplicate"), [(WINDOW - 1, True), (WINDOW, False)])
-async def test_the_next_owner_knows_the_keys_of_the_window(path, age, is_duplicate):
+async def test_the_next_owner_has_the_keys_of_the_window(path, age, is_duplicate):
     """It reads them back from the newest row."""
     clocks = Clocks()
     async with SqliteInbox(path, clock=clocks.clock()) as inbox:
@@ -115,7 +115,7 @@ async def test_the_next_owner_reads_the_newest_keys_only(path, few_keys):
     assert [(result.id, result.duplicate) for result in repeated] == [(5, True), (12, True), (13, False)]
 
 
-async def test_an_inbox_that_is_opened_again_knows_what_another_owner_has_stored(path):
+async def test_an_inbox_that_is_opened_again_has_the_keys_of_another_owner(path):
     """The keys of its last use are not all."""
     inbox = SqliteInbox(path)
     async with inbox:
