@@ -15,6 +15,7 @@ from callfire_async.notifications.events import (
 )
 from callfire_async.notifications.inbox._inbox_arguments import checked_list
 from callfire_async.notifications.routing.router import Handler, Router
+from callfire_async.reconcile._reconcile import is_email
 
 __all__ = ["AuditReport", "audit"]
 
@@ -31,8 +32,8 @@ class AuditReport:
     Mismatches of handlers with subscriptions and webhooks. ``str()`` gives one line for each, without secrets.
 
     Attributes:
-        handlers_without_subscription: Handlers that no enabled webhook, and no enabled subscription in a supported
-            format, sends events to.
+        handlers_without_subscription: Handlers that no enabled webhook, and no enabled subscription to a URL in a
+            supported format, sends events to.
         subscriptions_without_handler: Subscriptions and webhooks of whose events none matches a handler.
         disabled: Subscriptions and webhooks that are disabled, so that CallFire sends no postbacks for them.
         unsupported_format: Subscriptions in a format that may not be parsed: ``EMAIL``, ``LEGACY``, or an unknown one.
@@ -93,7 +94,7 @@ def audit(router: Router, subscriptions: Iterable[Subscription | Webhook]) -> Au
     """
     check_instance("router", router, Router, "Router()")
     listed = _checked_sources(subscriptions)
-    active = [item for item in listed if item.enabled is not False and not _has_unsupported_format(item)]
+    active = [item for item in listed if _posts_to_receiver(item)]
     served = {handler.name for item in active for handler in router.handlers_of(item)}
     has_webhooks = any(isinstance(item, Webhook) for item in listed)
     return AuditReport(
@@ -114,6 +115,10 @@ def _checked_sources(sources: Iterable[Subscription | Webhook]) -> list[Subscrip
         if not isinstance(item, Subscription | Webhook):
             raise wrong_type(f"subscriptions[{index}]", "a Subscription or a Webhook", item)
     return listed
+
+
+def _posts_to_receiver(source: Subscription | Webhook) -> bool:
+    return source.enabled is not False and not is_email(source) and not _has_unsupported_format(source)
 
 
 def _has_unsupported_format(source: Subscription | Webhook) -> TypeGuard[Subscription]:

@@ -9,7 +9,7 @@ from attrs import define, evolve, frozen
 
 from callfire_async._arguments import check_instance, check_methods, type_name
 from callfire_async.client import CallFire
-from callfire_async.client._operations.api_1_1 import A
+from callfire_async.client._operations.api_1_1 import A, checked_page_size
 from callfire_async.client._pagination import iter_pages
 from callfire_async.client.subscriptions import Subscriptions
 from callfire_async.client.texts_and_calls import MAX_LISTED, TextsOrCalls
@@ -95,13 +95,14 @@ async def reconcile(
         page_size: Number of texts or calls in a page, 1 to 1000; one page is held in memory.
 
     Raises:
-        ValueError: *since* is older than the inbox's retention, so that events would be handled again; or the window is
-            invalid.
+        ValueError: *since* is older than the inbox's retention, so that events would be handled again; or the window
+            or *page_size* is invalid.
         TypeError: An argument has the wrong type; or the inbox has no ``retention``, and none was passed.
         CallFireError: A page could not be listed, or not be appended; the run can be resumed.
     """
     check_instance("callfire", callfire, CallFire, "CallFire()")
     check_methods("inbox", inbox, ("handled", "append_many", "stats"), "an inbox, such as that of the receiver")
+    checked_page_size(page_size)
     now = datetime.now(UTC)
     start = _start_of(since, until or (resume.until if resume else now), resume)
     _check_retention(start.since, now - _retention_of(inbox, retention))
@@ -157,10 +158,11 @@ async def _postback_sources(sources: Sources) -> list[Source]:
         items = [item async for item in listed]
     else:
         items = checked_list("subscriptions", listed)
-    return [item for item in items if item.enabled is not False and not _is_email(item)]
+    return [item for item in items if item.enabled is not False and not is_email(item)]
 
 
-def _is_email(source: Source) -> bool:
+def is_email(source: Source) -> bool:
+    """Return whether a subscription posts to a mailbox; the format of one can be XML."""
     if isinstance(source, Webhook):
         return False
     return source.notification_format == NotificationFormat.EMAIL or (

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 from attrs import define, field
 
+from callfire_async._arguments import check_number
 from callfire_async.client.texts_and_calls import Texts
 from callfire_async.errors import RateLimitError, ServerError, TransportError
 from callfire_async.models import ActionState, ResourceReference, Text, checked_integer
 from callfire_async.notifications.events import TextFinished, is_final
-from callfire_async.notifications.inbox._inbox_arguments import check_positive
 from callfire_async.notifications.routing.event_waiter import EventWaiter
 from callfire_async.notifications.routing.router import Router
 
@@ -51,16 +51,18 @@ async def broadcast_results(
 
     Raises:
         TypeError: *broadcast* is not an id, or *poll* is not a number.
-        ValueError: *poll* is not positive.
+        ValueError: *poll* is not positive, or not finite.
         CallFireError: A poll failed and is not repeated.
     """
-    check_positive(poll=poll)
+    check_number("poll", poll, is_exclusive=True)
     broadcast_id = checked_integer("broadcast", getattr(broadcast, "id", broadcast))
     tracker = _BroadcastTracker(texts, broadcast_id)
     async with router.expect(TextFinished, where=lambda event: event.text.broadcast_id == broadcast_id) as waiter:
-        while not tracker.is_settled:
+        while True:
             async for text in tracker.poll():
                 yield text
+            if tracker.is_settled:
+                return
             async for text in tracker.listen(waiter, poll):
                 yield text
 
@@ -74,7 +76,7 @@ class _BroadcastTracker:
     _known_ids: set[int] = field(factory=set)
     _ended_ids: set[int] = field(factory=set)
     _has_polled: bool = False
-    #: Whether all texts had ended at the end of the last successful poll.
+    #: Whether the last successful poll listed texts, and all had ended.
     is_settled: bool = False
 
     @property
@@ -92,11 +94,13 @@ class _BroadcastTracker:
 
     async def poll(self) -> AsyncIterator[Text]:
         """List the texts of the broadcast; yield the new results."""
+        is_listed = False
         try:
             async for text in self._texts.all(broadcast_id=self._broadcast_id):
+                is_listed = True
                 if self.is_new_result(text):
                     yield text
-            self.is_settled = self.has_ended
+            self.is_settled = is_listed and self.has_ended
         except (TransportError, ServerError, RateLimitError) as error:
             if not self._has_polled:
                 raise
@@ -104,13 +108,16 @@ class _BroadcastTracker:
         self._has_polled = True
 
     async def listen(self, waiter: EventWaiter[TextFinished], seconds: float) -> AsyncIterator[Text]:
-        """Yield the new results from postbacks until all texts have ended, for *seconds* at most."""
+        """Yield the new results from postbacks for *seconds*, or until one is the last of the known texts."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
-        while not self.has_ended:
+        while True:
             try:
                 event = await waiter.get(timeout=deadline - clock())
             except TimeoutError:
                 return
             if self.is_new_result(event.text):
                 yield event.text
+                # Only after a new result: a poll that failed, or listed nothing, must not be repeated at once.
+                if self.has_ended:
+                    return

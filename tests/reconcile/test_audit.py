@@ -1,6 +1,7 @@
 """`audit` reports the mismatches between a router's handlers and an account's subscriptions."""
 
 import pytest
+from attrs import evolve
 
 from callfire_async import NotificationFormat, Subscription, TriggerEvent, Webhook, WebhookEvent, WebhookResource
 from callfire_async.notifications import (
@@ -66,6 +67,13 @@ def test_handler_without_subscription_is_reported():
 def test_handler_with_only_unusable_subscriptions_is_reported(details):
     """Disabled subscriptions and unsupported formats do not count."""
     assert unsubscribed(audit(router_of(TextReceived), [subscription(**details)])) == ["handler 0"]
+
+
+def test_subscription_to_a_mailbox_does_not_count():
+    """CallFire accepts an e-mail address together with a format for receivers."""
+    mail = evolve(subscription(notification_format=NotificationFormat.XML), endpoint="me@example.com")
+
+    assert unsubscribed(audit(router_of(TextReceived), [mail])) == ["handler 0"]
 
 
 def test_bound_handler_needs_its_own_subscription():

@@ -285,6 +285,12 @@ async def test_retention_is_read_from_the_inbox(callfire, tmp_path):
         await reconcile(callfire, without_retention, [], since=SINCE)
 
 
+async def test_page_size_is_checked_first(callfire, inbox):
+    """The error names the parameter."""
+    with pytest.raises(ValueError, match=r"^page_size must be an integer from 1"):
+        await reconcile(callfire, inbox, [], since=SINCE, page_size=0)
+
+
 async def test_page_that_cannot_be_listed_is_an_error(fake, callfire, inbox):
     """The client's exception is raised."""
     fake.fail_next(Fault(status=403))
@@ -404,10 +410,48 @@ async def test_failed_poll_is_repeated(fake, callfire, router, caplog):
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize("poll", [0, -1.0])
-async def test_poll_must_be_positive(callfire, router, poll):
-    """Zero and negative numbers are a ValueError."""
-    with pytest.raises(ValueError, match="poll"):
+async def test_iteration_continues_until_a_poll_lists_texts(fake, callfire, router):
+    """CallFire may post the first result before it lists the texts of the broadcast."""
+    early, late = make_text_sent(broadcast_id=5), make_text_sent(broadcast_id=5)
+    results = broadcast_results(5, texts=callfire.texts, router=router, poll=0.01)
+    poll = FirstPoll(fake)
+    first = asyncio.create_task(anext(results))
+    await poll.responded.wait()
+    await router.dispatch(early)
+    async with asyncio.timeout(DEADLINE):
+        assert await first == early.text
+        poll = FirstPoll(fake)
+        second = asyncio.create_task(anext(results))
+        await poll.responded.wait()
+        fake.add(early.text, late.text)
+        assert await second == late.text
+        assert [text async for text in results] == []
+
+
+async def test_polls_are_not_repeated_at_once_after_a_failure(fake, callfire, router):
+    """Not even if all known texts have ended: CallFire may have asked for fewer requests."""
+    broadcast, poll_seconds = await send(callfire, count=1), 0.1
+    results = broadcast_results(broadcast, texts=callfire.texts, router=router, poll=poll_seconds)
+    poll = FirstPoll(fake)
+    first = asyncio.create_task(anext(results))
+    await poll.responded.wait()
+    for event in fake._message_store.finish():
+        await router.dispatch(event)
+    async with asyncio.timeout(DEADLINE):
+        await first
+        fake.fail_next(*[Fault(status=429, retry_after=120)] * 3)
+        started = asyncio.get_running_loop().time()
+        assert [text async for text in results] == []
+
+    assert asyncio.get_running_loop().time() - started >= 3 * poll_seconds
+
+
+@pytest.mark.parametrize(
+    ("poll", "kind"), [(0, ValueError), (-1.0, ValueError), (float("inf"), ValueError), ("30", TypeError)]
+)
+async def test_poll_must_be_a_positive_number(callfire, router, poll, kind):
+    """The error names the parameter."""
+    with pytest.raises(kind, match=r"^poll must be"):
         await anext(broadcast_results(5, texts=callfire.texts, router=router, poll=poll))
 
 
