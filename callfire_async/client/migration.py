@@ -161,7 +161,7 @@ def match_existing(
     expires, or posts only some keys cannot replace a subscription.
     """
     # The enabled one of several is the last one.
-    suitable = sorted(filter(_can_replace, webhooks), key=lambda webhook: bool(webhook.enabled))
+    suitable = sorted(filter(_can_replace, webhooks), key=lambda webhook: webhook.enabled is not False)
     existing = {(webhook.callback, webhook.resource): webhook for webhook in suitable}
     for spec in specs:
         webhook = existing.get((spec.callback, spec.resource))
@@ -244,6 +244,8 @@ def _limitations(subscription: Subscription) -> Iterator[str]:
         yield _filter_limitation(subscription, filter_fields)
     if subscription.notification_format not in (None, NotificationFormat.JSON):
         yield f"format {subscription.notification_format}: a webhook posts JSON only; a Receiver reads both"
+    if subscription.expires_at:
+        yield f"ends at {subscription.expires_at.isoformat()}: the webhook is created without an end, so delete it then"
     if subscription.enabled is False:
         yield "disabled: the webhook is created disabled, or without this event if an enabled subscription needs it"
     yield f"handlers registered with subscription_id={subscription.id} need webhook_id= with the id of the webhook"

@@ -116,6 +116,14 @@ def test_an_endpoint_that_is_not_a_callback_affects_only_its_step():
     assert "callback" in broken.limitations[0]
 
 
+def test_an_end_is_a_limitation():
+    """The webhook would post events for ever."""
+    step = step_of(expires_at=datetime(2030, 1, 1, tzinfo=UTC))
+
+    assert step.specs == (text_spec(),)
+    assert step.limitations[0].startswith("ends at 2030-01-01T00:00:00+00:00: ")
+
+
 @pytest.mark.parametrize("format", ["XML", "SOAP", "LEGACY"])
 def test_another_format_is_a_limitation(format):
     """Webhooks post JSON only."""
@@ -259,9 +267,10 @@ def test_a_webhook_that_is_not_a_replacement(existing):
     assert list(match_existing([text_spec()], [webhook(**existing)])) == [(text_spec(), None)]
 
 
-def test_an_enabled_webhook_comes_before_a_disabled_one():
-    """An account can have several for the same callback and resource."""
-    webhooks = [webhook(1, enabled=False), webhook(2), webhook(3, enabled=False)]
+@pytest.mark.parametrize("enabled", [True, None])
+def test_an_enabled_webhook_comes_before_a_disabled_one(enabled):
+    """An account can have several for the same callback and resource; CallFire may not return the field."""
+    webhooks = [webhook(1, enabled=False), webhook(2, enabled=enabled), webhook(3, enabled=False)]
 
     ((_, found),) = match_existing([text_spec()], webhooks)
 
