@@ -218,14 +218,14 @@ class QueuedIntake:
 
     async def inbox_stats(self) -> InboxStats | None:
         """Return the inbox's counts."""
-        return await self._inbox.stats()
+        return await inbox_result(self._inbox.stats)
 
     async def is_idle(self) -> bool:
         """Return whether no delivery is due, leased or being stored; False if the inbox cannot be read."""
         if self._is_busy:  # counting an inbox may take longer than handling its deliveries
             return False
         try:
-            stats = await self._inbox.stats()
+            stats = await inbox_result(self._inbox.stats)
         except InboxError:
             return False
         return not (stats.ready or stats.leased or self._is_busy)

@@ -331,6 +331,28 @@ async def test_gauges_are_absent_if_counting_fails(recorder, result):
     assert reported == {}
 
 
+class CancellingInbox(MemoryInbox):
+    """An inbox whose first count raises CancelledError, as a driver may."""
+
+    counts = 0
+
+    async def stats(self) -> InboxStats:
+        self.counts += 1
+        if self.counts == 1:
+            raise asyncio.CancelledError
+        return await super().stats()
+
+
+async def test_gauges_return_after_a_count_that_was_cancelled(recorder, router):
+    """Counting has failed, but was not ended by the receiver."""
+    receiver = Receiver(router, tokens=TOKEN, inbox=CancellingInbox())
+    metrics = InboxMetrics(receiver.stats, recorder.meter_provider.get_meter("test"), refresh_seconds=0.0)
+
+    async with receiver, metrics.refreshing(), asyncio.timeout(DEADLINE):
+        while not recorder.series("callfire.inbox.deliveries"):  # noqa: ASYNC110  # no event for it
+            await asyncio.sleep(0)
+
+
 async def test_gauges_are_absent_if_the_counts_are_too_old(recorder):
     """An inbox that hangs, or a blocked event loop, shows as missing gauges."""
     stub = StubStats(type("Stats", (), {"inbox": InboxStats(ready=3)})())
