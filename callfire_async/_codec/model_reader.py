@@ -170,7 +170,7 @@ class ModelReader:
         for wire in missing:
             if wire not in content:
                 _add_problem(problems, "missing", f"{path}.{wire}")
-        return None if missing else kind(**values)
+        return None if missing else _create(kind, values, path, problems)
 
     def _lenient_readers(self, kind: type[Any]) -> tuple[tuple[str, str, Reader], ...]:
         """Return attribute, name on the wire and reader of each field; of several for one attribute the first wins."""
@@ -224,6 +224,14 @@ def _add_problem(problems: list[str], problem: object, path: str) -> None:
     problems.append(f"{problem} @ {path}")
     if len(problems) > _MAX_PROBLEMS:
         raise ConversionError((f"more than {_MAX_PROBLEMS} unreadable fields, the first: {problems[0]}",))
+
+
+def _create(kind: type[Any], values: dict[str, object], path: str, problems: list[str]) -> Any:
+    try:
+        return kind(**values)
+    except ValueError as error:  # of the model itself: a number of a filter can have half of a surrogate pair
+        _add_problem(problems, error, path)
+        return None
 
 
 def _try_hook(hook: Hook, value: object, path: str, problems: list[str]) -> object:

@@ -309,7 +309,10 @@ def format_time(moment: datetime) -> str:
     """Return a time in CallFire's format: in UTC with a ``Z``, or without an offset if it has none."""
     if moment.tzinfo is None:
         return moment.isoformat()
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    try:
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError:  # in the first hours of year 1 or the last ones of year 9999, which UTC does not reach
+        return moment.isoformat()
 
 
 def format_epoch_milliseconds(moment: datetime) -> int:

@@ -175,6 +175,8 @@ def _error_details(operation: Operation[T], response: HttpResponse) -> ErrorDeta
 
 def _decompress(response: HttpResponse) -> bytes:
     """Return the decoded body; a proxy may compress it although only ``identity`` is accepted."""
+    if not response.body:
+        return b""  # a proxy may leave the header of a response whose body it removes, or that never had one
     encoding = response.content_encoding.strip().lower()
     if encoding in ("gzip", "x-gzip", "deflate"):
         body = _inflate(response.body)

@@ -360,6 +360,7 @@ def json_list(*items, total=None):
     ("body", "ids", "total"),
     [
         ('{"ResourceList": {"@totalResults": 0}}', [], 0),
+        ('{"ResourceList": {"@totalResults": -1}}', [], None),
         ('{"ResourceList": {}}', [], None),
         ('{"ResourceList": {"Subscription": null}}', [], None),
         (json_list(), [], None),
@@ -419,6 +420,13 @@ def test_a_create_returns_a_reference(body, location, status):
 def test_an_update_and_a_delete_return_nothing(operation, status):
     """After a 204, or a 200 with any body."""
     assert value(operation, "anything", status) is None
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+@pytest.mark.parametrize("operation", [UPDATE, DELETE], ids=str)
+def test_a_success_without_a_body_may_name_a_compression(operation, encoding):
+    """A proxy that compresses responses may add its header to a 204; there is nothing to decompress."""
+    assert value(operation, b"", 204, content_encoding=encoding) is None
 
 
 def test_a_404_to_a_repeated_delete_is_success():
@@ -500,6 +508,19 @@ def test_an_undocumented_status_is_a_response_error(operation, status):
     """Redirects, undocumented successes and invalid codes."""
     with pytest.raises(ResponseError, match=r"redirects are never" if 300 <= status < 400 else "unexpected status"):
         read(operation, "", status)
+
+
+def test_a_filter_with_half_of_a_surrogate_pair_is_left_out():
+    """It cannot be sent again; the other fields of the subscription are readable."""
+    filter_json = '{"FromNumber": "\\ud83d"}'
+    body = f'{{"Resource": {{"Subscription": {{"@id": 1, "Enabled": true, "SubscriptionFilter": {filter_json}}}}}}}'
+
+    subscription, problems = read(GET, body)
+
+    assert subscription == Subscription(1, enabled=True)
+    assert problems == (
+        "from_number must not contain half of a surrogate pair @ Resource.Subscription.SubscriptionFilter",
+    )
 
 
 def test_a_page_with_too_many_unreadable_fields_is_a_response_error():

@@ -139,6 +139,14 @@ async def test_every_filter_is_sent_as_documented():
     }
 
 
+async def test_an_interval_may_be_unlimited():
+    """The end of time cannot be rounded up."""
+    begin, end = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    _, query = await sent_parameters(lambda callfire: callfire.texts.query(interval_begin=begin, interval_end=end))
+
+    assert (query["IntervalBegin"], query["IntervalEnd"]) == (["0001-01-01T00:00:00Z"], ["9999-12-31T23:59:59Z"])
+
+
 async def test_filters_that_are_not_given_are_not_sent():
     """A single value is a list of one."""
     path, query = await sent_parameters(lambda callfire: callfire.calls.query(result=Result.LA))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,11 +16,12 @@ from callfire_async._codec.scalars import normalize
 from callfire_async.client._operations.operation import ErrorDetails, Operation, Problems
 from callfire_async.client._operations.validation import (
     checked_aware_time,
+    checked_begin,
     checked_choice,
     checked_choices,
     checked_count,
+    checked_end,
     checked_strings,
-    checked_time,
     comparable_number,
 )
 from callfire_async.models import (
@@ -299,23 +299,14 @@ def _actions_path(kind: type[Text | Call]) -> str:
     return f"/{kind.__name__.lower()}"
 
 
-def _checked_begin(name: str, value: object) -> datetime:
-    return checked_time(name, value).replace(microsecond=0)
-
-
-def _checked_end(name: str, value: object) -> datetime:
-    end = checked_time(name, value)
-    return end.replace(microsecond=0) + timedelta(seconds=end.microsecond > 0)
-
-
 _FILTER_CHECKS: Mapping[str, Check] = {
     "broadcast_id": _checked_id,
     "batch_id": _checked_id,
     "state": _choices(ActionState),
     "result": _choices(Result),
     "inbound": checked_boolean,
-    "interval_begin": _checked_begin,
-    "interval_end": _checked_end,
+    "interval_begin": checked_begin,
+    "interval_end": checked_end,
     "from_number": checked_text,
     "to_number": checked_strings,
     "label_name": checked_text,
@@ -326,7 +317,7 @@ def checked_filters(filters: Mapping[str, object]) -> dict[str, object]:
     """
     Return the filters of texts or calls that are not None, or raise TypeError or ValueError.
 
-    Lists become tuples, and the interval is rounded inwards to whole seconds.
+    Lists become tuples, and the interval is rounded outwards to whole seconds.
     """
     for name in filters.keys() - _FILTER_CHECKS.keys():
         raise TypeError(f"{name} is not a filter of texts or calls")
@@ -372,10 +363,12 @@ def _read_items(kind: type[T], contents: list[object]) -> tuple[tuple[T, ...], P
 
 
 def _read_total(value: object) -> tuple[int | None, Problems]:
+    """Return the number of items in the whole list, or None if it is missing, or negative for unknown as in API v2."""
     try:
-        return read_id(value, "ResourceList.@totalResults"), ()
+        total = read_id(value, "ResourceList.@totalResults")
     except ConversionError as error:
         return None, error.problems
+    return (None if total is None or total < 0 else total), ()
 
 
 def _items(value: object) -> list[object]:

@@ -6,7 +6,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from numbers import Real
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -123,6 +123,21 @@ def checked_time(name: str, value: object) -> datetime:
     if not isinstance(value, datetime):
         raise wrong_type(name, "a datetime", value)
     return value
+
+
+def checked_begin(name: str, value: object) -> datetime:
+    """Return a datetime, rounded down to the second, or raise TypeError."""
+    return checked_time(name, value).replace(microsecond=0)
+
+
+def checked_end(name: str, value: object) -> datetime:
+    """Return a datetime, rounded up to the second, or raise TypeError."""
+    end = checked_time(name, value)
+    second = end.replace(microsecond=0)
+    try:
+        return second + timedelta(seconds=end.microsecond > 0)
+    except OverflowError:  # the last second of year 9999
+        return second
 
 
 def checked_aware_time(name: str, value: object) -> datetime:
