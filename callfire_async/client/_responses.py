@@ -249,7 +249,12 @@ def retry_safety_of(error: CallFireError) -> RetrySafety:
 
 
 def should_retry(
-    operation: Operation[T], error: BaseException, retry_safety: RetrySafety, *, is_recoverable: bool
+    operation: Operation[T],
+    error: BaseException,
+    retry_safety: RetrySafety,
+    *,
+    retry_after: float | None,
+    is_recoverable: bool,
 ) -> bool:
     """
     Return whether another attempt is safe and can succeed.
@@ -258,9 +263,10 @@ def should_retry(
         operation: The operation that failed.
         error: The error of the last attempt.
         retry_safety: Whether the last attempt can be repeated.
+        retry_after: The server's Retry-After in seconds, if it sent one.
         is_recoverable: Whether a lookup finds out if an earlier attempt was executed.
     """
-    if not isinstance(error, CallFireError) or (retry_after_of(error) or 0) > MAX_RETRY_AFTER_SECONDS:
+    if not isinstance(error, CallFireError) or (retry_after or 0) > MAX_RETRY_AFTER_SECONDS:
         return False
     if operation.is_at_most_once and isinstance(error, APIError):
         return False

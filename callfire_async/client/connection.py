@@ -10,7 +10,7 @@ import platform
 import random
 import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
@@ -271,6 +271,8 @@ class _RetryingCall(Generic[T]):
         self._attempts = 0
         self._retry_safety = RetrySafety.POINTLESS
         self._ambiguous_error: CallFireError | None = None
+        # The Retry-After of the last response, which can be that of a lookup.
+        self._retry_after: float | None = None
 
     async def attempt(self) -> T:
         """Send the operation, unless *recover* finds that an earlier attempt was executed."""
@@ -294,8 +296,10 @@ class _RetryingCall(Generic[T]):
 
     async def _look_up(self, recover: Recover[T], error: CallFireError) -> T | None:
         """Return what *recover* finds; raise *error* if the lookup itself fails."""
-        with suppress(APIError, TransportError, ResponseError):
+        try:
             return await recover()
+        except (APIError, TransportError, ResponseError) as lookup_error:
+            self._retry_after = retry_after_of(lookup_error)
         raise error
 
     async def _send(self) -> T:
@@ -343,16 +347,23 @@ class _RetryingCall(Generic[T]):
 
     def _classify(self, error: CallFireError, retry_safety: RetrySafety) -> None:
         self._retry_safety = retry_safety
+        self._retry_after = retry_after_of(error)
         if retry_safety is RetrySafety.UNKNOWN:
             self._ambiguous_error = error
 
     def should_retry(self, error: BaseException) -> bool:
         """Return whether another attempt is safe and can succeed."""
-        return should_retry(self._operation, error, self._retry_safety, is_recoverable=self._recover is not None)
+        return should_retry(
+            self._operation,
+            error,
+            self._retry_safety,
+            retry_after=self._retry_after,
+            is_recoverable=self._recover is not None,
+        )
 
     def delay(self, state: RetryCallState) -> float:
         """Return how long to wait before the next attempt, in seconds."""
-        return retry_delay(state.attempt_number, retry_after_of(_exception(state)), self._hooks.random)
+        return retry_delay(state.attempt_number, self._retry_after, self._hooks.random)
 
     def log_retry(self, state: RetryCallState) -> None:
         """Log the next attempt, its delay and its cause."""

@@ -542,6 +542,21 @@ async def test_a_failing_lookup_leaves_the_outcome_unknown(library, connection, 
     assert isinstance(caught.value.__cause__, library.ReadError)
 
 
+@pytest.mark.parametrize(("retry_after", "waited"), [(None, [0.5, 1.0]), (60.0, [0.5, 60.0]), (61.0, [0.5])])
+async def test_the_retry_after_of_a_lookup_is_obeyed(connect, callfire, waits, retry_after, waited):
+    """It replaces the backoff; the error of unknown outcome is raised at once if it is too long."""
+    callfire.side_effect = [httpx.ReadError("no")]
+
+    async def recover():
+        raise RateLimitError("no", status_code=429, method="GET", path="/subscription", retry_after=retry_after)
+
+    async with connect(max_retries=2) as connection:
+        with pytest.raises(TransportError) as caught:
+            await connection.execute(CREATE, recover=recover)
+
+    assert (waits, caught.value.__notes__) == (waited, ["POST /subscription may have been executed"])
+
+
 async def test_a_lookup_that_succeeds_later_returns_its_value(connection, callfire):
     """After errors of the lookup itself."""
     callfire.side_effect = [httpx.ReadError("no")]

@@ -741,7 +741,8 @@ def test_texts_and_calls_are_never_sent_again_after_a_response(retry_after):
         read(CREATE, b"", 429, retry_after=None if retry_after is None else str(retry_after))
 
     def is_repeated(operation):
-        return should_retry(operation, caught.value, RetrySafety.SAFE, is_recoverable=False)
+        asked = caught.value.retry_after
+        return should_retry(operation, caught.value, RetrySafety.SAFE, retry_after=asked, is_recoverable=False)
 
     sent = send_text({"to": ["12135551212"], "message": "hello"})
     assert not is_repeated(sent)
