@@ -16,7 +16,7 @@ import ssl
 import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -151,7 +151,7 @@ class _InFlightRequest:
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self.deadline)
 
-    def to_error(self, error: Exception, now: float) -> RequestFailedError:
+    def to_error(self, error: BaseException, now: float) -> RequestFailedError:
         """Convert an exception of `run`."""
         expired = self._limit is not None and self._limit.expired()
         timed_out = expired or isinstance(error, _classes("TimeoutException"))
@@ -195,7 +195,10 @@ _BYTES_REPR = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"[^"]*")""")
 def _scrub_exception(error: BaseException) -> None:
     """Mask the parts of a response that protocol errors and their causes quote: they can contain a phone number."""
     for cause in causes(error):
-        cause.args = tuple(_BYTES_REPR.sub("***", arg) if isinstance(arg, str) else arg for arg in cause.args)
+        masked = tuple(_BYTES_REPR.sub("***", arg) if isinstance(arg, str) else arg for arg in cause.args)
+        # An exception of the user's can be immutable; those of the protocol are not.
+        with suppress(AttributeError):
+            cause.args = masked
 
 
 async def _read(response: httpx.Response) -> HttpResponse:
@@ -311,13 +314,17 @@ class HttpTransport:
         self._in_flight[task] = request
         task.add_done_callback(self._finish)
         try:
-            return await asyncio.shield(task)
+            # Not a shield: from Python 3.14 on, it logs the failure of a request whose caller was cancelled.
+            await asyncio.wait([task])
         except asyncio.CancelledError:
             if not task.done():
                 request.abandon(loop.time() + ABANDONED_SECONDS)
             raise
-        except Exception as error:
-            # Any exception: httpx lets errors of ssl and anyio through, and hooks and transports can be the user's.
+        try:
+            return task.result()
+        # Any exception: httpx lets errors of ssl and anyio through, and hooks and transports can be the user's. A hook
+        # that awaits a cancelled task raises CancelledError, although the caller is not cancelled.
+        except (Exception, asyncio.CancelledError) as error:
             _scrub_exception(error)
             raise request.to_error(error, loop.time()) from error
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 import respx
-from attrs import evolve
+from attrs import evolve, frozen
 from client.http_libraries import RespxTransport, make_over
 from loopback import hanging_response, respond_success, response_bytes, serve_with
 
@@ -758,6 +758,41 @@ async def test_an_error_that_is_its_own_cause_is_converted(library, connect):
     async with library.AsyncClient(transport=library.MockTransport(fail)) as http_client:
         connection = connect(http_client=http_client, ssl_context=None, max_retries=0)
         with pytest.raises(TransportError, match="failed with OSError"):
+            await connection.execute(GET)
+
+
+async def test_a_cancellation_inside_a_request_is_a_failure(library, connect):
+    """A hook that awaits a cancelled task raises CancelledError; the caller is not cancelled, and gets an error."""
+
+    async def hook(_):
+        cancelled = asyncio.create_task(asyncio.sleep(0))
+        cancelled.cancel()
+        await cancelled
+
+    async with (
+        serve_with(respond_success) as server,
+        library.AsyncClient(event_hooks={"request": [hook]}) as http_client,
+    ):
+        connection = connect(base_url=server.url, http_client=http_client, ssl_context=None, max_retries=1)
+        with pytest.raises(TransportError, match=r"failed with CancelledError .* \(attempt 2\)"):
+            await connection.execute(GET)
+
+    assert server.requests == []
+
+
+async def test_an_immutable_error_is_converted(library, connect):
+    """Nothing can be masked in an exception class whose instances are frozen."""
+
+    @frozen
+    class HookError(Exception):
+        detail: str
+
+    async def hook(_):
+        raise HookError("no")
+
+    async with library.AsyncClient(event_hooks={"request": [hook]}) as http_client:
+        connection = connect(http_client=http_client, ssl_context=None, max_retries=0)
+        with pytest.raises(TransportError, match="failed with HookError"):
             await connection.execute(GET)
 
 
