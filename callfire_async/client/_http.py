@@ -111,11 +111,13 @@ _READING = "reading the response from"
 # The phase that each trace event of httpcore starts; the events are prefixed with the protocol.
 _PHASES: Mapping[str, str] = {
     "connect_tcp.started": _CONNECTING,
+    "connect_unix_socket.started": _CONNECTING,
     "start_tls.started": _CONNECTING,
     "send_request_headers.started": "sending the request to",
     "receive_response_headers.started": _WAITING,
     "receive_response_body.started": _READING,
 }
+_CONNECTED = frozenset(["connect_tcp.complete", "connect_unix_socket.complete"])
 
 
 class _InFlightRequest:
@@ -167,12 +169,14 @@ class _InFlightRequest:
         )
 
     async def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        step = event.partition(".")[2]
-        self._phase = _PHASES.get(step, self._phase)
+        step, request = event.partition(".")[2], info.get("request")
+        # The request for a tunnel through a proxy precedes the one that is to be sent.
+        is_tunnel = request is not None and request.method == b"CONNECT"
+        self._phase = _CONNECTING if is_tunnel else _PHASES.get(step, self._phase)
         if step == "connect_tcp.started":
             # A proxy's address, if there is one.
             self._peer = _host_and_port(info["host"], info["port"])
-        elif step == "connect_tcp.complete":
+        elif step in _CONNECTED:
             self._socket = info["return_value"]
             self._peer = _server_of(self._request.url)
         elif step == "start_tls.failed":

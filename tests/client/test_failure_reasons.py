@@ -17,7 +17,7 @@ from client.http_libraries import make_over
 from loopback import Server, hanging_response, respond_success, response_bytes, serve_with
 
 from callfire_async import CallFireError, Connection, RateLimitError, RequestTimeoutError, ServerError, TransportError
-from callfire_async.client._operations.api_1_1 import get_subscription, query_actions
+from callfire_async.client._operations.api_1_1 import get_subscription, query_actions, send_text
 from callfire_async.client.failure_reasons import failure_reason
 from callfire_async.models import Text
 
@@ -122,8 +122,26 @@ async def test_a_proxy_that_refuses(failure, monkeypatch):
         monkeypatch.setenv("https_proxy", proxy.url)
         error = await failure("https://callfire.invalid", trust_env=True)
 
-    assert ": the proxy returned 407 (attempt 1)" in str(error)
+    assert str(error).endswith("while connecting to callfire.invalid:443: the proxy returned 407 (attempt 1)")
     assert "canary" not in str(error)
+
+
+async def test_nothing_is_sent_through_a_proxy_that_refuses(failure, monkeypatch):
+    """Even a text is sent again, since CallFire has not received it."""
+
+    async def refuse(_, writer):
+        writer.write(response_bytes(b"", "503 Busy"))
+
+    for name in ("all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with serve_with(refuse) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        text = send_text({"to": ["12135550142"], "message": "hello"})
+        error = await failure("https://callfire.invalid", text, trust_env=True, max_retries=1)
+
+    assert [request.method for request in proxy.requests] == ["CONNECT"] * 2
+    assert str(error).endswith("the proxy returned 503 (attempt 2)")
+    assert not hasattr(error, "__notes__")
 
 
 # --- TLS --------------------------------------------------------------------------------------------------
@@ -230,6 +248,27 @@ async def test_a_handshake_that_the_server_ends(failure, authority, end, reason)
         error = await failure(f"https://127.0.0.1:{port}", ssl_context=trusting(authority))
 
     assert str(error).endswith(f" while connecting to 127.0.0.1:{port}: {reason} (attempt 1)")
+
+
+async def test_a_handshake_over_a_unix_socket(library, tmp_path):
+    """Its failure has the same reason as over TCP."""
+
+    async def serve(reader, writer):
+        await reader.read(1)
+        writer.close()
+
+    transport = library.AsyncHTTPTransport(uds=str(tmp_path / "socket"))
+    async with (
+        await asyncio.start_unix_server(serve, tmp_path / "socket"),
+        library.AsyncClient(transport=transport) as http_client,
+        Connection("login", "password", base_url="https://localhost", http_client=http_client) as connection,
+    ):
+        with pytest.raises(TransportError) as caught:
+            await connection.with_options(max_retries=0).execute(GET)
+
+    reason = "the server closed the connection during the TLS handshake"
+    assert str(caught.value).endswith(f"while connecting to localhost:443: {reason} (attempt 1)")
+    assert isinstance(caught.value.__cause__, library.ConnectError)
 
 
 # --- no response ------------------------------------------------------------------------------------------
