@@ -69,6 +69,14 @@ def _classes(*names: str) -> tuple[type[Any], ...]:
     return tuple(getattr(library, name) for library in libraries for name in names)
 
 
+def check_url(name: str, url: str) -> None:
+    """Raise ValueError if a URL cannot be requested, for example because its host is the IPv4 address 10.0.0.256."""
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL:
+        raise ValueError(f"{name} is not a URL") from None
+
+
 def _http_client(max_connections: int, ssl_context: ssl.SSLContext | None, *, trust_env: bool) -> httpx.AsyncClient:
     # httpx's own connection limit can deadlock when waiting requests are cancelled, so it is off. httpcore checks all
     # idle connections on each request: with 100 of them a request takes four times as long.
@@ -289,7 +297,11 @@ class HttpTransport:
         self.check_usable()
         started = asyncio.get_running_loop().time()
         # httpx only knows timeouts of single phases; the total is enforced by _InFlightRequest.
-        request = self.client.build_request(method, url, headers=headers, content=content, timeout=None)
+        try:
+            request = self.client.build_request(method, url, headers=headers, content=content, timeout=None)
+        except _classes("InvalidURL"):
+            # The base URL was checked, and all parameters are encoded.
+            raise ValueError("the parameters are too long for a URL: pass fewer or shorter values") from None
         await self._acquire_slot(started + timeout, timeout)
         return await self._send_shielded(_InFlightRequest(self.client, request, started, timeout))
 

@@ -131,7 +131,10 @@ class Connection:
         self._retry_hooks = _RetryHooks()
         # The context in which each attempt runs. Telemetry replaces it; views created later inherit it.
         self._watch: Watch = nullcontext
-        from callfire_async.client._http import make_transport  # noqa: PLC0415  # importing httpx takes long
+        from callfire_async.client._http import check_url, make_transport  # noqa: PLC0415  # importing httpx takes long
+
+        check_url("base_url", self._base_url)
+        check_url("webhooks_base_url", self._webhooks_base_url)
 
         self._transport = make_transport(
             checked_count("max_connections", max_connections, minimum=1),

@@ -356,6 +356,14 @@ async def test_a_query_refuses_wrong_filters(callfire, filters, kind, message):
             service.all(**filters)
 
 
+async def test_a_query_refuses_more_than_a_url_can_have(callfire):
+    """Thousands of numbers have to be queried in several parts; the message quotes none."""
+    with pytest.raises(ValueError, match=r"^the parameters are too long for a URL") as caught:
+        await callfire.texts.query(to_number=[NUMBER] * 6_000)
+
+    check_message(caught)
+
+
 async def test_all_refuses_an_unknown_filter(callfire):
     """The call itself raises."""
     with pytest.raises(TypeError, match="max_results"):
@@ -548,6 +556,8 @@ WRONG_SETTINGS = [
     ({"base_url": None}, TypeError, "^base_url must be a string, not None"),
     ({"base_url": b"https://hunter2"}, TypeError, "^base_url must be a string, not bytes"),
     ({"base_url": httpx.URL("https://hunter2")}, TypeError, "^base_url must be a string, not URL"),
+    ({"base_url": "https://10.0.0.256"}, ValueError, "^base_url is not a URL"),
+    ({"webhooks_base_url": "https://10.0.0.256/v2"}, ValueError, "^webhooks_base_url is not a URL"),
     ({"response_format": "JSON"}, ValueError, "^response_format must be 'json' or 'xml'"),
     ({"response_format": None}, TypeError, "^response_format must be a string, not None"),
     ({"response_format": NotificationFormat.JSON}, ValueError, "^response_format must be 'json' or 'xml'"),
