@@ -15,7 +15,7 @@ from pathlib import Path
 
 from callfire_async.errors import InboxLockedError, InboxUnavailableError
 
-__all__ = ["FileLock"]
+__all__ = ["FileLock", "lock_path"]
 
 _log = logging.getLogger("callfire_async.inbox")
 
@@ -27,12 +27,14 @@ class FileLock:
     """
     An exclusive lock on a file beside the inbox file; the system releases it when the process ends.
 
+    If the inbox file is a symbolic link, the lock is beside its target: a file with several names has one owner.
+
     The lock file contains the process ID of its owner, and one line that outlives the owner: the `note`.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock_path = path.parent / f"{path.name}.lock"
+        self._lock_path = lock_path(path)
         # -1 without the lock.
         self._file = -1
         self._listener: socket.socket | None = None
@@ -47,6 +49,8 @@ class FileLock:
             InboxLockedError: Another process still owns the file; the message has its process ID.
             InboxUnavailableError: The lock file cannot be created or locked.
         """
+        # A link may have been changed since.
+        self._lock_path = lock_path(self._path)
         deadline = time.monotonic() + timeout
         if self._try_acquire():
             return
@@ -182,6 +186,12 @@ class FileLock:
             f"a process that is not visible here: process {pid}, if it runs in another container, or else one that"
             " inherited the lock from it, such as a worker that was forked"
         )
+
+
+def lock_path(path: Path) -> Path:
+    """Return the path of the lock of an inbox file: beside the target of a symbolic link."""
+    target = path.resolve()
+    return target.with_name(f"{target.name}.lock")
 
 
 def _read_lines(file: int) -> list[str]:

@@ -19,7 +19,7 @@ from callfire_async.notifications.inbox.sqlite._database import (
     sync_file,
 )
 from callfire_async.notifications.inbox.sqlite._files import log_path
-from callfire_async.notifications.inbox.sqlite._lock import FileLock
+from callfire_async.notifications.inbox.sqlite._lock import FileLock, lock_path
 
 __all__ = ["back_up", "restore"]
 
@@ -45,11 +45,11 @@ async def back_up(source: Path, target: Path, *, overwrite: bool = False) -> lis
     async with AsyncExitStack() as stack:
         for copy in files.values():
             # Without a lock file, it has no owner, and needs none: a backup is one file.
-            if _lock_file(copy).exists():
+            if lock_path(copy).exists():
                 await _acquire(copy, stack, 0.0)
         with _copies(files) as copies:
             for copy, partial in copies.items():
-                _install(partial, copy)
+                _install(partial, copy.resolve())
     return list(files.values())
 
 
@@ -124,10 +124,6 @@ def _create_directory(target: Path, files: dict[Path, Path]) -> None:
     if target not in files.values():
         with _errors(target):
             target.mkdir(mode=0o700, exist_ok=True)
-
-
-def _lock_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.lock")
 
 
 async def _acquire(path: Path, stack: AsyncExitStack, timeout: float) -> FileLock:

@@ -52,11 +52,12 @@ Replay = Callable[[Sequence[str]], Awaitable[int]]
 
 
 def control_path(path: Path) -> Path:
-    """Return the path of the control socket of an inbox file."""
-    name = f"{path.name}.sock"
+    """Return the path of the control socket of an inbox file: beside the target of a symbolic link."""
+    target = path.resolve()
+    name = f"{target.name}.sock"
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        name = f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.sock"
-    return path.absolute().parent / name
+        name = f"{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}.sock"
+    return target.with_name(name)
 
 
 @contextmanager

@@ -198,6 +198,33 @@ async def test_the_target_of_a_symbolic_link_is_restored(path, tmp_path):
     assert (path.is_symlink(), await bodies_in(path)) == (True, [b"1"])
 
 
+async def test_a_file_that_is_owned_under_another_name_is_not_restored(path, tmp_path):
+    """Its owner would lose what is waiting in it."""
+    copy, link = tmp_path / "backup.db", tmp_path / "link.db"
+    await fill(path, b"1")
+    await back_up(path, copy)
+    link.symlink_to(path)
+    async with SqliteInbox(link):
+        with pytest.raises(InboxLockedError):
+            await restore(path, copy)
+    async with SqliteInbox(path):
+        with pytest.raises(InboxLockedError):
+            await restore(link, copy)
+
+
+async def test_a_backup_replaces_the_target_of_a_symbolic_link(path, tmp_path):
+    """The link stays; its target may be on another disk."""
+    real, link = tmp_path / "real.db", tmp_path / "backup.db"
+    await fill(path, b"1")
+    link.symlink_to(real)
+    await back_up(path, link)
+    await fill(path, b"2")
+
+    await back_up(path, link, overwrite=True)
+
+    assert (link.is_symlink(), await bodies_in(real)) == (True, [b"1", b"2"])
+
+
 async def test_old_files_are_copied_if_there_are_no_hard_links(path, tmp_path, monkeypatch):
     """Some file systems have none."""
 

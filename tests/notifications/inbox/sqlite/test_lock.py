@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 from notifications.inbox.processes import DEADLINE, kill, running
-from notifications.inbox.suite import bodies_of
+from notifications.inbox.suite import bodies_of, lease_of
 
 from callfire_async.errors import InboxError, InboxLockedError
 from callfire_async.notifications.inbox import Delivery
 from callfire_async.notifications.inbox.sqlite import SqliteInbox, _lock
 from callfire_async.notifications.inbox.sqlite._lock import FileLock
+from callfire_async.notifications.inbox.sqlite.control import connect_to_owner
 
 
 @pytest.fixture
@@ -336,6 +337,38 @@ async def test_a_file_that_is_open_in_this_process_is_named_as_such(path, caplog
         assert f"owned by process {os.getpid()}, which is this process" in message
         assert "read_only=True" in message
         assert "SqliteInbox.in_directory()" in message
+
+
+@pytest.mark.parametrize("first", ["inbox.db", "link.db"])
+async def test_a_file_with_several_names_has_one_owner(path, first):
+    """A second one would make the deliveries ready that the first has leased."""
+    link = path.with_name("link.db")
+    path.touch()
+    link.symlink_to(path)
+    names = {"inbox.db": path, "link.db": link}
+    async with SqliteInbox(names.pop(first)) as inbox:
+        await inbox.append(Delivery(b"body"))
+        lease = await lease_of(inbox)
+        (other,) = names.values()
+        with pytest.raises(InboxLockedError, match="it has the file open already"):
+            await SqliteInbox(other, lock_timeout=0).__aenter__()
+
+        owner = await connect_to_owner(other, DEADLINE)
+        assert (owner is not None, await inbox.ack(lease)) == (True, True)
+        await owner.__aexit__(None, None, None)
+
+
+async def test_a_link_may_be_changed_before_the_file_is_opened(path):
+    """The lock is that of the file to which the link leads then."""
+    link = path.with_name("link.db")
+    link.symlink_to(path.with_name("old.db"))
+    inbox = SqliteInbox(link)
+    link.unlink()
+    path.touch()
+    link.symlink_to(path)
+    async with inbox:
+        with pytest.raises(InboxLockedError):
+            await SqliteInbox(path, lock_timeout=0).__aenter__()
 
 
 @pytest.mark.slow
