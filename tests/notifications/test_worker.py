@@ -962,6 +962,36 @@ class SlowExtend(MemoryInbox):
         return await super().claim(limit, lease=60.0)
 
 
+async def test_leases_are_extended_at_once(handlers, start_worker):
+    """A call that waits for an inbox that does not respond does not keep other leases from being extended."""
+    handlers.add_waiting("waits")
+    inbox = UnresponsiveInbox()
+    await inbox.append_many([Delivery(body(number)) for number in (1, 2)])
+    start_worker(inbox)
+
+    await until(lambda: inbox.extending == {1, 2})
+    inbox.proceed.set()
+    handlers.proceed.set()
+    await until(lambda: [row.state for row in inbox._rows.values()] == ["done"] * 2)
+
+
+class UnresponsiveInbox(MemoryInbox):
+    """An inbox whose extensions get no response until ``proceed``; its leases are long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extending: set[int | str] = set()
+        self.proceed = asyncio.Event()
+
+    async def extend(self, lease: Lease, seconds: float) -> bool:
+        self.extending.add(lease.id)
+        await self.proceed.wait()
+        return await super().extend(lease, seconds)
+
+    async def claim(self, limit: int, *, lease: float) -> list[Lease]:
+        return await super().claim(limit, lease=60.0)
+
+
 async def test_a_failed_extension_is_retried(handlers, start_worker, caplog):
     """Two thirds of the lease are left."""
     handlers.add_waiting("waits")

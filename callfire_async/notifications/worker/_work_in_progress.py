@@ -83,11 +83,14 @@ class WorkInProgress:
         """Extend the leases of running deliveries each time a third of their duration has passed."""
         while not self.has_ended:
             await asyncio.sleep(duration / 3)
-            for task, lease in list(self.running.items()):
-                if not self._needs_lease(task, lease) or await self._extend(inbox, lease, duration):
-                    continue
-                if self._needs_lease(task, lease):
-                    _log.warning("lost the lease of delivery %s; another worker may handle it too", lease.id)
+            # At once: if the inbox does not respond, each call takes until its timeout, and later leases would end.
+            await asyncio.gather(*(self._renew(inbox, *item, duration) for item in self.running.items()))
+
+    async def _renew(self, inbox: Inbox, task: asyncio.Task[None], lease: Lease, duration: float) -> None:
+        if not self._needs_lease(task, lease) or await self._extend(inbox, lease, duration):
+            return
+        if self._needs_lease(task, lease):
+            _log.warning("lost the lease of delivery %s; another worker may handle it too", lease.id)
 
     def _needs_lease(self, task: asyncio.Task[None], lease: Lease) -> bool:
         return task in self.running and lease.id not in self.settling
