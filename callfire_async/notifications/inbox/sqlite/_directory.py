@@ -181,9 +181,7 @@ class SqliteDirectoryInbox:
 
     async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked by any process of the directory."""
-        keys = list(event_keys)
-        handled = await self._open_files.call_all(lambda inbox: inbox.handled(keys))
-        return frozenset().union(*handled, *await self._files.handled_elsewhere(keys))
+        return await self._open_files.handled(list(event_keys))
 
     async def get(self, id: int | str) -> InboxEntry | None:
         """Return a delivery and its state."""

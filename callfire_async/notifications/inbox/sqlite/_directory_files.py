@@ -169,16 +169,21 @@ class DirectoryFiles:
         results = [await self.call(name, operation) for name in list(self.inboxes)]
         return [result for result in results if result is not None]
 
-    async def handled_elsewhere(self, event_keys: list[str]) -> list[frozenset[str]]:
-        """Return which of these events were acked in files that this process does not have open."""
-        handled = []
-        for path in self._unowned_paths():
-            try:
-                async with self._make_inbox(path, read_only=True) as inbox:
-                    handled.append(await inbox.handled(event_keys))
-            except InboxError as error:
-                _log.error("cannot read handled events from an inbox file: %s", error)
-        return handled
+    async def handled(self, event_keys: list[str]) -> frozenset[str]:
+        """Return which of these events were acked, in files of any process."""
+        names = list(self.inboxes)
+        own = {name: await self.call(name, lambda inbox: inbox.handled(event_keys)) for name in names}
+        # A file may have been taken over or closed meanwhile: each that was not read above is read here.
+        others = [await self._read_handled(path, event_keys) for path in self._paths() if own.get(path.stem) is None]
+        return frozenset().union(*filter(None, own.values()), *others)
+
+    async def _read_handled(self, path: Path, event_keys: list[str]) -> frozenset[str]:
+        try:
+            async with self._make_inbox(path, read_only=True) as inbox:
+                return await inbox.handled(event_keys)
+        except InboxError as error:
+            _log.error("cannot read handled events from an inbox file: %s", error)
+            return frozenset()
 
 
 async def _has_pending(inbox: Inbox) -> bool:

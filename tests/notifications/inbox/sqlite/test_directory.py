@@ -154,6 +154,33 @@ async def test_handled_covers_all_files(directory):
         assert await inbox.handled(["own event", f"event {pids[0]}", "no event"]) == {"own event", f"event {pids[0]}"}
 
 
+async def test_handled_covers_a_file_that_is_taken_over_meanwhile(directory):
+    """Its process may stop at any time."""
+    reading, proceed = asyncio.Event(), asyncio.Event()
+
+    class SlowInbox(SqliteInbox):
+        async def handled(self, event_keys):
+            result = await super().handled(event_keys)
+            reading.set()
+            await proceed.wait()
+            return result
+
+    def make_inbox(path: Path, *, read_only: bool) -> Inbox:
+        return SqliteInbox(path, read_only=True) if read_only else SlowInbox(path, lock_timeout=0)
+
+    async with SqliteDirectoryInbox(directory, make_inbox) as inbox:
+        name = await left_behind(directory, b"acked", b"pending")
+        async with SqliteInbox(directory / f"{name}.db") as left:
+            (lease,) = await left.claim(1, lease=LEASE)
+            await left.ack(lease, event_key="event")
+        handling = asyncio.create_task(inbox.handled(["event"]))
+        await reading.wait()
+        assert await inbox._files.take_over()
+        proceed.set()
+
+        assert await handling == {"event"}
+
+
 # --- taking over --------------------------------------------------------------------------------------------------
 
 
