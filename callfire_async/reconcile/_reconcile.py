@@ -105,7 +105,7 @@ async def reconcile(
     checked_page_size(page_size)
     now = datetime.now(UTC)
     start = _start_of(since, until or (resume.until if resume else now), resume)
-    _check_retention(start.since, now - _retention_of(inbox, retention))
+    _check_retention(start.since, now, _retention_of(inbox, retention))
     run = _BackfillRun(inbox, await _postback_sources(subscriptions), progress or (lambda _: None), page_size, start)
     if resume is None:
         stats = await inbox.stats()
@@ -135,17 +135,21 @@ def _start_of(since: datetime, until: datetime, resume: Progress | None) -> Prog
     return resume
 
 
-def _retention_of(inbox: Inbox, given: timedelta | None) -> timedelta:
+def _retention_of(inbox: Inbox, given: timedelta | None) -> float:
+    """Return for how many seconds handled events are kept; may be infinite."""
     if not isinstance(given, timedelta | None):
         raise TypeError(f"retention must be a timedelta, not {type_name(given)}")
-    seconds = getattr(inbox, "retention", None)
-    if given is None and seconds is None:
+    seconds: float | None = getattr(inbox, "retention", None)
+    if given is not None:
+        return given.total_seconds()
+    if seconds is None:
         raise TypeError("retention is required: the inbox has no attribute retention")
-    return timedelta(seconds=seconds or 0) if given is None else given
+    return seconds
 
 
-def _check_retention(since: datetime, oldest: datetime) -> None:
-    if since < oldest:
+def _check_retention(since: datetime, now: datetime, retention: float) -> None:
+    if (now - since).total_seconds() > retention:
+        oldest = now - timedelta(seconds=retention)
         raise ValueError(
             "since is older than the inbox's retention"
             f" (handled events are only kept since {oldest:%Y-%m-%d %H:%M} UTC); pass a later since"

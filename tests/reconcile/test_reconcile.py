@@ -1,6 +1,7 @@
 """`reconcile` and `broadcast_results` against the in-memory CallFire."""
 
 import asyncio
+import math
 from collections import Counter
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
@@ -289,6 +290,14 @@ async def test_page_size_is_checked_first(callfire, inbox):
     """The error names the parameter."""
     with pytest.raises(ValueError, match=r"^page_size must be an integer from 1"):
         await reconcile(callfire, inbox, [], since=SINCE, page_size=0)
+
+
+async def test_retention_may_be_endless(callfire, tmp_path):
+    """Then the window may begin at any time."""
+    async with SqliteInbox(tmp_path / "inbox.db", retention=math.inf) as inbox:
+        result = await reconcile(callfire, inbox, [], since=datetime(2000, 1, 1, tzinfo=UTC))
+
+    assert result == ReconcileResult()
 
 
 async def test_page_that_cannot_be_listed_is_an_error(fake, callfire, inbox):
