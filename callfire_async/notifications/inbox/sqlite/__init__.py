@@ -248,7 +248,7 @@ class SqliteInbox:
     def _claim(self, connection: sqlite3.Connection, limit: int, lease: float) -> list[Lease]:
         now = self._clock.seconds()
         # More deletions than a claim can lead to acks, and few enough that no commit takes long.
-        queries.delete_expired(connection, now - self._retention, 2 * limit)
+        queries.purge(connection, queries.DONE, now - self._retention, 2 * limit)
         return queries.claim(connection, limit, now, lease)
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
@@ -335,8 +335,22 @@ class SqliteInbox:
         return count
 
     async def purge(self, *, done_before: datetime | None = None, dead_before: datetime | None = None) -> int:
-        """Delete deliveries that were done, or became dead letters, before a time."""
-        return await self._write(partial(queries.purge, limits=purge_limits(done_before, dead_before)))
+        """
+        Delete deliveries that were done, or became dead letters, before a time.
+
+        They are deleted in parts, so that postbacks are stored meanwhile; if one fails, the earlier ones stay deleted.
+        """
+        limits = purge_limits(done_before, dead_before)
+        return sum([await self._purge(queries.STATES.index(state), limit) for state, limit in limits.items()])
+
+    async def _purge(self, state: int, before: datetime) -> int:
+        work = partial(queries.purge, state=state, before=before.timestamp(), limit=queries.PURGED_ROWS)
+        purged = 0
+        while True:
+            count = await self._write(work)
+            purged += count
+            if count < queries.PURGED_ROWS:
+                return purged
 
     async def stats(self) -> InboxStats:
         """Count the deliveries in each state."""

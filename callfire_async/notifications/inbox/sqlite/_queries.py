@@ -37,6 +37,8 @@ STATES = ("ready", "leased", "done", "dead")
 DONE, DEAD = STATES.index("done"), STATES.index("dead")
 
 PAGE_ROWS = 200
+# A larger part would keep postbacks waiting.
+PURGED_ROWS = 1000
 # Statements for 64 rows instead of one make 16 or more concurrent appends a quarter to a third faster.
 _MAX_STATEMENT_ROWS = 64
 
@@ -47,9 +49,15 @@ _RECOVER_LEASED = """
 _RECOVER_DUE = """
     UPDATE deliveries INDEXED BY open_deliveries SET due_at = :now + delay
     WHERE state < 2 AND due_at > :now + delay"""
-_RECOVER_TIMES = """
-    UPDATE deliveries SET appended_at = min(appended_at, :now), updated_at = min(updated_at, :now)
-    WHERE appended_at > :now OR updated_at > :now"""
+# The times of the rows are in the order of their IDs. Reading all rows would take long: a file may have gigabytes.
+_RECOVER_APPENDED = """
+    UPDATE deliveries SET appended_at = :now
+    WHERE id > coalesce((SELECT id FROM deliveries WHERE appended_at <= :now ORDER BY id DESC LIMIT 1), 0)"""
+_RECOVER_OPEN = """
+    UPDATE deliveries INDEXED BY open_deliveries SET updated_at = :now WHERE state < 2 AND updated_at > :now"""
+_RECOVER_CLOSED = """
+    UPDATE deliveries INDEXED BY closed_deliveries SET updated_at = :now
+    WHERE state IN (2, 3) AND state > 1 AND updated_at > :now"""
 _NEWEST = "SELECT coalesce(max(id), 0) FROM deliveries"
 _NEWEST_BEFORE = "SELECT id FROM deliveries WHERE id > ? AND appended_at <= ? ORDER BY id DESC LIMIT 1"
 _KEYS_AFTER = "SELECT key, id, appended_at FROM deliveries WHERE id > ? ORDER BY id"
@@ -68,15 +76,14 @@ _SETTLE = "UPDATE deliveries SET {}, updated_at = ? WHERE id = ? AND state = 1 A
 _ACK = """
     UPDATE deliveries SET state = 2, reason = '', updated_at = ?, event_key = CASE id {} END{}
     WHERE id IN ({}) AND state = 1 AND token = ?"""
-_DELETE_EXPIRED = """
+_PURGE = """
     DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries INDEXED BY closed_deliveries
-    WHERE state = 2 AND state > 1 AND updated_at < ? ORDER BY updated_at LIMIT ?)"""
+    WHERE state = ? AND state > 1 AND updated_at < ? ORDER BY updated_at LIMIT ?)"""
 _HANDLED = "SELECT 1 FROM deliveries WHERE event_key = ? AND event_key != '' AND state = 2 LIMIT 1"
 _REVIVE = "UPDATE deliveries SET state = 0, attempt = 1, due_at = ?, delay = 0, updated_at = ?"
 _REVIVE_DUPLICATE = f"{_REVIVE} WHERE id = ?"
 _REPLAY_ALL = f"{_REVIVE}, crashes = 0 WHERE state = 3 AND state > 1"
 _REPLAY_ONE = f"{_REVIVE}, crashes = 0 WHERE state = 3 AND id = ?"
-_PURGE = "DELETE FROM deliveries WHERE state = ? AND state > 1 AND updated_at < ?"
 _ENTRY = """
     SELECT id, state, due_at, body, content_type, received_at, key, attempt, crashes, reason, updated_at
     FROM deliveries """
@@ -92,7 +99,7 @@ _COUNT_CLOSED = "SELECT count(*) FROM deliveries INDEXED BY closed_deliveries WH
 
 def recover(connection: sqlite3.Connection, now: float) -> None:
     """Make the last owner's leases ready, and correct times that lie ahead because the system clock was set back."""
-    for statement in (_RECOVER_LEASED, _RECOVER_DUE, _RECOVER_TIMES):
+    for statement in (_RECOVER_LEASED, _RECOVER_DUE, _RECOVER_APPENDED, _RECOVER_OPEN, _RECOVER_CLOSED):
         connection.execute(statement, {"now": now})
 
 
@@ -234,11 +241,6 @@ def _ack_chunk(
     return connection.execute(statement, (now, *chain.from_iterable(keys), *ids, token)).rowcount
 
 
-def delete_expired(connection: sqlite3.Connection, before: float, limit: int) -> None:
-    """Delete up to *limit* deliveries that were done before a time."""
-    connection.execute(_DELETE_EXPIRED, (before, limit))
-
-
 # --- administration ---------------------------------------------------------------------------------------
 
 
@@ -280,10 +282,9 @@ def replay(connection: sqlite3.Connection, ids: Sequence[int] | None, now: float
     return sum(connection.execute(_REPLAY_ONE, (now, now, id)).rowcount for id in ids)
 
 
-def purge(connection: sqlite3.Connection, limits: dict[str, datetime]) -> int:
-    """Delete deliveries that have been in a state since before its limit; return their number."""
-    parameters = [(STATES.index(state), before.timestamp()) for state, before in limits.items()]
-    return sum(connection.execute(_PURGE, values).rowcount for values in parameters)
+def purge(connection: sqlite3.Connection, state: int, before: float, limit: int) -> int:
+    """Delete up to *limit* deliveries that have been in a state since before a time; return their number."""
+    return connection.execute(_PURGE, (state, before, limit)).rowcount
 
 
 def stats(connection: sqlite3.Connection, now: float) -> InboxStats:

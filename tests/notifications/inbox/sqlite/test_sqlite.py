@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, InboxStats
-from callfire_async.notifications.inbox.sqlite import SqliteInbox, _database, _writer
+from callfire_async.notifications.inbox.sqlite import SqliteInbox, _database, _queries, _writer
 
 LATEST = len(_database._MIGRATIONS)
 
@@ -574,6 +575,22 @@ async def test_setting_the_clock_back_does_not_lengthen_the_retention(path):
             assert (entry and entry.state) == state
 
 
+async def test_opening_does_not_read_all_deliveries(inbox):
+    """There may be millions that are done: this counts the steps of SQLite's virtual machine."""
+    await inbox.append_many([Delivery(b"%d" % number) for number in range(2000)])
+    await inbox._write(lambda connection: connection.execute("UPDATE deliveries SET state = 2").rowcount)
+    steps: list[None] = []
+
+    def recover(connection: sqlite3.Connection) -> None:
+        connection.set_progress_handler(lambda: steps.append(None), 1)
+        _queries.recover(connection, inbox._clock.seconds())
+        connection.set_progress_handler(None, 1)
+
+    await inbox._write(recover)
+
+    assert len(steps) < 1000
+
+
 # --- group commits ------------------------------------------------------------------------------------------------
 
 
@@ -623,6 +640,19 @@ async def test_a_lost_lease_does_not_split_a_group(path):
 
         assert (await asyncio.gather(*acking), (await appending).duplicate) == ([True, False, True], False)
         assert count_commits(path) - before == 1
+
+
+async def test_a_purge_deletes_in_parts(path, monkeypatch):
+    """Each has a commit of its own: postbacks do not wait until millions of rows are deleted."""
+    monkeypatch.setattr(_queries, "PURGED_ROWS", 2)
+    async with SqliteInbox(path) as inbox:
+        await inbox.append_many([Delivery(b"%d" % number) for number in range(5)])
+        for lease in await inbox.claim(5, lease=LEASE):
+            await inbox.dead_letter(lease, "why")
+        before = count_commits(path)
+
+        assert await inbox.purge(dead_before=datetime.now(UTC) + timedelta(days=1)) == 5
+        assert count_commits(path) - before == 3
 
 
 async def test_a_single_append_is_committed_at_once(path):
