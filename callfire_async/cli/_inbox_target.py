@@ -1,9 +1,11 @@
 """Open the inbox that a command names: a SQLite file, a directory of them, or the URL of a server."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
@@ -16,8 +18,14 @@ __all__ = ["LOCK_TIMEOUT_SECONDS", "connect_to", "inbox_files", "local_path", "o
 # Enough for an owner that is about to exit; a command does not wait for a rolling deployment.
 LOCK_TIMEOUT_SECONDS = 2.0
 
-# The module, the class and the extra for each URL scheme.
-_POSTGRES, _JETSTREAM = ("postgres", "PostgresInbox", "postgres"), ("jetstream", "JetStreamInbox", "nats")
+# The options of the service's inbox are unknown: a command deletes nothing that the service may keep longer.
+_POSTGRES_OPTIONS: dict[str, Any] = {"create": False, "retention": math.inf, "allow_lossy_commits": True}
+# Records of deliveries that a command acks have a lifetime of their own, so the retention is the default.
+_JETSTREAM_OPTIONS: dict[str, Any] = {"create": False}
+
+# The module, the class, the extra and the options for each URL scheme.
+_POSTGRES = ("postgres", "PostgresInbox", "postgres", _POSTGRES_OPTIONS)
+_JETSTREAM = ("jetstream", "JetStreamInbox", "nats", _JETSTREAM_OPTIONS)
 _SERVERS = {"postgresql": _POSTGRES, "postgres": _POSTGRES, "nats": _JETSTREAM, "tls": _JETSTREAM}
 
 
@@ -54,7 +62,9 @@ async def open_for_writing(target: str) -> Inbox:
     """Return an inbox of `inbox_files` for the caller to enter, which fails if another process owns the file."""
     # Entering a writable SqliteInbox would turn any other file into an inbox: check the file first.
     async with open_read_only(target) as inbox:
-        return inbox if _is_server(target) else SqliteInbox(target, lock_timeout=LOCK_TIMEOUT_SECONDS)
+        if _is_server(target):
+            return inbox
+        return SqliteInbox(target, lock_timeout=LOCK_TIMEOUT_SECONDS, retention=math.inf)
 
 
 async def connect_to(target: str) -> OwnerConnection | None:
@@ -82,13 +92,13 @@ def _existing_path(target: str) -> Path:
 def _create_server_inbox(target: str) -> Inbox:
     """Return the inbox at a URL; the path of a NATS URL is the name of the inbox."""
     url = urlsplit(target)
-    module, class_name, extra = _SERVERS[_scheme(target)]
+    module, class_name, extra, options = _SERVERS[_scheme(target)]
     try:
         inbox_class = getattr(import_module(f"callfire_async.notifications.inbox.{module}"), class_name)
     except ImportError:
         message = f"an inbox at {url.scheme}:// needs its driver: pip install 'callfire-async[{extra}]'"
         raise CliError(message, WRONG_USE) from None
-    options = {"name": url.path.strip("/")} if module == "jetstream" and url.path.strip("/") else {}
+    names = {"name": url.path.strip("/")} if module == "jetstream" and url.path.strip("/") else {}
     with usage_errors():
-        inbox: Inbox = inbox_class(url._replace(path="").geturl() if options else target, **options)
+        inbox: Inbox = inbox_class(url._replace(path="").geturl() if names else target, **options, **names)
     return inbox

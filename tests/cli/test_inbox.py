@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import math
+import secrets
 import sqlite3
 import sys
+import time
 import types
 from asyncio.subprocess import PIPE
 from datetime import UTC, datetime, timedelta
@@ -13,6 +16,7 @@ from cli.command_runner import CommandResult, run_command
 
 from callfire_async.cli.commands import inbox as inbox_command
 from callfire_async.notifications import Delivery, Receiver, Router, SqliteInbox, TextReceived
+from callfire_async.notifications.inbox import Clock
 from callfire_async.testing import encode, make_text_received
 
 SERVICE = """\
@@ -458,7 +462,7 @@ def test_path_of_a_nats_url_is_the_name(monkeypatch, tmp_path, target, name):
     """The path of a NATS URL is the name of the inbox."""
 
     class FakeJetStreamInbox(SqliteInbox):
-        def __init__(self, server, *, name="callfire"):
+        def __init__(self, server, *, name="callfire", **options):
             assert server == "nats://localhost"
             super().__init__(tmp_path / f"{name}.db")
 
@@ -468,6 +472,54 @@ def test_path_of_a_nats_url_is_the_name(monkeypatch, tmp_path, target, name):
     assert run_command("inbox", "stats", target).status == 0
     assert run_command("inbox", "purge", target, "--dead-before", "1d", "--yes").out == "0 deleted\n"
     assert (tmp_path / f"{name}.db").exists()
+
+
+def test_replaying_with_a_router_deletes_nothing(tmp_path, service):
+    """Not even what is older than the default retention: the service may keep it longer."""
+
+    async def prepare():
+        async with SqliteInbox(tmp_path / "a.db", clock=Clock(system=lambda: time.time() - 40 * 86400)) as inbox:
+            await inbox.append(delivery("old"))
+            await inbox.ack((await inbox.claim(1, lease=60))[0], event_key="old")
+        async with SqliteInbox(tmp_path / "a.db", retention=math.inf) as inbox:
+            await add_dead_letters(inbox, "one")
+
+    asyncio.run(prepare())
+
+    assert run_command("inbox", "replay", "a.db", "--router", "cli_service:router").status == 0
+    assert run_command("inbox", "stats", "a.db", "--json").items[0]["done"] == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "inbox_class"),
+    [("postgresql://h/d", "postgres.PostgresInbox"), ("nats://h/hooks", "jetstream.JetStreamInbox")],
+)
+@pytest.mark.parametrize("command", [["stats"], ["replay"], ["purge", "--dead-before", "1d", "--yes"]])
+def test_an_inbox_on_a_server_is_neither_created_nor_changed(monkeypatch, tmp_path, target, inbox_class, command):
+    """The command does not know the settings of the service, and may be of another version."""
+    created, (module, class_name) = [], inbox_class.split(".")
+
+    class FakeInbox(SqliteInbox):
+        def __init__(self, server, *, create, **options):
+            created.append(create)
+            super().__init__(tmp_path / "fake.db")
+
+    namespace = types.SimpleNamespace(**{class_name: FakeInbox})
+    monkeypatch.setitem(sys.modules, f"callfire_async.notifications.inbox.{module}", namespace)
+    name, *options = command
+
+    assert run_command("inbox", name, target, *options).status == 0
+    assert set(created) == {False}
+
+
+def test_an_inbox_that_is_missing_on_a_server_is_an_error(nats_server):
+    """A wrong name would otherwise show an empty inbox, and leave streams on the server."""
+    target = f"{nats_server.url()}/{secrets.token_hex(8)}"
+
+    shown = [run_command("inbox", "stats", target) for _ in range(2)]
+
+    assert [result.status for result in shown] == [1, 1]
+    assert all("has no inbox with this name" in result.err for result in shown)
 
 
 def test_invalid_nats_name_is_wrong_usage():

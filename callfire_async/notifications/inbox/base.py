@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 # A delivery with this many crashes is a suspect: it is claimed alone.
 SUSPECT_CRASHES = 2
+# A hundred years. The servers' types of times cannot hold much more, nor infinity.
+MAX_SECONDS = 100 * 365 * 86400.0
 
 
 def _default_key(delivery: "Delivery") -> str:

@@ -68,7 +68,14 @@ from attrs import evolve
 from callfire_async._arguments import check_integer, type_name
 from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox._inbox_arguments import check_flags, check_positive, check_seconds
-from callfire_async.notifications.inbox.base import AppendResult, Delivery, InboxEntry, InboxStats, Lease
+from callfire_async.notifications.inbox.base import (
+    MAX_SECONDS,
+    AppendResult,
+    Delivery,
+    InboxEntry,
+    InboxStats,
+    Lease,
+)
 
 # First, because it reports a missing nats-py.
 from callfire_async.notifications.inbox.jetstream._connection import NatsConnection
@@ -108,6 +115,8 @@ class JetStreamInbox:
         keep_bodies: Whether handled deliveries keep their bodies.
         timeout: Seconds for any operation on the servers.
         tls: Requires TLS, with these certificates. Default: the system's, if the servers require TLS.
+        create: Whether to create the streams, and to apply *dedupe_window* to those that exist. False is for tools:
+            opening the inbox fails if it does not exist, and no stream is created or changed.
 
     Raises:
         ValueError: *servers* has an invalid URL, *name* has other characters, or a number is out of range.
@@ -128,24 +137,26 @@ class JetStreamInbox:
         keep_bodies: bool = False,
         timeout: float = 10.0,
         tls: ssl.SSLContext | None = None,
+        create: bool = True,
     ) -> None:
         ServerList.parse(servers)
         _check_name(name)
         check_integer("replicas", replicas, minimum=1)
         check_seconds(dedupe_window=dedupe_window, retention=retention)
-        check_flags(keep_bodies=keep_bodies)
+        check_flags(keep_bodies=keep_bodies, create=create)
         check_positive(timeout=timeout)
         if tls is not None and not isinstance(tls, ssl.SSLContext):
             raise TypeError(f"tls must be an ssl.SSLContext, not {type_name(tls)}")
         self._servers = servers if isinstance(servers, str) else tuple(servers)
-        self._streams = InboxStreams(name, replicas, dedupe_window)
+        self._streams = InboxStreams(name, replicas, min(dedupe_window, MAX_SECONDS))
         self._dedupe_window = dedupe_window
         self._retention = retention
         self._keep_bodies = keep_bodies
         self._timeout = timeout
         self._tls = tls
+        self._create = create
         self._exit_stack = AsyncExitStack()
-        self._store = DeliveryStore(self._streams, retention)
+        self._store = DeliveryStore(self._streams, min(retention, MAX_SECONDS))
         self._leases = LeaseManager(self._store)
         self._admin = InboxAdmin(self._store)
 
@@ -170,11 +181,11 @@ class JetStreamInbox:
         async with AsyncExitStack() as stack:
             connection = NatsConnection(self._servers, self._timeout, self._tls)
             await stack.enter_async_context(connection.opened())
-            await prepare(connection, self._streams)
+            await prepare(connection, self._streams, create=self._create)
             clock = await server_clock(connection, self._streams)
             names = (self._streams.queue, self._streams.records, self._streams.dead)
             streams = [Stream(connection, name) for name in names]
-            first_leases = FirstLeases(connection, self._streams)
+            first_leases = FirstLeases(connection, self._streams, create=self._create)
             stack.push_async_callback(_close_all, [*streams, first_leases])
             await first_leases.open()
             guard = ConsumerGuard(connection, self._streams)

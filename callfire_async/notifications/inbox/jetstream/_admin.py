@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 
+from attrs import evolve
+
 from callfire_async.notifications.inbox._inbox_arguments import checked_list
 from callfire_async.notifications.inbox.base import Delivery, InboxEntry, InboxStats, parse_row_id, purge_limits
 from callfire_async.notifications.inbox.jetstream._records import (
@@ -77,22 +79,23 @@ class InboxAdmin:
         streams, opened = self._store.streams, self._store.opened
         # In this order: a delivery that is settled meanwhile has left the queue and has a record.
         ids = {Message.decode(stored).id async for stored in opened.queue.messages(streams.queue_subjects)}
-        ids |= {record.id for record in await self._records()}
+        ids |= {record.id async for record in self._records()}
         for page in pages(sorted(ids)):
             for entry in await gather_all([self._entry(id) for id in page]):
                 if entry is not None and state in (None, entry.state):
                     yield entry
 
-    async def _records(self) -> list[DeliveryRecord]:
-        messages = self._store.opened.records.messages(self._store.record_subject("*"))
-        return [decode_record(stored) async for stored in messages]
+    async def _records(self) -> AsyncIterator[DeliveryRecord]:
+        """Yield all records. There may be millions, with bodies if they are kept, so they are not collected."""
+        async for stored in self._store.opened.records.messages(self._store.record_subject("*")):
+            yield decode_record(stored)
 
     # --- replay and purge ---------------------------------------------------------------------------------
 
     async def replay(self, ids: Iterable[int | str] | None = None) -> int:
         """Make dead letters ready again; return how many."""
         if ids is None:
-            numbers = sorted(record.id for record in await self._records() if record.state == DEAD)
+            numbers = sorted([record.id async for record in self._records() if record.state == DEAD])
         else:
             numbers = sorted({id for id in map(parse_row_id, checked_list("ids", ids)) if id})
         now = self._store.now()
@@ -106,8 +109,7 @@ class InboxAdmin:
         """Delete deliveries that became done or dead before a time; return how many."""
         states = {"done": DONE, "dead": DEAD}
         limits = {states[state]: at.timestamp() for state, at in purge_limits(done_before, dead_before).items()}
-        records = await self._records()
-        old = [r for r in records if r.state in limits and r.updated_at < limits[r.state]]
+        old = [_without_body(r) async for r in self._records() if r.state in limits and r.updated_at < limits[r.state]]
         return sum([sum(await gather_all([self._purge(record) for record in page])) for page in pages(old)])
 
     async def _purge(self, record: DeliveryRecord) -> bool:
@@ -165,3 +167,7 @@ class InboxAdmin:
 
     async def _record_of(self, message: Message) -> DeliveryRecord:
         return await self._store.get_open_record(message.id) or DeliveryRecord.new(message)
+
+
+def _without_body(record: DeliveryRecord) -> DeliveryRecord:
+    return evolve(record, delivery=evolve(record.delivery, body=b""))

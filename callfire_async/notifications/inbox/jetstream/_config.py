@@ -125,12 +125,18 @@ class InboxStreams:
         ]
 
 
-async def prepare(connection: NatsConnection, streams: InboxStreams) -> None:
+async def prepare(connection: NatsConnection, streams: InboxStreams, *, create: bool) -> None:
     """
     Create the streams and the consumer if they are missing, and log one warning about missing guarantees.
 
+    Args:
+        connection: The connection to NATS.
+        streams: The names of the streams.
+        create: Whether to create and change anything.
+
     Raises:
-        InboxError: The server is too old, or a stream with this name has a different configuration.
+        InboxError: The server is too old; a stream with this name has a different configuration; or one is missing, and
+            *create* is false.
     """
     version = connection.client.connected_server_version
     if (version.major, version.minor) < _MIN_VERSION:
@@ -139,8 +145,9 @@ async def prepare(connection: NatsConnection, streams: InboxStreams) -> None:
     waiting = log_slow_start(f"the streams of inbox {streams.name} on NATS at {connection.address}", connection.timeout)
     with connection.translate_errors():
         async with waiting:
-            infos = [await _ensure_stream(connection, config) for config in streams.configs()]
-            await connection.jetstream.add_consumer(streams.queue, consumer_config(streams))
+            infos = [await _ensure_stream(connection, config, create=create) for config in streams.configs()]
+            if create:
+                await connection.jetstream.add_consumer(streams.queue, consumer_config(streams))
         warnings = [*_durability_warnings(infos), *await _sync_warnings(connection, infos), *_size_warnings(connection)]
     if warnings:
         _log.warning("NATS at %s does not guarantee durable deliveries: %s", connection.address, "; ".join(warnings))
@@ -158,21 +165,33 @@ def consumer_config(streams: InboxStreams) -> ConsumerConfig:
     )
 
 
-async def _ensure_stream(connection: NatsConnection, config: StreamConfig) -> StreamInfo:
-    """Create a stream, or return the existing one, which may have other settings of the operator."""
+async def _ensure_stream(connection: NatsConnection, config: StreamConfig, *, create: bool) -> StreamInfo:
+    """Return a stream that exists, which may have other settings of the operator, or create it if *create* is true."""
     name = config.name or ""
-    try:
-        info = await connection.jetstream.add_stream(config)
-    except nats.js.errors.APIError as error:
-        if error.err_code != STREAM_EXISTS_ERROR:
-            raise
-        info = await connection.jetstream.stream_info(name)
+    info = await (_create_stream if create else _existing_stream)(connection, config)
     for setting in _REQUIRED_SETTINGS:
         if getattr(config, setting) not in (None, getattr(info.config, setting)):
             raise InboxError(f"stream {name} exists with a different {setting}; choose another name=")
-    if info.config.duplicate_window != config.duplicate_window:
+    if create and info.config.duplicate_window != config.duplicate_window:
         info = await connection.jetstream.update_stream(info.config, duplicate_window=config.duplicate_window)
     return info
+
+
+async def _create_stream(connection: NatsConnection, config: StreamConfig) -> StreamInfo:
+    try:
+        return await connection.jetstream.add_stream(config)
+    except nats.js.errors.APIError as error:
+        if error.err_code != STREAM_EXISTS_ERROR:
+            raise
+        return await connection.jetstream.stream_info(config.name or "")
+
+
+async def _existing_stream(connection: NatsConnection, config: StreamConfig) -> StreamInfo:
+    try:
+        return await connection.jetstream.stream_info(config.name or "")
+    except nats.js.errors.NotFoundError as error:
+        message = f"NATS at {connection.address} has no inbox with this name: stream {config.name} is missing"
+        raise InboxError(message) from error
 
 
 # --- warnings ---------------------------------------------------------------------------------------------

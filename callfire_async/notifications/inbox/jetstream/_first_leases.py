@@ -49,13 +49,15 @@ class FirstLeases:
     Args:
         connection: The connection to NATS.
         streams: The names of the streams.
+        create: Whether to create the stream if it is missing.
     """
 
-    def __init__(self, connection: NatsConnection, streams: InboxStreams) -> None:
+    def __init__(self, connection: NatsConnection, streams: InboxStreams, *, create: bool) -> None:
         self._connection = connection
         self._streams = streams
         self._stream = Stream(connection, streams.leases, is_optional=True)
         self._creation = asyncio.Lock()
+        self._may_create = create
         self._is_created = False
         # By the monotonic clock.
         self._paused_until = 0.0
@@ -116,7 +118,7 @@ class FirstLeases:
 
     async def _create(self) -> None:
         async with self._creation:
-            if not self._is_created:
+            if self._may_create and not self._is_created:
                 with self._connection.translate_errors(is_optional=True):
                     await self._add_stream()
             self._is_created = True

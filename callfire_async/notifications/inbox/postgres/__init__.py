@@ -26,6 +26,7 @@ from callfire_async.notifications.inbox._inbox_arguments import (
     checked_list,
 )
 from callfire_async.notifications.inbox.base import (
+    MAX_SECONDS,
     AppendResult,
     Delivery,
     InboxEntry,
@@ -82,6 +83,8 @@ class PostgresInbox:
         timeout: Seconds for any operation on the server.
         allow_lossy_commits: Whether to accept a server with ``synchronous_commit`` or ``fsync`` off, which may lose
             acknowledged deliveries in a crash.
+        create: Whether to create the tables, or to migrate those of an earlier version. False is for tools: opening the
+            inbox fails if the tables are missing or of an earlier version.
 
     Raises:
         ValueError: *source* is not a valid PostgreSQL URL, *schema* is longer than 40 characters, has characters
@@ -102,16 +105,18 @@ class PostgresInbox:
         schema: str = "callfire",
         timeout: float = 10.0,
         allow_lossy_commits: bool = False,
+        create: bool = True,
     ) -> None:
         check_source(source)
         check_seconds(dedupe_window=dedupe_window, retention=retention)
-        check_flags(keep_bodies=keep_bodies, allow_lossy_commits=allow_lossy_commits)
+        check_flags(keep_bodies=keep_bodies, allow_lossy_commits=allow_lossy_commits, create=create)
         check_positive(timeout=timeout)
         self._schema = check_name(schema)
-        self._dedupe_window = dedupe_window
+        self._dedupe_window = min(dedupe_window, MAX_SECONDS)
         self._retention = retention
         self._keep_bodies = keep_bodies
         self._allow_lossy_commits = allow_lossy_commits
+        self._create = create
         self._timeout = timeout
         self._pool = PostgresPool(source, timeout=timeout)
         self._batcher: Batcher[Delivery, AppendResult] = Batcher(
@@ -154,7 +159,7 @@ class PostgresInbox:
             await self._pool.open()
             stack.push_async_callback(self._pool.close)
             await check_durability(self._pool, allow_lossy_commits=self._allow_lossy_commits)
-            self._inbox_id = await prepare(self._pool, self._schema)
+            self._inbox_id = await prepare(self._pool, self._schema, create=self._create)
             self._notifier.start()
             stack.push_async_callback(self._notifier.stop)
             stack.push_async_callback(self._finish_writes)
@@ -214,7 +219,7 @@ class PostgresInbox:
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Lease deliveries that are due, and delete some of those that were handled before ``retention``."""
         self._work.clear()
-        rows = await self._fetch(sql.CLAIM, limit, secrets.token_hex(8), lease, self._retention)
+        rows = await self._fetch(sql.CLAIM, limit, secrets.token_hex(8), lease, min(self._retention, MAX_SECONDS))
         self._was_claim_empty = not rows
         completions = await self._completions([row["id"] for row in rows if row["was_leased"]])
         return [_lease(row, completions) for row in rows]

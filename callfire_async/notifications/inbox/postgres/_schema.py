@@ -99,21 +99,38 @@ async def check_durability(pool: PostgresPool, *, allow_lossy_commits: bool) -> 
         )
 
 
-async def prepare(pool: PostgresPool, schema: str) -> str:
+async def prepare(pool: PostgresPool, schema: str, *, create: bool) -> str:
     """
     Create or migrate the tables if needed; return the inbox's ID.
 
+    Args:
+        pool: The connections to the server.
+        schema: The schema of the tables.
+        create: Whether to create or migrate the tables.
+
     Raises:
-        InboxError: A later version of this library created them.
+        InboxError: A later version of this library created them; or they must be created or migrated, and *create* is
+            false.
     """
 
     async def migrate(connection: Connection) -> str:
-        if await _version(connection, schema) < len(_MIGRATIONS):
+        if (version := await _version(connection, schema)) < len(_MIGRATIONS):
+            if not create:
+                raise InboxError(_not_current(schema, version, pool.server))
             await _migrate(connection, schema, pool.timeout)
         return str(await connection.fetchval(f"SELECT inbox_id FROM {schema}.inbox_version"))  # noqa: S608  # validated
 
     async with log_slow_start(f"the tables of schema {schema} in {pool.server}", pool.timeout):
         return await pool.run(migrate)
+
+
+def _not_current(schema: str, version: int, server: str) -> str:
+    if version == 0:
+        return f"{server} has no inbox in schema {schema}"
+    return (
+        f"schema {schema} was created by an earlier version of callfire_async (version {version}); start the service"
+        " with this version first, which migrates the tables"
+    )
 
 
 async def _version(connection: Connection, schema: str) -> int:

@@ -9,8 +9,10 @@ import runpy
 import ssl
 import subprocess
 import sys
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from unittest.mock import ANY
 
 import nats
 import pytest
@@ -20,7 +22,7 @@ from engines.nats import PASSWORD, NatsServer, free_port, running_nats
 from engines.unprivileged import unprivileged_folder
 from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, RawStreamMsg, StorageType
-from nats.js.errors import ServiceUnavailableError
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 from notifications.inbox.jetstream.operations import admin, next_lease
 from notifications.inbox.suite import DEADLINE, LEASE, all_entries, bodies_of, dead_letter, lease_of
 from notifications.inbox.waiting import until
@@ -247,6 +249,40 @@ async def test_after_a_short_window_identical_bytes_are_a_new_delivery(new_inbox
 
         await until(is_new, deadline=DEADLINE)
         assert await bodies_of(inbox) == [b"same", b"same"]
+
+
+async def test_a_tool_changes_no_settings(nats_server, new_inbox, name):
+    """It does not know those of the service, such as its `dedupe_window`."""
+    async with new_inbox(dedupe_window=7200.0) as service:
+        await service.append(Delivery(b"body"))
+        async with new_inbox(create=False) as tool:
+            assert await bodies_of(tool) == [b"body"]
+
+    async with admin(nats_server) as jetstream:
+        assert (await jetstream.stream_info(name)).config.duplicate_window == 7200.0
+
+
+async def test_a_tool_creates_no_streams(nats_server, new_inbox, name):
+    """It fails if there is no inbox, for example because its name is wrong."""
+    with pytest.raises(InboxError, match=f"has no inbox with this name: stream {name} is missing"):
+        async with new_inbox(create=False):
+            pass
+
+    async with admin(nats_server) as jetstream:
+        assert not {stream.config.name for stream in await jetstream.streams_info() if name in stream.config.name}
+
+
+async def test_a_tool_works_without_first_leases(nats_server, new_inbox, name):
+    """It does not create their stream, which would not have the service's number of replicas."""
+    async with new_inbox() as service:
+        await service.append_many([Delivery(b"1"), Delivery(b"2")])
+        async with admin(nats_server) as jetstream:
+            await jetstream.delete_stream(f"{name}-leases")
+            async with new_inbox(create=False) as tool:
+                assert await tool.ack(await next_lease(tool))
+                assert await tool.stats() == InboxStats(ready=1, done=1, oldest_ready_age=ANY)
+            with pytest.raises(NotFoundError):
+                await jetstream.stream_info(f"{name}-leases")
 
 
 async def test_several_processes_can_create_the_streams_at_once(new_inbox):
@@ -1253,6 +1289,26 @@ async def test_a_purge_deletes_event_keys_and_dead_letters(nats_server, inbox, n
 
     assert (await all_entries(inbox), await inbox.handled(["event"])) == ([], frozenset())
     assert await messages_in(nats_server, f"{name}-dead") == 0
+
+
+async def test_handled_deliveries_are_not_collected_in_memory(new_inbox):
+    """There may be millions, with their bodies: only dead letters are replayed, only old ones purged."""
+    size, count = 512 * 1024, 64
+    async with new_inbox(keep_bodies=True) as inbox:
+        for number in range(count):
+            await inbox.append(Delivery(b"%02d" % number * (size // 2)))
+            await inbox.ack(await next_lease(inbox))
+        tracemalloc.start()
+        try:
+            assert await inbox.replay() == 0
+            assert await inbox.purge(done_before=datetime.now(UTC) - timedelta(days=1)) == 0
+            assert await inbox.purge(done_before=datetime.now(UTC) + timedelta(days=1)) == count
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    # A page is of 8 MB.
+    assert peak < count * size
 
 
 async def test_concurrent_purges_count_each_delivery_once(inbox, other):

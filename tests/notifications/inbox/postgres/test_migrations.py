@@ -8,6 +8,7 @@ from notifications.inbox.postgres.schemas import Schema
 from notifications.inbox.postgres.transactions import asyncpg_transaction
 from notifications.inbox.suite import all_entries, lease_of
 
+from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox import Delivery
 
 # As release 0.1 created and filled them.
@@ -116,3 +117,12 @@ async def test_migrated_and_new_tables_are_the_same(version_1):
         migrated, created = [await new.fetchval(columns, schema.name) for schema in (version_1, new)]
 
     assert sorted(migrated) == sorted(created)
+
+
+async def test_a_tool_does_not_migrate(version_1):
+    """Otherwise the processes of the earlier release could not be started again."""
+    with pytest.raises(InboxError, match=r"by an earlier version of callfire_async \(version 1\); start the service"):
+        async with version_1.inbox(create=False):
+            pass
+
+    assert await version_1.fetchval("SELECT version FROM inbox_version") == 1

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import math
 import secrets
 import ssl
 import sys
@@ -109,6 +110,23 @@ async def test_tables_of_a_later_version_are_refused(schema, inbox):
 
     with pytest.raises(InboxError, match=rf"{schema.name} was created by a later version .* \(version 99\)"):
         await schema.inbox().__aenter__()
+
+
+async def test_a_tool_creates_no_tables(schema):
+    """It fails if there is no inbox, for example because its address is wrong."""
+    with pytest.raises(InboxError, match=f"has no inbox in schema {schema.name}$"):
+        async with schema.inbox(create=False):
+            pass
+
+    assert not await schema.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", schema.name)
+
+
+async def test_a_tool_uses_the_tables_that_exist(schema, inbox):
+    """As any other process."""
+    await inbox.append(Delivery(b"body"))
+
+    async with schema.inbox(create=False) as tool:
+        assert await bodies_of(tool) == [b"body"]
 
 
 async def test_a_role_without_the_right_to_create_schemas_can_use_an_existing_one(schema):
@@ -610,6 +628,18 @@ async def test_a_purge_deletes_in_parts(schema, inbox):
 
     assert await inbox.purge(dead_before=LATER) == 1001
     assert await schema.fetchval("SELECT count(*) FROM delivery_keys") == 0
+
+
+async def test_an_endless_period_lasts_as_long_as_the_server_can_count(schema):
+    """Infinity is more than its types of times hold."""
+    async with schema.inbox(dedupe_window=math.inf, retention=math.inf) as inbox:
+        appended = await inbox.append(Delivery(b"body"))
+        await inbox.ack(await lease_of(inbox), event_key="event")
+        await schema.fetchval("UPDATE deliveries SET updated_at = now() - interval '90 years'")
+        await schema.fetchval("UPDATE delivery_keys SET appended_at = now() - interval '90 years'")
+
+        assert await inbox.claim(1, lease=LEASE) == []
+        assert (await inbox.handled(["event"]), (await inbox.append(Delivery(b"body"))).id) == ({"event"}, appended.id)
 
 
 async def test_a_delivery_is_delayed_until_its_next_attempt(schema, inbox):
