@@ -4,8 +4,10 @@ import gc
 import os
 import random
 import signal
+import socket
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import certifi
@@ -105,6 +107,21 @@ def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_name_server() -> Iterator[None]:
+    """Resolve no name in the domain ``invalid``: a name server may be absent, slow or lose the request."""
+    getaddrinfo = socket.getaddrinfo
+
+    def resolve(host: str | bytes | None, *arguments: Any, **options: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host or ""
+        if name.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return getaddrinfo(host, *arguments, **options)
+
+    with mock.patch("socket.getaddrinfo", resolve):
+        yield
+
+
 @pytest.fixture
 def torture(pytestconfig: pytest.Config) -> bool:
     return pytestconfig.getoption("--torture")
@@ -143,3 +160,10 @@ def nats_server() -> Iterator[NatsServer]:
     """Run one NATS server for all tests; each test creates its own streams."""
     with running_nats() as server:
         yield server
+
+
+@pytest.fixture
+def collect_garbage() -> Iterator[None]:
+    """Collect connections that nats-py drops without closing them, during the test that left them."""
+    yield
+    gc.collect()

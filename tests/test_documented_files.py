@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from engines.ports import reserve_port
 
 from callfire_async.cli._subscriptions_file import read_specs
 from callfire_async.cli._webhooks_file import read_webhook_specs
@@ -25,7 +25,7 @@ from callfire_async.testing import samples
 DOCS = Path(__file__).parent.parent / "docs"
 DEPLOYMENT = (DOCS / "deployment.md").read_text(encoding="utf-8")
 TOKEN = "a-token-that-is-long-enough"
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 180
 COMMANDS = re.findall(r"^\| \w+ \| `(\S+ .*service:app .*)` \|$", DEPLOYMENT, re.MULTILINE)
 SERVICE = """
 import os
@@ -112,9 +112,7 @@ def test_a_server_runs_the_receiver(command, tmp_path):
     if importlib.util.find_spec(server) is None:
         pytest.skip(f"needs {server}: install the dependency group servers")
     (tmp_path / "service.py").write_text(SERVICE, encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = reserve_port()
     bind = ["--port", str(port)] if server in ("uvicorn", "granian") else ["--bind", f"127.0.0.1:{port}"]
     with (tmp_path / "output").open("w") as output:
         process = subprocess.Popen(
@@ -127,8 +125,9 @@ def test_a_server_runs_the_receiver(command, tmp_path):
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: is_ready(url), process)
-        status = httpx.post(f"{url}/callfire/{TOKEN}", content=samples.body("TextSent"), trust_env=False).status_code
-        assert status == 204
+        body = samples.body("TextSent")
+        response = httpx.post(f"{url}/callfire/{TOKEN}", content=body, trust_env=False, timeout=TIMEOUT_SECONDS)
+        assert response.status_code == 204
         wait_until(lambda: "handled" in (tmp_path / "output").read_text(), process)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -139,7 +138,7 @@ def test_a_server_runs_the_receiver(command, tmp_path):
 def is_ready(url):
     """Return whether the service accepts postbacks."""
     try:
-        return httpx.get(f"{url}/health/ready", trust_env=False).status_code == 200
+        return httpx.get(f"{url}/health/ready", trust_env=False, timeout=TIMEOUT_SECONDS).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,13 +17,14 @@ import httpx
 import pytest
 import yaml
 from engines.nats import running_cluster
+from engines.ports import reserve_port
 
 from callfire_async.testing import make_call_finished
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FRONT_ENDS = ("service.app_fastapi", "service.app_aiohttp")
 COMPOSE_FILES = sorted(EXAMPLES.glob("*/compose*.yaml"))
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 180
 TOKEN = "a-token-for-tests-only"
 
 each_compose_file = pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -84,7 +84,7 @@ def storage(request, tmp_path):
 @contextmanager
 def serving(module, storage):
     """Start a service, yield its URL, and stop it with SIGTERM."""
-    port = free_port()
+    port = reserve_port()
     environment = os.environ | storage | {"CALLFIRE_TOKEN": TOKEN, "PORT": str(port)}
     process = subprocess.Popen([sys.executable, "-m", module], cwd=EXAMPLES / "service", env=environment)
     try:
@@ -98,12 +98,6 @@ def serving(module, storage):
     assert status in (0, -signal.SIGTERM)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def wait_until_listening(url, process):
     """Wait until the service responds."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -111,7 +105,7 @@ def wait_until_listening(url, process):
         assert process.poll() is None, "the service exited"
         assert time.monotonic() < deadline
         try:
-            return httpx.get(f"{url}/health/live", trust_env=False)
+            return httpx.get(f"{url}/health/live", trust_env=False, timeout=TIMEOUT_SECONDS)
         except httpx.TransportError:
             time.sleep(0.05)
 
@@ -119,7 +113,7 @@ def wait_until_listening(url, process):
 def wait_for(url, is_expected):
     """Send requests until the response is the expected one."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not is_expected(response := httpx.get(url, trust_env=False)):
+    while not is_expected(response := httpx.get(url, trust_env=False, timeout=TIMEOUT_SECONDS)):
         assert time.monotonic() < deadline, response.text
         time.sleep(0.05)
 
@@ -132,7 +126,8 @@ def test_a_service_records_each_event_once_across_restarts(module, storage):
 
     for body in (call.to_xml(), call.to_json()):
         with serving(module, storage) as url:
-            assert httpx.post(f"{url}/callfire/{TOKEN}", content=body, trust_env=False).status_code == 204
+            response = httpx.post(f"{url}/callfire/{TOKEN}", content=body, trust_env=False, timeout=TIMEOUT_SECONDS)
+            assert response.status_code == 204
             for path in ("/health", "/health/live", "/health/ready"):
                 wait_for(f"{url}{path}", lambda response: (response.status_code, response.text) == (200, "ok\n"))
             wait_for(f"{url}/broadcasts/7/cost", lambda response: response.json() == {"credits": 1.0})

@@ -2,12 +2,12 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from engines.ports import reserve_port
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SERVICE, AIOHTTP, TEST, _ = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -15,12 +15,12 @@ _, START, FAIL = (
     "\n".join(re.findall(r"^\$ (.*)$", block, re.MULTILINE))
     for block in re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 )
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 600
 PORT = "8484"
 # Waits for the output of programs in the background, because a reader does so too.
 SHELL = """
 set -eu
-await() {{ for _ in $(seq 300); do if "$@"; then return 0; fi; sleep 0.1; done; echo "timeout: $*"; exit 1; }}
+await() {{ for _ in $(seq 1200); do if "$@"; then return 0; fi; sleep 0.1; done; echo "timeout: $*"; exit 1; }}
 callfire-async() {{
     if [ "$1" = trigger ]; then set -- "$@" --to 'http://127.0.0.1:{port}/callfire/{{token}}'; fi
     python -m callfire_async "$@"
@@ -29,7 +29,7 @@ is_ready() {{ (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; }}
 is_dead() {{ callfire-async inbox list callfire.db --state dead | grep -q 'ValueError'; }}
 trap 'kill $(jobs -p); wait' EXIT
 {start}
-grep -q '^12135550142 answers yes$' log
+await grep -q '^12135550142 answers yes$' log
 {fail}
 await grep -q 'answers maybe' log
 """
@@ -47,12 +47,6 @@ def shell_script(start_server, port):
     )
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def aiohttp_service():
     """Replace the imports for FastAPI and the last two lines, as the README says."""
     lines = [line for line in SERVICE.splitlines() if "fastapi" not in line][:-2]
@@ -63,7 +57,7 @@ def aiohttp_service():
 @pytest.mark.parametrize("framework", ["FastAPI", "aiohttp"])
 def test_the_commands_work_in_order(framework, tmp_path):
     """An event is handled, a failing handler is logged, and its dead letter is replayed on the running service."""
-    port = free_port()
+    port = reserve_port()
     service = (SERVICE if framework == "FastAPI" else aiohttp_service()).replace(PORT, str(port))
     (tmp_path / "service.py").write_text(service, encoding="utf-8")
     start = f"python -m uvicorn service:app --port {PORT}" if framework == "FastAPI" else "python service.py"

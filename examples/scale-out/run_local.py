@@ -25,7 +25,7 @@ from callfire_async.notifications import EndpointTokens
 from callfire_async.testing import make_text_sent
 
 RECEIVERS = ("one", "two", "three")
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 180
 
 
 def shared_socket(port: int) -> socket.socket:

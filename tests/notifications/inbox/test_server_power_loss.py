@@ -7,14 +7,14 @@ own, which is shut down without a flush under load.
 
 import asyncio
 import contextlib
-import gc
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
 from attrs import evolve, frozen
-from engines.nats import NatsServer, free_port, program_and_folder, running_servers
+from engines.nats import NatsServer, program_and_folder, running_servers
+from engines.ports import reserve_port
 from engines.postgres import PostgresServer, programs_and_folder
 from engines.power import Disk, mounted_disk
 from engines.unprivileged import give_to_unprivileged_user
@@ -26,18 +26,15 @@ from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 from callfire_async.notifications.inbox.postgres import PostgresInbox
 
 # If a server dies during a handshake, nats-py drops the connection without closing it.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.usefixtures("collect_garbage"),
+]
 
-DEADLINE = 60
+DEADLINE = 180
 WRITERS = 8
 DELIVERIES = 400
-
-
-@pytest.fixture(autouse=True)
-def collect_garbage() -> Iterator[None]:
-    """Collect such connections during the test that left them."""
-    yield
-    gc.collect()
 
 
 @frozen
@@ -78,7 +75,7 @@ def kill(server: NatsServer | PostgresServer) -> None:
 def nats_machines(count: int, sync_interval: str, replicas: int) -> Iterator[Machines]:
     """Run a NATS server, or a cluster of three."""
     with program_and_folder() as (program, folder), ExitStack() as stack:
-        routes = [f"127.0.0.1:{free_port()}" for _ in range(count)]
+        routes = [f"127.0.0.1:{reserve_port()}" for _ in range(count)]
         # Each server stores its data in a folder with its name.
         disks = [stack.enter_context(mounted_disk(folder / f"node{number}")) for number in range(count)]
         servers = [

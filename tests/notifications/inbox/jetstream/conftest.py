@@ -1,7 +1,6 @@
 """An inbox of the test's own on a shared NATS server."""
 
-import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from engines.nats import NatsServer
@@ -10,10 +9,8 @@ from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 
 
 @pytest.fixture(autouse=True)
-def collect_garbage() -> Iterator[None]:
-    """Collect connections that nats-py drops without closing them, during the test that left them."""
-    yield
-    gc.collect()
+def _collect_garbage(collect_garbage: None) -> None:
+    """Collect garbage after each of these tests."""
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from callfire_async.errors import InboxError
 from callfire_async.notifications.inbox import Delivery
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox
 
-DEADLINE = 60
+DEADLINE = 180
 WRITERS = 8
 
 # If a server dies during a handshake, nats-py drops the connection without closing it.

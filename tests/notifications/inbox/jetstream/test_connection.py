@@ -12,7 +12,8 @@ from pathlib import Path
 import nats.aio.client
 import pytest
 import trustme
-from engines.nats import PASSWORD, USER, NatsServer, free_port, running_nats
+from engines.nats import PASSWORD, USER, NatsServer, running_nats
+from engines.ports import reserve_port
 from engines.unprivileged import unprivileged_folder
 from nats.aio.client import Srv
 from notifications.inbox.suite import DEADLINE, LEASE
@@ -60,7 +61,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture, start: str) -> list[str]:
 
 async def test_a_refused_connection_is_named(caplog):
     """At once in the log, and in the error after the timeout."""
-    port = free_port()
+    port = reserve_port()
 
     assert await cause_of(f"nats://me:{PASSWORD}@127.0.0.1:{port}") == (
         f"NATS at 127.0.0.1:{port} is unavailable: connection refused"
@@ -81,7 +82,7 @@ async def test_an_unknown_host_is_named():
 
 async def test_the_causes_of_all_servers_are_named():
     """Each server of a cluster may fail in its own way."""
-    port = free_port()
+    port = reserve_port()
     message = await cause_of([f"nats://127.0.0.1:{port}", "nats://nowhere.invalid"])
 
     assert message.startswith(f"NATS at 127.0.0.1:{port}, nowhere.invalid:4222 is unavailable: ")

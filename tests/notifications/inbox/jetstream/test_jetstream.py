@@ -18,7 +18,8 @@ import nats
 import pytest
 import trustme
 from attrs import evolve
-from engines.nats import PASSWORD, NatsServer, free_port, running_nats
+from engines.nats import PASSWORD, NatsServer, running_nats
+from engines.ports import reserve_port
 from engines.unprivileged import unprivileged_folder
 from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, RawStreamMsg, StorageType
@@ -353,7 +354,7 @@ async def test_a_lost_lease_leaves_no_write_without_a_response(inbox, other, mon
 
 async def test_an_unreachable_server_raises_in_time():
     """The message has no credentials."""
-    port = free_port()
+    port = reserve_port()
     inbox = JetStreamInbox(f"nats://me:{PASSWORD}@127.0.0.1:{port}", timeout=0.5)
 
     with pytest.raises(InboxUnavailableError, match=f"127.0.0.1:{port}") as raised:
@@ -405,12 +406,14 @@ async def test_a_server_that_is_too_old_is_refused():
                 pass
 
 
-async def test_operations_time_out_on_an_unresponsive_server(name):
+async def test_operations_time_out_on_an_unresponsive_server(name, monkeypatch):
     """They succeed again once the server responds; the ones that failed may have been executed."""
     with running_nats() as server:
-        async with JetStreamInbox(server.url(), name=name, timeout=0.5) as inbox:
+        async with JetStreamInbox(server.url(), name=name) as inbox:
             await inbox.append(Delivery(b"leased"))
             lease = await lease_of(inbox)
+            patient = inbox._store.opened.connection.timeout
+            monkeypatch.setattr(inbox._store.opened.connection, "timeout", 0.5)
             server.freeze()
             async with asyncio.timeout(DEADLINE):
                 for ask in (
@@ -426,6 +429,7 @@ async def test_operations_time_out_on_an_unresponsive_server(name):
                     with pytest.raises(InboxUnavailableError, match=r"did not respond within 0\.5 s"):
                         await ask
             server.thaw()
+            monkeypatch.setattr(inbox._store.opened.connection, "timeout", patient)
 
             assert await inbox.ack(lease, event_key="event")
             assert await inbox.handled(["event"]) == {"event"}
@@ -464,7 +468,7 @@ async def test_a_late_write_of_a_repeated_ack_counts_as_this_leases_own(inbox, m
 async def test_a_killed_server_is_reconnected(name, caplog):
     """Acknowledged deliveries are there, and waiting callers look for work."""
     with running_nats() as server:
-        async with JetStreamInbox(server.url(), name=name) as inbox:
+        async with JetStreamInbox(server.url(), name=name, timeout=30.0) as inbox:
             await inbox.append(Delivery(b"kept"))
             lease = await lease_of(inbox)
             waiting = asyncio.create_task(inbox.wait(LEASE))
@@ -621,7 +625,8 @@ async def test_deliveries_survive_their_consumer(nats_server, inbox, name):
     """Running ones are settled, delayed ones keep their attempts, and none is leased to two workers."""
     await inbox.append_many([Delivery(body) for body in (b"running", b"delayed", b"done", b"new")])
     leases = {lease.delivery.body: lease for lease in await inbox.claim(3, lease=LEASE)}
-    await inbox.nack(leases[b"delayed"], delay=1.0)
+    # Longer than the next steps take, so that it is still delayed when the other one is claimed.
+    await inbox.nack(leases[b"delayed"], delay=3.0)
     async with admin(nats_server) as jetstream:
         await jetstream.delete_consumer(name, "workers")
     await inbox.ack(leases[b"done"])
@@ -965,13 +970,16 @@ async def test_a_delivery_that_crashed_twice_is_leased_alone(inbox):
 
 
 async def test_a_nacked_delivery_is_claimed_when_it_is_due(inbox):
-    """Not before."""
-    await inbox.append(Delivery(b"body"))
-    await inbox.nack(await lease_of(inbox), delay=0.2, reason="it failed")
-    before, (delayed,) = await inbox.stats(), await all_entries(inbox, "delayed")
+    """Not before: the one with the long delay waits."""
+    await inbox.append_many([Delivery(b"long"), Delivery(b"short")])
+    for lease, delay in zip(await inbox.claim(2, lease=LEASE), (2 * DEADLINE, 0.2), strict=True):
+        await inbox.nack(lease, delay=delay, reason="it failed")
 
     lease = await next_lease(inbox)
-    assert (before.delayed, delayed.id, delayed.attempt, lease.attempt) == (1, lease.id, 2, 2)
+    (delayed,) = await all_entries(inbox, "delayed")
+    assert (lease.delivery.body, lease.attempt) == (b"short", 2)
+    assert (delayed.delivery.body, delayed.attempt, (await inbox.stats()).delayed) == (b"long", 2, 1)
+    assert await inbox.claim(1, lease=LEASE) == []
 
 
 async def test_an_ack_clears_the_reason_of_an_earlier_failure(inbox):
