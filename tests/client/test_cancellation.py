@@ -126,7 +126,8 @@ async def test_the_pool_is_healthy_after_many_cancellations(library, cancel_call
         await server.wait_until(lambda server: not server.open)
 
     assert results == [Subscription(42)] * 50
-    assert sockets() == sockets_before
+    # Others may have been closed meanwhile, by the garbage collector.
+    assert sockets() <= sockets_before
 
 
 # --- at every await ---------------------------------------------------------------------------------------

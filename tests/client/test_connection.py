@@ -731,10 +731,8 @@ async def test_a_slow_response_causes_a_timeout(connect):
             await writer.drain()
             await asyncio.sleep(0.005)
 
-    async with serve_with(drip) as server, connect(base_url=server.url, timeout=0.1, max_retries=0) as connection:
-        with pytest.raises(
-            RequestTimeoutError, match=r"within 0\.1 s, while reading the response from .* \(attempt 1\)"
-        ):
+    async with serve_with(drip) as server, connect(base_url=server.url, timeout=1.0, max_retries=0) as connection:
+        with pytest.raises(RequestTimeoutError, match=r"within 1 s, while reading the response from .* \(attempt 1\)"):
             await connection.execute(GET)
 
 
@@ -816,14 +814,14 @@ async def test_a_hanging_handshake_counts_as_not_sent(connect):
     async with listener, connect(base_url=url, timeout=0.05, max_retries=1) as connection:
         with pytest.raises(RequestTimeoutError, match=r"while connecting to .* \(attempt 2\)"):
             await connection.execute(CREATE)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asyncio.gather(*(end.wait() for end in ends))
 
 
 async def test_asyncio_timeout_limits_the_whole_call(connect):
     """It ends the call in the middle of an attempt."""
     respond, _ = hanging_response()
-    async with serve_with(respond) as server, connect(base_url=server.url, timeout=0.3) as connection:
+    async with serve_with(respond) as server, connect(base_url=server.url, timeout=60.0) as connection:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await connection.execute(GET)
@@ -1063,7 +1061,7 @@ async def test_closing_continues_if_its_caller_is_cancelled(connect, short_aband
     """A second call waits for the end."""
     respond, arrived = hanging_response()
     async with serve_with(respond) as server:
-        connection = connect(base_url=server.url, timeout=0.1, max_retries=0)
+        connection = connect(base_url=server.url, timeout=0.5, max_retries=0)
         request = asyncio.create_task(connection.execute(GET))
         await arrived.wait()
         closing = asyncio.create_task(connection.aclose())
