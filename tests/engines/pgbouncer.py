@@ -11,7 +11,7 @@ from pathlib import Path
 from engines.postgres import PASSWORD, PostgresServer
 from engines.unprivileged import give_to_unprivileged_user, report_missing, unprivileged_folder, user_options
 
-_DEADLINE_SECONDS = 30.0
+_DEADLINE_SECONDS = 180.0
 _POLL_SECONDS = 0.01
 
 _CONFIGURATION = """

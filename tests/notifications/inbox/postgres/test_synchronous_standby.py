@@ -1,8 +1,8 @@
 """While a synchronous standby does not respond, commits are not acknowledged: a failover to it would lose them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 from engines.postgres import PostgresServer
@@ -11,6 +11,7 @@ from notifications.inbox.suite import DEADLINE, LEASE, lease_of
 
 from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery
+from callfire_async.notifications.inbox.postgres import PostgresInbox
 
 TIMEOUT_SECONDS = 0.5
 
@@ -42,6 +43,16 @@ async def set_standby(server: PostgresServer, name: str) -> None:
             await asyncio.sleep(0.01)
 
 
+@contextmanager
+def short_timeout(inbox: PostgresInbox) -> Iterator[None]:
+    """Let operations of an open inbox fail soon."""
+    inbox._pool._timeout = TIMEOUT_SECONDS
+    try:
+        yield
+    finally:
+        inbox._pool._timeout = DEADLINE
+
+
 async def end_waiting_commits(server: PostgresServer) -> None:
     """Terminate the sessions whose commits wait, as a restart does; the primary alone has these commits."""
     terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
@@ -52,12 +63,12 @@ async def end_waiting_commits(server: PostgresServer) -> None:
 
 async def test_a_repeated_append_waits_for_the_standby(schema: Schema, postgres):
     """Although the first one is committed on the primary, where it is found as a duplicate."""
-    async with schema.inbox(timeout=TIMEOUT_SECONDS) as inbox:
+    async with schema.inbox() as inbox:
         async with absent_standby(postgres):
-            with pytest.raises(InboxUnavailableError, match="no response"):
+            with short_timeout(inbox), pytest.raises(InboxUnavailableError, match="no response"):
                 await inbox.append(Delivery(b"body"))
             await end_waiting_commits(postgres)
-            with pytest.raises(InboxUnavailableError, match="no response"):
+            with short_timeout(inbox), pytest.raises(InboxUnavailableError, match="no response"):
                 await inbox.append(Delivery(b"body"))
 
         assert (await inbox.append(Delivery(b"body"))).duplicate
@@ -67,14 +78,14 @@ async def test_a_repeated_append_waits_for_the_standby(schema: Schema, postgres)
 async def test_a_repeated_settlement_waits_for_the_standby(schema: Schema, postgres, operation):
     """Otherwise a worker would take the delivery for settled, and another would handle it after a failover."""
     settle = SETTLEMENTS[operation]
-    async with schema.inbox(timeout=TIMEOUT_SECONDS) as inbox:
+    async with schema.inbox() as inbox:
         await inbox.append(Delivery(b"body"))
         lease = await lease_of(inbox)
         async with absent_standby(postgres):
-            with pytest.raises(InboxUnavailableError, match="no response"):
+            with short_timeout(inbox), pytest.raises(InboxUnavailableError, match="no response"):
                 await settle(inbox, lease)
             await end_waiting_commits(postgres)
-            with pytest.raises(InboxUnavailableError, match="no response"):
+            with short_timeout(inbox), pytest.raises(InboxUnavailableError, match="no response"):
                 await settle(inbox, lease)
 
         assert await settle(inbox, lease)

@@ -130,7 +130,7 @@ class RecordedServer:
 
 
 async def _entries(dsn: str) -> list:
-    async with PostgresInbox(dsn, allow_lossy_commits=True) as inbox:
+    async with PostgresInbox(dsn, allow_lossy_commits=True, timeout=120.0) as inbox:
         return [entry async for entry in inbox.entries()]
 
 
