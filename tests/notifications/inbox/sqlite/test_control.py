@@ -234,9 +234,9 @@ async def test_a_slow_request_is_not_awaited_forever(path, monkeypatch):
 
 async def test_a_process_that_does_not_read_is_disconnected(path, monkeypatch):
     """Its responses are not kept."""
-    monkeypatch.setattr(control, "_REQUEST_SECONDS", 0.2)
     async with SqliteInbox(path) as inbox:
-        with socket.socket(socket.AF_UNIX) as other:
+        with socket.socket(socket.AF_UNIX) as other, monkeypatch.context() as patch:
+            patch.setattr(control, "_REQUEST_SECONDS", 0.2)
             await asyncio.to_thread(other.connect, str(control_path(path)))
             with pytest.raises(OSError, match=r"Broken pipe|Connection reset"):
                 await asyncio.to_thread(other.sendall, b"{}\n" * 10_000_000)

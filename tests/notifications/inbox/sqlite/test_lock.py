@@ -316,12 +316,12 @@ async def test_waiting_for_the_owner_is_logged_at_once(path, caplog):
     """With the owner's process ID; before, a rolling deployment looked like a process that hangs."""
     async with running(OWNER_SCRIPT, path) as owner:
         await owner.read_line()
-        opening = asyncio.create_task(SqliteInbox(path, lock_timeout=20).__aenter__())
+        opening = asyncio.create_task(SqliteInbox(path, lock_timeout=60).__aenter__())
         await asyncio.sleep(0)
 
         (record,) = caplog.records
         assert record.levelno == logging.WARNING
-        assert "waiting up to 20 s" in record.getMessage()
+        assert "waiting up to 60 s" in record.getMessage()
         assert f"owned by process {owner.pid}" in record.getMessage()
         await owner.proceed()
         await (await opening).__aexit__(None, None, None)

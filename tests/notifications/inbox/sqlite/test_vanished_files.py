@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from engines.unprivileged import report_missing
 from notifications.inbox.faulty_inbox import FaultyInbox
 from notifications.inbox.suite import LEASE, bodies_of
 
@@ -353,7 +354,7 @@ async def test_the_file_of_a_spool(path):
 
 def mount(*arguments: str | Path) -> None:
     if os.geteuid() != 0 or subprocess.run(["mount", *arguments], check=False).returncode != 0:
-        pytest.skip("this user cannot mount")
+        report_missing("the right to mount file systems", "run the tests as root")
 
 
 async def test_another_file_system_over_the_directory(path):

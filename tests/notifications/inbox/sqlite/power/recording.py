@@ -30,7 +30,7 @@ def compile_recorder(folder: Path) -> Path:
         pytest.fail(message) if "CI" in os.environ else pytest.skip(message)
     library = folder / "recorder.so"
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "recorder.c"), "-pthread"]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=600)
     return library
 
 
@@ -109,7 +109,7 @@ def record(root: Path, recorder: Path, seed: int, lives: list[Life], *, synchron
     workload += ["--seed", str(seed), "--synchronous", synchronous]
     for number, life in enumerate(lives):
         command = [*workload, "--life", str(number), *life.options]
-        subprocess.run(command, env=os.environ | always | life.variables, check=True, timeout=60)
+        subprocess.run(command, env=os.environ | always | life.variables, check=True, timeout=600)
     return recording
 
 
