@@ -242,9 +242,9 @@ async def test_the_line_has_the_cause(faulty, caplog):
     assert inbox == "the inbox, which failed to close (the server is unavailable)"
 
 
-@pytest.mark.usefixtures("short_limits")
-async def test_an_inbox_that_comes_back_during_the_stop_gets_the_outcome(faulty, caplog):
+async def test_an_inbox_that_comes_back_during_the_stop_gets_the_outcome(faulty, caplog, monkeypatch):
     """The last attempt follows the shutdown timeout, even if the one before has failed just now."""
+    monkeypatch.setattr(worker, "_RETRY_INTERVAL_SECONDS", 0.01)
     receiver = Receiver(make_router(succeed), tokens=None, inbox=faulty, shutdown_timeout=0.2)
     monkey = receiver._intake._worker
     async with stopped_in_time(receiver):
@@ -667,6 +667,7 @@ def down(server) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of nats-py, which is not closed
+@pytest.mark.usefixtures("collect_garbage")
 @pytest.mark.parametrize("outage", [frozen, down])
 @pytest.mark.parametrize("spooled", [False, True])
 @pytest.mark.parametrize("engine", ["own_postgres", "own_nats"])

@@ -19,7 +19,7 @@ from notifications.crash.server import Settings, make_inbox
 PROCESSES = 4
 # The receiver's default concurrency: one crash repeats at most this number of deliveries.
 CONCURRENCY = 16
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 4.0
 
 
 @frozen

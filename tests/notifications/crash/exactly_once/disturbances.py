@@ -19,6 +19,7 @@ PROCESSES = 4
 CLOCK_CHANGES = (-3600, 3600)
 # The time without progress after which a run has failed; a crash of the server and new processes take a few seconds.
 DEADLINE = 120.0
+_CONNECTION_LOST = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
 
 # First in the search path of the inboxes, this function adds the change to the server's own time.
 _TABLES = """
@@ -161,7 +162,7 @@ class Run:
     async def _with_connection(self, work: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
         """Run a function with a connection of its own; again if the server has crashed."""
         while True:
-            with suppress(OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError):
+            with suppress(OSError, *_CONNECTION_LOST):
                 connection = await asyncpg.connect(self._server.dsn())
                 try:
                     return await work(connection)

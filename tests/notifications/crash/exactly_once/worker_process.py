@@ -46,6 +46,8 @@ class WorkerSettings:
     is_exactly_once: bool = True
     #: The longest pause in a handler, in seconds.
     pause: float = 0.02
+    #: The probability that a handler raises before its commit, and that it does after that.
+    failure_rate: float = 0.02
     listener: None = None
 
     def dumps(self) -> str:
@@ -99,7 +101,7 @@ class Handlers:
         await asyncio.sleep(self._random.uniform(0, longest))
 
     def fail_at_random(self) -> None:
-        if self._random.random() < 0.02:
+        if self._random.random() < self._settings.failure_rate:
             raise SimulatedError
 
 
