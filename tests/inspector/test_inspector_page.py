@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import define
+from engines.ports import reserve_port
 from inspector.browser import run_browser
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
@@ -27,7 +28,7 @@ from callfire_async.notifications import (
 from callfire_async.testing import encode, make_text_sent
 
 TOKEN = "0123456789abcdef"
-DEADLINE = 60
+DEADLINE = 120
 NUMBER = "12135551212"
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
@@ -68,6 +69,10 @@ class Page:
         # A new document: the URL may differ from the last one only in its fragment.
         await asyncio.to_thread(self.browser.get, "about:blank")
         await asyncio.to_thread(self.browser.get, url)
+
+    async def reload(self) -> None:
+        """Load the page again; the old document is gone when this returns."""
+        await asyncio.to_thread(self.browser.refresh)
 
     async def wait_for(self, script: str, *arguments: object) -> Any:
         """Wait until a script returns something true; return it."""
@@ -123,11 +128,11 @@ async def page(browser: Chrome, screenshots: Path) -> AsyncIterator[Page]:
     page = Page(browser, screenshots)
     await page.size(1440, 900)
     yield page
-    # Network errors are expected once the inspector has stopped; other errors are faults of the page.
-    errors = [entry for entry in await page.log() if entry["level"] == "SEVERE" and entry["source"] != "network"]
     await page.run("localStorage.clear()")
+    # The page tries to reconnect to the inspector, which has stopped, and would log errors during the next test.
     await asyncio.to_thread(page.browser.get, "about:blank")
-    assert errors == []
+    # Network errors are expected once the inspector has stopped; other errors are faults of the page.
+    assert [entry for entry in await page.log() if entry["level"] == "SEVERE" and entry["source"] != "network"] == []
 
 
 @define(eq=False)
@@ -147,7 +152,7 @@ class InspectedReceiver:
 
 
 @asynccontextmanager
-async def run_receiver(inbox: Any = None) -> AsyncIterator[InspectedReceiver]:
+async def run_receiver(inbox: Any = None, port: int = 0) -> AsyncIterator[InspectedReceiver]:
     router = Router()
     inspected: InspectedReceiver
 
@@ -164,7 +169,7 @@ async def run_receiver(inbox: Any = None) -> AsyncIterator[InspectedReceiver]:
     receiver = Receiver(router, tokens=TOKEN, inbox=inbox, retry=RetryPolicy(max_attempts=1))
     source = ReceiverSource(inbox, receiver)
     receiver.observe(source)
-    async with receiver, serve_inspector(source) as url:
+    async with receiver, serve_inspector(source, BindAddress(port=port)) as url:
         inspected = InspectedReceiver(receiver, source, url, inbox)
         yield inspected
 
@@ -202,8 +207,8 @@ async def test_key_is_removed_from_the_url(page, inspected):
     await page.open(inspected.url)
     await page.wait_for("document.querySelector('#connection').innerText === 'live'")
     address = await page.run("return location.href")
-    await page.run("location.reload()")
-    await page.wait_for("document.querySelector('#connection')?.innerText === 'live'")
+    await page.reload()
+    await page.wait_for("document.querySelector('#connection').innerText === 'live'")
 
     assert address == inspected.url.partition("#")[0]
 
@@ -217,7 +222,7 @@ async def test_page_is_locked_without_the_key(page, inspected):
 
     assert "the command printed" in (await page.texts("#toast"))[0]
     assert await page.texts(".row") == []
-    assert len([entry for entry in await page.log() if "401" in entry["message"]]) == 1
+    assert len([entry for entry in await page.log() if "status of 401" in entry["message"]]) == 1
 
 
 async def test_list_is_filtered(page, inspected):
@@ -309,7 +314,7 @@ async def test_dead_letter_is_replayed(page, inspected):
     await page.rows(0)
     await inspected.receiver.idle(timeout=DEADLINE)
     await page.click("#view-all")
-    await page.wait_for("document.querySelector('.row .badge').innerText === 'handled'")
+    await page.wait_for("document.querySelector('.row .badge')?.innerText === 'handled'")
 
     assert "attempt 2" in (await page.texts(".row"))[0]
 
@@ -420,7 +425,7 @@ async def test_themes(page, inspected, theme):
     await page.wait_for("document.querySelector('#detail .tree')")
     color = await page.run("return getComputedStyle(document.body).backgroundColor")
     await page.screenshot(f"selected-{theme}")
-    await page.run("location.reload()")
+    await page.reload()
     await page.wait_for(f"document.documentElement.dataset.theme === '{theme}'")
 
     assert color == {"light": "rgb(246, 245, 243)", "dark": "rgb(19, 18, 17)"}[theme]
@@ -461,10 +466,10 @@ async def test_page_is_accessible(page, inspected):
         "return ['header', 'main', 'footer', '[role=search]', '[aria-live=polite]']"
         ".filter((selector) => !document.querySelector(selector))"
     )
-    announcement = await page.wait_for("document.querySelector('#announcer').innerText")
 
     assert (unnamed, landmarks) == ([], [])
-    assert announcement.endswith("new deliveries, 1 dead letters.")
+    # On a busy machine in two groups, of which the last has the dead letter.
+    await page.wait_for("document.querySelector('#announcer').innerText.endsWith('new deliveries, 1 dead letters.')")
 
 
 async def test_posted_markup_is_text(page, inspected):
@@ -544,8 +549,9 @@ async def test_page_stays_responsive_in_a_burst(page, inspected):
 
 async def test_page_reconnects(page):
     """The page reconnects to a restarted receiver and drops the old deliveries and the selection."""
-    async with run_receiver() as first:
-        key, port = first.url.partition("#")[2], int(first.url.split(":")[2].partition("/")[0])
+    port = reserve_port()
+    async with run_receiver(port=port) as first:
+        key = first.url.partition("#")[2]
         await page.open(first.url)
         await first.post(text(41))
         await page.rows(1)
