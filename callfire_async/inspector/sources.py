@@ -30,6 +30,7 @@ from callfire_async.notifications import (
 )
 from callfire_async.notifications.inbox._inbox_arguments import check_inbox
 from callfire_async.notifications.inbox.base import parse_row_id
+from callfire_async.notifications.observers import has_failed
 from callfire_async.notifications.parsing import parse_each, parse_or_split
 
 __all__ = ["FileSource", "ReceiverSource", "Source", "view_of"]
@@ -55,8 +56,6 @@ _REFUSAL_REASONS = {
     "storage": "the inbox could not store the delivery",
     None: "the client disconnected",
 }
-# Outcomes of attempts that did not fail.
-_NO_FAILURES = ("handled", "released", "split")
 _OUTCOMES = {"ready": "waiting", "delayed": "waiting", "leased": "running", "done": "handled", "dead": "dead"}
 
 #: Without an inbox, the deliveries that the current request handles: one for each event of an envelope.
@@ -243,7 +242,7 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
             attempt.outcome, attempt.reason = record.outcome, record.reason
             item.outcome, item.reason = record.outcome or "unsettled", record.reason
             age = (datetime.now(UTC) - record.delivery.received_at).total_seconds()
-            self.history.count_settled(max(0.0, age), failed=record.outcome not in _NO_FAILURES)
+            self.history.count_settled(max(0.0, age), failed=has_failed(record))
             self.history.touch(item)
             self._inline.pop(record, None)
 

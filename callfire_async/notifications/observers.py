@@ -72,6 +72,17 @@ class AttemptRecord:
     exceptions: Mapping[str, BaseException] = field(factory=dict)
 
 
+def has_failed(record: AttemptRecord) -> bool:
+    """
+    Return whether an attempt has failed, or its outcome could not be stored.
+
+    An event that matched no handler was ignored on request if there is an inbox; without one it is lost.
+    """
+    if record.outcome == "unhandled":
+        return record.id is None
+    return record.outcome not in ("handled", "released", "split")
+
+
 class Observer:
     """
     Base class for receiver instrumentation. Override the hooks you need; the defaults do nothing.

@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 )
 
 from callfire_async._arguments import check_instance
-from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord
+from callfire_async.notifications.observers import AttemptRecord, Observer, RequestRecord, has_failed
 from callfire_async.notifications.receiver import Receiver
 from callfire_async.telemetry._common import Attributes, create_histogram, create_meter, create_tracer, error_type
 from callfire_async.telemetry._inbox_metrics import InboxMetrics
@@ -164,7 +164,7 @@ class _ReceiverTelemetry(Observer):
     def _report_attempt(self, record: AttemptRecord, span: Span, seconds: float) -> None:
         event_type, outcome = _event_type(record), record.outcome or "unsettled"
         attributes = event_type | {"callfire.handling.outcome": outcome}
-        error: Attributes = {} if outcome in ("handled", "released", "split") else {"error.type": outcome}
+        error: Attributes = {"error.type": outcome} if has_failed(record) else {}
         self._attempt_duration.record(seconds, _PROCESS | attributes | error)
         span.update_name(" ".join(["process", *map(str, event_type.values())]))
         span.set_attributes(attributes | error | _attempt_span_attributes(record))

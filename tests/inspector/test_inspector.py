@@ -307,6 +307,17 @@ async def test_receiver_without_inbox():
     assert (counts, missing.status_code) == ({}, 404)
 
 
+@pytest.mark.parametrize(("inbox", "failed"), [(FailingInbox(), 0), (None, 1)], ids=["on request", "without an inbox"])
+async def test_an_event_that_is_ignored_on_request_has_not_failed(inbox, failed):
+    """An event that is lost because nothing handles it has."""
+    options = {} if inbox is None else {"unhandled": "ignore"}
+    async with inspected(inbox, **options) as plain:
+        await plain.post(b'{"CampaignStarted": {"Broadcast": {"@id": 45}}}')
+
+        assert plain.outcomes == ["unhandled"]
+        assert sum(count for _, count, _ in plain.source.history.last_minute()) == failed
+
+
 def envelope(*numbers):
     events = [{"eventType": "Finished", "resource": {"id": number, "message": "hello"}} for number in numbers]
     return json.dumps(

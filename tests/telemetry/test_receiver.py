@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 from callfire_async import InboxUnavailableError
 from callfire_async.notifications import (
     AppendResult,
+    CallFinished,
     Delivery,
     InboxStats,
     MemoryInbox,
@@ -207,6 +208,29 @@ async def test_attempt_is_a_child_of_the_request_without_an_inbox(recorder, rout
         ("failed",): 1,
         ("refused",): 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"inbox": MemoryInbox(), "unhandled": "ignore"}, None), ({}, "unhandled")],
+    ids=["ignored on request", "without an inbox"],
+)
+async def test_an_event_that_is_ignored_on_request_is_no_error(recorder, options, error):
+    """An event that is lost because nothing handles it is one."""
+    router = Router()
+
+    @router.on(CallFinished)
+    async def unused(event): ...
+
+    async with recorder.instrument(Receiver(router, tokens=TOKEN, **options)) as receiver:
+        await post(receiver, text(42))
+        await receiver.idle(timeout=DEADLINE)
+
+    (attempt,) = recorder.spans("process")
+    assert attempt.attributes["callfire.handling.outcome"] == "unhandled"
+    assert attempt.attributes.get("error.type") == error
+    assert attempt.status.status_code == (StatusCode.ERROR if error else StatusCode.UNSET)
+    assert recorder.counts("messaging.process.duration", "error.type") == {(error,): 1}
 
 
 async def test_request_duration_has_the_outcome(recorder, router):
