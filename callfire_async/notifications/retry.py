@@ -113,10 +113,16 @@ class Outcome:
         return cls("failed", "nack", settle, reason, f"next attempt in {delay:.{0 if delay >= 10 else 1}f} s")
 
     @classmethod
-    def dead_letter(cls, reason: str) -> Self:
-        """Make the delivery a dead letter."""
+    def dead_letter(cls, reason: str, completed: frozenset[str] = frozenset()) -> Self:
+        """Make the delivery a dead letter; once it is replayed, the handlers that have completed do not run again."""
         reason = _storable(reason)
-        return cls("dead", "dead-letter", lambda inbox, lease: inbox.dead_letter(lease, reason), reason)
+
+        def settle(inbox: Inbox, lease: Lease) -> Awaitable[bool]:
+            # An inbox of the user may lack the parameter, which only some deliveries with several handlers need.
+            options = {"completed": completed} if completed else {}
+            return inbox.dead_letter(lease, reason, **options)
+
+        return cls("dead", "dead-letter", settle, reason)
 
     @classmethod
     def release(cls, completed: frozenset[str]) -> Self:
@@ -139,10 +145,10 @@ def outcome_after_failure(
     """
     for name, error in failures.items():
         if isinstance(error, Reject):
-            return Outcome.dead_letter(rejection_reason(error, name))
+            return Outcome.dead_letter(rejection_reason(error, name), completed)
     reason = failure_reason(failures)
     if attempt < policy.max_attempts:
         return Outcome.nack(policy.delay(attempt, random()), completed, reason)
     if attempt == 1:
-        return Outcome.dead_letter(f"the only attempt failed: {reason}")
-    return Outcome.dead_letter(f"{attempt} attempts failed, the last with {reason}")
+        return Outcome.dead_letter(f"the only attempt failed: {reason}", completed)
+    return Outcome.dead_letter(f"{attempt} attempts failed, the last with {reason}", completed)

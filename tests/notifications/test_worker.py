@@ -269,6 +269,19 @@ async def test_a_rejected_delivery_is_not_retried(handlers, inbox):
     assert (handlers.ran, entry.state, entry.reason) == (["rejects"], "dead", "rejected: no such customer")
 
 
+@pytest.mark.parametrize("error", [ValueError(), Reject("no")])
+async def test_only_failed_handlers_run_after_a_replay(handlers, inbox, error):
+    """Not those that succeeded in the attempt that made the delivery a dead letter."""
+    handlers.add("succeeds")
+    handlers.add("fails once", error, times=1)
+
+    (dead,) = await handle(handlers, inbox, body(), retry=RetryPolicy(1))
+    await inbox.replay()
+    (done,) = await handle(handlers, inbox)
+
+    assert (dead.state, done.state, handlers.ran) == ("dead", "done", ["succeeds", "fails once", "fails once"])
+
+
 async def test_a_handler_that_times_out_has_failed(handlers, inbox):
     """It is cancelled; handlers that succeeded are not run again."""
     handlers.add("succeeds")

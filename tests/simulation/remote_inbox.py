@@ -93,8 +93,10 @@ class RemoteInbox:
     async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
         return await self._settle("release", lambda inbox: inbox.release(lease, completed=completed), lease)
 
-    async def dead_letter(self, lease: Lease, reason: str) -> bool:
-        return await self._settle("dead_letter", lambda inbox: inbox.dead_letter(lease, reason), lease)
+    async def dead_letter(self, lease: Lease, reason: str, *, completed: frozenset[str] = frozenset()) -> bool:
+        return await self._settle(
+            "dead_letter", lambda inbox: inbox.dead_letter(lease, reason, completed=completed), lease
+        )
 
     # --- administration -----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ leased               ``ack``                                    *done*: the body
 leased               ``nack``                                   *delayed* until the delay is over, then *ready*;
                                                                 attempt + 1, ``completed`` extended
 leased               ``release``                                *ready*, due now, same attempt, ``completed`` extended
-leased               ``dead_letter``                            *dead*, with a reason
+leased               ``dead_letter``                            *dead*, with a reason; ``completed`` extended
 leased               (the lease expires, or the process dies)   *ready*, same attempt, crashes + 1
 dead                 ``replay``                                 *ready*, due now, attempt 1, no crashes, same
                                                                 ``completed``

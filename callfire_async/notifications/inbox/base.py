@@ -310,8 +310,12 @@ class Inbox(Protocol):
         """Return a delivery without counting the attempt; return False if the lease was lost."""
         ...
 
-    async def dead_letter(self, lease: Lease, reason: str) -> bool:
-        """Make a delivery a dead letter; return False if the lease was lost."""
+    async def dead_letter(self, lease: Lease, reason: str, *, completed: frozenset[str] = frozenset()) -> bool:
+        """
+        Make a delivery a dead letter; return False if the lease was lost.
+
+        Once it is replayed, handlers in *completed* do not run again.
+        """
         ...
 
     async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:

@@ -210,9 +210,12 @@ class MemoryInbox:
             lambda item: self._make_ready(item, self._clock.seconds(), completed=item.completed | completed),
         )
 
-    async def dead_letter(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str, *, completed: frozenset[str] = frozenset()) -> bool:
         """Make a delivery a dead letter."""
-        return self._settle(lease, lambda item: self._update(item, state="dead", reason=reason))
+        return self._settle(
+            lease,
+            lambda item: self._update(item, state="dead", completed=item.completed | completed, reason=reason),
+        )
 
     def _settle(self, lease: Lease, change: Callable[[_Item], None]) -> bool:
         item = self._rows.get(parse_row_id(lease.id))

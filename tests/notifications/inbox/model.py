@@ -100,9 +100,10 @@ class Model:
             self._make_ready(row, now, completed=row.completed | completed)
         return row is not None
 
-    def dead_letter(self, lease: Row, now: float) -> bool:
+    def dead_letter(self, lease: Row, completed: frozenset[str], now: float) -> bool:
         if row := self._row_of(lease):
             row.state, row.reason, row.updated_at = "dead", "rejected", now
+            row.completed |= completed
         return row is not None
 
     def replay(self, ids: list[int] | None, now: float) -> int:

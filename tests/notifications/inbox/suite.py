@@ -586,6 +586,17 @@ class InboxSuite(ABC):
         assert (entry.state, entry.reason, entry.delivery) == ("dead", "no handler", lease.delivery)
         assert await inbox.claim(1, lease=LEASE) == []
 
+    async def test_a_replayed_dead_letter_keeps_its_completed_handlers(self, inbox):
+        """Those of earlier attempts, and those of the last one: only failed handlers run again."""
+        await inbox.append(Delivery(b"body"))
+        await inbox.nack(await lease_of(inbox), delay=0, completed=frozenset("a"))
+        assert await inbox.dead_letter(await lease_of(inbox), "rejected", completed=frozenset("b"))
+
+        await inbox.replay()
+
+        lease = await lease_of(inbox)
+        assert (lease.attempt, lease.completed) == (1, frozenset("ab"))
+
     # --- administration -----------------------------------------------------------------------------------
 
     async def test_an_entry_shows_the_state_of_a_delivery(self, inbox, clocks):

@@ -171,10 +171,10 @@ class Agreement(RuleBasedStateMachine):
         expected = self.model.release(pair.row, completed, self.now)
         self.settle(pair, lambda inbox, leased: inbox.release(leased, completed=completed), expected)
 
-    @rule(pair=pairs)
-    def dead_letter(self, pair: Pair) -> None:
-        expected = self.model.dead_letter(pair.row, self.now)
-        self.settle(pair, lambda inbox, leased: inbox.dead_letter(leased, "rejected"), expected)
+    @rule(pair=pairs, completed=names)
+    def dead_letter(self, pair: Pair, completed: frozenset[str]) -> None:
+        expected = self.model.dead_letter(pair.row, completed, self.now)
+        self.settle(pair, lambda inbox, leased: inbox.dead_letter(leased, "rejected", completed=completed), expected)
 
     @rule(ids=st.none() | st.lists(st.integers(1, 5), max_size=3))
     def replay(self, ids: list[int] | None) -> None:

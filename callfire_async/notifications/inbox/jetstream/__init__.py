@@ -300,10 +300,13 @@ class JetStreamInbox:
 
         return await self._leases.nak(await self._leases.settle(lease, released), lease, 0)
 
-    async def dead_letter(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str, *, completed: frozenset[str] = frozenset()) -> bool:
         """Move a delivery to the dead letters."""
-        dead = await self._leases.settle(lease, lambda record: evolve(record, state=DEAD, reason=reason))
-        return await self._leases.complete(dead, lease)
+
+        def dead(record: DeliveryRecord) -> DeliveryRecord:
+            return evolve(record, state=DEAD, completed=record.completed | completed, reason=reason)
+
+        return await self._leases.complete(await self._leases.settle(lease, dead), lease)
 
     # --- administration -----------------------------------------------------------------------------------
 

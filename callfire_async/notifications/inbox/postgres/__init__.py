@@ -269,9 +269,10 @@ class PostgresInbox:
         self._notify_work()
         return settled
 
-    async def dead_letter(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str, *, completed: frozenset[str] = frozenset()) -> bool:
         """Move a delivery to the dead letters."""
-        return await self._settle(sql.DEAD_LETTER, lease, _escape(reason))
+        names = encode_names(lease.completed | completed)
+        return await self._settle(sql.DEAD_LETTER, lease, names, _escape(reason))
 
     async def _settle(self, statement: str, lease: Lease, *values: object) -> bool:
         """Change a delivery if the lease is valid, or if an earlier call without a response has changed it."""

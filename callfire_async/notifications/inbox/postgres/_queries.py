@@ -126,7 +126,7 @@ NACK = _SETTLE.format(
     " completed = $4, reason = $5"
 )
 RELEASE = _SETTLE.format(change="state = 0, due_at = statement_timestamp(), completed = $3")
-DEAD_LETTER = _SETTLE.format(change="state = 3, reason = $3")
+DEAD_LETTER = _SETTLE.format(change="state = 3, completed = $3, reason = $4")
 # Whether a lease with this token led to the state $3. The lock is a write, so that the commit waits for a synchronous
 # standby: the primary alone may have the settlement, and a failover would lose it.
 SETTLED = """

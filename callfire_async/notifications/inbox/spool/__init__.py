@@ -234,9 +234,10 @@ class SpoolingInbox:
         """Return a delivery unattempted."""
         return await self._call(lambda primary: primary.release(lease, completed=completed))
 
-    async def dead_letter(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str, *, completed: frozenset[str] = frozenset()) -> bool:
         """Move a delivery to the dead letters."""
-        return await self._call(lambda primary: primary.dead_letter(lease, reason))
+        options = {"completed": completed} if completed else {}
+        return await self._call(lambda primary: primary.dead_letter(lease, reason, **options))
 
     async def complete_in(self, lease: Lease, handler: str, connection: object) -> None:
         """

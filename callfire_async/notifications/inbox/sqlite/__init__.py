@@ -284,9 +284,12 @@ class SqliteInbox:
         self._work_added.set()
         return is_valid
 
-    async def dead_letter(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str, *, completed: frozenset[str] = frozenset()) -> bool:
         """Make a delivery a dead letter."""
-        return await self._settle(lease, "state = 3, reason = ?", lambda _: (queries.encode_text(reason),))
+        names = encode_names(lease.completed | completed)
+        return await self._settle(
+            lease, "state = 3, completed = ?, reason = ?", lambda _: (names, queries.encode_text(reason))
+        )
 
     def _settle(self, lease: Lease, assignments: str, values: Callable[[float], queries.Row]) -> asyncio.Future[bool]:
         def work(connection: sqlite3.Connection) -> bool:

@@ -168,9 +168,9 @@ class SqliteDirectoryInbox:
         """Return a delivery without counting the attempt."""
         return await self._settle(lease, lambda inbox, inner: inbox.release(inner, completed=completed))
 
-    async def dead_letter(self, lease: Lease, reason: str) -> bool:
+    async def dead_letter(self, lease: Lease, reason: str, *, completed: frozenset[str] = frozenset()) -> bool:
         """Make a delivery a dead letter."""
-        return await self._settle(lease, lambda inbox, inner: inbox.dead_letter(inner, reason))
+        return await self._settle(lease, lambda inbox, inner: inbox.dead_letter(inner, reason, completed=completed))
 
     async def _settle(self, lease: Lease, operation: Callable[[Inbox, Lease], Awaitable[bool]]) -> bool:
         name, row_id = _split(lease.id)
