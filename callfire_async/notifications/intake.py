@@ -306,17 +306,19 @@ class InlineIntake:
 
     async def _dispatch(self, event: Notification, record: AttemptRecord) -> int:
         try:
-            is_unknown = await self._known_sources.find_unknown(event)
-            ran = not is_unknown and await self._router.dispatch(
+            unknown = await self._known_sources.find_unknown(event)
+            ran = not unknown and await self._router.dispatch(
                 event,
                 handler_timeout=self._handler_timeout,
                 around=around_attempt(self._observers.handler(record), event),
             )
         except HandlerErrors as errors:
             return self._fail(errors, record)
-        record.outcome = "handled" if ran else "unhandled"
+        record.outcome, record.reason = "handled" if ran else "unhandled", unknown
         self.counts[record.outcome] += 1
-        if not ran:
+        if unknown:
+            self._unhandled_log.record_unknown(unknown)
+        elif not ran:
             self._unhandled_log.record(event)
         return 204
 

@@ -261,3 +261,20 @@ async def test_the_line_says_when_the_next_attempt_is_due(caplog):
     (record,) = caplog.records
     line = "handler fails failed: ValueError (delivery 1, attempt 1 of 12, next attempt in 25 s)"
     assert (record.getMessage(), record.callfire_handler) == (line, "fails")
+
+
+async def test_invented_subscriptions_do_not_fill_the_log(caplog):
+    """After a hundred, further unknown ones are only counted."""
+    router = Router()
+
+    @router.on(Notification)
+    async def handler(event: Notification) -> None: ...
+
+    async with Receiver(router, tokens=None, known_subscriptions={1}) as receiver:
+        for number in range(2, 202):
+            body = b'{"TextSent": {"SubscriptionId": %d, "Text": {"@id": 1}}}' % number
+            await receiver.receive(Postback("POST", None, {}, body))
+        stats = await receiver.stats()
+
+    assert (len(caplog.messages), stats.unhandled) == (100, 200)
+    assert caplog.messages[-1] == "subscription 101 is not in known_subscriptions; ignoring its events"

@@ -15,6 +15,9 @@ Failures: TypeAlias = Mapping[str, BaseException]
 _log = logging.getLogger("callfire_async.worker")
 _receiver_log = logging.getLogger("callfire_async.receiver")
 
+# A sender can invent IDs, and each line would be another one.
+_MAX_SOURCES = 100
+
 
 def failure_reason(failures: Failures) -> str:
     """Return the names of failed handlers and the types of their exceptions, whose messages may be private."""
@@ -63,9 +66,10 @@ def _types_and_lines(error: BaseException, seen: set[int]) -> Iterator[str]:
 
 @define(eq=False)
 class UnhandledEventLog:
-    """Logs events that match no handler and are ignored, once for each type."""
+    """Logs ignored events: those that match no handler, once for each type, and those of unknown sources."""
 
     _types: set[type[Notification]] = field(factory=set)
+    _sources: set[str] = field(factory=set)
 
     def record(self, event: Notification) -> None:
         """Log an event, unless one of its type was logged."""
@@ -73,3 +77,9 @@ class UnhandledEventLog:
             self._types.add(type(event))
             name = type(event).__name__
             _receiver_log.warning("no handler matches %s; ignoring this and further events of this type", name)
+
+    def record_unknown(self, reason: str) -> None:
+        """Log why an event is not handled, once for each unknown subscription or webhook."""
+        if reason not in self._sources and len(self._sources) < _MAX_SOURCES:
+            self._sources.add(reason)
+            _receiver_log.warning("%s; ignoring its events", reason)
