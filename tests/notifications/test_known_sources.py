@@ -1,5 +1,7 @@
 """Events of known subscriptions and webhooks."""
 
+import asyncio
+
 import pytest
 
 from callfire_async import HandlerErrors, Text
@@ -42,3 +44,17 @@ async def test_a_failure_names_the_function():
         await known(webhooks=fetch).find_unknown(TextSent(text=Text(1), webhook_id=5))
 
     assert [*caught.value.failed] == ["known_webhooks"]
+
+
+async def test_a_function_that_hangs_fails_after_the_timeout():
+    """Otherwise it would keep all slots of the worker."""
+
+    async def hang() -> set[int]:
+        await asyncio.get_running_loop().create_future()
+
+    sources = KnownSources.from_arguments(hang, None, 0.01)
+    with pytest.raises(HandlerErrors) as caught:
+        await sources.find_unknown(TextSent(text=Text(1), subscription_id=5))
+
+    (error,) = caught.value.exceptions
+    assert (type(error), error.__notes__) == (TimeoutError, ["known_subscriptions took longer than 0.01 seconds"])

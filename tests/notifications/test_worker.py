@@ -449,6 +449,20 @@ async def test_a_failing_on_dead_letter_changes_nothing(handlers, inbox, caplog)
     assert caplog.text.count("on_dead_letter failed: OSError") == 2
 
 
+async def test_an_on_dead_letter_that_hangs_does_not_stop_the_worker(handlers, inbox, caplog):
+    """It has as much time as a handler."""
+    handlers.add("rejects", Reject("no"))
+
+    async def hang(entry: InboxEntry) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    options = {"concurrency": 1, "handler_timeout": 0.01, "on_dead_letter": hang}
+    entries = await handle(handlers, inbox, body(1), body(2), body(3), **options)
+
+    assert [entry.state for entry in entries] == ["dead"] * 3
+    assert caplog.text.count("on_dead_letter failed: TimeoutError") == 3
+
+
 async def test_a_purged_dead_letter_is_not_reported(handlers, inbox):
     """``on_dead_letter`` is not called if the entry is gone."""
     handlers.add("rejects", Reject("no"))

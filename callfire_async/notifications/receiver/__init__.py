@@ -26,7 +26,6 @@ from callfire_async.notifications.receiver._receiver_stats import ReceiverStats
 from callfire_async.notifications.retry import RetryPolicy
 from callfire_async.notifications.routing._failures import FailureLog
 from callfire_async.notifications.routing.router import Router
-from callfire_async.notifications.security._allowlist import AllowList
 from callfire_async.notifications.security.log_redaction import RedactTokenFilter
 from callfire_async.notifications.security.request_validation import (
     RETRY_AFTER_HEADER,
@@ -79,10 +78,11 @@ class Receiver:
         inbox: Stores the deliveries; the receiver opens and closes it.
         max_body_bytes: A larger body is rejected with 413.
         body_timeout: Seconds to read the whole body; a slower sender gets 408.
-        known_subscriptions: Ids, or a coroutine function that returns them and is called at most once a minute. Events
-            of other subscriptions are not handled; events without a subscription id are.
+        known_subscriptions: Ids, or a coroutine function that returns them and is called at most once a minute, unless
+            it fails. Events of other subscriptions are not handled; events without a subscription id are.
         known_webhooks: The same for webhooks, for events that have a webhook id.
-        handler_timeout: Seconds for each handler; None for no limit.
+        handler_timeout: Seconds for each handler, and for each call of *known_subscriptions*, *known_webhooks* and
+            *on_dead_letter*; None for no limit.
         log_exceptions: Whether the exceptions of handlers are logged with their messages, causes and notes. If not,
             only their types and the lines of code are logged.
         concurrency: Deliveries handled concurrently. Default: 16; with 0 they are only stored. Requires an inbox.
@@ -140,9 +140,7 @@ class Receiver:
         )
         self._observers = _CompositeObserver()
         self._intake: InlineIntake | QueuedIntake
-        known_sources = KnownSources(
-            AllowList("known_subscriptions", known_subscriptions), AllowList("known_webhooks", known_webhooks)
-        )
+        known_sources = KnownSources.from_arguments(known_subscriptions, known_webhooks, handler_timeout)
         failure_log = FailureLog(log_exceptions)
         if inbox is None:
             self._intake = InlineIntake(router, known_sources, handler_timeout, self._observers, failure_log)

@@ -1,6 +1,5 @@
 """Runs the handlers that match one event."""
 
-import asyncio
 from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 
@@ -8,9 +7,8 @@ from attrs import define, field
 
 from callfire_async.errors import HandlerErrors
 from callfire_async.notifications.events import Notification
-from callfire_async.notifications.routing._failures import types_and_lines
 from callfire_async.notifications.routing._handler import Handler
-from callfire_async.notifications.routing._user_code import CallingTask, as_exception
+from callfire_async.notifications.routing._user_code import CallingTask, as_exception, call_within
 
 
 @define(eq=False)
@@ -44,7 +42,7 @@ class Dispatch:
 
     async def _run(self, handler: Handler) -> None:
         with self._around(handler.name):
-            await _call(handler, self._event, self._handler_timeout)
+            await call_within(self._handler_timeout, "the handler", handler.function, self._event)
         self._succeeded.add(handler.name)
         self._completed.add(handler.name)
 
@@ -56,17 +54,3 @@ class Dispatch:
             message = f"{len(self._failures)} of {total} handlers failed: {', '.join(self._failures)}"
             raise HandlerErrors(message, [*self._failures.values()], completed=succeeded, failed=[*self._failures])
         return succeeded
-
-
-async def _call(handler: Handler, event: Notification, seconds: float | None) -> None:
-    limit = asyncio.timeout(seconds)
-    try:
-        async with limit:
-            await handler.function(event)
-    except BaseException as error:
-        if limit.expired():
-            error.add_note(f"the handler took longer than {seconds} seconds")
-            if error.__suppress_context__ and error.__cause__ is None and error.__context__ is not None:
-                # `raise ... from None` hides where the handler was interrupted.
-                error.add_note(f"it was interrupted in:\n{types_and_lines(error.__context__)}")
-        raise

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from callfire_async.errors import HandlerErrors, InboxError
+from callfire_async.notifications.routing._failures import types_and_lines
 
 T = TypeVar("T")
 
@@ -50,16 +51,38 @@ def _cancellations(task: asyncio.Task[object] | None) -> int:
     return task.cancelling() if task is not None else 0
 
 
-async def user_result(name: str, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+async def call_within(
+    seconds: float | None, subject: str, function: Callable[..., Awaitable[T]], *arguments: object
+) -> T:
+    """
+    Call a function of the user.
+
+    Raises:
+        TimeoutError: It took longer than *seconds*, and was cancelled. A note names it by *subject*.
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await function(*arguments)
+    except BaseException as error:
+        if limit.expired():
+            error.add_note(f"{subject} took longer than {seconds} seconds")
+            if error.__suppress_context__ and error.__cause__ is None and error.__context__ is not None:
+                # `raise ... from None` hides where the function was interrupted.
+                error.add_note(f"it was interrupted in:\n{types_and_lines(error.__context__)}")
+        raise
+
+
+async def user_result(seconds: float | None, name: str, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
     """
     Call a function of the user that is not a handler.
 
     Raises:
-        HandlerErrors: The function failed; *name* is its name.
+        HandlerErrors: The function failed, or took longer than *seconds*; *name* is its name.
     """
     task = CallingTask()
     try:
-        return await function(*arguments)
+        return await call_within(seconds, name, function, *arguments)
     except BaseException as error:  # noqa: BLE001  # user code may raise anything
         task.raise_unless_failure(error)
         raise HandlerErrors(f"{name} failed", [as_exception(error, name)], failed=[name]) from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Container
 from typing import TypeAlias
 
 from callfire_async._arguments import check_async_function, check_ids, is_async, is_id_container, type_name
 
-__all__ = ["AllowList"]
+__all__ = ["AllowList", "Source"]
 
 #: Ids, or a coroutine function that returns them.
 Source: TypeAlias = Container[int] | Callable[[], Awaitable[Container[int]]]
@@ -41,6 +42,8 @@ class AllowList:
             self._ids = _checked(name, source)
         self._clock = clock
         self._fetched_at = float("-inf")
+        #: The event loop of the last call, and its lock.
+        self._loop_and_lock: tuple[asyncio.AbstractEventLoop | None, asyncio.Lock] = (None, asyncio.Lock())
 
     @property
     def allows_all(self) -> bool:
@@ -49,10 +52,29 @@ class AllowList:
 
     async def allows(self, id: int) -> bool:
         """Return whether events of a subscription or webhook are handled."""
-        if self._fetch is not None and self._clock() - self._fetched_at >= _CACHE_SECONDS:
-            self._ids = _checked(self.name, await self._fetch())
-            self._fetched_at = self._clock()
+        if self._fetch is not None and self._is_outdated:
+            async with self._lock_of_loop():
+                await self._update(self._fetch)
         return self._ids is None or id in self._ids
+
+    @property
+    def _is_outdated(self) -> bool:
+        return self._clock() - self._fetched_at >= _CACHE_SECONDS
+
+    def _lock_of_loop(self) -> asyncio.Lock:
+        # A lock belongs to one event loop, and a receiver without an inbox may be used in several, in threads.
+        loop = asyncio.get_running_loop()
+        owner, lock = self._loop_and_lock
+        if owner is not loop:
+            lock = asyncio.Lock()
+            self._loop_and_lock = loop, lock
+        return lock
+
+    async def _update(self, fetch: Callable[[], Awaitable[Container[int]]]) -> None:
+        # Another event may have called the function in the meantime.
+        if self._is_outdated:
+            self._ids = _checked(self.name, await fetch())
+            self._fetched_at = self._clock()
 
 
 def _checked(name: str, ids: object) -> Container[int]:

@@ -25,7 +25,7 @@ from callfire_async.notifications.retry import Outcome, RetryPolicy, outcome_aft
 from callfire_async.notifications.routing._failures import FailureLog, Failures, UnhandledEventLog
 from callfire_async.notifications.routing._user_code import exceptions_by_name, inbox_result
 from callfire_async.notifications.routing.router import Router
-from callfire_async.notifications.worker._dead_letter_callback import OnDeadLetter, call_with_dead_letter
+from callfire_async.notifications.worker._dead_letter_callback import OnDeadLetter, report_dead_letter
 from callfire_async.notifications.worker._envelope_splitter import store_events
 from callfire_async.notifications.worker._failed_claim_log import FailedClaimLog
 from callfire_async.notifications.worker._known_sources import KnownSources
@@ -394,7 +394,7 @@ class Worker:
         if self.on_dead_letter is None:
             return
         try:
-            await call_with_dead_letter(self.inbox, lease.id, self.on_dead_letter, self.failure_log)
+            await report_dead_letter(self.inbox, lease.id, self.on_dead_letter, self.handler_timeout, self.failure_log)
         except asyncio.CancelledError:
             self._work.interrupted.append(f"on_dead_letter of delivery {lease.id}")
             raise

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Self
 
 from attrs import frozen
 
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.routing._user_code import user_result
-from callfire_async.notifications.security._allowlist import AllowList
+from callfire_async.notifications.security._allowlist import AllowList, Source
 
 __all__ = ["KnownSources"]
 
@@ -18,6 +19,13 @@ class KnownSources:
 
     _subscriptions: AllowList
     _webhooks: AllowList
+    #: Seconds for each call of a function of the user.
+    _timeout: float | None = None
+
+    @classmethod
+    def from_arguments(cls, subscriptions: Source | None, webhooks: Source | None, timeout: float | None) -> Self:
+        """Return the sources that the arguments of a receiver name; raise `TypeError` if one is wrong."""
+        return cls(AllowList("known_subscriptions", subscriptions), AllowList("known_webhooks", webhooks), timeout)
 
     async def find_unknown(
         self, event: Notification, around: Callable[[str], AbstractContextManager[object]] = nullcontext
@@ -30,7 +38,7 @@ class KnownSources:
             around: Called with the name of each function of the user; returns a context manager for its run.
 
         Raises:
-            HandlerErrors: A function of the user failed.
+            HandlerErrors: A function of the user failed or took too long.
         """
         for kind, id, known in (
             ("subscription", event.subscription_id, self._subscriptions),
@@ -40,7 +48,6 @@ class KnownSources:
                 return f"{kind} {id} is not in {known.name}"
         return ""
 
-    @staticmethod
-    async def _allows(known: AllowList, id: int, around: Callable[[str], AbstractContextManager[object]]) -> bool:
+    async def _allows(self, known: AllowList, id: int, around: Callable[[str], AbstractContextManager[object]]) -> bool:
         with around(known.name):
-            return await user_result(known.name, known.allows, id)
+            return await user_result(self._timeout, known.name, known.allows, id)
