@@ -66,7 +66,8 @@ class SpoolingInbox:
         spool: The spool: a `SqliteInbox`, or one ``in_directory`` for several processes. Opened and closed by this one.
         timeout: Seconds for the primary to store a delivery, and to open at the start.
         operation_timeout: Seconds for any other call to the primary, and for forwarding a batch of 100 deliveries.
-        failure_threshold: Number of consecutive failures after which the primary is not called until a probe succeeds.
+        failure_threshold: Number of consecutive failures after which the primary is not called until a probe succeeds, and
+            deliveries are spooled until the primary has stored those that wait.
         recovery_timeout: Seconds until the first probe; doubled after each failed probe, up to 30.
         drain_timeout: Seconds for forwarding spooled deliveries when the inbox closes. The rest is forwarded after the
             next start.
@@ -118,7 +119,7 @@ class SpoolingInbox:
     @property
     def is_available(self) -> bool:
         """Whether ``append`` can succeed: the primary is available, or the spool is."""
-        return self._breaker.is_closed or self.accepts_during_outage
+        return self._breaker.can_store or self.accepts_during_outage
 
     @property
     def drain_timeout(self) -> float:
@@ -182,7 +183,7 @@ class SpoolingInbox:
             InboxError: Neither could store the delivery.
         """
         try:
-            result = await self._breaker.call(lambda primary: primary.append(delivery), self._timeout)
+            result = await self._breaker.store(lambda primary: primary.append(delivery), self._timeout)
         except InboxError:
             self._forwarder.record_spooled([delivery])
             return _with_prefix(await self._spool.append(delivery))
@@ -197,7 +198,7 @@ class SpoolingInbox:
             InboxError: Neither could store them.
         """
         try:
-            results = await self._breaker.call(lambda primary: primary.append_many(deliveries), self._timeout)
+            results = await self._breaker.store(lambda primary: primary.append_many(deliveries), self._timeout)
         except InboxError:
             self._forwarder.record_spooled(deliveries)
             return [_with_prefix(result) for result in await self._spool.append_many(deliveries)]

@@ -23,6 +23,8 @@ _log = logging.getLogger("callfire_async.inbox")
 # Less than a receiver waits for its inbox to close, so that the spool is closed too.
 CLOSE_TIMEOUT_SECONDS = 1.5
 
+_UNAVAILABLE = "the primary inbox is unavailable; it is probed in the background"
+
 
 class CircuitBreaker:
     """
@@ -31,6 +33,9 @@ class CircuitBreaker:
     While the breaker is closed, `call` passes operations to the inbox. After *failure_threshold* consecutive failures
     it is open, and `call` fails at once. `probe` calls the inbox in any state, which makes the breaker half-open: a
     success closes it.
+
+    An inbox that can be read may still not store anything. Therefore an outage, in which `store` fails at once, begins
+    when the breaker opens, and ends when the caller has found that the inbox stores deliveries.
 
     Each call is bounded by its timeout even if the inbox ignores cancellation: an overdue operation is left running
     until `close`.
@@ -58,6 +63,8 @@ class CircuitBreaker:
         self.recovered = asyncio.Event()
         #: Set when the breaker opens.
         self.tripped = asyncio.Event()
+        #: Whether the breaker has opened, and `end_outage` was not called since then.
+        self.is_in_outage = False
         self._failures = 0
         self._has_logged_not_open = False
 
@@ -65,6 +72,11 @@ class CircuitBreaker:
     def is_closed(self) -> bool:
         """Whether `call` passes operations to the inbox: it has been opened, and the threshold is not reached."""
         return self.is_primary_open and self._failures < self._failure_threshold
+
+    @property
+    def can_store(self) -> bool:
+        """Whether `store` passes operations to the inbox."""
+        return self.is_closed and not self.is_in_outage
 
     @property
     def has_failed(self) -> bool:
@@ -123,8 +135,14 @@ class CircuitBreaker:
             InboxError: The inbox rejected the operation.
         """
         if not self.is_closed:
-            raise InboxUnavailableError("the primary inbox is unavailable; it is probed in the background")
+            raise InboxUnavailableError(_UNAVAILABLE)
         return await self.probe(operation, timeout, undo=undo)
+
+    async def store(self, operation: Operation[T], timeout: float) -> T:
+        """Call the inbox to store deliveries, as `call` does; fail at once during an outage."""
+        if not self.can_store:
+            raise InboxUnavailableError(_UNAVAILABLE)
+        return await self.probe(operation, timeout)
 
     async def probe(self, operation: Operation[T], timeout: float, *, undo: Undo[T] | None = None) -> T:
         """Call the inbox as `call` does, but in any state of the breaker; a success closes it."""
@@ -179,7 +197,7 @@ class CircuitBreaker:
     def _record_failure(self, message: str, cause: BaseException | None) -> InboxUnavailableError:
         self._failures += 1
         if self._failures == self._failure_threshold:
-            _log.warning("the primary inbox is unavailable, storing deliveries in the spool: %s", message)
+            self._begin_outage(message)
             self.tripped.set()
         unavailable = InboxUnavailableError(message)
         unavailable.__cause__ = cause
@@ -187,9 +205,21 @@ class CircuitBreaker:
 
     def _record_success(self) -> None:
         if self._failures >= self._failure_threshold:
-            _log.warning("the primary inbox is available again")
             self.recovered.set()
         self._failures = 0
+
+    # --- outages ------------------------------------------------------------------------------------------
+
+    def _begin_outage(self, message: str) -> None:
+        if not self.is_in_outage:
+            self.is_in_outage = True
+            _log.warning("the primary inbox is unavailable, storing deliveries in the spool: %s", message)
+
+    def end_outage(self) -> None:
+        """Record that the inbox stores deliveries, or that no delivery waits which could show this."""
+        if self.is_in_outage:
+            self.is_in_outage = False
+            _log.warning("the primary inbox is available again")
 
 
 def _is_being_cancelled() -> bool:

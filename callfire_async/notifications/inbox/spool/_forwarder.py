@@ -156,8 +156,8 @@ class SpoolForwarder:
         return is_busy
 
     def _log_failure(self, message: str) -> None:
-        # The circuit breaker has logged the outage if it is open.
-        if self._breaker.is_closed:
+        # The circuit breaker has logged an outage.
+        if not self._breaker.is_in_outage:
             _log.error("cannot forward spooled deliveries, retrying in %g s: %s", self._backoff_seconds, message)
 
     async def _back_off(self) -> None:
@@ -179,8 +179,10 @@ class SpoolForwarder:
         """Forward the next batch, after a probe if the last call failed. Return whether there was one."""
         if self._breaker.has_failed:
             await self._probe()
-        self._leases += await self._spool.claim(_BATCH_SIZE - len(self._leases), lease=_LEASE_SECONDS)
+        await self._claim()
         if not self._leases:
+            if not self._breaker.has_failed:
+                self._breaker.end_outage()
             return False
         try:
             await self._send(self._leases)
@@ -191,12 +193,23 @@ class SpoolForwarder:
             await self._delete(self._leases)
         return True
 
+    async def _claim(self) -> None:
+        try:
+            # At least one: the others may be those that the primary does not store.
+            limit = max(1, _BATCH_SIZE - len(self._leases))
+            self._leases += await self._spool.claim(limit, lease=_LEASE_SECONDS)
+        except Exception:
+            # The primary may store deliveries, which the spool does not.
+            self._breaker.end_outage()
+            raise
+
     async def _probe(self) -> None:
         await self._breaker.probe(lambda primary: primary.stats(), self._operation_timeout)
 
     async def _send(self, leases: Sequence[Lease]) -> None:
         deliveries = [self._to_forward(lease.delivery) for lease in leases]
         await self._breaker.probe(lambda primary: primary.append_many(deliveries), self._operation_timeout)
+        self._breaker.end_outage()
 
     def _to_forward(self, delivery: Delivery) -> Delivery:
         return evolve(delivery, envelope_id=self._envelope_ids.get(delivery.key))

@@ -292,6 +292,61 @@ async def test_probe_closes_the_breaker_if_nothing_is_spooled(manual_inbox, slee
     assert len(messages(caplog, "primary inbox")) == 2
 
 
+async def test_an_outage_of_commits_is_one_outage(manual_inbox, sleep, primary, caplog):
+    """If the primary can be read but stores nothing, nothing waits for it, and the log has no more lines."""
+    bodies = [b"%d" % number for number in range(9)]
+    primary.rejection, primary.rejected_bodies = InboxUnavailableError("its standby is away"), frozenset(bodies)
+    await manual_inbox.append(Delivery(bodies[0]))
+    await sleep.has_been_called(1)
+    for body in bodies[1:4]:
+        await manual_inbox.append(Delivery(body))
+    calls = primary.calls.count("append")
+    for times, body in enumerate(bodies[4:], 2):
+        sleep.wake()
+        await sleep.has_been_called(times)
+        await manual_inbox.append(Delivery(body))
+    before = messages(caplog, "primary inbox")
+    primary.rejected_bodies = frozenset()
+    sleep.wake()
+    await wait_until_forwarded(manual_inbox)
+    appended = await manual_inbox.append(Delivery(b"after"))
+
+    unavailable = "the primary inbox is unavailable, storing deliveries in the spool: its standby is away"
+    assert (before, messages(caplog, "primary inbox")) == (
+        [unavailable],
+        [unavailable, "the primary inbox is available again"],
+    )
+    assert len(messages(caplog, "cannot forward")) == 1
+    assert (primary.calls.count("append"), appended.id) == (calls + 1, 10)
+
+
+async def test_claims_continue_while_the_primary_stores_nothing(manual_inbox, sleep, primary):
+    """A primary that is full has space again once its deliveries are handled."""
+    await manual_inbox.append(Delivery(b"stored"))
+    await begin_outage(manual_inbox, primary, sleep)
+    primary.rejection, primary.rejected_bodies = InboxUnavailableError("it is full"), frozenset([b"new"])
+    await manual_inbox.append(Delivery(b"new"))
+    primary.is_unavailable = False
+    sleep.wake()
+    await sleep.has_been_called(2)
+
+    assert await manual_inbox.ack(await lease_of(manual_inbox))
+    assert await manual_inbox.spooled() == 1
+
+
+async def test_deliveries_go_to_the_primary_again_if_the_spool_fails_too(primary, sleep, caplog):
+    """Once a probe has succeeded."""
+    spool = FaultyInbox(MemoryInbox())
+    async with SpoolingInbox(primary, spool, sleep=sleep) as inbox:
+        await begin_outage(inbox, primary, sleep)
+        spool.is_unavailable, primary.is_unavailable = True, False
+        sleep.wake()
+        await eventually(lambda: bool(messages(caplog, "is available again")))
+
+        assert (await inbox.append(Delivery(b"body"))).id == 1
+        spool.is_unavailable = False
+
+
 async def test_breaker_that_opens_before_the_forwarder_waits_is_probed(
     manual_inbox, sleep, primary, spool, monkeypatch
 ):
@@ -411,6 +466,19 @@ async def test_primary_that_stores_nothing_causes_no_dead_letters(manual_inbox, 
     sleep.wake()
     await wait_until_forwarded(manual_inbox)
     assert await bodies_of(manual_inbox) == [b"1", b"2"]
+
+
+async def test_a_batch_that_the_primary_does_not_store_does_not_block_the_next_delivery(inbox, primary):
+    """Nor do its deliveries stay in the way: they are delayed once the primary has stored another one."""
+    bodies = [b"bad %d" % number for number in range(_forwarder._BATCH_SIZE)]
+    primary.rejection, primary.rejected_bodies = InboxUnavailableError("connection closed"), frozenset(bodies)
+    await spool_all(inbox, primary, *bodies, b"good")
+
+    async def is_stored() -> bool:
+        return (await primary.inner.stats()).ready == 1
+
+    await eventually(is_stored)
+    assert await bodies_of(primary.inner) == [b"good"]
 
 
 async def test_replay_includes_dead_letters_of_the_spool(inbox, primary, monkeypatch):
