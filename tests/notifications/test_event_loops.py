@@ -87,15 +87,20 @@ async def test_a_request_in_another_event_loop_gets_503_if_there_is_an_inbox(rec
 
 
 async def test_stats_and_idle_belong_to_the_event_loop_of_an_inbox(receiver, run_elsewhere):
-    """They raise the same error; health never raises."""
+    """They raise the same error; health never raises, and is not ready in an event loop in which requests get 503."""
+    health = await receiver.health()
     if isinstance(receiver._intake, InlineIntake):
         await receiver.stats()
         await receiver.idle(timeout=DEADLINE)
+        assert health.ready
     else:
         for operation in (receiver.stats(), receiver.idle(timeout=DEADLINE)):
             with pytest.raises(EventLoopError, match="another event loop"):
                 await operation
-    assert (await receiver.health()).live
+        (reason,) = health.reasons
+        assert reason.startswith("the receiver is running in another event loop")
+        assert not health.ready
+    assert health.live
 
 
 @pytest.mark.parametrize("receiver", ["none", "memory"], indirect=True)

@@ -36,7 +36,8 @@ VALID = b'{"TextSent": {"Text": {"@id": 42}}}'
 class FaultyInbox(MemoryInbox):
     """An inbox that fails on demand."""
 
-    is_full = is_unreadable = False
+    is_full = False
+    read_error: BaseException | None = None
     oldest_ready_age = 0.0
 
     async def append(self, delivery: Delivery) -> AppendResult:
@@ -45,8 +46,8 @@ class FaultyInbox(MemoryInbox):
         return await super().append(delivery)
 
     async def stats(self) -> InboxStats:
-        if self.is_unreadable:
-            raise OSError("12135551212")
+        if self.read_error is not None:
+            raise self.read_error
         return InboxStats(ready=1, oldest_ready_age=self.oldest_ready_age)
 
 
@@ -136,10 +137,11 @@ async def test_a_receiver_that_cannot_store_is_not_ready(receiver, inbox, monkey
     assert recovered.healthy
 
 
-async def test_an_unreadable_inbox_makes_a_receiver_unhealthy(receiver, inbox):
+@pytest.mark.parametrize("error", [OSError("12135551212"), asyncio.CancelledError("of the driver")])
+async def test_an_unreadable_inbox_makes_a_receiver_unhealthy(receiver, inbox, error):
     """The reason does not contain the error's message, which may be private."""
     async with receiver:
-        inbox.is_unreadable = True
+        inbox.read_error = error
         assert (await receiver.health()).reasons == ("the inbox cannot be read",)
 
 

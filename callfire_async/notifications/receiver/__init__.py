@@ -292,6 +292,8 @@ class Receiver:
         Args:
             max_age: Seconds that a due delivery may wait before the receiver is unhealthy.
         """
+        if self._is_in_other_loop:
+            return Health(live=True, ready=False, healthy=False, reasons=(self._loop.advice,))
         return await intake_health(self._intake if self.is_running else None, max_age)
 
     async def stats(self) -> ReceiverStats:
