@@ -68,7 +68,7 @@ class EndpointTokens:
             ValueError: *base* is not an http or https URL, or has a query or a fragment.
         """
         parts = urlsplit(base)
-        if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
+        if parts.scheme not in ("https", "http") or not parts.hostname or {"?", "#"} & {*base}:
             raise ValueError("base must be an https URL without a query or fragment")
         return f"{base.rstrip('/')}/{self._current}"
 

@@ -49,7 +49,11 @@ def test_the_url_ends_with_the_current_token(base):
 
 
 @pytest.mark.parametrize(
-    "base", ["", "hooks.example.com", "ftp://a.example", "https://a.example?x=1", "https://a.example#x"]
+    "base",
+    [
+        *("", "hooks.example.com", "ftp://a.example"),
+        *("https://a.example?x=1", "https://a.example#x", "https://a.example/?", "https://a.example/#"),
+    ],
 )
 def test_an_invalid_base_raises(base):
     """A token cannot follow a query or a fragment."""
