@@ -423,6 +423,37 @@ async def test_a_receiver_can_start_again_while_a_handler_of_its_last_run_is_run
     assert (await receiver.stats()).inbox.done == 1
 
 
+@pytest.mark.usefixtures("short_limits")
+async def test_a_handler_that_a_stop_has_left_behind_does_not_raise_the_concurrency(stuck):
+    """When it ends, the delivery is not among those of the current run."""
+    running, peak = 0, 0
+
+    async def handle(event: Notification) -> None:
+        nonlocal running, peak
+        if not stuck.started.is_set():
+            await stuck()
+            return
+        running, peak = running + 1, max(peak, running + 1)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        running -= 1
+
+    receiver = Receiver(
+        make_router(handle), tokens=None, inbox=MemoryInbox(), shutdown_timeout=0.0, concurrency=1, handler_timeout=None
+    )
+    async with stopped_in_time(receiver):
+        await receiver.receive(postback())
+        await stuck.started.wait()
+    async with stopped_in_time(receiver):
+        await receiver.idle(WALL_SECONDS)
+        await stuck.end()
+        for number in (2, 3, 4):
+            await receiver.receive(postback(BODY.replace(b'"@id": 1', b'"@id": %d' % number)))
+        await receiver.idle(WALL_SECONDS)
+
+    assert ((await receiver.stats()).inbox.done, peak) == (4, 1)
+
+
 # --- observers ----------------------------------------------------------------------------------------------
 
 

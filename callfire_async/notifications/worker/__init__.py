@@ -113,9 +113,8 @@ class Worker:
             steps.push_async_callback(self._give_up)
             for task in self._tasks[:1]:
                 task.cancel()
-            await _cancellation.wait_for_tasks(
-                self._work.running, 0.0 if progress.is_cancelled else self.shutdown_timeout
-            )
+            seconds = 0.0 if progress.is_cancelled else self.shutdown_timeout
+            await _cancellation.wait_for_tasks(self._work.running, seconds)
 
     async def _give_up(self) -> None:
         """Cancel the handlers, and make a last attempt to settle or release each delivery."""
@@ -351,7 +350,8 @@ class Worker:
         Returns:
             The outcome's name; "lost" if the lease was lost; None if the delivery could not be settled.
         """
-        self._work.settling.add(lease.id)
+        if asyncio.current_task() in self._work.running:  # otherwise it is of a run before the last start
+            self._work.settling.add(lease.id)
         self._changed.set()
         while True:
             # A task that is cancelled without a stop belongs to an event loop that is about to be closed.
