@@ -51,8 +51,8 @@ class SpoolingInbox:
     A delivery goes to the primary. If the primary fails, does not respond within *timeout*, or is not called because
     its circuit breaker is open, the delivery goes to the spool: in both cases it is durable when ``append`` returns. A
     background task forwards spooled deliveries to the primary with the same keys and times, in order of arrival. The
-    inbox can be opened while the primary is unavailable. A delivery that the primary rejects five times while it
-    accepts others becomes a dead letter of the spool.
+    inbox can be opened while the primary is unavailable. A delivery that the primary rejects five times, or with which
+    it fails five times while it stores others, becomes a dead letter of the spool.
 
     Every other operation is the primary's and raises `InboxUnavailableError` while the primary is unavailable. Spooled
     deliveries count as ready, are listed after those of the primary, and have ids that begin with ``spool/``; after
@@ -66,8 +66,8 @@ class SpoolingInbox:
         spool: The spool: a `SqliteInbox`, or one ``in_directory`` for several processes. Opened and closed by this one.
         timeout: Seconds for the primary to store a delivery, and to open at the start.
         operation_timeout: Seconds for any other call to the primary, and for forwarding a batch of 100 deliveries.
-        failure_threshold: Number of consecutive failures after which the primary is not called until a probe succeeds, and
-            deliveries are spooled until the primary has stored those that wait.
+        failure_threshold: Number of consecutive failures after which the primary is not called until a probe succeeds,
+            and deliveries are spooled until the primary has stored one of those that wait.
         recovery_timeout: Seconds until the first probe; doubled after each failed probe, up to 30.
         drain_timeout: Seconds for forwarding spooled deliveries when the inbox closes. The rest is forwarded after the
             next start.
