@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from callfire_async._arguments import check_instance
@@ -58,8 +58,20 @@ class RedactTokenFilter(logging.Filter):
         if type(value) in (tuple, list):
             return type(value)(map(self._masked, value))
         if isinstance(value, Mapping):
-            return {key: self._masked(item) for key, item in value.items()}
+            return {self._masked_key(key): self._masked(item) for key, item in value.items()}
         if value is None or isinstance(value, int | float):
             return value
-        text = f"{value} {value!r}"
-        return value if self._tokens.masked(text) == text else self._tokens.masked(str(value))
+        text, shown = _formatted(str, value), _formatted(repr, value)
+        is_masked = any(self._tokens.masked(one) != one for one in (text, shown))
+        return self._tokens.masked(text) if is_masked else value
+
+    def _masked_key(self, key: Any) -> Any:
+        return self._tokens.masked(key) if isinstance(key, str) else key
+
+
+def _formatted(function: Callable[[Any], str], value: Any) -> str:
+    """Return the text of a value; nothing if that fails, which logging reports when it formats the record."""
+    try:
+        return function(value)
+    except Exception:  # noqa: BLE001  # of any object that is logged, and the code that logs it must not fail
+        return ""

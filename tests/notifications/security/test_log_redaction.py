@@ -47,11 +47,26 @@ def logged(*message: object, redacting: RedactTokenFilter | None = None, **more:
         (["%s %s", [CURRENT, 1.5], None], "['***', 1.5] None"),
         ([Shows(CURRENT)], "***"),
         (["%(path)s %(code)d", {"path": CURRENT, "code": 204}], "*** 204"),
+        (["%s", {f"/{CURRENT}": 1, 2: 3}], "{'/***': 1, 2: 3}"),
     ],
 )
 def test_a_record_is_masked_in_message_and_arguments(message, written):
     """Arguments of any type; one that shows no token is unchanged."""
     assert logged(*message).getMessage() == written
+
+
+class Unformattable(Shows):
+    """An object that cannot be formatted, like a row of a database whose session is closed."""
+
+    def __repr__(self) -> str:
+        raise LookupError
+
+
+def test_an_object_that_cannot_be_formatted_does_not_fail_the_code_that_logs_it():
+    """Logging reports that itself if it writes the record; the other text of the object is masked."""
+    hidden, shown = Unformattable("nothing"), Unformattable(CURRENT)
+
+    assert logged("%s %r", shown, hidden).args == ("***", hidden)
 
 
 def test_uvicorn_records_keep_five_arguments():
