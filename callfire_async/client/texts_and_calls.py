@@ -156,8 +156,9 @@ class Texts(TextsOrCalls[Text]):
         """
         Send a text to one number or several, as a broadcast of its own.
 
-        CallFire documents no protection against duplicates for this operation, so it is never retried after any part
-        of the request may have been sent. An error of unknown outcome has a note that the text may have been sent.
+        CallFire does not document what a repeated ``RequestId`` does to this operation, so it is never retried after
+        any part of the request may have been sent. An error of unknown outcome has a note that the text may have been
+        sent.
 
         Args:
             to: The recipients' numbers, one or several, without white space or commas.

@@ -215,7 +215,7 @@ def send_text(values: Mapping[str, object]) -> Operation[ResourceReference]:
     """
     Send a text, given its values by name: ``to``, ``message`` and optional ones that may be None.
 
-    CallFire documents no ``RequestId`` for this operation, so it is sent at most once.
+    CallFire does not document what a repeated ``RequestId`` does to this operation, so it is sent at most once.
     """
     checked = _checked(values, _TEXT_CHECKS, "to", "message")
     form = {"type": "TEXT", "from": checked.pop("from_number", None), **checked}
@@ -256,7 +256,12 @@ def _flat_fields(config: VoiceBroadcastConfig | IvrBroadcastConfig) -> dict[str,
     flat = {"from": values.pop("from_number"), **values}
     for part in parts:
         flat |= asdict(part, recurse=False) if part else {}
-    return {name: value for name, value in flat.items() if value != () and name not in ("id", "created")}
+    named = {_SEND_NAMES.get(name, name): value for name, value in flat.items()}
+    return {name: value for name, value in named.items() if value != () and name not in ("id", "created")}
+
+
+# The parameters of a send whose names are not those of the fields.
+_SEND_NAMES = {"begin_time": "local_restrict_begin", "end_time": "local_restrict_end"}
 
 
 class _BigMessageStrategy(OpenEnum):

@@ -20,7 +20,6 @@ from callfire_async.models import (
     BroadcastType,
     Call,
     IvrBroadcastConfig,
-    LocalTimeZoneRestriction,
     RetryConfig,
     Text,
     TextBroadcastConfig,
@@ -43,9 +42,8 @@ _CONFIGS: dict[BroadcastType, type[Config]] = {
 # The fields of an unfinished text or call that the finished one has as well.
 _KEPT = ("id", "broadcast_id", "from_number", "to_number", "to_number_attributes", "contact_id", "labels", "created")
 _RETRY_NAMES = [converters.wire_name(RetryConfig, field.name) for field in fields(RetryConfig)]
-_RESTRICTION_NAMES = [
-    converters.wire_name(LocalTimeZoneRestriction, field.name) for field in fields(LocalTimeZoneRestriction)
-]
+# The fields of the restriction have other names as parameters.
+_RESTRICTION_NAMES = {"LocalRestrictBegin": "BeginTime", "LocalRestrictEnd": "EndTime"}
 _PHONE_NUMBER = re.compile(r"\+?1?[0-9]{10}")
 _SHORT_CODE = re.compile(r"[0-9]{5,6}")
 _SEPARATORS = re.compile(r"[\s,]+")
@@ -113,7 +111,9 @@ def _config(kind: type[Config], form: Parameters) -> Config:
     """Return the configuration of a form, which has the fields of nested objects at the top level."""
     content: dict[str, Any] = {**form, "FromNumber": form.get("From") or None}
     content["RetryConfig"] = {name: listed_values(form, name) for name in _RETRY_NAMES if name in form}
-    content["LocalTimeZoneRestriction"] = {name: form[name] for name in _RESTRICTION_NAMES if name in form}
+    content["LocalTimeZoneRestriction"] = {
+        name: form[parameter] for parameter, name in _RESTRICTION_NAMES.items() if parameter in form
+    }
     config, problems = converters.structure(kind, content, kind.__name__)
     if problems:
         raise ApiErrorResponse(400, ", ".join(problems))

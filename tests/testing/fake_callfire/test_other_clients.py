@@ -111,7 +111,7 @@ async def test_an_empty_subscription(request_fake):
 TEXT = (
     "Type=TEXT&BroadcastName=Java+%E4%F6&ScrubBroadcastDuplicates=true&To=12132212384%3Fattr1%3Dval1%26attr2%3Dval2"
     "&To=16505339974%3Fattr1%3D%E9&Label=label1&Label=label2&UseDefaultBroadcast=false&From=67076"
-    "&BeginTime=10%3A10%3A10&EndTime=11%3A20%3A20&Message=Gr%FC%DFe&BigMessageStrategy=SEND_MULTIPLE"
+    "&LocalRestrictBegin=10%3A10%3A10&LocalRestrictEnd=11%3A20%3A20&Message=Gr%FC%DFe&BigMessageStrategy=SEND_MULTIPLE"
 )
 
 

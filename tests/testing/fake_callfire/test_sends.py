@@ -288,8 +288,8 @@ async def test_the_broadcast_of_calls(http):
         "MaxAttempts": "2",
         "RetryResults": ["BUSY", "NO_ANS"],
         "RetryPhoneTypes": "FIRST_NUMBER HOME_PHONE",
-        "BeginTime": "04:10:10",
-        "EndTime": "22:20:20",
+        "LocalRestrictBegin": "04:10:10",
+        "LocalRestrictEnd": "22:20:20",
     }
 
     broadcast = await broadcast_of(http, "/call.json", form)
