@@ -27,9 +27,10 @@ from callfire_async.testing.fake_callfire._postback_builder import (
     build_subscription_postbacks,
     build_webhook_postback,
 )
+from callfire_async.testing.fake_callfire._request_ids import RepeatedRequestId, RequestIds
 from callfire_async.testing.fake_callfire._rest_api import RestApi
 from callfire_async.testing.fake_callfire._sender import OutgoingPostback, PostbackResult, PostbackSender
-from callfire_async.testing.fake_callfire._subscription_store import RepeatedRequestId, SubscriptionStore
+from callfire_async.testing.fake_callfire._subscription_store import SubscriptionStore
 from callfire_async.testing.fake_callfire._webhook_store import WebhookStore, WebhookUpdate
 from callfire_async.testing.faults import ConnectionAborted, Fault, PostbackFault, with_fault
 
@@ -48,8 +49,8 @@ class FakeCallFire:
     Args:
         login: API login that clients must send.
         password: API password that clients must send.
-        repeated_request_id: The response to a create or update whose ``RequestId`` was used before: the response to the
-            ``first`` request, carried out as if the ID were ``ignored``, or 400 (``refused``).
+        repeated_request_id: The response to a create, update or send whose ``RequestId`` was used before: the response
+            to the ``first`` request, carried out as if the ID were ``ignored``, or 400 (``refused``).
         list_of_one: JSON form of a list with one item: an ``array``, or a bare ``object``, which some servers sent.
         update_status: Status of an update's response: 204, or 200 with an empty body.
         max_subscriptions: Maximum number of subscriptions.
@@ -110,14 +111,17 @@ class FakeCallFire:
         _check_choice("update_status", update_status, UpdateStatus)
         _check_choice("webhook_update", webhook_update, WebhookUpdate)
         _check_choice("postback_shape", postback_shape, PostbackShape)
+        check_integer("max_subscriptions", max_subscriptions)
+        # Without a slot, a postback would wait forever.
+        check_integer("concurrency", concurrency, minimum=1)
+        check_number("postback_timeout", postback_timeout, is_exclusive=True)
         self.login = login
         self.password = password
         #: Faults of the next postbacks, in order; None sends a postback without a fault.
         self.postback_faults: deque[PostbackFault | None] = deque()
-        self._subscription_store = SubscriptionStore(
-            max_subscriptions=max_subscriptions, repeated_request_id=repeated_request_id
-        )
-        self._message_store = MessageStore()
+        request_ids = RequestIds(repeated_request_id)
+        self._subscription_store = SubscriptionStore(max_subscriptions=max_subscriptions, request_ids=request_ids)
+        self._message_store = MessageStore(request_ids)
         self._events_per_postback = events_per_postback
         self._postback_shape: PostbackShape = postback_shape
         self._finishes: dict[type[Text | Call], bool] = {Text: finishes_texts, Call: finishes_calls}
@@ -225,20 +229,20 @@ class FakeCallFire:
 
     async def _emit_group(self, events: Sequence[Notification]) -> list[PostbackResult]:
         late, self._late = self._late, []
-        postbacks = [*self._subscription_postbacks(events), *self._webhook_postbacks(events)]
+        now = datetime.now(UTC)
+        # API v2 has milliseconds.
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        postbacks = [*self._subscription_postbacks(events, now), *self._webhook_postbacks(events, now)]
         due = [attempt for postback in postbacks for attempt in self._with_postback_fault(postback)]
         async with self._open_sender() as sender:
             results = await _post_all(sender, due)
             return results + await _post_all(sender, [(postback, False) for postback in late])
 
-    def _subscription_postbacks(self, events: Iterable[Notification]) -> Iterable[OutgoingPostback]:
+    def _subscription_postbacks(self, events: Iterable[Notification], now: datetime) -> Iterable[OutgoingPostback]:
         for event in events:
-            yield from build_subscription_postbacks(event, self.subscriptions, self._postback_shape)
+            yield from build_subscription_postbacks(event, self.subscriptions, self._postback_shape, now)
 
-    def _webhook_postbacks(self, events: Sequence[Notification]) -> Iterable[OutgoingPostback]:
-        now = datetime.now(UTC)
-        # API v2 has milliseconds.
-        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+    def _webhook_postbacks(self, events: Sequence[Notification], now: datetime) -> Iterable[OutgoingPostback]:
         for webhook in self.webhooks:
             if postback := build_webhook_postback(events, webhook, now):
                 if webhook.single_use:

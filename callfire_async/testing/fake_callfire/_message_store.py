@@ -19,6 +19,7 @@ from callfire_async.testing.fake_callfire._outbound_messages import (
     read_recipients,
 )
 from callfire_async.testing.fake_callfire._parameters import Parameters, listed_values, query_number
+from callfire_async.testing.fake_callfire._request_ids import RequestIds
 
 __all__ = ["MessageStore"]
 
@@ -64,7 +65,8 @@ _FILTER_NAMES = frozenset(converters.wire_name(_QueryFilter, field.name) for fie
 class MessageStore:
     """The texts and calls of one account."""
 
-    def __init__(self) -> None:
+    def __init__(self, request_ids: RequestIds) -> None:
+        self._request_ids = request_ids
         self._actions: dict[type[Text | Call], dict[int, Text | Call]] = {Text: {}, Call: {}}
         self._broadcasts: dict[int, Broadcast] = {}
         # CallFire's real IDs have these forms.
@@ -95,7 +97,10 @@ class MessageStore:
         return [action for action in reversed(self._actions[kind].values()) if query_filter.accepts(action)]
 
     def send(self, kind: type[Text | Call], form: Parameters) -> int:
-        """Create an unfinished text or call for each recipient; return the ID of the broadcast."""
+        """Create an unfinished text or call for each recipient, unless it is repeated; return the broadcast's ID."""
+        operation = f"send {kind.__name__}"
+        if (earlier_id := self._request_ids.find(operation, form)) is not None:
+            return earlier_id
         recipients = read_recipients(form)
         broadcast_id = self._broadcast_id(form)
         broadcast = create_broadcast(kind, broadcast_id, form, datetime.now(UTC).replace(microsecond=0))
@@ -105,7 +110,7 @@ class MessageStore:
             self.add(action)
             if recipient.is_valid:
                 self._unfinished[kind].append((broadcast_id, action))
-        return broadcast_id
+        return self._request_ids.remember(operation, form, broadcast_id)
 
     def _broadcast_id(self, form: Parameters) -> int:
         """Return the ID of the broadcast to which a send belongs: one that the form has, or a new one."""

@@ -5,14 +5,14 @@ A recipient is valid if it has ten digits, or eleven that begin with 1. The mess
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
 from attrs import evolve, fields, frozen
 
-from callfire_async._codec import converters
+from callfire_async._codec import converters, documents
 from callfire_async.models import (
     ActionState,
     Broadcast,
@@ -82,8 +82,19 @@ def _split(value: str) -> Iterator[str]:
 
 
 def _recipient(item: str) -> Recipient:
-    number, _, attributes = item.partition("?")
-    return Recipient(number, tuple(sorted(parse_qsl(attributes, keep_blank_values=True))))
+    number, _, text = item.partition("?")
+    attributes = tuple(sorted(parse_qsl(text, keep_blank_values=True)))
+    if attributes:
+        _check_attributes(dict(attributes))
+    return Recipient(number, attributes)
+
+
+def _check_attributes(attributes: Mapping[str, str]) -> None:
+    """Raise an error for a name that cannot be an attribute of an element, as which CallFire returns it."""
+    try:
+        documents.read(documents.write_xml({"ToNumber": {f"@{name}": value for name, value in attributes.items()}}))
+    except ValueError:
+        raise ApiErrorResponse(400, "The name of an attribute of To is not valid in XML") from None
 
 
 # --- broadcasts -------------------------------------------------------------------------------------------

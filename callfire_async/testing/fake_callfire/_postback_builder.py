@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from attrs import evolve
@@ -29,19 +29,31 @@ def _is_url(endpoint: str | None) -> bool:
     return (endpoint or "").startswith(("http://", "https://"))
 
 
+def _has_expired(expires_at: datetime | None, now: datetime) -> bool:
+    """Return whether a time has passed; one without an offset is in UTC."""
+    if expires_at is None:
+        return False
+    return (expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC)) < now
+
+
 # --- API 1.1 ----------------------------------------------------------------------------------------------
 
 
 def build_subscription_postbacks(
-    event: Notification, subscriptions: Iterable[Subscription], shape: PostbackShape
+    event: Notification, subscriptions: Iterable[Subscription], shape: PostbackShape, now: datetime
 ) -> list[OutgoingPostback]:
-    """Return the postbacks of an event to the enabled subscriptions that it matches, each in its own format."""
-    return [_subscription_postback(event, item, shape) for item in subscriptions if _is_posted_to(event, item)]
+    """
+    Return the postbacks of an event to the enabled subscriptions that it matches, each in its own format.
+
+    A subscription that has expired before *now* gets none.
+    """
+    return [_subscription_postback(event, item, shape) for item in subscriptions if _is_posted_to(event, item, now)]
 
 
-def _is_posted_to(event: Notification, subscription: Subscription) -> bool:
+def _is_posted_to(event: Notification, subscription: Subscription, now: datetime) -> bool:
     return (
         bool(subscription.enabled)
+        and not _has_expired(subscription.expires_at, now)
         and subscription.notification_format in _POSTED_FORMATS
         and _is_url(subscription.endpoint)
         and matches(event, subscription)
@@ -88,7 +100,7 @@ def build_webhook_postback(events: Sequence[Notification], webhook: Webhook, now
         webhook: Its secret signs the body.
         now: The time of the events that have none.
     """
-    if not webhook.enabled or not _is_url(webhook.callback) or (webhook.expires_at or now) < now:
+    if not webhook.enabled or not _is_url(webhook.callback) or _has_expired(webhook.expires_at, now):
         return None
     matching = [event for event in events if matches_webhook(event, webhook)]
     posted = [_posted_by(webhook, event, now) for event in (matching[:1] if webhook.single_use else matching)]

@@ -96,7 +96,8 @@ class _ConnectionPool:
             skip_auto_headers=["Accept", "Accept-Encoding"],
             auto_decompress=False,
         )
-        self._failures = (aiohttp.ClientError, TimeoutError)
+        # UnicodeError: a host name with an empty or too long label.
+        self._failures = (aiohttp.ClientError, TimeoutError, UnicodeError)
 
     async def post(self, postback: OutgoingPostback, *, cut: bool) -> int | None:
         """Return the status of the response, or None without one."""
@@ -124,17 +125,17 @@ class _TransportPoster:
     async def post(self, postback: OutgoingPostback, *, cut: bool) -> int | None:
         """Return the status of the response, or None without one."""
         content = _half(postback.body, httpx.WriteError(_CUT)) if cut else postback.body
-        # `AsyncClient.build_request` would add httpx's own headers.
-        request = httpx.Request(
-            "POST",
-            postback.endpoint,
-            headers=_headers(postback),
-            content=content,
-            extensions={"timeout": self._timeout},
-        )
         try:
+            # `AsyncClient.build_request` would add httpx's own headers.
+            request = httpx.Request(
+                "POST",
+                postback.endpoint,
+                headers=_headers(postback),
+                content=content,
+                extensions={"timeout": self._timeout},
+            )
             return (await self._client.send(request)).status_code
-        except httpx.TransportError:
+        except (httpx.TransportError, httpx.InvalidURL):
             return None
 
     async def aclose(self) -> None:

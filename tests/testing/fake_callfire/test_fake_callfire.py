@@ -325,6 +325,28 @@ async def test_unfinished_events_are_not_posted(fake, endpoint, event):
     assert (await fake.emit(event), endpoint.received) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("expires_at", "count"),
+    [
+        ("946684800000", 0),
+        ("2000-01-01T00:00:00Z", 0),
+        ("2000-01-01T00:00:00", 0),
+        ("4102444800000", 1),
+        ("2100-01-01T00:00:00", 1),
+    ],
+)
+async def test_a_subscription_that_expires(fake, endpoint, expires_at, count):
+    """It gets the events until then; a time without an offset is in UTC."""
+    parameters = {"Endpoint": ENDPOINT, "TriggerEvent": OUTBOUND, "ExpiresAt": expires_at}
+    transport = httpx.ASGITransport(fake)
+    async with httpx.AsyncClient(transport=transport, auth=("login", "password")) as http:
+        (await http.post("https://callfire/subscription", data=parameters)).raise_for_status()
+
+    await fake.emit(make_text_sent())
+
+    assert len(endpoint.received) == count
+
+
 async def test_a_changed_or_deleted_subscription(fake, endpoint):
     """The subscriptions at the time of the event count."""
     changed, deleted = await subscribe(fake), await subscribe(fake)
@@ -508,11 +530,50 @@ async def test_an_endpoint_that_cannot_be_reached(endpoint):
     assert result.status is None
 
 
+@pytest.mark.parametrize("url", ["https://[token", "https://127.0.0.256/token", f"https://{'a' * 64}.invalid/token"])
+@pytest.mark.parametrize("in_process", [True, False])
+async def test_an_endpoint_that_cannot_be_a_host(endpoint, url, in_process):
+    """It gets no postback, and others do."""
+    transport = httpx.ASGITransport(endpoint) if in_process else None
+    async with uvicorn_server(endpoint) as port, FakeCallFire(transport=transport) as fake:
+        await subscribe(fake, endpoint=url)
+        await subscribe(fake, endpoint=f"http://127.0.0.1:{port}/token")
+
+        *_, valid = await fake.emit(make_text_sent())
+
+    assert (valid.status, endpoint.received[-1].path) == (204, "/token")
+
+
 def test_results_are_values():
     """They can be compared and hashed."""
     assert (
         len({PostbackResult(1, 204, 0.5, ("text", 1, "SENT")), PostbackResult(1, 204, 0.5, ("text", 1, "SENT"))}) == 1
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "error"),
+    [
+        ({"repeated_request_id": "reject"}, ValueError),
+        ({"list_of_one": "list"}, ValueError),
+        ({"update_status": 201}, ValueError),
+        ({"webhook_update": "Replace"}, ValueError),
+        ({"postback_shape": 2015}, ValueError),
+        ({"max_subscriptions": -1}, ValueError),
+        ({"concurrency": 0}, ValueError),
+        ({"postback_timeout": 0}, ValueError),
+        ({"postback_timeout": "30"}, TypeError),
+        ({"drop_rate": 5}, ValueError),
+        ({"duplicate_rate": -0.1}, ValueError),
+        ({"duplicate_rate": None}, TypeError),
+    ],
+)
+def test_an_invalid_option(option, error):
+    """It is refused where it is given: ignored, it would hide what a test is about."""
+    (name,) = option
+
+    with pytest.raises(error, match=f"^{name} must "):
+        FakeCallFire(**option)
 
 
 def test_every_option_is_documented():

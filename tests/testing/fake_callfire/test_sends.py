@@ -76,6 +76,22 @@ async def test_every_recipient_of_every_parameter(http, path, form, recipients):
 
 
 @each_kind
+@pytest.mark.parametrize(
+    ("repeated", "statuses", "count"),
+    [("first", [201, 201], 1), ("ignored", [201, 201], 2), ("refused", [201, 400], 1)],
+)
+async def test_a_repeated_request_id(path, form, repeated, statuses, count):
+    """It identifies a send, as in CallFire's older reference; the effect is an option, as of creates."""
+    transport = httpx.ASGITransport(FakeCallFire(transport=PostbackRecorder(), repeated_request_id=repeated))
+    async with httpx.AsyncClient(transport=transport, base_url=BASE, auth=("login", "password")) as http:
+        sent = [await http.post(path, data=form | {"RequestId": "1"}) for _ in range(2)]
+        items = await listed(http, path, {})
+
+    assert ([response.status_code for response in sent], len(items)) == (statuses, count)
+    assert (sent[0].json() == sent[1].json()) is (repeated == "first")
+
+
+@each_kind
 @pytest.mark.parametrize(("scrub", "count"), [("true", 1), ("false", 2), (None, 2)])
 async def test_a_repeated_recipient(http, path, form, scrub, count):
     """Duplicates are removed on request only."""
@@ -100,6 +116,15 @@ async def test_the_attributes_of_a_recipient(http, path, form, recipients, expec
 
     found = [item["ToNumber"] for item in await listed(http, path, {"BroadcastId": broadcast_id})]
     assert [{name: number[name] for name in number if name != "value"} for number in found] == expected
+
+
+@each_kind
+@pytest.mark.parametrize("attribute", ["first name=Bo", "1st=Bo", "=Bo", "x:name=Bo"])
+async def test_an_attribute_without_a_valid_name(fake, http, path, form, attribute):
+    """XML has no such attribute: the response is 400, and nothing is sent."""
+    response = await http.post(path, data=form | {"To": ["12135550142", f"12135550143?{attribute}"]})
+
+    assert (response.status_code, await listed(http, path, {})) == (400, [])
 
 
 @each_kind
