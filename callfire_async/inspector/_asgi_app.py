@@ -30,7 +30,7 @@ from callfire_async._arguments import check_instance, check_methods
 from callfire_async.errors import InboxError
 from callfire_async.inspector._server import LOOPBACK, serve
 from callfire_async.inspector.history import DeliveryView
-from callfire_async.inspector.sources import Source, view_of
+from callfire_async.inspector.sources import NO_DEAD_LETTER, Source, view_of
 from callfire_async.inspector.views import to_detail, to_row
 from callfire_async.notifications.inbox.base import parse_row_id
 
@@ -181,7 +181,7 @@ class InspectorApp:
 
     async def _replay_dead_letter(self, request: Request) -> Response:
         replayed = await self._source.replay_dead_letters([request.path_params["id"]])
-        return _replayed(None if replayed else self._source.read_only or "the delivery is no longer a dead letter")
+        return _replayed(None if replayed else self._source.read_only or NO_DEAD_LETTER)
 
     async def _replay_dead_letters(self, request: Request) -> Response:  # noqa: ARG002  # takes no parameters
         if self._source.read_only:

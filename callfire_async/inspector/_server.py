@@ -1,6 +1,7 @@
 """Serve ASGI applications with uvicorn, in the running event loop."""
 
 import asyncio
+import errno
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -66,8 +67,11 @@ class _Server(uvicorn.Server):
 def _create_listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except UnicodeError:
+        raise OSError(errno.EINVAL, f"cannot listen on {host}: not a host name") from None
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on port {port}: {error.strerror}") from None
+        place = f"port {port}" if host == LOOPBACK else f"port {port} of {host}"
+        raise OSError(error.errno, f"cannot listen on {place}: {error.strerror}") from None
 
 
 @contextmanager

@@ -33,12 +33,14 @@ from callfire_async.notifications.inbox.base import parse_row_id
 from callfire_async.notifications.observers import has_failed
 from callfire_async.notifications.parsing import parse_each, parse_or_split
 
-__all__ = ["FileSource", "ReceiverSource", "Source", "view_of"]
+__all__ = ["NO_DEAD_LETTER", "FileSource", "ReceiverSource", "Source", "view_of"]
 
 I = TypeVar("I", bound=Inbox | None)  # noqa: E741  # an inbox
 
 _log = logging.getLogger("callfire_async.inspector")
 
+#: Why a dead letter cannot be replayed.
+NO_DEAD_LETTER = "the delivery is no longer a dead letter"
 _MAX_DEAD_LETTERS = 500
 _POLL_SECONDS = 1.0
 _REFUSAL_REASONS = {
@@ -279,8 +281,9 @@ class ReceiverSource(_InboxReader[Inbox | None], Observer):
 
     async def replay(self, item: DeliveryView) -> str | None:
         """Replay a dead letter; submit any other delivery as a new one with the same body."""
-        if item.outcome == "dead" and item.id is not None and await self.replay_dead_letters([str(item.id)]):
-            return None
+        if item.outcome == "dead" and item.id is not None:
+            # Another process may have replayed it: a copy of it would be handled as well.
+            return None if await self.replay_dead_letters([str(item.id)]) else NO_DEAD_LETTER
         if item.delivery is None or not item.body:
             return "the body is no longer available"
         key = f"{item.delivery.key}:replayed:{secrets.token_hex(8)}"

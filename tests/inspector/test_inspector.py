@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import httpx
@@ -428,6 +428,17 @@ async def test_dead_letter_is_replayed(service):
     assert none == (409, {"error": "the delivery is no longer a dead letter"})
 
 
+async def test_delivery_that_is_no_longer_dead_is_not_replayed(service):
+    """Another process may have replayed or purged it: a copy of it would be handled as well."""
+    await service.post(text(42, "fail"))
+    await service.inbox.purge(dead_before=datetime.now(UTC) + timedelta(days=1))
+
+    replayed = await service.send("deliveries/1/replay")
+
+    assert replayed == (409, {"error": "the delivery is no longer a dead letter"})
+    assert service.outcomes == ["dead"]
+
+
 async def test_dropped_body_is_read_from_the_inbox(service):
     """A body that the history has dropped is read from the inbox; the attempts come from the history."""
     await service.post(text(42, "fail"))
@@ -836,6 +847,23 @@ def test_non_loopback_host_is_warned_about(tmp_path, monkeypatch, host, warned):
 
     assert (result.status, "not encrypted" in result.err) == (0, warned)
     assert addresses == [BindAddress(host, 8485)]
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "inspector..example.com"])
+def test_unavailable_host_is_reported(tmp_path, host):
+    """The error names the host and the options that change the address."""
+    path = tmp_path / "callfire.db"
+    with asyncio.Runner() as runner:
+        inbox = SqliteInbox(path)
+        runner.run(inbox.__aenter__())
+        runner.run(inbox.__aexit__(None, None, None))
+
+    result = run_command("inspect", str(path), "--host", host)
+
+    assert result.status == 1
+    assert re.search(
+        rf"^error: cannot listen on .*{host}: .*; choose another with --port or --host$", result.err, re.MULTILINE
+    )
 
 
 async def test_ipv6_address():

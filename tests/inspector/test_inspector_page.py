@@ -347,6 +347,25 @@ async def test_handled_delivery_is_replayed_as_a_new_one(page, inspected):
     assert (await inspected.receiver.stats()).handled == 2
 
 
+async def test_double_click_replays_once(page, inspected):
+    """The second click of a double click, and the repeats of a key that is held down, replay nothing."""
+    await page.open(inspected.url)
+    await inspected.post(text(42))
+    await page.rows(1)
+    await page.click(".row")
+    await page.wait_for("document.querySelector('#replay:not(:disabled)')")
+    held = "new KeyboardEvent('keydown', {key: 'r', repeat: true, bubbles: true})"
+    await page.run(f"document.body.dispatchEvent({held})")
+    for detail in (2, 1):
+        event = f"new MouseEvent('click', {{detail: {detail}, bubbles: true}})"
+        await page.run(f"document.querySelector('#replay').dispatchEvent({event})")
+    await page.rows(2)
+    await page.wait_for("document.querySelector('#toast').innerText === 'Replayed.'")
+    await inspected.receiver.idle(timeout=DEADLINE)
+
+    assert (await inspected.receiver.stats()).handled == 2
+
+
 async def test_keyboard_navigation(page, inspected):
     """The list, a delivery and the filters are reached with the keyboard."""
     await page.open(inspected.url)

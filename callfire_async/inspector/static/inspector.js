@@ -448,8 +448,9 @@ async function toggleReveal() {
   await loadDetail();
 }
 
-async function replaySelected() {
-  if (state.selected === null) return;
+// The second click of a double click, or a key that is held down, would replay a delivery again.
+async function replaySelected(event) {
+  if (state.selected === null || event.detail > 1 || event.repeat) return;
   if (state.readOnly) { notify(state.readOnly); return; }
   try {
     await callApi(`${state.selected}/replay`, "POST");
@@ -621,7 +622,7 @@ function onKeyDown(event) {
     detail.focus();
   } else if (Object.hasOwn(SHORTCUTS, event.key) && $("single-keys").checked) {
     event.preventDefault();
-    SHORTCUTS[event.key]();
+    SHORTCUTS[event.key](event);
   }
 }
 
