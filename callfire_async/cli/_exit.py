@@ -6,6 +6,7 @@ rejected, and 130 after Ctrl-C.
 """
 
 import asyncio
+import errno
 import sys
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,7 @@ __all__ = [
     "WRONG_USE",
     "CliError",
     "ErrorHandlingGroup",
+    "confirm",
     "port_errors",
     "usage_errors",
 ]
@@ -60,7 +62,7 @@ def usage_errors() -> Iterator[None]:
 
 @asynccontextmanager
 async def port_errors(server: AbstractAsyncContextManager[T], option: str = "--port") -> AsyncIterator[T]:
-    """Enter a server; report a port that is not available, with the option that changes the port."""
+    """Enter a server; report an address that is not available, with the option that changes it."""
     async with AsyncExitStack() as stack:
         try:
             entered = await stack.enter_async_context(server)
@@ -95,6 +97,25 @@ def _handled_errors() -> Iterator[None]:
             _exit(str(error), MISSING_CREDENTIALS)
         except CallFireError as error:
             _exit(str(error), FAILED)
+        except OSError as error:
+            # Typer ends the command after a closed pipe.
+            if error.errno == errno.EPIPE:
+                raise
+            _exit(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
+
+
+def confirm(question: str) -> None:
+    """Ask for a confirmation; end the command without one."""
+    try:
+        typer.confirm(question, abort=True)
+    except typer.Abort as error:
+        # The cause is hidden: Typer raises the same exception after an answer, Ctrl-C and the end of standard input.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        if isinstance(error.__context__, EOFError):
+            typer.echo(err=True)
+            raise CliError("standard input has no answer: confirm with --yes") from None
+        raise
 
 
 def _exit(message: str, status: int) -> Never:

@@ -31,7 +31,11 @@ _SERVERS = {"postgresql": _POSTGRES, "postgres": _POSTGRES, "nats": _JETSTREAM, 
 
 def _scheme(target: str) -> str:
     """Return the scheme of a URL without a driver, which the inbox refuses with an explanation."""
-    return urlsplit(target).scheme.partition("+")[0]
+    try:
+        return urlsplit(target).scheme.partition("+")[0]
+    except ValueError:
+        # Its message may quote the password.
+        raise CliError("INBOX is not a valid URL: check the host and its brackets", WRONG_USE) from None
 
 
 def _is_server(target: str) -> bool:
@@ -84,8 +88,12 @@ def _existing_path(target: str) -> Path:
     if "://" in target:
         schemes = ", ".join(f"{scheme}://" for scheme in _SERVERS)
         raise CliError(f"INBOX must be a file, a directory, or a URL that starts with one of {schemes}", WRONG_USE)
-    if not Path(target).exists():
-        raise CliError(f"inbox {target} does not exist", WRONG_USE)
+    try:
+        Path(target).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CliError(f"inbox {target} does not exist", WRONG_USE) from None
+    except OSError as error:
+        raise CliError(f"inbox {target} cannot be read: {error.strerror}", WRONG_USE) from None
     return Path(target)
 
 

@@ -4,6 +4,8 @@ import sys
 from importlib import import_module
 from urllib.parse import urlsplit
 
+import httpx
+
 from callfire_async.cli._exit import WRONG_USE, CliError
 from callfire_async.notifications import Router
 
@@ -15,7 +17,9 @@ def check_url(option: str, url: str) -> None:
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        # Raise what a request to this host would raise: ValueErrors, too.
+        httpx.URL(url).raw_host.decode("ascii").encode("idna")
+    except (ValueError, httpx.InvalidURL):
         is_valid = False
     if not (is_valid and url.isprintable()):
         raise CliError(f"{option} must be an http or https URL", WRONG_USE)
@@ -24,7 +28,8 @@ def check_url(option: str, url: str) -> None:
 def load_router(name: str) -> Router:
     """Import a router named as ``module:router``, also from the working directory."""
     module_name, _, attribute = name.partition(":")
-    if not (module_name and attribute):
+    # A relative name has no package to which it could be relative.
+    if not (module_name and attribute) or module_name.startswith("."):
         raise CliError("--router must have the form MODULE:ROUTER, for example service:router", WRONG_USE)
     sys.path.insert(0, "")
     try:

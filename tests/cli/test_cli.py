@@ -1,11 +1,13 @@
 """The entry point and the exit statuses of the command line."""
 
 import sys
+from io import StringIO
 
 import pytest
 from typer.testing import CliRunner
 
 from callfire_async.cli import main
+from callfire_async.cli._exit import confirm
 from callfire_async.cli.app import app
 
 
@@ -58,3 +60,18 @@ def test_demo_exits_with_1_if_events_were_lost(monkeypatch, lost, status, fracti
     monkeypatch.setattr("callfire_async.cli.commands.demo.run", run)
 
     assert CliRunner().invoke(app, ["demo", "--events", "7", "--crash", "2", "--drop", fraction]).exit_code == status
+
+
+class InterruptedInput(StringIO):
+    """A standard input at which the user presses Ctrl-C."""
+
+    def readline(self, *_):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_at_a_confirmation_is_not_an_answer(monkeypatch):
+    """It interrupts the command, whose status is then 130, not that of a refusal."""
+    monkeypatch.setattr(sys, "stdin", InterruptedInput())
+
+    with pytest.raises(KeyboardInterrupt):
+        confirm("Apply these changes?")

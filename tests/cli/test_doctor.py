@@ -10,7 +10,7 @@ import pytest
 import trustme
 from cli.command_runner import TOKEN, run_command
 from loopback import response_bytes, serve_with
-from notifications.servers import serve_asgi
+from notifications.servers import serve_asgi, serve_fastapi
 
 from callfire_async.cli._client_options import ClientOptions
 from callfire_async.cli._exit import CliError
@@ -75,7 +75,8 @@ def test_unreachable_account_is_status_1(run, account):
 def test_invalid_urls_are_wrong_usage():
     """An invalid base URL or endpoint exits with status 2."""
     assert run_command("doctor", "--base-url", "ftp://example.com").status == 2
-    assert run_command("doctor", "--base-url", "http://127.0.0.1:9", "--endpoint", "nowhere").status == 2
+    for url in ("nowhere", "http://127.0.0.256/callfire", "http://hooks..example.com/callfire"):
+        assert run_command("doctor", "--base-url", "http://127.0.0.1:9", "--endpoint", url).status == 2
 
 
 async def test_missing_total_is_counted():
@@ -100,7 +101,7 @@ async def test_check_of_a_receiver_has_no_effect():
         stats = await receiver.stats()
 
     assert [(check.is_ok, check.name) for check in checks.values()] == [(True, "endpoint"), (True, "token")]
-    assert (dict(stats.refused), stats.handled) == ({"empty": 1, "token": 1}, 0)
+    assert (dict(stats.refused), stats.handled) == ({"empty": 1, "token": 2}, 0)
 
 
 async def test_wrong_token_is_found():
@@ -120,10 +121,20 @@ async def test_endpoint_without_token_is_found():
     assert (checks["endpoint"].is_ok, checks["token"].is_ok) == (True, False)
 
 
+@pytest.mark.parametrize("end", ["", "/"])
+async def test_bare_endpoint_without_token_is_found(end):
+    """A receiver that requires no token may have none in its URL; the path beside it is another application's."""
+    async with serve_fastapi(make_receiver(None)) as endpoint:
+        checks = await endpoint_checks(endpoint.url("").rstrip("/") + end)
+
+    assert (checks["endpoint"].is_ok, checks["token"].is_ok) == (True, False)
+    assert "any token is accepted" in checks["token"].message
+
+
 @pytest.mark.parametrize("statuses", [["200 OK"], ["400 Bad Request", "302 Found"]])
 async def test_other_application_is_found(statuses):
     """An application that is not a receiver fails."""
-    remaining = iter(statuses)
+    remaining = iter([*statuses, statuses[-1]])
 
     async def respond(_, writer):
         writer.write(response_bytes(b"", next(remaining)))

@@ -283,11 +283,19 @@ def test_timeout_reports_the_current_state(tmp_path, service, monkeypatch):
     assert (shown.status, shown.items[0]["state"]) == (1, "leased")
 
 
+def test_timeout_requires_a_router(file):
+    """Without --router nothing is handled, and nothing is waited for."""
+    shown = run_command("inbox", "replay", file, "--timeout", "5")
+
+    assert (shown.status, "--timeout requires --router" in shown.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     "router",
     [
         "cli_service",
         ":router",
+        ".cli_service:router",
         "no_such_module:router",
         "cli_importing:router",
         "cli_service:number",
@@ -389,6 +397,14 @@ def test_purge_deletes_dead_letters(directory, file):
     assert (refused.status, purged.out.splitlines()[-1], in_json.items) == (1, "2 deleted", [{"purged": 2}])
 
 
+def test_prompt_without_an_answer_is_an_error(file):
+    """The end of standard input is an error that names --yes, and nothing is deleted."""
+    ended = run_command("inbox", "purge", file, "--dead-before", "0m", input="")
+
+    assert (ended.status, ended.err.strip()) == (1, "error: standard input has no answer: confirm with --yes")
+    assert run_command("inbox", "stats", file, "--json").items[0]["dead"] == 2
+
+
 @pytest.mark.parametrize(
     "options",
     [[], ["--dead-before", "soon"], ["--dead-before", "999999d"], ["--dead-before", "1d", "--json"]],
@@ -435,11 +451,24 @@ def test_missing_driver_names_its_extra(monkeypatch, target, module, extra, comm
     assert "sesame" not in shown.err
 
 
-@pytest.mark.parametrize("target", ["missing.db", "redis://localhost"])
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("missing.db", "does not exist"),
+        ("file/missing.db", "does not exist"),
+        ("x" * 300, "cannot be read: File name too long"),
+        ("redis://localhost", "postgresql://"),
+        ("postgresql://u:sesame@[::1/d", "not a valid URL"),
+    ],
+)
 @pytest.mark.parametrize("command", [["stats"], ["replay"]])
-def test_invalid_inbox_is_wrong_usage(target, command):
-    """A missing file or an unknown URL scheme exits with status 2."""
-    assert run_command("inbox", *command, target).status == 2
+def test_invalid_inbox_is_wrong_usage(tmp_path, target, problem, command):
+    """A missing or inaccessible file, an invalid URL or an unknown scheme exits with status 2."""
+    (tmp_path / "file").touch()
+
+    shown = run_command("inbox", *command, target)
+
+    assert (shown.status, problem in shown.err, "sesame" in shown.err) == (2, True, False)
 
 
 @pytest.mark.parametrize("command", [["stats"], ["purge", "--dead-before", "1d", "--yes"]])
@@ -551,6 +580,15 @@ def test_restore_is_refused_while_the_file_is_owned(owned, monkeypatch):
 
     assert (refused.status, "nothing was restored" in refused.err, "owned by process" in refused.err) == (1, True, True)
     assert "stop the service first" in refused.err
+
+
+def test_backup_that_cannot_be_written_is_an_error(file, tmp_path):
+    """The error names the file, and is one line."""
+    (tmp_path / "notes").touch()
+
+    failed = run_command("inbox", "backup", file, "notes/backup.db")
+
+    assert (failed.status, "notes/backup.db" in failed.err, len(failed.err.splitlines())) == (1, True, 1)
 
 
 def test_restore_keeps_the_old_file(file):

@@ -258,7 +258,20 @@ async def test_unknown_event_type_is_wrong_usage(capsys):
             pass
 
 
-@pytest.mark.parametrize("url", ["nowhere", "ftp://127.0.0.1/", "http://[", "http://127.0.0.1:0/", "http://a\n/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nowhere",
+        "ftp://127.0.0.1/",
+        "http://[",
+        "http://127.0.0.1:0/",
+        "http://a\n/",
+        "http://127.0.0.256/",
+        "http://hooks..example.com/",
+        f"http://{'a' * 64}.example.com/",
+        "http://☃☃.example.com/",
+    ],
+)
 async def test_invalid_url_is_wrong_usage(capsys, url):
     """The error does not quote the URL, which may contain a token."""
     with pytest.raises(CliError, match=r"^--forward-to must be an http or https URL$"):
@@ -279,7 +292,8 @@ async def test_inspector_port_in_use_is_reported(capsys):
     """The error names the option that changes the port of the inspector."""
     async with run_listen(capsys) as (_, base):
         port = int(base.split(":")[2].split("/")[0])
-        with pytest.raises(CliError, match=rf"cannot listen on port {port}: .*; choose another with --inspect-port$"):
+        option = "--inspect-port or --inspect-host"
+        with pytest.raises(CliError, match=rf"cannot listen on port {port}: .*; choose another with {option}$"):
             async with run_listen(capsys, inspect=BindAddress(port=port)):
                 pass
 
@@ -305,6 +319,14 @@ async def test_closed_output_stops_the_command(capsys, monkeypatch):
         await asyncio.wait([screen.task], timeout=DEADLINE)
 
     assert (status, type(screen.task.exception())) == (204, BrokenPipeError)
+
+
+@pytest.mark.parametrize("option", [["--inspect-port", "8000"], ["--inspect-host", "::1"]])
+def test_options_of_the_inspector_require_it(option):
+    """Without --inspect there is no page at that address."""
+    shown = run_command("listen", *option)
+
+    assert (shown.status, "require --inspect" in shown.err) == (2, True)
 
 
 def test_command_passes_its_options(monkeypatch):

@@ -1,6 +1,7 @@
 """The command as a process: pipes and signals."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -81,6 +82,18 @@ def test_closed_pipe_is_quiet():
         err = process.stderr.read()
 
     assert (process.returncode, err) == (1, "")
+
+
+@pytest.mark.slow
+def test_closed_pipe_ends_listen():
+    """`listen` ends at the next event after its standard output was closed, without an error message."""
+    with start("listen", "--port", "0", "--json") as listener:
+        endpoint = json.loads(listener.stdout.readline())["endpoint"].replace("***", "{token}")
+        listener.stdout.close()
+        posted = run_to_end("trigger", "TextSent", "--to", endpoint)
+        err = listener.stderr.read()
+
+    assert (posted.returncode, listener.returncode, err) == (0, 1, "")
 
 
 @pytest.mark.slow
@@ -182,6 +195,28 @@ def test_sigterm_ends_a_background_job():
         _, err = process.communicate(timeout=DEADLINE)
 
     assert (process.returncode, err) == (130, "")
+
+
+def test_error_of_the_system_is_one_line():
+    """An error of the system is printed with its file, and exits with status 1."""
+    import typer
+    from typer.testing import CliRunner
+
+    app = typer.Typer(cls=ErrorHandlingGroup)
+
+    @app.command()
+    def read(file: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", file or None)
+
+    @app.command()
+    def unused() -> None: ...
+
+    results = [CliRunner().invoke(app, ["read", file]) for file in ("notes", "")]
+
+    assert [(result.exit_code, result.stderr) for result in results] == [
+        (1, "error: notes: Permission denied\n"),
+        (1, "error: [Errno 13] Permission denied\n"),
+    ]
 
 
 @pytest.mark.slow

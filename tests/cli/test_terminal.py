@@ -56,3 +56,14 @@ def test_listen_prints_what_trigger_posts(tmux):
     wait_for(tmux, ":.0", "--> CallFinished call:42:LA")
     tmux("send-keys", "-t", ":.0", "C-c", "")
     assert "Traceback" not in wait_for(tmux, ":.0", "status 130")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_demo(tmux):
+    """Ctrl-C ends the demo and its receiver with status 130, and neither prints a traceback."""
+    tmux("send-keys", "-t", ":.0", f"{COMMAND} demo --events 1000000; echo status $?", "Enter")
+    wait_for(tmux, ":.0", "posting")
+
+    tmux("send-keys", "-t", ":.0", "C-c", "")
+
+    assert "Traceback" not in wait_for(tmux, ":.0", "status 130")

@@ -77,9 +77,19 @@ def test_invalid_setting_is_wrong_usage(setting, problem):
     assert (shown.status, problem in shown.err) == (2, True)
 
 
-@pytest.mark.parametrize("arguments", [["Nothing"], ["TextSent", "--to", "ftp://x"], ["TextSent", "--count", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["Nothing"],
+        ["TextSent", "--to", "ftp://x"],
+        ["TextSent", "--to", "http://hooks..example.com/"],
+        ["TextSent", "--count", "0"],
+        ["TextSent", "--print", "--duplicate", "1"],
+        ["TextSent", "--print", "--set", "text.id=99999999999999999999"],
+    ],
+)
 def test_wrong_usage_is_status_2(arguments):
-    """An unknown event type, an invalid URL or an invalid count exits with status 2."""
+    """An unknown event type, an invalid URL or count, or a value beyond its range exits with status 2."""
     assert run_command("trigger", *arguments).status == 2
 
 

@@ -182,6 +182,7 @@ def test_resources_are_listed(run):
         ["create", "https://example.com/x", ""],
         ["create", "https://example.com/x", "SomethingNew"],
         ["create", "https://example.com/x", "OutboundText", "--event", ""],
+        ["create", "https://example.com/x", "OutboundText", "--expires-at", "0001-01-01"],
         ["apply", "webhooks.toml", "--json"],
         ["plan", "webhooks.toml", "--resend-secrets"],
     ],

@@ -182,20 +182,23 @@ async def _check_endpoint(url: str | None) -> AsyncIterator[Check]:
     """
     Post empty bodies to the endpoint, with the right token and with another one.
 
-    A receiver responds to an empty body with 400 after it has verified the token, and with 404 to a wrong token.
+    A receiver responds to an empty body with 400 after it has verified the token, and with 404 to a wrong token. One
+    that requires no token may have no token in its URL: a further segment is then a wrong token, too.
     """
     if url is None:
         yield _skipped("endpoint", "skipped; name your endpoint with --endpoint")
         yield _skipped("token", "skipped")
         return
-    base, _, _ = url.rstrip("/").rpartition("/")
+    whole = url.rstrip("/")
+    base, wrong_token = whole.rpartition("/")[0], EndpointTokens.generate()
     async with _http_client() as client:
         response = await _post(client, url)
         yield _check_reachable(response)
         if response != 400:
             yield _skipped("token", "skipped, because the endpoint does not respond as expected")
             return
-        yield _check_wrong_token(await _post(client, f"{base}/{EndpointTokens.generate()}"))
+        below = await _post(client, f"{whole}/{wrong_token}")
+        yield _check_wrong_token(below if below == 400 else await _post(client, f"{base}/{wrong_token}"))
 
 
 def _http_client() -> httpx.AsyncClient:

@@ -41,7 +41,10 @@ def inspect(
 
 async def run(path: Path, address: BindAddress, *, as_json: bool) -> None:
     """Serve until interrupted."""
-    async with FileSource.watching(path) as source, port_errors(serve_inspector(source, address)) as url:
+    async with (
+        FileSource.watching(path) as source,
+        port_errors(serve_inspector(source, address), "--port or --host") as url,
+    ):
         if as_json:
             echo_json({"type": "ready", "inspector": url})
         else:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from callfire_async.cli._client_options import AsJson, BaseUrl, ClientOptions, Login, Yes
-from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
+from callfire_async.cli._exit import WRONG_USE, CliError, confirm, usage_errors
 from callfire_async.cli._help import CommandApp
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table
 from callfire_async.cli._subscriptions_file import read_specs
@@ -246,7 +246,7 @@ def apply(
         echo(str(changes))
     # Outside the event loop, where Ctrl-C ends the prompt at once.
     if not (changes.is_empty or yes):
-        typer.confirm("Apply these changes?", abort=True)
+        confirm("Apply these changes?")
     sys.exit(asyncio.run(_apply(options, changes, as_json=as_json)))
 
 

@@ -18,6 +18,7 @@ from callfire_async.cli._help import CommandApp
 from callfire_async.cli._output import echo, echo_json, echo_table
 from callfire_async.cli._tokens import PLACEHOLDER, fill_in_token, listen_tokens, signing_secrets_from_environment
 from callfire_async.cli._validators import check_url
+from callfire_async.errors import NotificationError
 from callfire_async.models import (
     ActionState,
     BroadcastStatus,
@@ -98,6 +99,8 @@ def trigger(
         return
     if api is Api.api_2 and format not in (None, Format.json):
         raise typer.BadParameter("--format must be json with --api v2")
+    if only_print and duplicate:
+        raise typer.BadParameter("--duplicate cannot be used with --print, which posts nothing")
     options = TriggerOptions(
         event=event,
         to=to,
@@ -278,7 +281,7 @@ def _create_events(options: TriggerOptions) -> Iterator[Notification]:
 def _create_event(template: _EventTemplate, options: TriggerOptions, fields: Mapping[str, Any]) -> Notification:
     try:
         event = template.create(api=options.api.value, **fields)
-    except ValueError as error:
+    except (ValueError, NotificationError) as error:
         raise CliError(f"{options.event} cannot be posted: {error}", WRONG_USE) from None
     # Several event types of API 1.1 share a factory.
     return evolve(event, name=options.event) if options.api is Api.api_1_1 else event

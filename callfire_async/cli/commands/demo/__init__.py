@@ -211,6 +211,8 @@ class ReceiverProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", f"from {main.__module__} import main; main()", self._options.dumps(),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            # Ctrl-C in the terminal is for this process, which then closes the standard input of the other.
+            start_new_session=True,
         )  # fmt: skip
         line = await self._process.stdout.readline() if self._process.stdout else b""
         if not line.startswith(b"ready "):

@@ -14,7 +14,7 @@ import typer
 from attrs import asdict, astuple, evolve, frozen
 
 from callfire_async.cli._client_options import AsJson, Yes
-from callfire_async.cli._exit import FAILED, WRONG_USE, CliError
+from callfire_async.cli._exit import FAILED, WRONG_USE, CliError, confirm
 from callfire_async.cli._help import CommandApp
 from callfire_async.cli._inbox_target import connect_to, inbox_files, open_for_writing, open_read_only
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table, escape_control_characters
@@ -212,6 +212,8 @@ def replay(
     timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for the handlers of --router.")] = 600.0,
     as_json: AsJson = False,
 ) -> None:
+    if router is None and timeout != 600.0:  # the default
+        raise typer.BadParameter("--timeout requires --router")
     sys.exit(asyncio.run(_replay(inbox, ids or [], router, timeout, as_json=as_json)))
 
 
@@ -340,7 +342,7 @@ def purge(
     if not yes:
         if as_json:
             raise typer.BadParameter("--json requires --yes")
-        typer.confirm(f"Permanently delete these deliveries from {inbox}?", abort=True)
+        confirm(f"Permanently delete these deliveries from {inbox}?")
     asyncio.run(_purge(inbox, *limits, as_json=as_json))
 
 

@@ -1,6 +1,8 @@
 """Run a receiver on a local port that prints postbacks and forwards them."""
 
 import asyncio
+import errno
+import os
 import shlex
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
@@ -123,6 +125,8 @@ def listen(
     inspect_port: InspectorPort = INSPECTOR_PORT,
     as_json: AsJson = False,
 ) -> None:
+    if not inspect and (inspect_host, inspect_port) != (LOOPBACK, INSPECTOR_PORT):
+        raise typer.BadParameter("--inspect-host and --inspect-port require --inspect")
     address = bind_address(inspect_host, inspect_port) if inspect else None
     options = ListenOptions(
         port=port,
@@ -186,7 +190,8 @@ async def run(options: ListenOptions) -> None:
             with silenced(*_SILENCED_LOGGERS):
                 printer.ready(f"http://{LOOPBACK}:{port}{PREFIX}", options.forward_to, inspector_url)
                 await printer.output_closed.wait()
-    raise BrokenPipeError
+    # With its number, by which Typer recognizes a closed pipe.
+    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _event_types(names: tuple[str, ...]) -> tuple[type[Notification], ...]:
@@ -227,7 +232,7 @@ async def _inspector(
         return
     source = ReceiverSource(inbox, receiver, "listen")
     receiver.observe(source)
-    async with port_errors(serve_inspector(source, address), "--inspect-port") as url:
+    async with port_errors(serve_inspector(source, address), "--inspect-port or --inspect-host") as url:
         yield url
 
 

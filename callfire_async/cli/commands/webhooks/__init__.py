@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from callfire_async.cli._client_options import AsJson, ClientOptions, Login, Yes
-from callfire_async.cli._exit import WRONG_USE, CliError, usage_errors
+from callfire_async.cli._exit import WRONG_USE, CliError, confirm, usage_errors
 from callfire_async.cli._help import ACCOUNT_PANEL, CommandApp
 from callfire_async.cli._output import echo, echo_json, echo_pairs, echo_table
 from callfire_async.cli._tokens import fill_in_token, signing_secret, tokens_from_environment
@@ -266,8 +266,15 @@ def _given(**settings: Any) -> dict[str, Any]:
     if "callback" in given:
         given["callback"] = fill_in_token(given["callback"], tokens_from_environment())
     if "expires_at" in given:
-        given["expires_at"] = given["expires_at"].astimezone()
+        given["expires_at"] = _with_zone(given["expires_at"])
     return given
+
+
+def _with_zone(local: datetime) -> datetime:
+    try:
+        return local.astimezone()
+    except (OverflowError, ValueError):
+        raise CliError("--expires-at is too early or too late", WRONG_USE) from None
 
 
 @app.command(epilog="Example: `callfire-async webhooks delete 7420600003`", help="Delete one webhook.")
@@ -344,7 +351,7 @@ def apply(
         echo(str(changes))
     # Outside the event loop, where Ctrl-C ends the prompt at once.
     if not (changes.is_empty or yes):
-        typer.confirm("Apply these changes?", abort=True)
+        confirm("Apply these changes?")
     sys.exit(asyncio.run(_apply(options, changes, as_json=as_json)))
 
 
