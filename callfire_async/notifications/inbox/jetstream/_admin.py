@@ -162,8 +162,11 @@ class InboxAdmin:
             if stored.sequence > last_pulled:
                 break
             messages.append(Message.decode(stored))
-        records = [record for page in pages(messages) for record in await gather_all(list(map(self._record_of, page)))]
-        return [record for record in records if record.is_open]
+        # Several in one request: there may be thousands that wait for their next attempt.
+        recorded = await self._store.get_records([message.id for message in messages])
+        others = [message for message in messages if message.id not in recorded]
+        leased = [record for page in pages(others) for record in await gather_all(list(map(self._record_of, page)))]
+        return [record for record in (*recorded.values(), *leased) if record.is_open]
 
     async def _record_of(self, message: Message) -> DeliveryRecord:
         return await self._store.get_open_record(message.id) or DeliveryRecord.new(message)

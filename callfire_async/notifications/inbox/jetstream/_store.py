@@ -97,9 +97,15 @@ class DeliveryStore:
 
     async def recorded_ids(self, ids: Sequence[int]) -> set[int]:
         """Return which deliveries have a record on disk; recent ones may be missing."""
+        return {int(stored.subject.rpartition(".")[2]) for stored in await self._find_records(ids)}
+
+    async def get_records(self, ids: Sequence[int]) -> dict[int, DeliveryRecord]:
+        """Return the records on disk of these deliveries, by ID; recent ones and recent changes may be missing."""
+        return {record.id: record for record in map(decode_record, await self._find_records(ids))}
+
+    async def _find_records(self, ids: Sequence[int]) -> list[StoredMessage]:
         subjects = [[self.record_subject(id) for id in page] for page in pages(ids)]
-        found = [stored for page in subjects for stored in await self.opened.records.last_of(page)]
-        return {int(stored.subject.rpartition(".")[2]) for stored in found}
+        return [stored for page in subjects for stored in await self.opened.records.last_of(page)]
 
     async def write(self, record: DeliveryRecord) -> DeliveryRecord | None:
         """

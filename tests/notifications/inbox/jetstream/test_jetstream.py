@@ -1319,6 +1319,19 @@ async def test_handled_deliveries_are_not_collected_in_memory(new_inbox):
     assert peak < count * size
 
 
+async def test_delayed_deliveries_are_counted_together(inbox):
+    """With a few requests: after an outage of what the handlers need, thousands may wait for their next attempt."""
+    await inbox.append_many([Delivery(b"%d" % number) for number in range(50)])
+    for lease in await inbox.claim(50, lease=LEASE):
+        await inbox.nack(lease, delay=LEASE)
+    statistics = inbox._store.opened.connection.client.stats
+    before = statistics["out_msgs"]
+
+    assert await inbox.stats() == InboxStats(delayed=50)
+    # Some of them are the subscription, the request and its end.
+    assert statistics["out_msgs"] - before < 50
+
+
 async def test_concurrent_purges_count_each_delivery_once(inbox, other):
     """The second one finds nothing to delete."""
     for number in range(5):
