@@ -36,6 +36,10 @@ _MAX_CONNECTIONS = 8
 _MAX_ATTEMPTS = 5
 _MAX_CLOSE_SECONDS = 1.0
 
+# By default PostgreSQL keeps plans that it made while the tables were empty. Concurrent statements fail if the default
+# isolation level of the database is serializable; they lock what they depend on.
+_SETTINGS = "SET plan_cache_mode = force_custom_plan; SET default_transaction_isolation = 'read committed'"
+
 # The statement had no effect: a conflict with another transaction, or the server has become a replica.
 _CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.ReadOnlySQLTransactionError)
 # The statement may have been executed: the server was stopped, or the connection was dead.
@@ -96,8 +100,7 @@ class PostgresPool:
             if await is_pooled(connection):
                 self._is_pooled = True
             else:
-                # By default PostgreSQL keeps plans that it made while the tables were empty.
-                await connection.execute("SET plan_cache_mode = force_custom_plan")
+                await connection.execute(_SETTINGS)
                 return connection
         except BaseException:
             connection.terminate()

@@ -256,8 +256,9 @@ async def test_concurrent_appends_of_the_same_keys_store_one_delivery_each(schem
 
 
 async def test_a_duplicate_of_an_uncommitted_delivery_waits_for_its_commit(schema):
-    """Even with a snapshot from before that commit and a strict isolation level."""
-    async with schema.inbox(schema.dsn(default_transaction_isolation="repeatable%20read")) as inbox:
+    """Even with a snapshot from before that commit and a strict isolation level, as a pool of the caller's may have."""
+    address = schema.dsn(default_transaction_isolation="repeatable%20read")
+    async with asyncpg.create_pool(address, min_size=0) as pool, schema.inbox(pool) as inbox:
         async with schema.admin() as other:
             change = other.transaction()
             await change.start()
@@ -689,6 +690,14 @@ async def test_statements_are_prepared_once_and_planned_each_time(schema):
         (session,) = await pool.fetch(SESSION)
 
     assert tuple(session) == ("force_custom_plan", 2)
+
+
+async def test_the_isolation_level_does_not_depend_on_the_default(schema):
+    """With a stricter one, concurrent claims and counts would fail."""
+    async with pool_to(schema.dsn(default_transaction_isolation="serializable")) as pool:
+        ((isolation,),) = await pool.fetch("SELECT current_setting('transaction_isolation')")
+
+    assert isolation == "read committed"
 
 
 async def test_sessions_of_a_pooler_are_not_changed(schema, pgbouncer):
