@@ -226,6 +226,16 @@ def test_file_system_is_checked(monkeypatch, kind, is_ok):
     assert doctor._check_inbox("postgresql://localhost/callfire").is_ok is None
 
 
+def test_the_file_system_of_the_log_is_checked(monkeypatch, tmp_path):
+    """A file that is mounted without its directory has its log in the container; a directory contains its logs."""
+    mounted = {tmp_path / "inbox.db", tmp_path / "inboxes"}
+    (tmp_path / "inboxes").mkdir()
+    monkeypatch.setattr(doctor, "file_system", lambda path: "ext4" if path in mounted else "overlay")
+
+    assert doctor._check_inbox(str(tmp_path / "inbox.db")).is_ok is False
+    assert doctor._check_inbox(str(tmp_path / "inboxes")).is_ok is True
+
+
 def test_real_file_system_is_detected(tmp_path):
     """The type of a real file system is detected if the system lists its mounts."""
     assert doctor._check_inbox(str(tmp_path / "callfire.db")).name == "inbox"

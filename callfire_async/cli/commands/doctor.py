@@ -28,6 +28,7 @@ from callfire_async.client.failure_reasons import failure_reason
 from callfire_async.errors import AuthenticationError, CallFireError, PermissionDeniedError
 from callfire_async.models import Page
 from callfire_async.notifications.inbox.sqlite._database import EPHEMERAL_FILE_SYSTEMS, file_system
+from callfire_async.notifications.inbox.sqlite._files import log_path
 from callfire_async.notifications.security.signatures import SIGNATURE_HEADER, SigningSecrets
 from callfire_async.notifications.security.tokens import EndpointTokens
 
@@ -331,11 +332,16 @@ def _check_inbox(inbox: str | None) -> Check:
         return _skipped("inbox", "skipped; name your inbox with --inbox")
     if "://" in inbox:
         return _skipped("inbox", "on a server, which must be checked there")
-    kind = file_system(Path(inbox).resolve())
+    path = Path(inbox).resolve()
+    # Without its directory, a file that is mounted into a container has its log in the container.
+    kinds = [file_system(file) for file in ([path] if path.is_dir() else [path, log_path(path)])]
+    kind = next((found for found in kinds if found in (*EPHEMERAL_FILE_SYSTEMS, *_NETWORK_FILE_SYSTEMS)), kinds[0])
     if kind is None:
         return _skipped("inbox", "the type of the file system is not available on this system")
     if kind in EPHEMERAL_FILE_SYSTEMS:
-        return _failed("inbox", f"on {kind}, which is lost with the machine or container: put the file on a volume")
+        return _failed(
+            "inbox", f"on {kind}, which is lost with the container or machine: put the directory on a volume"
+        )
     if kind in _NETWORK_FILE_SYSTEMS:
         return _failed("inbox", f"on {kind}, where locks are not reliable: put the file on a local disk")
     return _passed("inbox", f"on {kind}")

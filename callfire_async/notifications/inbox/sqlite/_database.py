@@ -246,14 +246,17 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def warn_if_ephemeral(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
-    """Log a warning if a file does not outlive its container or machine."""
-    kind = file_system(path.resolve(), mounts)
-    if kind in EPHEMERAL_FILE_SYSTEMS:
-        _log.warning(
-            "%s is on an ephemeral file system (%s): deliveries are lost when the container or machine goes away",
-            path,
-            kind,
-        )
+    """Log a warning if a file or its log does not outlive its container or machine."""
+    # Without its directory, a file that is mounted into a container has its log in the container.
+    for name, file in ((path, path.resolve()), (log_path(path), log_path(path))):
+        kind = file_system(file, mounts)
+        if kind in EPHEMERAL_FILE_SYSTEMS:
+            _log.warning(
+                "%s is on an ephemeral file system (%s): deliveries are lost when the container or machine goes away",
+                name,
+                kind,
+            )
+            return
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:

@@ -218,6 +218,7 @@ async def test_a_file_system_without_shared_memory_is_refused():
         ("overlay / overlay rw 0 0\n/dev/vda {folder} ext4 rw 0 0\n", None),
         ("tmpfs {folder} tmpfs rw 0 0\n/dev/vda {folder} ext4 rw 0 0\n", None),
         ("tmpfs {folder}/x tmpfs rw 0 0\n/dev/vda / ext4 rw 0 0\n", None),
+        ("overlay / overlay rw 0 0\n/dev/vda {folder}/inbox.db ext4 rw 0 0\n", "overlay"),
         ("", None),
         (None, None),
     ],
