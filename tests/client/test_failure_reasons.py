@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import httpx
@@ -51,6 +51,20 @@ def reset(writer):
     linger = struct.pack("ii", 1, 0)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     writer.transport.abort()
+
+
+async def close(_, writer):
+    """Close the connection instead of responding."""
+    writer.close()
+    raise ConnectionError
+
+
+async def pipe(reader, writer):
+    """Copy until the end."""
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+    writer.close()
 
 
 def peer(server):
@@ -244,6 +258,34 @@ async def test_a_handshake_that_the_server_ends(failure, authority, end, reason)
     assert str(error).endswith(f" while connecting to 127.0.0.1:{port}: {reason} (attempt 1)")
 
 
+async def test_a_text_that_a_tunnel_may_have_delivered_is_not_sent_again(failure, authority, monkeypatch):
+    """The request to CallFire follows the one to the proxy, so that its outcome is unknown."""
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server_context)
+    server = Server(close)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=server_context)
+    port = listener.sockets[0].getsockname()[1]
+
+    async def tunnel(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+        to_server = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pipe(reader, to_server[1]), pipe(to_server[0], writer))
+
+    for name in ("all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with listener, await asyncio.start_server(tunnel, "127.0.0.1", 0) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+        text = send_text({"to": ["12135550142"], "message": "hello"})
+        settings = {"trust_env": True, "ssl_context": trusting(authority), "max_retries": 1}
+        error = await failure(f"https://127.0.0.1:{port}", text, **settings)
+        await server.wait_until(lambda server: not server.open)
+
+    assert [request.method for request in server.requests] == ["POST"]
+    assert "while waiting for the response from" in str(error)
+    assert "the text may have been sent" in "".join(error.__notes__)
+
+
 async def test_a_handshake_over_a_unix_socket(library, tmp_path):
     """Its failure has the same reason as over TCP."""
 
@@ -266,11 +308,6 @@ async def test_a_handshake_over_a_unix_socket(library, tmp_path):
 
 
 # --- no response ------------------------------------------------------------------------------------------
-
-
-async def close(_, writer):
-    writer.close()
-    raise ConnectionError
 
 
 async def abort(_, writer):
