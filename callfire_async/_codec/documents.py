@@ -311,18 +311,29 @@ def write_xml(tree: Mapping[str, Any]) -> bytes:
     """
     Write a mapping with one root as XML; names keep their prefixes, which ``@xmlns`` attributes declare.
 
-    Surrogates and characters that XML forbids are repaired as `read` repairs them; NUL becomes U+FFFD too.
+    Surrogates and characters that XML forbids are repaired as `read` repairs them; NUL becomes U+FFFD too. The prefix
+    of XML Schema, which `read` keeps, is declared if an attribute uses the prefix.
 
     Raises:
-        ValueError: A name is not a name in XML.
+        ValueError: A name is not a name in XML, or has a prefix that is not declared.
     """
+    if _has_schema_attribute(tree):
+        tree = {root: {"@xmlns:xsi": _SCHEMA_INSTANCE} | content for root, content in tree.items()}
     text = charsets.join_surrogates(xmltodict.unparse(tree), "replace")
     document = replace_forbidden(text.replace("\0", REPLACEMENT).encode())
     try:
-        expat.ParserCreate("utf-8").Parse(document, True)  # noqa: FBT003  # expat's own signature
+        _create_parser(" ").Parse(document, True)  # noqa: FBT003  # expat's own signature
     except expat.ExpatError:
         raise ValueError("the names of elements and attributes must be valid in XML") from None
     return document
+
+
+def _has_schema_attribute(node: Tree) -> bool:
+    if isinstance(node, list):
+        return any(map(_has_schema_attribute, node))
+    return isinstance(node, dict) and any(
+        name.startswith("@xsi:") or _has_schema_attribute(child) for name, child in node.items()
+    )
 
 
 def write_json(tree: Mapping[str, Any]) -> bytes:

@@ -367,11 +367,27 @@ def test_any_text_is_written_as_xml_that_every_parser_reads(text, written):
     assert (root.text, root.get("b")) == (written, written)
 
 
-@pytest.mark.parametrize("name", ["", "1", "a\x08", "a\ud83d", "a b", "a<", "a&", "é\0"])
+@pytest.mark.parametrize("name", ["", "1", "a\x08", "a\ud83d", "a b", "a<", "a&", "é\0", "a:b"])
 def test_xml_is_not_written_with_a_name_that_is_not_one(name):
     """No parser could read the document."""
     with pytest.raises(ValueError, match="name"):
         write_xml({name: "text"})
+
+
+@pytest.mark.parametrize("name", ["1.5", ":a", "-", "a:b"])
+def test_xml_is_not_written_with_a_name_that_has_no_namespace(name):
+    """A parser that knows namespaces could not read the document, although its syntax is valid."""
+    with pytest.raises(ValueError, match="name"):
+        write_xml({f"n:{name}": {"@xmlns:n": DATA}})
+
+
+@pytest.mark.parametrize("content", [{"b": {"@xsi:nil": "true"}}, {"b": [{"@xsi:type": "c", "#text": "d"}, "e"]}])
+def test_attributes_of_xml_schema_are_written_with_their_namespace(content):
+    """`read` keeps their prefix, whatever it was in the document."""
+    document = write_xml({"a": content})
+
+    assert ET.fromstring(document).tag == "a"
+    assert read(document) == ("a", content, ())
 
 
 def test_any_text_is_written_as_json():
