@@ -22,6 +22,9 @@ PROCESSES = 2 * (os.cpu_count() or 1)
 # The tests of a change may take at least this long, and this many times their time without the change.
 _MIN_LIMIT_SECONDS = 60
 _SLOWDOWN = 3
+NOTICED = "noticed"
+# By the exit status of the process; any other status is a test that failed.
+_RESULTS = {0: "not noticed", int(signal.SIGALRM): f"{NOTICED} by the time limit"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,9 +61,9 @@ class Loop:
         set_mutant_under_test("none")
         self._leave_out(self._failures_in_fork())
         for change in self.changes:
-            self._start(change)
-            if len(self.running) == PROCESSES:
+            while len(self.running) >= PROCESSES:
                 self._wait()
+            self._start(change)
         while self.running:
             self._wait()
         return True
@@ -126,19 +129,20 @@ class Loop:
             os._exit(0 if has_passed else 1)
 
     def _wait(self) -> None:
+        """Wait for a process: one that runs tests with a change, or one that a test started."""
         pid, status = os.wait()
         if pid in self.running:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-            self._report(self.running.pop(pid), "noticed" if status else "not noticed")
+            self._report(self.running.pop(pid), _RESULTS.get(status, NOTICED))
 
     def _report(self, change: Change, result: str) -> None:
         self.results.append(result)
-        if result != "noticed":
+        if result != NOTICED:
             self.terminal.write_line(f"\n{len(self.results)} of {len(self.changes)}, {result}: {change}", flush=True)
 
     def pytest_terminal_summary(self) -> None:
-        noticed, total = self.results.count("noticed"), len(self.results)
+        noticed, total = sum(result.startswith(NOTICED) for result in self.results), len(self.results)
         self.terminal.write_line(f"{noticed} of {total} changes noticed: {noticed / max(1, total):.1%}")
 
 
