@@ -10,7 +10,7 @@ from callfire_async.cli.app import app
 from callfire_async.testing import FakeCallFire
 
 TOKEN = "0123456789abcdef0123"
-DEADLINE = 60
+DEADLINE = 120
 
 
 class CommandResult(NamedTuple):

@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from engines.unprivileged import give_to_unprivileged_user, report_missing
 _SHUTDOWN = 0x8004587D
 _WITHOUT_FLUSH = struct.pack("I", 2)
 _MEGABYTES = 256
+_DEADLINE_SECONDS = 300
+_POLL_SECONDS = 0.1
 
 
 class Disk:
@@ -41,7 +44,12 @@ class Disk:
         give_to_unprivileged_user(self.path)
 
     def unmount(self) -> None:
-        _run("umount", self.path)
+        # The kernel may still release what a program that has just ended had open.
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while (done := subprocess.run(["umount", self.path], check=False, capture_output=True, text=True)).returncode:
+            assert "busy" in done.stderr, done.stderr
+            assert time.monotonic() < deadline, done.stderr
+            time.sleep(_POLL_SECONDS)
 
     def sync(self) -> None:
         """Write all data, as if minutes passed."""
@@ -81,4 +89,4 @@ def mounted_disk(path: Path) -> Iterator[Disk]:
 
 
 def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, timeout=_DEADLINE_SECONDS)

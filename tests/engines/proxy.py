@@ -16,7 +16,7 @@ Address: TypeAlias = Path | int
 Side = Literal["request", "response"]
 
 _DELAY_SECONDS = 0.05
-_DEADLINE_SECONDS = 20
+_DEADLINE_SECONDS = 60
 
 
 class Fault(StrEnum):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engines.proxy import Fault, Proxy, run_proxy
 
-DEADLINE = 20
+DEADLINE = 60
 SILENT_SECONDS = 0.2
 
 

@@ -14,7 +14,7 @@ from engines.unprivileged import give_to_unprivileged_user
 from nats.aio.client import Client
 from partitions.network import Host
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 180.0
 _POLL_SECONDS = 0.1
 _QUEUE = "callfire"
 
@@ -175,7 +175,7 @@ class PostgresHost(PostgresServer):
     def copy(self, primary: "PostgresHost") -> None:
         """Replace the data by a copy of the primary's, and become its standby."""
         shutil.rmtree(self._data, ignore_errors=True)
-        source = f"--dbname={primary.url}?connect_timeout=2"
+        source = f"--dbname={primary.url}?connect_timeout=30"
         with self.host.entered():
             # It reports more often than the timeout of the sender, which would end the copy.
             options = ["--checkpoint=fast", "--status-interval=1", "--write-recovery-conf"]

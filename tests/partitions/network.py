@@ -26,7 +26,7 @@ _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
 _TAP_WITHOUT_HEADER = 0x0002 | 0x1000
 _DEVICE = Path("/dev/net/tun")
-_DEADLINE_SECONDS = 20
+_DEADLINE_SECONDS = 120
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -13,7 +13,7 @@ from partitions import receiver_process
 from partitions.network import Host
 from partitions.receiver_process import Settings
 
-_DEADLINE_SECONDS = 60.0
+_DEADLINE_SECONDS = 180.0
 
 
 class ReceiverHost:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from callfire_async.notifications import Notification, Postback, Receiver, Router
 
 # A limit for operations that take a few seconds at most, on a busy machine.
-BOUND_SECONDS = 60.0
+BOUND_SECONDS = 120.0
 _POSTERS = 4
 _PAUSE_SECONDS = 0.005
 

@@ -1,11 +1,10 @@
 """Inboxes on servers behind a failing network: nothing hangs, and no acknowledged delivery is lost."""
 
 import asyncio
-import gc
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from attrs import frozen
 from engines.proxy import Fault, Proxy, run_proxy
 from notifications.inbox.posting import BOUND_SECONDS, Handled, Posting
 
+from callfire_async.errors import InboxUnavailableError
 from callfire_async.notifications import Receiver
 from callfire_async.notifications.inbox import Inbox
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _connection, _consumer
@@ -50,22 +50,20 @@ async def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         async with run_proxy(server.port) as proxy:
             address = server.url().replace(str(server.port), str(proxy.port))
             yield Engine(proxy, lambda: JetStreamInbox(address, name=name, timeout=TIMEOUT_SECONDS))
-            gc.collect()  # while the warning is ignored: see the test
 
 
 # nats-py does not close a connection that fails during a reconnect; the garbage collector does.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("collect_garbage")
 @pytest.mark.parametrize("fault", Fault, ids=[fault.name for fault in Fault])
 @pytest.mark.parametrize("behind", ["postgres", "jetstream"], indirect=True)
 async def test_a_failing_network_loses_nothing(behind, fault, torture):
     """Under load each reply arrives in bounded time, acknowledged deliveries are handled, and the receiver stops."""
     handled = Handled()
-    receiver = Receiver(handled.router, tokens=None, inbox=behind.make(), shutdown_timeout=1.0)
-    receiver._intake._worker.lease_seconds = LEASE_SECONDS
-    posting = Posting(receiver)
     async with AsyncExitStack() as running:
-        await running.enter_async_context(receiver)
+        receiver = await start(running, behind, handled)
+        posting = Posting(receiver)
         async with posting.running():
             for _ in range(20 if torture else 1):
                 await posting.wait_for_acknowledged(20)
@@ -79,3 +77,13 @@ async def test_a_failing_network_loses_nothing(behind, fault, torture):
             await running.aclose()
 
     assert (lost, dead) == (set(), 0)
+
+
+async def start(running: AsyncExitStack, behind: Engine, handled: Handled) -> Receiver:
+    """Start a receiver; on a busy machine its inbox may need more than one attempt to open in its short timeout."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        while True:
+            receiver = Receiver(handled.router, tokens=None, inbox=behind.make(), shutdown_timeout=1.0)
+            receiver._intake._worker.lease_seconds = LEASE_SECONDS
+            with suppress(InboxUnavailableError):
+                return await running.enter_async_context(receiver)

@@ -90,7 +90,7 @@ async def nats_change(server: NatsServer) -> AsyncIterator[Change]:
                 pass
 
         cause = f"stream {name} on NATS at 127.0.0.1:{server.port} is missing: it was deleted"
-        yield Change(JetStreamInbox(server.url(), name=name, timeout=2.0), delete, restore, cause)
+        yield Change(JetStreamInbox(server.url(), name=name, timeout=5.0), delete, restore, cause)
     finally:
         await client.close()
 

@@ -84,6 +84,7 @@ async def test_postgresql_crashes(own_postgres, tmp_path, torture):
 
 # nats-py leaves a connection open if reconnecting fails; the garbage collector closes it with a warning.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("collect_garbage")
 async def test_nats_cluster_loses_each_server_in_turn(cluster, tmp_path, monkeypatch, torture):
     """Each server is killed once, the leader included; every response was 204, every postback has been handled."""
     monkeypatch.setattr(_consumer, "ACK_WAIT_SECONDS", LEASE_SECONDS)

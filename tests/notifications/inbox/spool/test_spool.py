@@ -19,7 +19,7 @@ from callfire_async.notifications.inbox.memory import MemoryInbox
 from callfire_async.notifications.inbox.spool import SpoolingInbox, _circuit_breaker, _forwarder
 from callfire_async.notifications.inbox.sqlite import SqliteInbox
 
-DEADLINE = 20
+DEADLINE = 60
 LATER = datetime.now(UTC) + timedelta(days=3650)
 
 
