@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from callfire_async import Subscription
 from callfire_async._arguments import is_async
-from callfire_async.inspector import InspectorApp, ReceiverSource, serve_inspector
+from callfire_async.inspector import BindAddress, InspectorApp, ReceiverSource, serve_inspector
 from callfire_async.notifications import (
     AttemptRecord,
     Delivery,
@@ -44,7 +44,7 @@ from callfire_async.notifications.asgi import HealthApp, NotificationApp
 from callfire_async.notifications.fastapi import health_routes, notification_routes
 from callfire_async.reconcile import audit, broadcast_results, reconcile
 from callfire_async.telemetry import instrument_client, instrument_receiver
-from callfire_async.testing import FakeCallFire, deliver
+from callfire_async.testing import FakeCallFire, Fault, deliver, encode, make_text_sent
 
 TOKEN = "0123456789abcdef"
 WRONG = (TypeError, ValueError)
@@ -611,6 +611,22 @@ SINCE = datetime(2026, 1, 31, tzinfo=UTC)
         (lambda: InspectorApp(make_receiver()), "source"),
         (lambda: ReceiverSource(make_receiver(), MemoryInbox()), "inbox"),
         (lambda: ReceiverSource(None, make_router()), "receiver"),
+        (lambda: EndpointTokens(TOKEN).url(None), "base"),
+        (lambda: EndpointTokens(TOKEN).url(8484), "base"),
+        (lambda: make_router().handlers_of(41001), "subscription"),
+        (lambda: make_router().matching(b"body"), "event"),
+        (lambda: encode("TextSent"), "event"),
+        (lambda: encode(make_text_sent(), soap_version="1.3"), "soap_version"),
+        (lambda: make_text_sent().to_soap("1.0"), "soap_version"),
+        (lambda: make_text_sent(api="2"), "api"),
+        (lambda: make_text_sent(api="2", webhook_id=5), "api"),
+        (lambda: Fault(status="500"), "status"),
+        (lambda: Fault(status=5), "status"),
+        (lambda: Fault(cut="response"), "cut"),
+        (lambda: BindAddress(8485), "host"),
+        (lambda: BindAddress(port="8485"), "port"),
+        (lambda: BindAddress(port=65536), "port"),
+        (lambda: BindAddress(port=-1), "port"),
         (lambda: FakeCallFire(drop_rate=1.5), "drop_rate"),
         (lambda: FakeCallFire(drop_rate=-1), "drop_rate"),
         (lambda: FakeCallFire(duplicate_rate="1"), "duplicate_rate"),
@@ -638,6 +654,9 @@ def test_a_wrong_argument_of_another_class_or_function_is_refused(create, name):
         (lambda callfire, inbox: reconcile(callfire, inbox, [], since="2026-01-31"), "since"),
         (lambda callfire, inbox: reconcile(callfire, inbox, [], since=SINCE, until="now"), "until"),
         (lambda callfire, inbox: reconcile(callfire, inbox, [], since=SINCE, retention=86400), "retention"),
+        (lambda callfire, inbox: reconcile(callfire, inbox, [], since=SINCE, progress=handler), "progress"),
+        (lambda callfire, inbox: reconcile(callfire, inbox, [], since=SINCE, progress=[]), "progress"),
+        (lambda callfire, inbox: reconcile(callfire, inbox, [], since=SINCE, resume={}), "resume"),
         (lambda callfire, inbox: anext(broadcast_results("7", texts=callfire.texts, router=Router())), "broadcast"),
         (lambda callfire, inbox: anext(broadcast_results(7, texts=callfire.texts, router=Router(), poll="1")), "poll"),
         (lambda callfire, inbox: deliver(make_receiver(), "TextSent"), "event"),

@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from callfire_async._arguments import check_instance, check_methods
+from callfire_async._arguments import check_instance, check_integer, check_methods, type_name
 from callfire_async.errors import InboxError
 from callfire_async.inspector._server import LOOPBACK, serve
 from callfire_async.inspector.history import DeliveryView
@@ -283,12 +283,26 @@ class _RequireKey:
 
 @frozen
 class BindAddress:
-    """The address on which the inspector listens."""
+    """
+    The address on which the inspector listens.
+
+    Raises:
+        TypeError: *host* is not a string, or *port* is not an integer.
+        ValueError: *port* is not from 0 to 65535.
+    """
 
     #: Beyond loopback the key is still required, but the traffic is not encrypted.
     host: str = LOOPBACK
     #: 0 for any free port.
     port: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        """Check the values."""
+        if not isinstance(self.host, str):
+            raise TypeError(f"host must be a string, not {type_name(self.host)}")
+        check_integer("port", self.port)
+        if self.port > 65535:
+            raise ValueError("port must be at most 65535")
 
     @property
     def is_open(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from attrs import evolve
 
+from callfire_async._arguments import type_name
 from callfire_async._codec import converters, documents, json_documents
 from callfire_async._codec.converters_v2 import json_fields, unstructure_v2
 from callfire_async.models import (
@@ -106,9 +107,14 @@ def encode(
         The content type and the body.
 
     Raises:
-        ValueError: The API generation does not have *format* or such an event, or a name in the payload of an
-            `UnknownNotification` cannot be written in XML.
+        TypeError: *event* is not an event.
+        ValueError: The API generation does not have *format* or such an event, *soap_version* is unknown, or a name in
+            the payload of an `UnknownNotification` cannot be written in XML.
     """
+    if not hasattr(event, "subject"):
+        raise TypeError(f"event must be a Notification, not {type_name(event)}")
+    if soap_version not in _SOAP:
+        raise ValueError("soap_version must be '1.1' or '1.2'")
     if api == "v2":
         if format not in (None, NotificationFormat.JSON):
             raise ValueError("format must be JSON for API v2")

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from attrs import define, evolve, frozen
 
-from callfire_async._arguments import check_instance, check_methods, type_name
+from callfire_async._arguments import check_instance, check_methods, check_plain_function, type_name
 from callfire_async.client import CallFire
 from callfire_async.client._operations.api_1_1 import A, checked_page_size
 from callfire_async.client._pagination import iter_pages
@@ -102,6 +102,10 @@ async def reconcile(
     """
     check_instance("callfire", callfire, CallFire, "CallFire()")
     check_methods("inbox", inbox, ("handled", "append_many", "stats"), "an inbox, such as that of the receiver")
+    if progress is not None:
+        check_plain_function("progress", progress, resume)
+    if resume is not None:
+        check_instance("resume", resume, Progress, "the last progress of the run")
     checked_page_size(page_size)
     now = datetime.now(UTC)
     start = _start_of(since, until or (resume.until if resume else now), resume)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from secrets import randbelow
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, get_args
 
 from callfire_async.models import (
     ActionState,
@@ -32,7 +32,7 @@ from callfire_async.models import (
     WebhookEvent,
     WebhookResource,
 )
-from callfire_async.notifications.encoding import encode
+from callfire_async.notifications.encoding import ApiGeneration, encode
 from callfire_async.notifications.events import (
     AccountNotification,
     CallFinished,
@@ -315,8 +315,10 @@ def _parsed(kind: type[T], origin: Mapping[str, Any], root: str | None = None, *
 
     Raises:
         TypeError: An event of API v2 has a subscription.
-        ValueError: API v2 does not have the event.
+        ValueError: The API generation is unknown, or API v2 does not have the event.
     """
+    if origin.get("api", "1.1") not in get_args(ApiGeneration):
+        raise ValueError("api must be '1.1' or 'v2'")
     is_v2 = origin.get("api") == "v2" or any(origin.get(name) is not None for name in WebhookFields.__annotations__)
     if is_v2 and origin.get("subscription_id") is not None:
         raise TypeError("subscription_id must not be given for an event of API v2, which has a webhook_id")

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Literal
+from typing import Literal, get_args
 
 from attrs import frozen
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from callfire_async._arguments import check_integer
 
 __all__ = ["ConnectionAborted", "Cut", "Fault", "PostbackFault", "with_fault"]
 
@@ -54,7 +56,11 @@ class Fault:
     cut: Cut | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Reject combinations that have no effect."""
+        """Reject unknown values, and combinations that have no effect."""
+        if self.status is not None:
+            check_integer("status", self.status, minimum=100)
+        if self.cut not in (None, *get_args(Cut)):
+            raise ValueError(f"cut must be one of {', '.join(get_args(Cut))}, or None")
         if self.status is None and (self.carried_out or self.retry_after is not None or self.html):
             raise TypeError("carried_out, retry_after and html require status")
         if self.status is not None and self.cut == "request":

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Container, Iterable, Mappin
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
-from callfire_async._arguments import check_instance, check_number
+from callfire_async._arguments import check_instance, check_number, type_name
 from callfire_async.models import Subscription, TriggerEvent, Webhook, WebhookEvent, WebhookResource
 from callfire_async.notifications.events import Notification
 from callfire_async.notifications.routing._dispatch import Dispatch
@@ -172,7 +172,12 @@ class Router:
         Return the handlers that may get events of a subscription or webhook, or else the fallback.
 
         ``where`` is ignored. Events of an unknown trigger, resource or name are `UnknownNotification`.
+
+        Raises:
+            TypeError: *subscription* is neither a subscription nor a webhook.
         """
+        if not isinstance(subscription, Subscription | Webhook):
+            raise TypeError(f"subscription must be a Subscription or a Webhook, not {type_name(subscription)}")
         types = types_posted_to(subscription)
         ids = (None, subscription.id) if isinstance(subscription, Webhook) else (subscription.id, None)
         return self._or_fallback(
@@ -180,7 +185,13 @@ class Router:
         )
 
     def matching(self, event: Notification) -> tuple[Handler, ...]:
-        """Return the handlers that a dispatch would run, or report as failed because ``where`` raises."""
+        """
+        Return the handlers that a dispatch would run, or report as failed because ``where`` raises.
+
+        Raises:
+            TypeError: *event* is not an event.
+        """
+        check_instance("event", event, Notification, "parse(body)")
         return self._or_fallback(handler for handler in self.handlers if handler.may_match(event))
 
     def _or_fallback(self, handlers: Iterable[Handler]) -> tuple[Handler, ...]:

@@ -9,6 +9,7 @@ import secrets
 import warnings
 from urllib.parse import urlsplit
 
+from callfire_async._arguments import type_name
 from callfire_async.models import RedactedStr
 
 __all__ = ["EndpointTokens"]
@@ -65,8 +66,11 @@ class EndpointTokens:
             base: The receiver's public URL, such as ``https://hooks.example.com/callfire``.
 
         Raises:
+            TypeError: *base* is not a string.
             ValueError: *base* is not an http or https URL, or has a query or a fragment.
         """
+        if not isinstance(base, str):
+            raise TypeError(f"base must be a string, not {type_name(base)}")
         parts = urlsplit(base)
         if parts.scheme not in ("https", "http") or not parts.hostname or {"?", "#"} & {*base}:
             raise ValueError("base must be an https URL without a query or fragment")
