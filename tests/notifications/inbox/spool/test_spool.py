@@ -334,6 +334,25 @@ async def test_claims_continue_while_the_primary_stores_nothing(manual_inbox, sl
     assert await manual_inbox.spooled() == 1
 
 
+async def test_breaker_that_opens_again_in_an_outage_logs_nothing(manual_inbox, sleep, primary, caplog):
+    """The primary could be read in between, and has stored nothing."""
+    await begin_outage(manual_inbox, primary, sleep)
+    primary.rejection, primary.rejected_bodies = InboxUnavailableError("it is full"), frozenset([b"body"])
+    await manual_inbox.append(Delivery(b"body"))
+    primary.is_unavailable = False
+    sleep.wake()
+    await sleep.has_been_called(2)
+    primary.is_unavailable = True
+    for _ in range(3):
+        with pytest.raises(InboxUnavailableError, match="the server is unavailable"):
+            await manual_inbox.stats()
+    with pytest.raises(InboxUnavailableError, match="probed in the background"):
+        await manual_inbox.stats()
+    primary.is_unavailable, primary.rejected_bodies = False, frozenset()
+
+    assert len(messages(caplog, "primary inbox")) == 1
+
+
 async def test_deliveries_go_to_the_primary_again_if_the_spool_fails_too(primary, sleep, caplog):
     """Once a probe has succeeded."""
     spool = FaultyInbox(MemoryInbox())
