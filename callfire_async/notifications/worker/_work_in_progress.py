@@ -80,8 +80,8 @@ class WorkInProgress:
         return self._leased.get(_key(lease))
 
     async def renew_leases(self, inbox: Inbox, duration: float) -> None:
-        """Extend the leases of running deliveries each time a third of their duration has passed."""
-        while not self.has_ended:
+        """Extend the leases of running deliveries each time a third of their duration has passed, until cancelled."""
+        while True:
             await asyncio.sleep(duration / 3)
             # At once: if the inbox does not respond, each call takes until its timeout, and later leases would end.
             await asyncio.gather(*(self._renew(inbox, *item, duration) for item in self.running.items()))
