@@ -273,7 +273,8 @@ class InboxUnavailableError(InboxError):
     """
     Raised if an inbox cannot be reached, or its disk is full or fails. The operation can be retried.
 
-    An inbox on a server may have executed the operation; a repeated append is then recognized as a duplicate.
+    An inbox on a server, or on a disk whose sync failed, may have executed the operation; a repeated append is then
+    recognized as a duplicate.
     """
 
 

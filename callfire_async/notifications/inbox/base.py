@@ -261,8 +261,8 @@ class Inbox(Protocol):
     The durable queue in which a receiver stores deliveries.
 
     Open and close an inbox with ``async with``; a receiver does so for its own. Operations raise `InboxError` if they
-    fail, and have no effect then. The exception is the `InboxUnavailableError` of an inbox on a server: the server may
-    have carried out the operation and its response may have been lost.
+    fail, and have no effect then. The exception is `InboxUnavailableError`: the operation may have been carried out if
+    the response of a server was lost, or the sync of a disk failed.
     """
 
     async def __aenter__(self) -> Self:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from callfire_async.errors import InboxError
+from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox._inbox_arguments import (
     check_clock,
     check_flags,
@@ -111,6 +111,8 @@ class SqliteInbox:
         self._lock = FileLock(self._path)
         self._writer: WriterThread | None = None
         self._recent_keys = RecentKeys(self._path, dedupe_window)
+        # Settlements that failed, as (id, token, state): a failed sync may have been carried out.
+        self._failed: set[tuple[int | str, str, str]] = set()
         self._resources = AsyncExitStack()
         self._work_added = asyncio.Event()
 
@@ -179,6 +181,7 @@ class SqliteInbox:
                 warn_if_ephemeral(self._path)
             # Another process may have owned the file in the meantime.
             self._recent_keys = RecentKeys(self._path, self._dedupe_window)
+            self._failed.clear()
             # An event belongs to the loop that first waits for it.
             self._work_added = asyncio.Event()
             self._writer = writer
@@ -253,11 +256,11 @@ class SqliteInbox:
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
         """Make a lease expire *seconds* from now."""
-        return await self._settle(lease, "due_at = ?", lambda now: (now + seconds,))
+        return await self._write(self._change(lease, "due_at = ?", lambda now: (now + seconds,)))
 
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
         """Mark a delivery as done."""
-        return await self._owned_writer.submit_batched(self._ack, (lease, event_key))
+        return await self._result(lease, "done", self._owned_writer.submit_batched(self._ack, (lease, event_key)))
 
     def _ack(self, connection: sqlite3.Connection, acks: Sequence[tuple[Lease, str]]) -> list[bool]:
         return queries.ack(connection, acks, self._clock.seconds(), keep_bodies=self._keep_bodies)
@@ -269,6 +272,7 @@ class SqliteInbox:
         names = encode_names(lease.completed | completed)
         is_valid = await self._settle(
             lease,
+            "ready",
             "state = 0, attempt = attempt + 1, due_at = ?, delay = ?, completed = ?, reason = ?",
             lambda now: (now + delay, delay, names, queries.encode_text(reason)),
         )
@@ -279,7 +283,7 @@ class SqliteInbox:
         """Return a delivery without counting the attempt."""
         names = encode_names(lease.completed | completed)
         is_valid = await self._settle(
-            lease, "state = 0, due_at = ?, delay = 0, completed = ?", lambda now: (now, names)
+            lease, "ready", "state = 0, due_at = ?, delay = 0, completed = ?", lambda now: (now, names)
         )
         self._work_added.set()
         return is_valid
@@ -288,15 +292,31 @@ class SqliteInbox:
         """Make a delivery a dead letter."""
         names = encode_names(lease.completed | completed)
         return await self._settle(
-            lease, "state = 3, completed = ?, reason = ?", lambda _: (names, queries.encode_text(reason))
+            lease, "dead", "state = 3, completed = ?, reason = ?", lambda _: (names, queries.encode_text(reason))
         )
 
-    def _settle(self, lease: Lease, assignments: str, values: Callable[[float], queries.Row]) -> asyncio.Future[bool]:
+    async def _settle(self, lease: Lease, state: str, assignments: str, values: Callable[[float], queries.Row]) -> bool:
+        return await self._result(lease, state, self._write(self._change(lease, assignments, values)))
+
+    def _change(self, lease: Lease, assignments: str, values: Callable[[float], queries.Row]) -> Work[bool]:
         def work(connection: sqlite3.Connection) -> bool:
             now = self._clock.seconds()
             return queries.settle(connection, lease, now, assignments, values(now))
 
-        return self._write(work)
+        return work
+
+    async def _result(self, lease: Lease, state: str, settling: asyncio.Future[bool]) -> bool:
+        """Return whether a lease was valid, or an earlier call has led to the state although its commit failed."""
+        settlement = (lease.id, lease.token, state)
+        try:
+            is_valid = await settling
+        except InboxUnavailableError:
+            self._failed.add(settlement)
+            raise
+        if not is_valid and settlement in self._failed:
+            is_valid = await self._read(partial(queries.was_settled, lease=lease, state=queries.STATES.index(state)))
+        self._failed.discard(settlement)
+        return is_valid
 
     # --- administration -----------------------------------------------------------------------------------
 

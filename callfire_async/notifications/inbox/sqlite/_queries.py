@@ -73,6 +73,7 @@ _LEASE = """
     WHERE id IN ({})"""
 _NEXT_DUE = "SELECT min(due_at) FROM deliveries INDEXED BY open_deliveries WHERE state < 2"
 _SETTLE = "UPDATE deliveries SET {}, updated_at = ? WHERE id = ? AND state = 1 AND token = ?"
+_SETTLED = "SELECT 1 FROM deliveries WHERE id = ? AND token = ? AND state = ?"
 _ACK = """
     UPDATE deliveries SET state = 2, reason = '', updated_at = ?, event_key = CASE id {} END{}
     WHERE id IN ({}) AND state = 1 AND token = ?"""
@@ -208,6 +209,11 @@ def settle(connection: sqlite3.Connection, lease: Lease, now: float, assignments
     """Update a delivery if its lease is still valid; return whether it was."""
     parameters = (*values, now, parse_row_id(lease.id), lease.token)
     return connection.execute(_SETTLE.format(assignments), parameters).rowcount == 1
+
+
+def was_settled(connection: sqlite3.Connection, lease: Lease, state: int) -> bool:
+    """Return whether a lease led to a state: a delivery keeps the token until the next lease."""
+    return connection.execute(_SETTLED, (parse_row_id(lease.id), lease.token, state)).fetchone() is not None
 
 
 def ack(

@@ -153,7 +153,7 @@ class WriterThread:
 
         Raises:
             InboxUnavailableError: The disk is full or failing, or another process has locked the file; nothing has
-                changed.
+                changed, unless a sync failed that was carried out.
         """
         return self.submit_batched(lambda connection, _: [work(connection)], None, is_append=is_append)
 
@@ -286,7 +286,7 @@ class WriterThread:
         return [outcome for job in jobs for outcome in self._run_group([job])]
 
     def _fail(self, jobs: list[_Job], error: Exception) -> list[_Outcome]:
-        """Fail all jobs; nothing has changed, and the next group tries again."""
+        """Fail all jobs; the next group tries again."""
         if _error_code(error) not in _HARMLESS_ERRORS:
             self._check_before_use = True
             self._close_untrusted()

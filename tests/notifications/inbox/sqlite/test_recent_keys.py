@@ -2,13 +2,13 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from notifications.inbox.clocks import DAY, Clocks
+from notifications.inbox.sqlite.failing_commits import FailingCommit
 
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery
@@ -36,19 +36,6 @@ def kept(keys: RecentKeys, count: int) -> list[int]:
 
 def size(keys: RecentKeys) -> int:
     return sum(len(part.ids) for part in keys._parts)
-
-
-def connect_with(monkeypatch: pytest.MonkeyPatch, commit: Callable[[sqlite3.Connection], None]) -> None:
-    """Make *commit* commit the transactions of connections that are opened from now on."""
-    connect = sqlite3.connect
-
-    class Connection(sqlite3.Connection):
-        def execute(self, *arguments: object) -> sqlite3.Cursor:
-            if arguments == ("COMMIT",):
-                commit(self)
-            return super().execute(*arguments)
-
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, **kwargs, factory=Connection))
 
 
 # --- in memory ------------------------------------------------------------------------------------------------------
@@ -161,19 +148,9 @@ async def test_a_rolled_back_delivery_makes_no_duplicate(path):
 @pytest.mark.parametrize("is_on_disk", [False, True])
 async def test_a_delivery_whose_commit_failed_can_be_repeated(path, monkeypatch, is_on_disk):
     """It is a duplicate only if it is on disk, whatever the outcome of the commit seemed to be."""
-    errors = [sqlite3.OperationalError("disk I/O error")]
-    errors[0].sqlite_errorcode = sqlite3.SQLITE_IOERR
-
-    def commit(connection: sqlite3.Connection) -> None:
-        if connection.total_changes > 0 and errors:
-            if is_on_disk:
-                sqlite3.Connection.execute(connection, "COMMIT")
-            raise errors.pop()
-
-    async with SqliteInbox(path):
-        pass
-    connect_with(monkeypatch, commit)
+    failing = FailingCommit(monkeypatch, is_on_disk=is_on_disk)
     async with SqliteInbox(path) as inbox:
+        failing.is_armed = True
         with pytest.raises(InboxUnavailableError, match="disk I/O error"):
             await inbox.append(Delivery(b"body"))
         repeated = [await inbox.append(Delivery(b"body")) for _ in range(2)]

@@ -20,7 +20,8 @@ import pytest
 from engines.unprivileged import report_missing
 from notifications.inbox.clocks import DAY, Clocks
 from notifications.inbox.processes import running
-from notifications.inbox.suite import LEASE, all_entries, bodies_of, dead_letter, lease_of
+from notifications.inbox.sqlite.failing_commits import FailingCommit
+from notifications.inbox.suite import LEASE, SETTLE, all_entries, bodies_of, dead_letter, lease_of
 
 from callfire_async.errors import InboxError, InboxLockedError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, InboxStats
@@ -840,6 +841,44 @@ async def drop_cached_pages(inbox: SqliteInbox) -> None:
         connection.execute("BEGIN IMMEDIATE")
 
     await inbox._write(work)
+
+
+@pytest.mark.parametrize("is_on_disk", [False, True])
+@pytest.mark.parametrize("name", SETTLE)
+async def test_a_settlement_whose_commit_failed_succeeds_when_repeated(path, monkeypatch, name, is_on_disk):
+    """Also if it was carried out: the lease was not lost, and a dead letter must be reported."""
+    failing = FailingCommit(monkeypatch, is_on_disk=is_on_disk)
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+        lease = await lease_of(inbox)
+        failing.is_armed = True
+        with pytest.raises(InboxUnavailableError, match="disk I/O error"):
+            await SETTLE[name](inbox, lease)
+
+        assert await SETTLE[name](inbox, lease)
+        if name != "extend":
+            assert not await SETTLE[name](inbox, lease)
+            assert inbox._failed == set()
+        (entry,) = await all_entries(inbox)
+        assert (entry.attempt, entry.state) == (
+            2 if name == "nack" else 1,
+            {"extend": "leased", "ack": "done", "dead_letter": "dead"}.get(name, "ready"),
+        )
+
+
+async def test_a_repeated_settlement_does_not_affect_the_next_lease(path, monkeypatch):
+    """A delivery that was leased again has another token."""
+    failing = FailingCommit(monkeypatch, is_on_disk=True)
+    async with SqliteInbox(path) as inbox:
+        await inbox.append(Delivery(b"body"))
+        lease = await lease_of(inbox)
+        failing.is_armed = True
+        with pytest.raises(InboxUnavailableError):
+            await inbox.nack(lease, delay=0)
+        later = await lease_of(inbox)
+
+        assert not await inbox.nack(lease, delay=0)
+        assert await inbox.ack(later)
 
 
 async def test_after_a_failure_the_file_is_checked_before_the_next_success(path, caplog):
