@@ -186,6 +186,20 @@ def test_a_masked_text_shows_only_whether_it_is_empty(text, masked):
 
 
 @pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        ("NEW_ONE", "<Result.NEW_ONE: 'NEW_ONE'>"),
+        ("a\nb", "<Result.a\\nb: 'a\\nb'>"),
+        ("\x1b[31m", "<Result.\\x1b[31m: '\\x1b[31m'>"),
+        ("\ud800\0", "<Result.\\ud800\\x00: '\\ud800\\x00'>"),
+    ],
+)
+def test_an_unknown_value_can_be_printed(value, printed):
+    """A postback can have any text: a line break would begin a log line, and half of a surrogate pair is an error."""
+    assert repr(Result(value)) == printed
+
+
+@pytest.mark.parametrize(
     ("endpoint", "masked"),
     [
         (None, "None"),

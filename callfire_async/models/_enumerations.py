@@ -20,6 +20,11 @@ class OpenEnum(StrEnum):
         member._name_ = member._value_ = value
         return member
 
+    def __repr__(self) -> str:
+        """Return the usual form of an enumeration; the name of an unknown value, which is its text, is escaped too."""
+        name = repr(self._name_)[1:-1]
+        return f"<{type(self).__name__}.{name}: {self._value_!r}>"
+
     @property
     def is_known(self) -> bool:
         """Whether CallFire has published this value."""
