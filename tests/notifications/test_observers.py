@@ -204,6 +204,19 @@ async def test_a_failed_attempt_that_is_retried_is_not_dead(router, recorder):
     assert [attempt.outcome for attempt in recorder.attempts] == ["failed"]
 
 
+async def test_each_attempt_is_recorded_with_its_delivery_and_number(router, recorder):
+    """Each handler call ends with its exception, as without an inbox."""
+    retry = RetryPolicy(max_attempts=2, initial_delay=0.0)
+    async with Receiver(router, tokens=TOKEN, inbox=MemoryInbox(), retry=retry) as receiver:
+        receiver.observe(recorder)
+
+        await post(receiver, FAILING)
+        await receiver.idle(timeout=DEADLINE)
+
+    assert [(each.delivery.body, each.attempt) for each in recorder.attempts] == [(FAILING, 1), (FAILING, 2)]
+    assert recorder.calls == [("text", "ValueError")] * 2
+
+
 async def test_an_attempt_that_a_stop_interrupts_is_released(recorder):
     """It is neither handled nor failed."""
     router, started = Router(), asyncio.Event()

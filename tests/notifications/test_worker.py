@@ -162,6 +162,24 @@ async def test_concurrency_limits_the_handlers_that_run_at_once(handlers, inbox)
     assert (leased, len(handlers.ran)) == (3, 5)
 
 
+async def test_settled_deliveries_do_not_raise_the_concurrency(handlers, inbox):
+    """Only while a delivery is being settled, another one may be claimed for its slot."""
+    handlers.add_waiting("waits")
+    handlers.proceed.set()
+    async with make_receiver(handlers, inbox, concurrency=2) as receiver:
+        for number in range(10):
+            await receiver.receive(postback(body(number)))
+        await receiver.idle(timeout=DEADLINE)
+        handlers.proceed.clear()
+        for number in range(10, 15):
+            await receiver.receive(postback(body(number)))
+        await until(lambda: len(handlers.ran) == 12)
+        leased = (await inbox.stats()).leased
+        handlers.proceed.set()
+
+    assert leased == 2
+
+
 async def test_a_receiver_without_concurrency_only_stores(handlers, inbox):
     """Other processes handle the deliveries."""
     handlers.add("runs")
