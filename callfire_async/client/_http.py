@@ -63,7 +63,7 @@ def make_transport(
     return HttpTransport(cast(httpx.AsyncClient, http_client), max_connections, owned=False)
 
 
-def _classes(*names: str) -> tuple[type[Any], ...]:
+def _classes(*names: str) -> tuple[Any, ...]:
     """Return the classes of these names of httpx, and of httpx2 if the application has imported it."""
     libraries = [library for name in ("httpx", "httpx2") if (library := sys.modules.get(name))]
     return tuple(getattr(library, name) for library in libraries for name in names)

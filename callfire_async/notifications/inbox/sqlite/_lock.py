@@ -39,7 +39,7 @@ class FileLock:
         self._file = -1
         self._listener: socket.socket | None = None
         #: The last owner's note; empty without one.
-        self.note = ""
+        self.note: str = ""
 
     async def acquire(self, timeout: float) -> None:
         """
