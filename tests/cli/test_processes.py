@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from cli.command_runner import DEADLINE, TOKEN
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from callfire_async.cli._exit import ErrorHandlingGroup
 from callfire_async.inspector._server import serve
@@ -133,6 +134,41 @@ def test_signals_close_the_server_cleanly(signal_number):
         asyncio.run(raise_signal(signal_number))
 
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def interrupt_twice(exited):
+    """Interrupt the server twice while a request never gets its response."""
+    started = asyncio.Event()
+
+    async def hang(_):
+        started.set()
+        await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def lifespan(_):
+        yield
+        exited.append(True)
+
+    async with serve(Starlette(routes=[Route("/", hang)], lifespan=lifespan)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await started.wait()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        await reader.read()
+        writer.close()
+        await asyncio.Event().wait()
+
+
+@pytest.mark.slow
+def test_second_ctrl_c_cancels_requests(capsys):
+    """A request that hangs is cancelled without a traceback, and the application is shut down."""
+    exited = []
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(asyncio.wait_for(interrupt_twice(exited), DEADLINE))
+
+    assert (exited, capsys.readouterr().err) == ([True], "")
 
 
 async def enter(server):

@@ -849,7 +849,7 @@ def test_non_loopback_host_is_warned_about(tmp_path, monkeypatch, host, warned):
     assert addresses == [BindAddress(host, 8485)]
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "inspector..example.com"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "inspector..example.com", "ä..example.com"])
 def test_unavailable_host_is_reported(tmp_path, host):
     """The error names the host and the options that change the address."""
     path = tmp_path / "callfire.db"
