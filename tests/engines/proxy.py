@@ -121,6 +121,11 @@ class Proxy:
             if self._listener is None:
                 await self.start()
 
+    def lose_connections(self) -> None:
+        """Lose all further data of the connections that are open, as if their server's machine had failed."""
+        for connection in self._connections:
+            connection.lost = frozenset(["request", "response"])
+
     def _count_effect(self) -> None:
         self.effects += 1
         self._changed.set()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 from callfire_async.errors import InboxError
 
@@ -70,6 +72,9 @@ class PostgresPool:
         self._pool: Pool | None = None
         self._is_pooled = False
         self._connector = HostConnector(source, timeout)
+        #: The connections of the own pool by the process IDs of their sessions, and how many operations use each.
+        self._opened: WeakValueDictionary[int, asyncpg.Connection[Any]] = WeakValueDictionary()
+        self._users: Counter[int] = Counter()
 
     @property
     def timeout(self) -> float:
@@ -85,8 +90,13 @@ class PostgresPool:
             return
         # No reset: nothing that an operation leaves in a session affects the next one.
         self._pool = await asyncpg.create_pool(
-            self._source, min_size=0, max_size=_MAX_CONNECTIONS, connect=self._connect, reset=_no_reset
+            self._source, min_size=0, max_size=_MAX_CONNECTIONS, connect=self._open_connection, reset=_no_reset
         )
+
+    async def _open_connection(self, *arguments: Any, **options: Any) -> asyncpg.Connection[Any]:
+        connection = await self._connect(*arguments, **options)
+        self._opened[connection.get_server_pid()] = connection
+        return connection
 
     async def _connect(self, *arguments: Any, **options: Any) -> asyncpg.Connection[Any]:
         """Connect, with prepared statements unless a pooler may assign each transaction to another session."""
@@ -155,6 +165,8 @@ class PostgresPool:
             async with asyncio.timeout(self._timeout):
                 return await self._run_with_retry(work, retried)
         except DRIVER_ERRORS as error:
+            if isinstance(error, TimeoutError):
+                self._terminate_unused()
             mapped = map_error(error, self.server, self._timeout)
             raise mapped from mapped.__cause__
 
@@ -167,6 +179,8 @@ class PostgresPool:
     async def _run_once(self, work: Work[T]) -> T:
         pool = self.check_open()
         connection = await pool.acquire()
+        pid = connection.get_server_pid()
+        self._users[pid] += 1
         try:
             return await work(connection)
         except (asyncio.CancelledError, asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError) as error:
@@ -177,6 +191,13 @@ class PostgresPool:
             raise
         finally:
             await pool.release(connection)
+            self._users -= Counter([pid])
+
+    def _terminate_unused(self) -> None:
+        """Terminate idle connections: their server may be lost, and each would cost the time of another operation."""
+        for pid, connection in list(self._opened.items()):
+            if not self._users[pid]:
+                connection.terminate()
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[Connection | None]:

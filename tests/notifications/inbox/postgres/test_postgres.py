@@ -1062,6 +1062,21 @@ async def test_operations_time_out_on_an_unresponsive_server(schema):
         assert {b"1", b"3"} <= set(await bodies_of(inbox))
 
 
+async def test_a_timeout_ends_the_idle_connections_too(schema):
+    """They lead to the same lost server: each would cost the time of another operation."""
+    socket = schema.server.folder / ".s.PGSQL.5432"
+    async with run_proxy(socket) as proxy, schema.inbox(schema.proxy_dsn(proxy.port)) as inbox:
+        await asyncio.gather(*(inbox.stats() for _ in range(4)))
+        proxy.lose_connections()
+        inbox._pool._timeout = 1.0
+        with pytest.raises(InboxUnavailableError, match="no response within 1 s"):
+            await inbox.stats()
+
+        inbox._pool._timeout = 10 * DEADLINE
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*(inbox.stats() for _ in range(4)))
+
+
 async def test_closing_is_bounded_on_an_unresponsive_server(schema):
     """Pending appends fail first."""
     inbox = await schema.inbox().__aenter__()
