@@ -14,6 +14,7 @@ import uvicorn
 __all__ = ["LOOPBACK", "serve"]
 
 LOOPBACK = "127.0.0.1"
+_UVICORN_LOGGER = "uvicorn.error"
 
 
 @asynccontextmanager
@@ -90,7 +91,7 @@ def _create_listener(host: str, port: int) -> socket.socket:
 @contextmanager
 def _without_cancellations_in_log() -> Iterator[None]:
     """Drop the records of requests that were cancelled, which uvicorn logs with a traceback."""
-    logger = logging.getLogger("uvicorn.error")
+    logger = logging.getLogger(_UVICORN_LOGGER)
     logger.addFilter(_is_no_cancellation)
     try:
         yield
