@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -151,11 +151,17 @@ def _copies(files: dict[Path, Path]) -> Iterator[dict[Path, Path]]:
         copies = {}
         for file, copy in files.items():
             partial = copy.resolve().with_name(f"{copy.resolve().name}.partial")
-            stack.callback(partial.unlink, missing_ok=True)
+            stack.callback(_delete, partial)
             with _errors(file):
                 _copy(file, partial)
             copies[copy] = partial
         yield copies
+
+
+def _delete(path: Path) -> None:
+    # The error of a copy that could not be written is raised, not that of its removal.
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -243,6 +243,15 @@ async def test_old_files_are_copied_if_there_are_no_hard_links(path, tmp_path, m
     assert (await bodies_in(path), await bodies_in(kept)) == ([b"1"], [b"1", b"2"])
 
 
+async def test_a_copy_that_cannot_be_written_is_an_error(path, tmp_path):
+    """The error is that of the copy, not that of the removal of its rest."""
+    await fill(path, b"one")
+    (tmp_path / "notes").touch()
+
+    with pytest.raises(InboxUnavailableError, match="Not a directory"):
+        await back_up(path, tmp_path / "notes" / "backup.db")
+
+
 async def test_a_directory_that_cannot_be_written_to(path, tmp_path):
     """The error names it."""
     await fill(path, b"1")
