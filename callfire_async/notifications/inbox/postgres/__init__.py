@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -32,7 +33,6 @@ from callfire_async.notifications.inbox.base import (
     InboxEntry,
     InboxStats,
     Lease,
-    decode_names,
     encode_names,
     parse_row_id,
     purge_limits,
@@ -41,6 +41,7 @@ from callfire_async.notifications.inbox.postgres import _queries as sql
 from callfire_async.notifications.inbox.postgres._completions import record_completion
 from callfire_async.notifications.inbox.postgres._notify import WorkNotifier
 from callfire_async.notifications.inbox.postgres._pool import Pool, PostgresPool, Row
+from callfire_async.notifications.inbox.postgres._rows import escape, to_entry, to_lease, unescape
 from callfire_async.notifications.inbox.postgres._schema import check_durability, check_name, prepare
 from callfire_async.notifications.inbox.postgres._source import check_source
 
@@ -136,6 +137,8 @@ class PostgresInbox:
         self._exit_stack = AsyncExitStack()
         # Settlements without a response, as (id, token, statement): the server may have committed them.
         self._unanswered: set[tuple[int, str, str]] = set()
+        # Tokens of claims without a response, and when their leases have expired, by the monotonic clock.
+        self._unanswered_claims: dict[str, float] = {}
 
     @property
     def retention(self) -> float:
@@ -155,6 +158,7 @@ class PostgresInbox:
         # An event is bound to the loop in which it is first awaited.
         self._work = asyncio.Event()
         self._unanswered.clear()
+        self._unanswered_claims.clear()
         async with AsyncExitStack() as stack:
             await self._pool.open()
             stack.push_async_callback(self._pool.close)
@@ -200,9 +204,9 @@ class PostgresInbox:
     async def _insert(self, requests: Sequence[Sequence[Delivery]]) -> list[AppendResult]:
         deliveries = list(chain.from_iterable(requests))
         columns: list[list[object]] = [
-            [_escape(delivery.key) for delivery in deliveries],
+            [escape(delivery.key) for delivery in deliveries],
             [delivery.body for delivery in deliveries],
-            [delivery.content_type and _escape(delivery.content_type) for delivery in deliveries],
+            [delivery.content_type and escape(delivery.content_type) for delivery in deliveries],
             [delivery.received_at for delivery in deliveries],
         ]
         if self._dedupe_window > 0:
@@ -219,15 +223,29 @@ class PostgresInbox:
     async def claim(self, limit: int, *, lease: float) -> list[Lease]:
         """Lease deliveries that are due, and delete some of those that were handled before ``retention``."""
         self._work.clear()
-        rows = await self._fetch(sql.CLAIM, limit, secrets.token_hex(8), lease, min(self._retention, MAX_SECONDS))
+        await self._return_claims()
+        token = secrets.token_hex(8)
+        try:
+            rows = await self._fetch(sql.CLAIM, limit, token, lease, min(self._retention, MAX_SECONDS))
+            completions = await self._completions([row["id"] for row in rows if row["was_leased"]])
+        except (InboxUnavailableError, asyncio.CancelledError):
+            # The server may still be executing it, so it is returned until its leases have expired.
+            self._unanswered_claims[token] = time.monotonic() + self._timeout + lease
+            raise
         self._was_claim_empty = not rows
-        completions = await self._completions([row["id"] for row in rows if row["was_leased"]])
-        return [_lease(row, completions) for row in rows]
+        return [to_lease(row, completions) for row in rows]
+
+    async def _return_claims(self) -> None:
+        """Make deliveries ready that a claim without a response has leased: the leases would expire as crashes."""
+        now = time.monotonic()
+        self._unanswered_claims = {token: end for token, end in self._unanswered_claims.items() if end > now}
+        if self._unanswered_claims:
+            await self._fetch(sql.RETURN, list(self._unanswered_claims))
 
     async def _completions(self, ids: Sequence[int]) -> set[tuple[int, str]]:
         """Return the ids and handlers that `complete_in` has recorded for deliveries that this process has leased."""
         rows = await self._fetch(sql.COMPLETIONS, ids, repeatable=True) if ids else []
-        return {(row["delivery_id"], _unescape(row["handler"])) for row in rows}
+        return {(row["delivery_id"], unescape(row["handler"])) for row in rows}
 
     async def complete_in(self, lease: Lease, handler: str, connection: object) -> None:
         """
@@ -236,7 +254,7 @@ class PostgresInbox:
         Until the transaction ends, no worker can claim the delivery, and its lease can be extended and settled.
         """
         self._pool.check_open()
-        await record_completion(connection, lease, _escape(handler), schema=self._schema, inbox_id=self._inbox_id)
+        await record_completion(connection, lease, escape(handler), schema=self._schema, inbox_id=self._inbox_id)
 
     async def extend(self, lease: Lease, seconds: float) -> bool:
         """Extend a lease to *seconds* from now."""
@@ -244,7 +262,7 @@ class PostgresInbox:
 
     async def ack(self, lease: Lease, *, event_key: str = "") -> bool:
         """Mark a delivery as done; concurrent calls share a transaction."""
-        return await self._settle(sql.ACK, lease, _escape(event_key), self._keep_bodies)
+        return await self._settle(sql.ACK, lease, escape(event_key), self._keep_bodies)
 
     async def _ack_all(self, requests: Sequence[Sequence[_Values]]) -> list[bool]:
         """Return for each ack whether the lease was valid."""
@@ -259,7 +277,7 @@ class PostgresInbox:
     ) -> bool:
         """Schedule another attempt at a delivery."""
         names = encode_names(lease.completed | completed)
-        settled = await self._settle(sql.NACK, lease, delay, names, _escape(reason))
+        settled = await self._settle(sql.NACK, lease, delay, names, escape(reason))
         self._notify_work()
         return settled
 
@@ -272,7 +290,7 @@ class PostgresInbox:
     async def dead_letter(self, lease: Lease, reason: str, *, completed: frozenset[str] = frozenset()) -> bool:
         """Move a delivery to the dead letters."""
         names = encode_names(lease.completed | completed)
-        return await self._settle(sql.DEAD_LETTER, lease, names, _escape(reason))
+        return await self._settle(sql.DEAD_LETTER, lease, names, escape(reason))
 
     async def _settle(self, statement: str, lease: Lease, *values: object) -> bool:
         """Change a delivery if the lease is valid, or if an earlier call without a response has changed it."""
@@ -299,13 +317,13 @@ class PostgresInbox:
 
     async def handled(self, event_keys: Iterable[str]) -> frozenset[str]:
         """Return which of these events were acked by any process, within ``retention``."""
-        keys = [_escape(key) for key in event_keys]
-        return frozenset(_unescape(row["event_key"]) for row in await self._fetch(sql.HANDLED, keys))
+        keys = [escape(key) for key in event_keys]
+        return frozenset(unescape(row["event_key"]) for row in await self._fetch(sql.HANDLED, keys))
 
     async def get(self, id: int | str) -> InboxEntry | None:
         """Return one delivery, or None."""
         rows = await self._fetch(sql.GET, parse_row_id(id))
-        return _entry(rows[0]) if rows else None
+        return to_entry(rows[0]) if rows else None
 
     async def entries(self, state: str | None = None) -> AsyncIterator[InboxEntry]:
         """Iterate over the deliveries in pages, in order of arrival."""
@@ -313,7 +331,7 @@ class PostgresInbox:
         while True:
             page = await self._fetch(sql.PAGE, last_id, state)
             for row in page:
-                yield _entry(row)
+                yield to_entry(row)
             if len(page) < sql.PAGE_ROWS:
                 return
             last_id = page[-1]["id"]
@@ -368,29 +386,3 @@ class PostgresInbox:
         if due_in is not None and due_in <= 0 and self._was_claim_empty:
             due_in = _LOCKED_SECONDS
         return remaining if due_in is None else min(remaining, due_in)
-
-
-def _lease(row: Row, completions: set[tuple[int, str]]) -> Lease:
-    completed = decode_names(row["completed"]) | {handler for id, handler in completions if id == row["id"]}
-    return Lease(row["id"], row["token"], row["attempt"], row["crashes"], _delivery(row), completed)
-
-
-def _entry(row: Row) -> InboxEntry:
-    reason = _unescape(row["reason"])
-    return InboxEntry(
-        row["id"], row["state_name"], _delivery(row), row["attempt"], row["crashes"], reason, row["updated_at"]
-    )
-
-
-def _delivery(row: Row) -> Delivery:
-    content_type = None if row["content_type"] is None else _unescape(row["content_type"])
-    return Delivery(row["body"], content_type, row["received_at"], _unescape(row["key"]))
-
-
-def _escape(text: str) -> str:
-    """Return *text* in ASCII: no database stores NUL or lone surrogates, and some encodings lack other characters."""
-    return text.encode("unicode_escape").decode()
-
-
-def _unescape(text: str) -> str:
-    return text.encode().decode("unicode_escape")

@@ -86,6 +86,10 @@ CLAIM = (
     )
     SELECT * FROM leased ORDER BY number"""
 )
+# $1: tokens of claims whose leases have no worker.
+RETURN = """
+    UPDATE {schema}.deliveries SET state = 0, due_at = statement_timestamp(), updated_at = statement_timestamp()
+    WHERE state = 1 AND state < 2 AND token = ANY($1::text[])"""
 # Executed after a claim has committed: a transaction that `COMPLETE` was part of may have committed after the claim's
 # snapshot, but before the claim locked the delivery. Only a delivery with an earlier lease can have completions.
 COMPLETIONS = """

@@ -849,10 +849,12 @@ async def test_without_deduplication_an_append_is_not_retried(schema):
 
 
 @asynccontextmanager
-async def response_lost(schema: Schema, proxy: Proxy) -> AsyncIterator[None]:
+async def response_lost(
+    schema: Schema, proxy: Proxy, lock: str = "SELECT FROM deliveries FOR UPDATE"
+) -> AsyncIterator[None]:
     """Block the server until the end of the block, then lose the response to what it executes."""
     async with schema.admin() as other, other.transaction():
-        await other.execute("SELECT FROM deliveries FOR UPDATE")
+        await other.execute(lock)
         yield
         await schema.wait_until_blocked()
         proxy.fault = Fault.CUT_BEFORE_RESPONSE
@@ -909,6 +911,25 @@ async def test_a_repeated_settlement_does_not_affect_the_next_lease(settle_witho
     other = await lease_of(inbox)
 
     assert (await inbox.release(lease), await inbox.ack(other)) == (False, True)
+
+
+async def test_the_leases_of_a_claim_without_a_response_are_returned(schema):
+    """They have no worker: their deliveries do not wait until they expire, and no crash is counted."""
+    server = schema.server.folder / ".s.PGSQL.5432"
+    async with run_proxy(server) as proxy, schema.inbox(schema.proxy_dsn(proxy.port)) as inbox:
+        # The statement is prepared with its first execution.
+        await inbox.claim(1, lease=LEASE)
+        await inbox.append(Delivery(b"body"))
+        async with response_lost(schema, proxy, "LOCK TABLE deliveries"):
+            claiming = asyncio.create_task(inbox.claim(1, lease=NEVER))
+        (outcome,) = await outcomes_of([claiming])
+        proxy.fault = None
+        assert type(outcome) is InboxUnavailableError
+        await schema.wait_until("(SELECT state FROM deliveries) = 1")
+
+        lease = await lease_of(inbox)
+        assert (lease.delivery.body, lease.crashes) == (b"body", 0)
+        assert (await inbox.claim(1, lease=LEASE), await inbox.ack(lease)) == ([], True)
 
 
 async def test_conflicts_are_retried_five_times(schema):
