@@ -487,8 +487,11 @@ class RecordingObserver(Observer):
 
 @pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize("has_inbox", [False, True])
-async def test_observers_that_hang_do_not_delay_a_stop(caplog, stuck, has_inbox):
+async def test_observers_that_hang_do_not_delay_a_stop(caplog, stuck, has_inbox, monkeypatch):
     """The others exit, and the line names those that do not."""
+    # Time enough for the others on a busy machine.
+    for name in ("EXIT_SECONDS", "_MAX_EXIT_SECONDS"):
+        monkeypatch.setattr(observers, name, 0.5)
     receiver = Receiver(make_router(succeed), tokens=None, inbox=MemoryInbox() if has_inbox else None)
     first, last = RecordingObserver(), RecordingObserver()
     for observer in (first, StuckObserver(stuck), StuckObserver(hang), last):
