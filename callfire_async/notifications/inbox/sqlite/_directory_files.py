@@ -38,7 +38,7 @@ class DirectoryFiles:
     """
 
     def __init__(self, directory: Path, make_inbox: InboxFactory, *, read_only: bool) -> None:
-        self._directory = directory
+        self._given = self._directory = directory
         self._make_inbox = make_inbox
         self._read_only = read_only
         #: Name of the file to which this process appends.
@@ -55,6 +55,8 @@ class DirectoryFiles:
         Raises:
             InboxUnavailableError: The directory or the file cannot be created.
         """
+        # The working directory may change before files are taken over.
+        self._directory = self._given.absolute()
         if not self._read_only:
             self._create_directory()
             self.own_name = await self._open_own()

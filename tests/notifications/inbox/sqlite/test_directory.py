@@ -238,6 +238,18 @@ async def test_a_file_without_pending_deliveries_is_closed(directory, short_take
         assert (held, await inbox.ack(lease), await inbox.get(lease.id)) == (False, False, None)
 
 
+async def test_the_working_directory_may_change(directory, short_take_over_interval, monkeypatch):
+    """A relative path is resolved once, so that files are still taken over and read."""
+    monkeypatch.chdir(directory.parent)
+    async with SqliteInbox.in_directory(directory.name) as inbox:
+        monkeypatch.chdir("/")
+        await left_behind(directory, b"body")
+        await until(lambda: is_taken_over(inbox))
+
+        await inbox.ack(await lease_of(inbox), event_key="event")
+        assert await inbox.handled(["event"]) == {"event"}
+
+
 async def is_taken_over(inbox: Inbox) -> bool:
     return (await inbox.stats()).ready > 0
 
