@@ -68,6 +68,10 @@ PARTS = {
     "receiver": Part(
         "callfire_async/notifications/receiver/*.py",
         """
+        tests/test_arguments.py
+        tests/notifications/test_adapters.py
+        tests/notifications/test_failure_logs.py
+        tests/notifications/test_stop.py
         tests/notifications/test_receiver.py
         tests/notifications/test_worker.py
         tests/notifications/test_start_advice.py
