@@ -72,10 +72,7 @@ class LeaseManager:
         return evolve(record, state=READY, due_at=self._store.now())
 
     async def _claim(self, pulled: Sequence[PulledMessage], lease: float) -> list[Lease]:
-        new = [message.message.id for message in pulled if message.is_new]
-        # A consumer that was created again delivers all messages as if for the first time.
-        recorded = await self._store.recorded_ids(new)
-        records = await gather_all([self._due_record(message, recorded) for message in pulled])
+        records = await gather_all([self._due_record(message) for message in pulled])
         due = [(record, message) for record, message in zip(records, pulled, strict=True) if record is not None]
         due.sort(key=lambda pair: (pair[0].due_at, pair[0].id))
         chosen = isolate_suspects(due, lambda pair: _crashes(pair[0]))
@@ -89,13 +86,13 @@ class LeaseManager:
             raise errors[0]
         return leases
 
-    async def _due_record(self, pulled: PulledMessage, recorded: set[int]) -> DeliveryRecord | None:
+    async def _due_record(self, pulled: PulledMessage) -> DeliveryRecord | None:
         """Return the record of a pulled message; None if the delivery cannot be leased now."""
         message = pulled.message
-        if pulled.is_new and message.id not in recorded:
-            return DeliveryRecord.new(message)
+        # Also of a message that is delivered for the first time: so are all messages of a consumer that was created
+        # again, and those that a new leader of the consumer delivers because it did not learn of their delivery.
         record = await self._store.get_record(message.id)
-        if record is None and not message.replays:
+        if record is None and not (pulled.is_first or message.replays):
             record = await self._store.opened.first_leases.get(message.id)
         if record is None:
             return DeliveryRecord.new(message)

@@ -80,7 +80,7 @@ class DeliveryStore:
     # --- records ------------------------------------------------------------------------------------------
 
     async def get_record(self, id: int) -> DeliveryRecord | None:
-        """Return a delivery's record on disk; None if it has none."""
+        """Return a delivery's record on disk, from the leader of its servers; None if it has none."""
         stored = await self.opened.records.get_last(self.record_subject(id)) if id else None
         return None if stored is None else decode_record(stored)
 
@@ -95,17 +95,11 @@ class DeliveryStore:
         is_current = lease is not None and queued is not None and lease.is_of(Message.decode(queued))
         return lease if is_current else None
 
-    async def recorded_ids(self, ids: Sequence[int]) -> set[int]:
-        """Return which deliveries have a record on disk; recent ones may be missing."""
-        return {int(stored.subject.rpartition(".")[2]) for stored in await self._find_records(ids)}
-
     async def get_records(self, ids: Sequence[int]) -> dict[int, DeliveryRecord]:
         """Return the records on disk of these deliveries, by ID; recent ones and recent changes may be missing."""
-        return {record.id: record for record in map(decode_record, await self._find_records(ids))}
-
-    async def _find_records(self, ids: Sequence[int]) -> list[StoredMessage]:
         subjects = [[self.record_subject(id) for id in page] for page in pages(ids)]
-        return [stored for page in subjects for stored in await self.opened.records.last_of(page)]
+        stored = [each for page in subjects for each in await self.opened.records.last_of(page)]
+        return {record.id: record for record in map(decode_record, stored)}
 
     async def write(self, record: DeliveryRecord) -> DeliveryRecord | None:
         """

@@ -17,8 +17,9 @@ from notifications.inbox.waiting import until
 from callfire_async.errors import InboxError, InboxUnavailableError
 from callfire_async.notifications.inbox import Delivery, InboxStats
 from callfire_async.notifications.inbox.jetstream import JetStreamInbox, _first_leases
+from callfire_async.notifications.inbox.jetstream._consumer import PullConsumer
 from callfire_async.notifications.inbox.jetstream._records import DeliveryRecord, Message
-from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, PublishAck
+from callfire_async.notifications.inbox.jetstream._stream import PendingMessage, PublishAck, Stream
 
 SHORT = 0.05
 LATER = datetime.now(UTC) + timedelta(days=1)
@@ -250,6 +251,29 @@ async def test_a_delivery_that_is_redelivered_after_the_memory_was_lost_has_no_c
     assert (lease.attempt, lease.crashes) == (1, 0)
     assert not await inbox.ack(late)
     assert await other.ack(lease)
+
+
+async def test_a_handled_delivery_is_not_leased_again(nats_server, name, inbox, other, monkeypatch):
+    """Although the consumer and the servers' memory have lost its lease, and a replica does not have its record."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise InboxUnavailableError("the message stays in the queue")
+
+    async def no_records(*_: object) -> list[object]:
+        return []
+
+    await inbox.append(Delivery(b"body"))
+    lease = await lease_of(inbox)
+    await lose_memory(nats_server, name)
+    with monkeypatch.context() as patched:
+        patched.setattr(PullConsumer, "ack", fail)
+        assert await inbox.ack(lease)
+    async with admin(nats_server) as jetstream:
+        await jetstream.delete_consumer(name, "workers")
+    monkeypatch.setattr(Stream, "last_of", no_records)
+
+    assert await other.claim(1, lease=LEASE) == []
+    assert (await other._store.opened.queue.count(other._streams.queue_subjects))[0] == 0
 
 
 async def test_a_late_worker_cannot_settle_a_purged_delivery(inbox, other):
