@@ -160,6 +160,23 @@ async def test_a_request_is_recorded_with_its_result(router, recorder):
     ]
 
 
+async def test_a_request_that_an_adapters_framework_rejects_is_recorded(router, recorder):
+    """The reason is ``framework``; each is counted."""
+
+    async def reject(body: bytes, accept: object) -> Reply:
+        return Reply(401)
+
+    receiver = Receiver(router, tokens=TOKEN)
+    receiver.observe(recorder)
+    async with receiver:
+        for _ in range(2):
+            await receiver.receive(Postback("POST", TOKEN, {}, VALID), around=reject)
+        stats = await receiver.stats()
+
+    assert [(each.reply, each.refused) for each in recorder.requests] == [(Reply(401), "framework")] * 2
+    assert (stats.refused, recorder.attempts) == ({"framework": 2}, [])
+
+
 async def test_a_request_that_cannot_be_stored_is_recorded(router, recorder):
     """The reason is ``storage``."""
     async with Receiver(router, tokens=TOKEN, inbox=FullInbox()) as receiver:

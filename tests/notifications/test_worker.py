@@ -30,6 +30,7 @@ from callfire_async.notifications.inbox._cancellation import StopProgress
 from callfire_async.notifications.security._allowlist import AllowList
 from callfire_async.notifications.worker import Worker, event_key
 from callfire_async.notifications.worker._known_sources import KnownSources
+from callfire_async.notifications.worker._work_in_progress import WorkInProgress
 
 DEADLINE = 60
 IMMEDIATE = RetryPolicy(max_attempts=3, initial_delay=0.0)
@@ -160,6 +161,19 @@ async def test_concurrency_limits_the_handlers_that_run_at_once(handlers, inbox)
         await receiver.idle(timeout=DEADLINE)
 
     assert (leased, len(handlers.ran)) == (3, 5)
+
+
+async def test_sixteen_handlers_run_at_once_by_default(handlers, inbox):
+    """As documented."""
+    handlers.add_waiting("waits")
+    async with make_receiver(handlers, inbox) as receiver:
+        for number in range(20):
+            await receiver.receive(postback(body(number)))
+        await until(lambda: len(handlers.ran) == 16)
+        leased = (await inbox.stats()).leased
+        handlers.proceed.set()
+
+    assert leased == 16
 
 
 async def test_settled_deliveries_do_not_raise_the_concurrency(handlers, inbox):
@@ -931,6 +945,22 @@ class ThirdsInbox(FailingInbox):
         self.thirds += 1
         self.extended.append(lease.id)
         return await super().extend(lease, seconds)
+
+
+async def test_leases_are_extended_after_a_third_of_their_duration(inbox, monkeypatch):
+    """So that two further attempts remain if the inbox does not respond."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+
+    with pytest.raises(asyncio.CancelledError):
+        await WorkInProgress().renew_leases(inbox, 30.0)
+    assert slept == [10.0, 10.0, 10.0]
 
 
 async def test_the_lease_of_a_delivery_that_waits_for_isolation_is_extended(handlers, start_worker):
