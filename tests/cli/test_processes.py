@@ -255,6 +255,25 @@ def test_error_of_the_system_is_one_line():
     ]
 
 
+def test_a_closed_pipe_ends_a_command_without_a_message():
+    """As with ``callfire-async parse --help | head -1``."""
+    import typer
+    from typer.testing import CliRunner
+
+    app = typer.Typer(cls=ErrorHandlingGroup)
+
+    @app.command()
+    def write() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    @app.command()
+    def unused() -> None: ...
+
+    result = CliRunner().invoke(app, ["write"])
+
+    assert (result.exit_code, result.output) == (1, "")
+
+
 @pytest.mark.slow
 def test_ctrl_c_is_status_130():
     """Ctrl-C ends a command with status 130 and no output."""

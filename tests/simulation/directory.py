@@ -30,6 +30,9 @@ class SharedDirectory:
     files: dict[str, Server] = field(factory=dict)
     owners: dict[str, FileInbox] = field(factory=dict)
 
+    def absolute(self) -> Self:
+        return self
+
     def is_file(self) -> bool:
         return False
 
