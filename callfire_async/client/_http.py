@@ -208,7 +208,7 @@ def _scrub_exception(error: BaseException) -> None:
     """Mask the parts of a response that protocol errors and their causes quote: they can contain a phone number."""
     for cause in causes(error):
         masked = tuple(_BYTES_REPR.sub("***", arg) if isinstance(arg, str) else arg for arg in cause.args)
-        # An exception of the user's can be immutable; those of the protocol are not.
+        # An exception that a hook of the user raised can be immutable.
         with suppress(AttributeError):
             cause.args = masked
 

@@ -1,7 +1,7 @@
 """How a worker claims, handles and settles deliveries."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import contextmanager
 
 import pytest
@@ -149,14 +149,19 @@ async def test_an_event_that_only_the_fallback_handles_is_done(handlers, inbox):
     assert (entry.state, handlers.ran) == ("done", [UnknownNotification.__name__])
 
 
+async def leased_of(receiver: Receiver, numbers: Iterable[int], condition: Callable[[], bool]) -> int:
+    """Post events, wait for a condition, and return how many deliveries are leased."""
+    for number in numbers:
+        await receiver.receive(postback(body(number)))
+    await until(condition)
+    return (await receiver.stats()).inbox.leased
+
+
 async def test_concurrency_limits_the_handlers_that_run_at_once(handlers, inbox):
     """Only as many deliveries are claimed as there are free slots."""
     handlers.add_waiting("waits")
     async with make_receiver(handlers, inbox, concurrency=3) as receiver:
-        for number in range(5):
-            await receiver.receive(postback(body(number)))
-        await until(lambda: len(handlers.ran) == 3)
-        leased = (await inbox.stats()).leased
+        leased = await leased_of(receiver, range(5), lambda: len(handlers.ran) == 3)
         handlers.proceed.set()
         await receiver.idle(timeout=DEADLINE)
 
@@ -167,13 +172,8 @@ async def test_sixteen_handlers_run_at_once_by_default(handlers, inbox):
     """As documented."""
     handlers.add_waiting("waits")
     async with make_receiver(handlers, inbox) as receiver:
-        for number in range(20):
-            await receiver.receive(postback(body(number)))
-        await until(lambda: len(handlers.ran) == 16)
-        leased = (await inbox.stats()).leased
+        assert await leased_of(receiver, range(20), lambda: len(handlers.ran) == 16) == 16
         handlers.proceed.set()
-
-    assert leased == 16
 
 
 async def test_settled_deliveries_do_not_raise_the_concurrency(handlers, inbox):
@@ -185,13 +185,8 @@ async def test_settled_deliveries_do_not_raise_the_concurrency(handlers, inbox):
             await receiver.receive(postback(body(number)))
         await receiver.idle(timeout=DEADLINE)
         handlers.proceed.clear()
-        for number in range(10, 15):
-            await receiver.receive(postback(body(number)))
-        await until(lambda: len(handlers.ran) == 12)
-        leased = (await inbox.stats()).leased
+        assert await leased_of(receiver, range(10, 15), lambda: len(handlers.ran) == 12) == 2
         handlers.proceed.set()
-
-    assert leased == 2
 
 
 async def test_a_receiver_without_concurrency_only_stores(handlers, inbox):

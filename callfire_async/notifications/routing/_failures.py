@@ -15,7 +15,7 @@ Failures: TypeAlias = Mapping[str, BaseException]
 _log = logging.getLogger("callfire_async.worker")
 _receiver_log = logging.getLogger("callfire_async.receiver")
 
-# A sender can invent IDs, and each line would be another one.
+# A sender can invent IDs, each of which would be logged.
 _MAX_SOURCES = 100
 
 

@@ -71,7 +71,7 @@ class AllowList:
         return lock
 
     async def _update(self, fetch: Callable[[], Awaitable[Container[int]]]) -> None:
-        # Another event may have called the function in the meantime.
+        # The function may have been called for another event in the meantime.
         if self._is_outdated:
             self._ids = _checked(self.name, await fetch())
             self._fetched_at = self._clock()
