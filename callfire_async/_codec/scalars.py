@@ -135,9 +135,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def _parse_epoch_milliseconds(text: str) -> datetime:
     number = _parse_decimal(text)
-    if number % 1:
+    # A remainder would be an error for more than 28 digits.
+    if number != (milliseconds := int(number)):
         raise ValueError
-    return _EPOCH + timedelta(milliseconds=int(number))
+    return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
 _any_integer = _scalar_hook(_parse_integer, "not an integer")

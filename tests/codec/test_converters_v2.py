@@ -84,7 +84,7 @@ def test_a_time_is_read_in_any_number_format(sent):
     assert webhook.created_at == datetime(2015, 9, 27, 17, 3, 2, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("sent", ["2015-09-27", True, 10**17, -(10**18), {"a": 1}, [1]])
+@pytest.mark.parametrize("sent", ["2015-09-27", True, 10**17, -(10**18), "9" * 30, 1e40, "1.5", {"a": 1}, [1]])
 def test_an_unreadable_time_is_a_problem(sent):
     """It is left out, and the problem names the field."""
     webhook, problems = structure_v2(Webhook, {"id": 1, "createdAt": sent}, "Webhook")

@@ -722,6 +722,7 @@ def test_the_fields_of_a_delivery_report():
         ({"created": 1e300}, "not a time @ resource.created"),
         ({"created": 10**19}, "not a time @ resource.created"),
         ({"created": 10**4000}, "not a time @ resource.created"),
+        ({"created": "9" * 30}, "not a time @ resource.created"),
         ({"created": -(10**17)}, "not a time @ resource.created"),
         ({"created": 1.5}, "not a time @ resource.created"),
         ({"created": True}, "not a time @ resource.created"),

@@ -39,7 +39,7 @@ def test_the_fuzzer_finds_nothing_but_events_and_our_errors(tmp_path, torture, s
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, FUZZER, "--write-corpus", corpus], check=True, env=environment)
+    subprocess.run([sys.executable, FUZZER, "--write-corpus", corpus], check=True, env=environment, capture_output=True)
 
     command = [sys.executable, FUZZER, f"-runs={runs}", f"-seed={seed + 1}", "-max_len=4096", "-timeout=10"]
     limits = ["-rss_limit_mb=2048", f"-artifact_prefix={tmp_path}/"]
