@@ -83,7 +83,7 @@ async def test_promises_are_kept_in_partitions(setup, has_spool, rng, torture, r
 
     async with running_receivers(hosts, setup.folder, setup.cluster.urls, has_spool=has_spool) as receivers:
         async with sender.posting():
-            faults = await disturb(nemesis, 900.0 if torture else 10.0)
+            faults = await disturb(nemesis, 900.0 if torture else 45.0)
         await wait_until_handled(setup)
         statuses = [await receiver.stop() for receiver in receivers]
 
