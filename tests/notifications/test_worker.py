@@ -892,10 +892,10 @@ LEASE_SECONDS = 0.03
 
 @pytest.fixture
 async def start_worker(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbox], Worker]]:
-    """Return a function that starts workers with short leases."""
+    """Return a function that starts workers with short leases; by default, claims take no time on their clock."""
     workers: list[Worker] = []
 
-    def start(inbox: MemoryInbox) -> Worker:
+    def start(inbox: MemoryInbox, monotonic: Callable[[], float] = lambda: 0.0) -> Worker:
         new_worker = Worker(
             inbox=inbox,
             router=handlers.router,
@@ -909,6 +909,7 @@ async def start_worker(handlers: Handlers) -> AsyncIterator[Callable[[MemoryInbo
         )
         workers.append(new_worker)
         new_worker.start()
+        new_worker._work.clock = Clock(monotonic)
         return new_worker
 
     yield start
@@ -1077,6 +1078,83 @@ async def test_a_failed_extension_is_retried(handlers, start_worker, caplog):
 
     assert inbox._rows[1].crashes == 0
     assert "lost the lease" not in caplog.text
+
+
+async def test_leases_are_extended_after_a_slow_claim(handlers, start_worker):
+    """Otherwise, they could end before the first extension."""
+    inbox = SlowClaims(LEASE_SECONDS / 2)
+    await inbox.append(Delivery(body()))
+
+    @handlers.router.on(TextFinished)
+    async def handle(event: TextFinished) -> None:
+        inbox.calls.append("handle")
+
+    start_worker(inbox, inbox.time)
+    await until(lambda: inbox._rows[1].state == "done")
+
+    assert inbox.calls[:3] == ["claim", "extend", "handle"]
+
+
+async def test_a_delivery_whose_lease_was_lost_during_the_claim_is_not_handled(handlers, start_worker, caplog):
+    """Another worker has claimed it, and may have settled it."""
+    inbox = SlowClaims(LEASE_SECONDS * 2, loses=True)
+    await inbox.append(Delivery(body()))
+    handlers.add("handles")
+    start_worker(inbox, inbox.time)
+    await until(lambda: "release" in inbox.calls)
+
+    assert handlers.ran == []
+    assert inbox.calls == ["claim", "extend", "release"]
+    assert "not handling delivery 1: its lease ended during the claim" in caplog.text
+
+
+async def test_a_lease_that_ended_during_the_claim_and_cannot_be_extended_is_released(handlers, start_worker):
+    """It does not count as a crash, and the next claim returns it."""
+    inbox = SlowClaims(LEASE_SECONDS * 2, InboxError("no space"), extend=1)
+    await inbox.append(Delivery(body()))
+    handlers.add("handles")
+    start_worker(inbox, inbox.time)
+    await until(lambda: inbox._rows[1].state == "done")
+
+    assert (handlers.ran, inbox._rows[1].crashes) == (["handles"], 0)
+    assert inbox.calls == ["claim", "extend", "release", "claim"]
+
+
+class SlowClaims(FailingInbox):
+    """
+    An inbox and a clock; the first claim takes some seconds.
+
+    Args:
+        seconds: The duration of the first claim.
+        error: The error of calls that fail, *times* by name.
+        loses: Whether another worker claims each delivery meanwhile.
+    """
+
+    def __init__(self, seconds: float, error: Exception | None = None, *, loses: bool = False, **times: int) -> None:
+        super().__init__(error or InboxError("no space"), **times)
+        self._seconds, self._loses, self._now = seconds, loses, 0.0
+        self.calls: list[str] = []
+        self._clock = Clock(monotonic=self.time)
+
+    def time(self) -> float:
+        return self._now
+
+    async def claim(self, limit: int, *, lease: float) -> list[Lease]:
+        leases = await super().claim(limit, lease=lease)
+        if leases:
+            self.calls.append("claim")
+            self._now, self._seconds = self._now + self._seconds, 0.0
+            if self._loses:
+                await super().claim(limit, lease=60.0)
+        return leases
+
+    async def extend(self, lease: Lease, seconds: float) -> bool:
+        self.calls.append("extend")
+        return await super().extend(lease, seconds)
+
+    async def release(self, lease: Lease, *, completed: frozenset[str] = frozenset()) -> bool:
+        self.calls.append("release")
+        return await super().release(lease, completed=completed)
 
 
 async def test_a_worker_may_claim_a_delivery_again_whose_handler_still_runs(handlers, start_worker):

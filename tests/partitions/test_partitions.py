@@ -81,6 +81,7 @@ async def test_promises_are_kept_in_partitions(setup, has_spool, rng, torture, r
     sender = Sender([(host.address, PORT) for host in hosts], Journal(setup.folder / "sender.journal", "sender"), RATE)
     started = time.monotonic()
 
+    await setup.cluster.recover()
     async with running_receivers(hosts, setup.folder, setup.cluster.urls, has_spool=has_spool) as receivers:
         async with sender.posting():
             faults = await disturb(nemesis, 900.0 if torture else 45.0)

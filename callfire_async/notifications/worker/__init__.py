@@ -189,7 +189,7 @@ class Worker:
         """
         return min(self.concurrency + len(self._work.settling), 2 * self.concurrency) - len(self._work.running)
 
-    async def _claim(self) -> list[Lease] | None:
+    async def _claim(self) -> Sequence[Lease] | None:
         """Claim deliveries for the free slots, and release them if the worker stops; return None if that fails."""
         claiming = asyncio.create_task(self._claim_from_inbox())
         self._claiming = True
@@ -205,7 +205,7 @@ class Worker:
         finally:
             self._claiming = False
 
-    async def _claim_from_inbox(self) -> list[Lease]:
+    async def _claim_from_inbox(self) -> Sequence[Lease]:
         limit, lease_end = self._free_slots, self._work.clock.seconds() + self._lease_duration
         try:
             leases = await inbox_result(lambda: self.inbox.claim(limit, lease=self._lease_duration))
@@ -215,10 +215,9 @@ class Worker:
         except Exception:
             self._can_claim = False
             raise
-        self._work.add(leases, lease_end)
         self._can_claim = True
         self.failed_claims.clear()
-        return leases
+        return await self._work.add(self.inbox, leases, lease_end, self._lease_duration)
 
     async def _wait_for_work(self) -> None:
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import TypeAlias
 
@@ -67,9 +67,30 @@ class WorkInProgress:
 
     # --- leases -------------------------------------------------------------------------------------------
 
-    def add(self, leases: Iterable[Lease], end: float) -> None:
-        """Add leases that were claimed, and that end at a time of the clock."""
+    async def add(self, inbox: Inbox, leases: Sequence[Lease], end: float, duration: float) -> Sequence[Lease]:
+        """
+        Add leases that were claimed, and that end at a time of the clock; return those that last long enough.
+
+        If the claim took more than a third of their duration, they are extended. One that has ended is not returned:
+        another worker may have it.
+        """
         self._leased.update((_key(lease), LeaseEnd(end)) for lease in leases)
+        if self.clock.seconds() <= end - duration * 2 / 3:
+            return leases
+        held = await asyncio.gather(*(self._extend(inbox, lease, duration) for lease in leases))
+        ended = [lease for lease, is_held in zip(leases, held, strict=True) if not (is_held and self._lasts(lease))]
+        await asyncio.gather(*(self._abandon(inbox, lease) for lease in ended))
+        return [lease for lease in leases if lease not in ended]
+
+    def _lasts(self, lease: Lease) -> bool:
+        return self.clock.seconds() < self._leased[_key(lease)].seconds
+
+    async def _abandon(self, inbox: Inbox, lease: Lease) -> None:
+        """Release a lease that has ended; otherwise, it would count as a crash."""
+        self.remove(lease)
+        _log.warning("not handling delivery %s: its lease ended during the claim", lease.id)
+        with suppress(Exception):
+            await inbox_result(lambda: inbox.release(lease))
 
     def remove(self, lease: Lease) -> None:
         """Remove a lease that was settled, released or lost."""
