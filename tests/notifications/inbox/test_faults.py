@@ -72,11 +72,19 @@ async def test_a_failing_network_loses_nothing(behind, fault, torture):
                     await posting.wait_for_replies(8)
             await posting.wait_for_acknowledged(20)
         lost = await posting.find_lost(handled)
-        dead = (await receiver.stats()).inbox.dead
+        dead = await count_dead(receiver)
         async with behind.proxy.under(fault), asyncio.timeout(BOUND_SECONDS):
             await running.aclose()
 
     assert (lost, dead) == (set(), 0)
+
+
+async def count_dead(receiver: Receiver) -> int:
+    """Return the number of dead letters; on a busy machine, the inbox may need more than one attempt."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        while True:
+            with suppress(InboxUnavailableError):
+                return (await receiver.stats()).inbox.dead
 
 
 async def start(running: AsyncExitStack, behind: Engine, handled: Handled) -> Receiver:
