@@ -220,7 +220,7 @@ class PostgresCluster:
             await asyncio.to_thread(self._rebuild, self._old)
             self._old = None
         await wait_until(self._is_synchronous)
-        await asyncio.to_thread(self._commit_to_standby)
+        await asyncio.to_thread(self._wait_for_standby)
 
     def _rebuild(self, standby: PostgresHost) -> None:
         standby.copy(self._primary)
@@ -231,7 +231,7 @@ class PostgresCluster:
         query = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
         return (await asyncio.to_thread(self._primary.query, query)).strip() == "sync"
 
-    def _commit_to_standby(self) -> None:
+    def _wait_for_standby(self) -> None:
         """Wait until the standby has all commits, and will have each later one before it is acknowledged."""
         # Commits wait for a standby once the checkpointer has read the setting, which may be long after the others.
         self._primary.execute("CHECKPOINT")

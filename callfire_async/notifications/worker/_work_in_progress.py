@@ -71,24 +71,26 @@ class WorkInProgress:
         """
         Add leases that were claimed, and that end at a time of the clock; return those that last long enough.
 
-        If the claim took more than a third of their duration, they are extended. One that has ended is not returned:
-        another worker may have it.
+        If the claim took more than a third of their duration, they are extended. One that may end before the next
+        extension is not returned: another worker may have it.
         """
         self._leased.update((_key(lease), LeaseEnd(end)) for lease in leases)
         if self.clock.seconds() <= end - duration * 2 / 3:
             return leases
         held = await asyncio.gather(*(self._extend(inbox, lease, duration) for lease in leases))
-        ended = [lease for lease, is_held in zip(leases, held, strict=True) if not (is_held and self._lasts(lease))]
-        await asyncio.gather(*(self._abandon(inbox, lease) for lease in ended))
-        return [lease for lease in leases if lease not in ended]
-
-    def _lasts(self, lease: Lease) -> bool:
-        return self.clock.seconds() < self._leased[_key(lease)].seconds
+        earliest = self.clock.seconds() + duration / 3
+        late = [
+            lease
+            for lease, is_held in zip(leases, held, strict=True)
+            if not is_held or self._leased[_key(lease)].seconds < earliest
+        ]
+        await asyncio.gather(*(self._abandon(inbox, lease) for lease in late))
+        return [lease for lease in leases if lease not in late]
 
     async def _abandon(self, inbox: Inbox, lease: Lease) -> None:
-        """Release a lease that has ended; otherwise, it would count as a crash."""
+        """Release a lease, so that it does not count as a crash when it ends."""
         self.remove(lease)
-        _log.warning("not handling delivery %s: its lease ended during the claim", lease.id)
+        _log.warning("not handling delivery %s: its claim took too long", lease.id)
         with suppress(Exception):
             await inbox_result(lambda: inbox.release(lease))
 
